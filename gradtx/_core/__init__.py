@@ -1,0 +1,1 @@
+"""What every transformation stands on. Knows JAX trees and Optax; knows no method."""

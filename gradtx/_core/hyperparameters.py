@@ -1,0 +1,97 @@
+"""Hyper-parameters: a number, a 0-d array, a tracer or a schedule in, a scalar at step k out.
+
+The one place that checks ranges, evaluates schedules and chooses the dtype (JAX's default float: float32, or float64
+under x64; never lower).
+"""
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from .types import ScalarOrSchedule
+
+
+@dataclass(frozen=True)
+class Range:
+    """An interval that a hyper-parameter must lie in; `text` is how an error message writes it."""
+
+    text: str
+    low: float
+    high: float
+
+    def __contains__(self, value: float) -> bool:
+        above = value > self.low if self.text[0] == "(" else value >= self.low
+        below = value < self.high if self.text[-1] == ")" else value <= self.high
+        return above and below  # NaN compares false
+
+
+POSITIVE = Range("(0, inf)", 0.0, math.inf)
+NON_NEGATIVE = Range("[0, inf)", 0.0, math.inf)
+NON_NEGATIVE_OR_INF = Range("[0, inf]", 0.0, math.inf)
+UNIT_INTERVAL = Range("[0, 1]", 0.0, 1.0)
+BELOW_ONE = Range("[0, 1)", 0.0, 1.0)
+
+
+@dataclass(frozen=True)
+class Hyperparameter:
+    """A checked hyper-parameter; call it with the step count to get its value."""
+
+    transformation: str
+    argument: str
+    value: Any
+    allowed: Range
+
+    def __call__(self, count: jax.Array) -> jax.Array:
+        value = jnp.asarray(self.value(count) if callable(self.value) else self.value)
+        if value.shape != ():
+            raise TypeError(
+                f"{self.transformation}: the schedule for {self.argument} must return a scalar, got shape {value.shape}."
+            )
+        if self.allowed is BELOW_ONE and jnp.finfo(value.dtype).bits < 32:
+            # A half-precision 0.999 (as `optax.inject_hyperparams` makes it for bfloat16 parameters) has rounded to 1,
+            # where an average would never move: take the largest number below 1 of that dtype instead.
+            value = jnp.minimum(value, 1 - jnp.finfo(value.dtype).epsneg)
+        return value.astype(jnp.result_type(float))
+
+
+def hyperparameter(transformation: str, argument: str, value: ScalarOrSchedule, allowed: Range) -> Hyperparameter:
+    """Checks what can be checked now; tracers and schedules pass. What is checked already passes through, so that a
+    recipe can check under its own name before it hands the value to a block."""
+    if isinstance(value, Hyperparameter):
+        return value
+    if not callable(value):
+        check_number(transformation, argument, value)
+        if not isinstance(value, jax.core.Tracer) and _readable(value) and float(value) not in allowed:  # pyright: ignore[reportArgumentType]
+            raise ValueError(f"{transformation}: {argument} must be in {allowed.text}, got {float(value)!r}.")  # pyright: ignore[reportArgumentType]
+        if isinstance(value, int | np.integer):
+            value = float(value)
+    return Hyperparameter(transformation, argument, value, allowed)
+
+
+def check_number(transformation: str, argument: str, value: object) -> None:
+    """Raises TypeError unless `value` is a real number or a 0-d real array."""
+    is_array = isinstance(value, jax.Array | np.ndarray | np.generic)
+    is_scalar = is_array and value.shape == () and value.dtype != bool and not jnp.iscomplexobj(value)  # pyright: ignore[reportAttributeAccessIssue]
+    if not (is_scalar or (isinstance(value, int | float) and not isinstance(value, bool))):
+        got = (
+            f"an array of shape {value.shape} and dtype {value.dtype}"
+            if is_array
+            else f"{value!r} ({type(value).__name__})"
+        )  # pyright: ignore[reportAttributeAccessIssue]
+        raise TypeError(
+            f"{transformation}: {argument} must be a number, a 0-d array or a function of the step, got {got}."
+        )
+
+
+def _readable(value: object) -> bool:
+    """Whether this process can read the value: a global array of several processes may lie elsewhere."""
+    return not isinstance(value, jax.Array) or value.is_fully_addressable
+
+
+def first_count() -> jax.Array:
+    """The count of a state that has seen no step."""
+    return jnp.zeros((), jnp.int32)

@@ -1,0 +1,64 @@
+"""Lanczos on trees: the ends of a spectrum from products with the matrix alone."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+
+class LanczosResult(NamedTuple):
+    """T = Q A Qᵀ on the Krylov space of the start vector."""
+
+    basis: list[Any]  # k trees, the orthonormal rows of Q; zeros from the breakdown on
+    diagonal: jax.Array  # [k] of T
+    off_diagonal: jax.Array  # [k - 1] of T; 0 from the breakdown on
+    residual: jax.Array  # [] norm of what is left of A q_k: 0 where the space is invariant
+
+
+def lanczos(product: Callable[[Any], Any], start: Any, num_iterations: int) -> LanczosResult:
+    """`num_iterations` steps from `start`, with Gram-Schmidt twice and a guard against breakdown.
+
+    Unrolled, for k up to a few dozen; memory k trees. When the Krylov space is exhausted (H = I is after one step), what
+    is left is rounding noise; normalising it would invent eigenvalues, so the basis stops there: later rows and entries
+    of T are 0.
+    """
+    dtype = jnp.result_type(*jax.tree.leaves(start))
+    guard = 32 * jnp.finfo(dtype).eps
+    basis: list[Any] = []
+    diagonal, off_diagonal = [], []
+    q, largest = _scaled(start, _safe_reciprocal(_norm(start))), jnp.zeros((), dtype)
+    beta = jnp.zeros((), dtype)
+    for _ in range(num_iterations):
+        basis.append(q)
+        w = product(q)
+        alpha = _inner(q, w)
+        diagonal.append(alpha)
+        for _ in range(2):
+            for row in basis:
+                overlap = _inner(row, w)
+                w = jax.tree.map(lambda a, b, c=overlap: a - c * b, w, row)
+        beta = _norm(w)
+        largest = jnp.maximum(largest, jnp.abs(alpha) + beta)
+        beta = jnp.where(beta > guard * largest, beta, 0)
+        off_diagonal.append(beta)
+        q = _scaled(w, _safe_reciprocal(beta))
+    return LanczosResult(basis, jnp.stack(diagonal), jnp.stack(off_diagonal[:-1] or [beta])[: num_iterations - 1], beta)
+
+
+def _inner(a: Any, b: Any) -> jax.Array:
+    return sum(
+        (jnp.sum(x * y) for x, y in zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True)), start=jnp.float32(0)
+    )
+
+
+def _norm(a: Any) -> jax.Array:
+    return jnp.sqrt(_inner(a, a))
+
+
+def _scaled(a: Any, factor: jax.Array) -> Any:
+    return jax.tree.map(lambda x: factor * x, a)
+
+
+def _safe_reciprocal(x: jax.Array) -> jax.Array:
+    return jnp.where(x > 0, 1 / jnp.where(x > 0, x, 1), 0)

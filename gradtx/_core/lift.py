@@ -1,0 +1,181 @@
+"""From a rule on one array to a transformation of a tree.
+
+A method writes three small functions; `lift` does the rest (None and masked leaves, dtypes, shape checks, errors):
+
+- `init(params)` builds the state;
+- `scalars(state)` gives this step's scalars (hyper-parameters at step k) and the scalar fields of the next state;
+- `rule(store, g, *buffers, **scalars)` is the formula on one array. It hands each new buffer on through `store`, in the
+  order of `buffers`, goes on with what `store` returns, and returns the update.
+
+`chain` puts lifted blocks one after the other as one rule, with the states of `optax.chain`.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from .trees import check_params, compute_dtype, widen
+from .types import GradientTransformationExtraArgs, Params, Updates
+
+Scalars = dict[str, jax.Array]
+
+
+class Block(NamedTuple):
+    """What `lift` was given; `chain` composes lists of these."""
+
+    init: Callable[[Params], Any]
+    scalars: Callable[[Any], tuple[Scalars, dict[str, jax.Array]]]
+    rule: Callable[..., jax.Array]
+    buffers: tuple[str, ...]
+    recompute: bool
+    allow_complex: bool
+
+
+class Lifted(GradientTransformationExtraArgs):
+    """A transformation that still knows the blocks it was lifted from."""
+
+    blocks: tuple[Block, ...]
+
+
+def lift(
+    name: str,
+    init: Callable[[Params], Any],
+    scalars: Callable[[Any], tuple[Scalars, dict[str, jax.Array]]],
+    rule: Callable[..., jax.Array],
+    buffers: tuple[str, ...] = (),
+    *,
+    recompute: bool = False,
+    allow_complex: bool = True,
+) -> Lifted:
+    """One block. `recompute` says that an update recomputed from the stored buffers saves a temporary (the rule
+    has a division or a root that the compiler would otherwise write out for its two consumers)."""
+    return _transformation(name, (Block(init, scalars, rule, buffers, recompute, allow_complex),), single=True)
+
+
+def chain(name: str, *lifted: Lifted) -> Lifted:
+    """The blocks one after the other, as one rule a leaf; state: a tuple, as `optax.chain` has it."""
+    return _transformation(name, tuple(block for tx in lifted for block in tx.blocks), single=False)
+
+
+def _transformation(name: str, blocks: tuple[Block, ...], *, single: bool) -> Lifted:
+    def init(params: Params) -> Any:
+        check_params(name, params, allow_complex=all(block.allow_complex for block in blocks))
+        states = tuple(block.init(params) for block in blocks)
+        return states[0] if single else states
+
+    def update(updates: Updates, state: Any, params: Params | None = None, **extra: Any) -> tuple[Updates, Any]:
+        del extra
+        states = (state,) if single else state
+        trees = [getattr(s, field) for block, s in zip(blocks, states, strict=True) for field in block.buffers]
+        gradients, treedef = aligned(name, updates, trees[0] if trees else params)
+        rows = zip(*(treedef.flatten_up_to(tree) for tree in trees), strict=True) if trees else [()] * len(gradients)
+        steps = [block.scalars(s) for block, s in zip(blocks, states, strict=True)]
+        # Outside jit there is no fusion to help, and XLA off the CPU fuses several outputs into one pass by itself.
+        recompute = any(block.recompute for block in blocks) and jax.default_backend() == "cpu" and _traced(updates)
+
+        new_updates, new_rows = [], []
+        for g, row in zip(gradients, rows, strict=True):
+            u, new_row = (
+                (None, row) if g is None else _apply(blocks, [values for values, _ in steps], g, row, recompute)
+            )
+            new_updates.append(u)
+            new_rows.append(new_row)
+
+        columns = iter(treedef.unflatten(column) for column in zip(*new_rows, strict=True)) if new_rows else iter(trees)
+        new_states = tuple(
+            s._replace(**fields, **{field: next(columns) for field in block.buffers})
+            for block, s, (_, fields) in zip(blocks, states, steps, strict=True)
+        )
+        return treedef.unflatten(new_updates), new_states[0] if single else new_states
+
+    lifted = Lifted(init, update)
+    lifted.blocks = blocks
+    return lifted
+
+
+def _apply(
+    blocks: tuple[Block, ...], values: Sequence[Scalars], g: jax.Array, row: Sequence[jax.Array], recompute: bool
+) -> tuple[jax.Array, list[jax.Array]]:
+    """The rules of all blocks on one leaf: its update and its new buffers."""
+    dtype = compute_dtype(g.dtype, *(x.dtype for x in row))
+
+    def run(store: Callable[[jax.Array], jax.Array]) -> jax.Array:
+        u, rest = widen(g, dtype), iter(row)
+        for block, scalars in zip(blocks, values, strict=True):
+            old = [widen(next(rest), dtype) for _ in block.buffers]
+            u = block.rule(store, u, *old, **{key: value.astype(dtype) for key, value in scalars.items()})
+        return u
+
+    new: list[jax.Array] = []
+
+    def record(x: jax.Array) -> jax.Array:
+        x = x.astype(row[len(new)].dtype)
+        new.append(jax.lax.optimization_barrier(x) if recompute else x)
+        return widen(new[-1], dtype)
+
+    u = run(record)
+    if recompute:
+        # XLA on the CPU writes one output a loop, and an expensive intermediate with two readers becomes a temporary.
+        # So the rule runs once for the buffers, and once more for the update, reading the buffers that are stored
+        # anyway; what only the first run's update needed is dead code. The barriers keep the two from being merged.
+        again = iter(new)
+        u = run(lambda _: widen(jax.lax.optimization_barrier(next(again)), dtype))
+    return u.astype(g.dtype), new
+
+
+def _traced(updates: Updates) -> bool:
+    return any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(updates))
+
+
+def aligned(name: str, updates: Updates, reference: Params | None) -> tuple[list[Any], Any]:
+    """The gradients in the order of the reference tree's leaves (None where there is none), and that tree's structure.
+
+    Raises where structure, shape or dtype do not fit, naming the first leaf that does not.
+    """
+    if reference is None:
+        leaves, treedef = jax.tree.flatten(updates, is_leaf=lambda x: x is None)
+        paths = jax.tree_util.tree_leaves_with_path(updates, is_leaf=lambda x: x is None)
+        likes = leaves
+    else:
+        paths = jax.tree_util.tree_leaves_with_path(reference)
+        likes, treedef = jax.tree.flatten(reference)
+        try:
+            leaves = treedef.flatten_up_to(updates)
+        except (ValueError, TypeError):
+            raise ValueError(_mismatch(name, updates, reference)) from None
+    gradients = []
+    for (path, _), leaf, like in zip(paths, leaves, likes, strict=True):
+        where = jax.tree_util.keystr(path) or "the only leaf"
+        if leaf is None:
+            gradients.append(None)
+            continue
+        if not isinstance(leaf, jax.Array | np.ndarray | np.generic | float | int | complex):
+            raise ValueError(_mismatch(name, updates, reference))
+        dtype = leaf.dtype if hasattr(leaf, "dtype") else jnp.result_type(leaf)
+        if not jnp.issubdtype(dtype, jnp.inexact):
+            raise TypeError(f"{name}: the gradient of {where} must be of a floating dtype, got {dtype}.")
+        if jnp.shape(leaf) != jnp.shape(like):
+            raise ValueError(
+                f"{name}: the gradient of {where} has shape {jnp.shape(leaf)}, but init saw {jnp.shape(like)}: "
+                "call init with the same tree."
+            )
+        gradients.append(jnp.asarray(leaf))
+    return gradients, treedef
+
+
+def _mismatch(name: str, updates: Updates, reference: Params) -> str:
+    seen = {jax.tree_util.keystr(path) for path, _ in jax.tree_util.tree_leaves_with_path(reference)}
+    got = {jax.tree_util.keystr(path) for path, _ in jax.tree_util.tree_leaves_with_path(updates)}
+    extra = sorted(got - seen)
+    missing = sorted(seen - got)
+    where = (
+        f"{extra[0]} is in the gradients only"
+        if extra
+        else f"{missing[0]} is missing"
+        if missing
+        else "node types differ"
+    )
+    return f"{name}: the gradients are not the tree that init saw: {where}. Call init with the same tree."

@@ -1,0 +1,110 @@
+"""Trees of arrays: constructors that keep dtype and sharding, norms that neither overflow nor underflow."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from .types import DTypeLike, Params
+
+
+def leaf_dtype(leaf: Any) -> jnp.dtype:
+    """dtype of an array, a `ShapeDtypeStruct` or a Python number; TypeError for anything else."""
+    return leaf.dtype if hasattr(leaf, "dtype") else jnp.result_type(leaf)
+
+
+def check_params(name: str, params: Params, *, allow_complex: bool = True) -> None:
+    """Raises where a leaf of `params` is not one that `name` can train, naming the leaf."""
+    for path, leaf in jax.tree_util.tree_leaves_with_path(params):
+        where = jax.tree_util.keystr(path) or "the only leaf"
+        try:
+            dtype = leaf_dtype(leaf)
+        except TypeError:
+            raise TypeError(f"{name}: params{where} must be an array, got {type(leaf).__name__}.") from None
+        if not jnp.issubdtype(dtype, jnp.inexact):
+            raise TypeError(
+                f"{name}: params{where} must be of a floating dtype, got {dtype}: "
+                "take it out of the trained tree, or wrap the transformation in optax.masked."
+            )
+        if not allow_complex and jnp.issubdtype(dtype, jnp.complexfloating):
+            raise ValueError(
+                f"{name}: params{where} must be real, got {dtype}: complex parameters are not defined here."
+            )
+
+
+def compute_dtype(*dtypes: jnp.dtype) -> jnp.dtype:
+    """The real dtype to compute in: float64 if any of them is that wide, else float32."""
+    is_wide = any(jnp.finfo(dtype).bits == 64 for dtype in dtypes)
+    return jnp.dtype("float64") if is_wide else jnp.dtype("float32")
+
+
+def widen(x: jax.Array, dtype: jnp.dtype) -> jax.Array:
+    """The array in the real dtype to compute in; a complex one in its complex counterpart."""
+    if jnp.iscomplexobj(x):
+        return x.astype(jnp.complex128 if dtype == jnp.float64 else jnp.complex64)
+    return x.astype(dtype)
+
+
+def accumulator_like(
+    leaf: Any, dtype: DTypeLike | None, *, real: bool = False, fill: jax.Array | None = None
+) -> jax.Array:
+    """Zeros (or `fill`) in the leaf's shape and sharding.
+
+    `dtype` None follows the leaf; float32 or wider is a lower bound (a float64 leaf keeps float64); narrower ones are
+    taken as they are. A complex leaf gets a complex accumulator unless `real`.
+    """
+    own = leaf_dtype(leaf)
+    is_complex = jnp.issubdtype(own, jnp.complexfloating)
+    # Under `optax.inject_hyperparams` an explicit `jnp.float32` arrives as an array of that dtype.
+    wanted = own if dtype is None else dtype.dtype if isinstance(dtype, jax.Array) else jnp.dtype(dtype)
+    if is_complex or jnp.issubdtype(wanted, jnp.complexfloating) or jnp.finfo(wanted).bits >= 32:
+        wanted = compute_dtype(own, wanted)
+        if is_complex and not real:
+            wanted = jnp.dtype("complex128") if wanted == jnp.float64 else jnp.dtype("complex64")
+    zeros = jnp.zeros_like(leaf, dtype=wanted)
+    return zeros if fill is None else zeros + fill.astype(wanted)
+
+
+def accumulators(
+    params: Params, dtype: DTypeLike | None, *, real: bool = False, fill: jax.Array | None = None
+) -> Params:
+    """`accumulator_like` over a tree."""
+    return jax.tree.map(lambda leaf: accumulator_like(leaf, dtype, real=real, fill=fill), params)
+
+
+def scaled_norm(leaves: Sequence[jax.Array]) -> tuple[jax.Array, jax.Array]:
+    """Euclidean norm of all entries as a pair (scale, norm / scale), in float32 or wider.
+
+    The sum of squares is read once; only where it overflowed, underflowed or is NaN are the leaves read again, divided
+    by the largest entry. The pair stays finite even where the product would not. One infinite or NaN entry makes the
+    second number NaN, so that nothing downstream mistakes it for a very long vector.
+    """
+    dtype = compute_dtype(*(x.dtype for x in leaves))
+    leaves = [_real_parts(x, dtype) for x in leaves]
+    limits = jnp.finfo(dtype)
+    total = sum((jnp.sum(x * x) for x in leaves), start=jnp.zeros((), dtype))
+
+    def direct() -> tuple[jax.Array, jax.Array]:
+        safe = jnp.where(total > 0, total, 1)
+        return jnp.ones((), dtype), jnp.where(total > 0, jnp.sqrt(safe), 0)
+
+    def rescaled() -> tuple[jax.Array, jax.Array]:
+        largest = jnp.zeros((), dtype)
+        for x in leaves:
+            largest = jnp.maximum(largest, jnp.max(jnp.abs(jax.lax.stop_gradient(x)), initial=0))
+        scale = jnp.where(largest == 0, 1, largest)
+        squares = sum((jnp.sum((x / scale) ** 2) for x in leaves), start=jnp.zeros((), dtype))
+        safe = jnp.where(largest == 0, 1, squares)
+        return scale, jnp.where(largest == 0, 0, jnp.sqrt(safe))
+
+    # Squares below `tiny` have lost digits: a sum near there may be mostly what underflowed.
+    is_exact = (total < limits.max) & (total > limits.tiny / limits.eps**2)
+    return jax.lax.cond(is_exact, direct, rescaled)
+
+
+def _real_parts(x: jax.Array, dtype: jnp.dtype) -> jax.Array:
+    """The array in the real dtype to compute in; a complex one as its real and imaginary parts, stacked."""
+    if jnp.iscomplexobj(x):
+        return jnp.stack([x.real, x.imag]).astype(dtype)
+    return x.astype(dtype)

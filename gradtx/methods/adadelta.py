@@ -1,0 +1,99 @@
+"""AdaDelta: RMSProp whose learning rate is the running size of its own steps, so that the units come out right.
+
+    r ← ρ r + (1 - ρ) g²
+    u = √(s + δ) / √(r + δ) · g
+    s ← ρ s + (1 - ρ) u²
+
+| letter | argument              | shape, dtype                                         |
+|--------|-----------------------|------------------------------------------------------|
+| g, u   | updates               | any tree of floating (or complex: g² is |g|²) arrays |
+| r      | `mean_square_gradient`| as the parameters, real, float32 or wider, starts 0  |
+| s      | `mean_square_update`  | as the parameters, real, float32 or wider, starts 0  |
+| ρ      | `decay`               | scalar or schedule, [0, 1)                           |
+| δ      | `eps`                 | scalar or schedule, [0, inf)                         |
+
+**Source**: Zeiler 2012 (arXiv:1212.5701), Alg. 1; named in chapter §5.3.3.
+
+**Differs from** Optax: the same form (`rho`, and 0.9 for its default; complex gradients are squared there without a
+conjugate). torch: the same, with ρ = 0.9.
+
+**Costs**: two numbers a parameter.
+
+**When**: no learning rate to choose (1.0 is the paper's). δ is the price: it sets the size of the first steps, √δ each,
+so the start is slow on costs whose natural step is far from 1e-3. δ = 0 never moves.
+"""
+
+from typing import Any, NamedTuple
+
+import jax
+
+from gradtx._core.arithmetic import abs2, divide, sqrt
+from gradtx._core.hyperparameters import BELOW_ONE, NON_NEGATIVE, first_count, hyperparameter
+from gradtx._core.lift import Lifted, Scalars, chain, lift
+from gradtx._core.trees import accumulators
+from gradtx._core.types import FLOAT32, Params, ScalarOrSchedule, Updates, safe_increment
+
+from .learning_rate import scale_by_learning_rate
+
+
+class ScaleByAdadeltaState(NamedTuple):
+    """State of `scale_by_adadelta`."""
+
+    mean_square_gradient: Updates  # as the parameters, real: r
+    mean_square_update: Updates  # as the parameters, real: s
+    adadelta_count: jax.Array  # [] int32
+
+
+def scale_by_adadelta(decay: ScalarOrSchedule = 0.95, eps: ScalarOrSchedule = 1e-6) -> Lifted:
+    """u = RMS of past updates / RMS of past gradients · g; does not flip the sign.
+
+    Args:
+        decay: ρ, in [0, 1).
+        eps: δ, in [0, inf); sets the size of the first steps.
+
+    Raises:
+        ValueError: a number out of range. TypeError: an argument of the wrong kind.
+
+    >>> import gradtx, jax.numpy as jnp
+    >>> tx = gradtx.scale_by_adadelta(decay=0.75, eps=1e-4)
+    >>> u, state = tx.update(jnp.array([1.0, -100.0]), tx.init(jnp.zeros(2)))
+    >>> print(u)  # √δ / √(1 - ρ), whatever the size of the gradient
+    [ 0.019996 -0.02    ]
+    """
+    rho = hyperparameter("scale_by_adadelta", "decay", decay, BELOW_ONE)
+    delta = hyperparameter("scale_by_adadelta", "eps", eps, NON_NEGATIVE)
+
+    def init(params: Params) -> ScaleByAdadeltaState:
+        r, s = (accumulators(params, FLOAT32, real=True) for _ in range(2))
+        return ScaleByAdadeltaState(r, s, first_count())
+
+    def scalars(state: ScaleByAdadeltaState) -> tuple[Scalars, Scalars]:
+        count = state.adadelta_count
+        return {"ρ": rho(count), "δ": delta(count)}, {"adadelta_count": safe_increment(count)}
+
+    def rule(store: Any, g: jax.Array, r: jax.Array, s: jax.Array, *, ρ: jax.Array, δ: jax.Array) -> jax.Array:
+        r = store(ρ * r + (1 - ρ) * abs2(g))
+        u = divide(sqrt(s + δ) * g, sqrt(r + δ))
+        s = store(ρ * s + (1 - ρ) * abs2(u))
+        return u
+
+    return lift(
+        "scale_by_adadelta", init, scalars, rule, ("mean_square_gradient", "mean_square_update"), recompute=True
+    )
+
+
+def adadelta(
+    learning_rate: ScalarOrSchedule = 1.0, decay: ScalarOrSchedule = 0.95, eps: ScalarOrSchedule = 1e-6
+) -> Lifted:
+    """AdaDelta (Zeiler 2012, Alg. 1): θ ← θ - ε_k √(s + δ) / √(r + δ) · g, with ε = 1 in the paper.
+
+    >>> import gradtx, jax.numpy as jnp
+    >>> tx = gradtx.adadelta()
+    >>> updates, state = tx.update(jnp.array([3.0, -0.5]), tx.init(jnp.zeros(2)))
+    >>> print(updates)
+    [-0.00447213  0.00447196]
+    """
+    rate = hyperparameter("adadelta", "learning_rate", learning_rate, NON_NEGATIVE)
+    rho = hyperparameter("adadelta", "decay", decay, BELOW_ONE)
+    delta = hyperparameter("adadelta", "eps", eps, NON_NEGATIVE)
+    return chain("adadelta", scale_by_adadelta(rho, delta), scale_by_learning_rate(rate))

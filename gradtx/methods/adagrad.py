@@ -1,0 +1,109 @@
+"""AdaGrad: each parameter's learning rate divided by the root of all its past squared gradients.
+
+    r ← r + g²
+    u = g / (δ + √r)
+
+| letter | argument              | shape, dtype                                                |
+|--------|-----------------------|-------------------------------------------------------------|
+| g, u   | updates               | any tree of floating (or complex: g² is |g|²) arrays        |
+| r      | `sum_of_squares`      | as the parameters, real, float32 or wider                   |
+| r_0    | `initial_accumulator` | scalar, [0, inf)                                            |
+| δ      | `eps`                 | scalar or schedule, [0, inf)                                |
+
+**Source**: Duchi, Hazan & Singer 2011; Goodfellow et al. 2016, Alg. 8.4; chapter §5.2.
+
+**Differs from** Optax (`scale_by_rss`): there r starts at 0.1 and δ stands inside the root; here r starts at 0 and δ
+outside, as in the chapter. Close to theirs: `adagrad(lr, eps=0.0, initial_accumulator=0.1)`. torch has the chapter's
+form, with δ = 1e-10 for its default.
+
+**Costs**: one number a parameter.
+
+**When**: sparse features and convex costs. In deep learning the step falls as 1/√k from the start (constant gradient c:
+ε/√k, whatever |c|), often too early; RMSProp forgets instead.
+"""
+
+from typing import Any, NamedTuple
+
+import jax
+
+from gradtx._core.arithmetic import abs2, divide, sqrt
+from gradtx._core.hyperparameters import NON_NEGATIVE, first_count, hyperparameter
+from gradtx._core.lift import Lifted, Scalars, chain, lift
+from gradtx._core.trees import accumulators
+from gradtx._core.types import FLOAT32, DTypeLike, Params, ScalarOrSchedule, Updates, safe_increment
+
+from .learning_rate import scale_by_learning_rate
+
+
+class ScaleByAdagradState(NamedTuple):
+    """State of `scale_by_adagrad`."""
+
+    sum_of_squares: Updates  # as the parameters, real: r
+    adagrad_count: jax.Array  # [] int32
+
+
+def scale_by_adagrad(
+    eps: ScalarOrSchedule = 1e-7,
+    initial_accumulator: ScalarOrSchedule = 0.0,
+    *,
+    accumulator_dtype: DTypeLike | None = FLOAT32,
+) -> Lifted:
+    """u = g / (δ + √r) with r the sum of all squared gradients; does not flip the sign.
+
+    Args:
+        eps: δ, in [0, inf). With 0 a coordinate that never had a gradient gets the update 0.
+        initial_accumulator: r before the first step, in [0, inf).
+        accumulator_dtype: of r; None follows the parameters.
+
+    Raises:
+        ValueError: a number out of range. TypeError: an argument of the wrong kind.
+
+    >>> import gradtx, jax.numpy as jnp
+    >>> tx = gradtx.scale_by_adagrad(eps=0.0)
+    >>> state = tx.init(jnp.zeros(2))
+    >>> for _ in range(4):  # 1/√k, whatever the size of the gradient
+    ...     u, state = tx.update(jnp.array([1.0, -100.0]), state)
+    >>> print(u)
+    [ 0.5 -0.5]
+    """
+    delta = hyperparameter("scale_by_adagrad", "eps", eps, NON_NEGATIVE)
+    start = hyperparameter("scale_by_adagrad", "initial_accumulator", initial_accumulator, NON_NEGATIVE)
+
+    def init(params: Params) -> ScaleByAdagradState:
+        count = first_count()
+        return ScaleByAdagradState(accumulators(params, accumulator_dtype, real=True, fill=start(count)), count)
+
+    def scalars(state: ScaleByAdagradState) -> tuple[Scalars, Scalars]:
+        count = state.adagrad_count
+        return {"δ": delta(count)}, {"adagrad_count": safe_increment(count)}
+
+    def rule(store: Any, g: jax.Array, r: jax.Array, *, δ: jax.Array) -> jax.Array:
+        r = store(r + abs2(g))
+        return divide(g, δ + sqrt(r))
+
+    return lift("scale_by_adagrad", init, scalars, rule, ("sum_of_squares",), recompute=True)
+
+
+def adagrad(
+    learning_rate: ScalarOrSchedule,
+    eps: ScalarOrSchedule = 1e-7,
+    initial_accumulator: ScalarOrSchedule = 0.0,
+    *,
+    accumulator_dtype: DTypeLike | None = FLOAT32,
+) -> Lifted:
+    """AdaGrad (Alg. 8.4): θ ← θ - ε_k g / (δ + √r).
+
+    >>> import gradtx, jax.numpy as jnp
+    >>> tx = gradtx.adagrad(learning_rate=0.1)
+    >>> updates, state = tx.update(jnp.array([3.0, -0.01]), tx.init(jnp.zeros(2)))
+    >>> print(updates)
+    [-0.1     0.09999]
+    """
+    rate = hyperparameter("adagrad", "learning_rate", learning_rate, NON_NEGATIVE)
+    delta = hyperparameter("adagrad", "eps", eps, NON_NEGATIVE)
+    start = hyperparameter("adagrad", "initial_accumulator", initial_accumulator, NON_NEGATIVE)
+    return chain(
+        "adagrad",
+        scale_by_adagrad(delta, start, accumulator_dtype=accumulator_dtype),
+        scale_by_learning_rate(rate),
+    )

@@ -1,0 +1,119 @@
+"""Adam: RMSProp and momentum on running means that are corrected for starting at zero.
+
+    m ← β₁ m + (1 - β₁) g       w₁ ← β₁ w₁ + (1 - β₁)
+    v ← β₂ v + (1 - β₂) g²      w₂ ← β₂ w₂ + (1 - β₂)
+    u = (m / w₁) / (√(v / w₂) + δ)
+
+| letter | argument              | shape, dtype                                            |
+|--------|-----------------------|---------------------------------------------------------|
+| g, u   | updates               | any tree of floating (or complex: g² is |g|²) arrays    |
+| m      | `mu`                  | as the parameters, float32 or wider, starts 0           |
+| v      | `nu`                  | as the parameters, real, float32 or wider, starts 0     |
+| w₁, w₂ | `mu_weight`, `nu_weight` | scalars, start 0: the weight that m and v have gathered |
+| β₁, β₂ | `b1`, `b2`            | scalars or schedules, [0, 1)                            |
+| δ      | `eps`                 | scalar or schedule, [0, inf)                            |
+
+**Source**: Kingma & Ba 2015 (arXiv:1412.6980), Alg. 1; named in chapter §5.3.3.
+
+The paper divides by 1 - βᵏ. For a constant β that is w after k steps; w is exact for a scheduled β too, and it loses no
+digits where 1 - βᵏ cancels. It is the same average as m and v, of ones.
+
+**Differs from** Optax and torch: the same form. Zero gradients stay finite in float16 (δ is applied in float32).
+
+**Costs**: two numbers a parameter.
+
+**When**: fairly robust to its hyper-parameters; the learning rate sometimes needs changing from the paper's 1e-3.
+"""
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from gradtx._core.arithmetic import abs2, divide, sqrt
+from gradtx._core.hyperparameters import BELOW_ONE, NON_NEGATIVE, first_count, hyperparameter
+from gradtx._core.lift import Lifted, Scalars, chain, lift
+from gradtx._core.trees import accumulators
+from gradtx._core.types import FLOAT32, Params, ScalarOrSchedule, Updates, safe_increment
+
+from .learning_rate import scale_by_learning_rate
+
+
+class ScaleByAdamState(NamedTuple):
+    """State of `scale_by_adam`."""
+
+    mu: Updates  # as the parameters: m
+    nu: Updates  # as the parameters, real: v
+    mu_weight: jax.Array  # [] default float: w₁
+    nu_weight: jax.Array  # [] default float: w₂
+    adam_count: jax.Array  # [] int32
+
+
+def scale_by_adam(b1: ScalarOrSchedule = 0.9, b2: ScalarOrSchedule = 0.999, eps: ScalarOrSchedule = 1e-8) -> Lifted:
+    """u = m̂ / (√v̂ + δ), the corrected mean over the root of the corrected mean square; does not flip the sign.
+
+    Args:
+        b1: β₁, in [0, 1).
+        b2: β₂, in [0, 1).
+        eps: δ, in [0, inf). With 0 a coordinate that never had a gradient gets the update 0.
+
+    Raises:
+        ValueError: a number out of range. TypeError: an argument of the wrong kind.
+
+    >>> import gradtx, jax.numpy as jnp
+    >>> tx = gradtx.scale_by_adam(b1=0.5, b2=0.75, eps=0.0)
+    >>> state = tx.init(jnp.zeros(2))
+    >>> for g in (jnp.array([1.0, -100.0]), jnp.array([0.0, -100.0])):
+    ...     u, state = tx.update(g, state)
+    ...     print(u)
+    [ 1. -1.]
+    [ 0.50918 -1.     ]
+    """
+    beta1 = hyperparameter("scale_by_adam", "b1", b1, BELOW_ONE)
+    beta2 = hyperparameter("scale_by_adam", "b2", b2, BELOW_ONE)
+    delta = hyperparameter("scale_by_adam", "eps", eps, NON_NEGATIVE)
+
+    def init(params: Params) -> ScaleByAdamState:
+        return ScaleByAdamState(
+            mu=accumulators(params, FLOAT32),
+            nu=accumulators(params, FLOAT32, real=True),
+            mu_weight=jnp.zeros((), jnp.result_type(float)),
+            nu_weight=jnp.zeros((), jnp.result_type(float)),
+            adam_count=first_count(),
+        )
+
+    def scalars(state: ScaleByAdamState) -> tuple[Scalars, Scalars]:
+        count = state.adam_count
+        β1, β2 = beta1(count), beta2(count)
+        w1 = β1 * state.mu_weight + (1 - β1)
+        w2 = β2 * state.nu_weight + (1 - β2)
+        values = {"β1": β1, "β2": β2, "w1": w1, "w2": w2, "δ": delta(count)}
+        return values, {"mu_weight": w1, "nu_weight": w2, "adam_count": safe_increment(count)}
+
+    def rule(store: Any, g: Any, m: Any, v: Any, *, β1: Any, β2: Any, w1: Any, w2: Any, δ: Any) -> jax.Array:
+        m = store(β1 * m + (1 - β1) * g)
+        v = store(β2 * v + (1 - β2) * abs2(g))
+        return divide(m / w1, sqrt(v / w2) + δ)
+
+    return lift("scale_by_adam", init, scalars, rule, ("mu", "nu"), recompute=True)
+
+
+def adam(
+    learning_rate: ScalarOrSchedule,
+    b1: ScalarOrSchedule = 0.9,
+    b2: ScalarOrSchedule = 0.999,
+    eps: ScalarOrSchedule = 1e-8,
+) -> Lifted:
+    """Adam (Kingma & Ba 2015, Alg. 1): θ ← θ - ε_k m̂ / (√v̂ + δ).
+
+    >>> import gradtx, jax.numpy as jnp
+    >>> tx = gradtx.adam(learning_rate=0.001)
+    >>> updates, state = tx.update(jnp.array([3.0, -0.01]), tx.init(jnp.zeros(2)))
+    >>> print(updates)
+    [-0.001  0.001]
+    """
+    rate = hyperparameter("adam", "learning_rate", learning_rate, NON_NEGATIVE)
+    beta1 = hyperparameter("adam", "b1", b1, BELOW_ONE)
+    beta2 = hyperparameter("adam", "b2", b2, BELOW_ONE)
+    delta = hyperparameter("adam", "eps", eps, NON_NEGATIVE)
+    return chain("adam", scale_by_adam(beta1, beta2, delta), scale_by_learning_rate(rate))

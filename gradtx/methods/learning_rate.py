@@ -1,0 +1,66 @@
+"""The learning rate: the one stage that flips the sign, and so turns a direction uphill into a step down.
+
+    u = -ε_k g
+
+| letter | argument        | shape, dtype                                   |
+|--------|-----------------|------------------------------------------------|
+| g, u   | updates         | any tree of floating (or complex) arrays       |
+| ε_k    | `learning_rate` | scalar or schedule, [0, inf)                   |
+
+**Source**: Goodfellow et al. 2016, Alg. 8.1; chapter §4.1.
+
+**Differs from** `optax.scale_by_learning_rate`: one state for numbers and schedules; the update keeps the gradient's dtype
+whatever the dtype of the rate; range checks.
+
+**Costs**: one int32.
+"""
+
+from typing import Any, NamedTuple
+
+import jax
+
+from gradtx._core.hyperparameters import NON_NEGATIVE, first_count, hyperparameter
+from gradtx._core.lift import Lifted, Scalars, lift
+from gradtx._core.types import Params, ScalarOrSchedule, safe_increment
+
+
+class ScaleByLearningRateState(NamedTuple):
+    """State of `scale_by_learning_rate`."""
+
+    count: jax.Array  # [] int32, steps done: the k of ε_k
+
+
+def scale_by_learning_rate(learning_rate: ScalarOrSchedule) -> Lifted:
+    """u = -ε_k g: the one stage that flips the sign.
+
+    Args:
+        learning_rate: ε, a number, 0-d array or `count -> value`, in [0, inf). The first update uses `schedule(0)`.
+
+    Raises:
+        ValueError: `learning_rate` is negative, infinite or NaN.
+        TypeError: it is none of the three kinds.
+
+    >>> import gradtx, jax.numpy as jnp
+    >>> tx = gradtx.scale_by_learning_rate(lambda count: 1.0 / (count + 1))
+    >>> state = tx.init(jnp.zeros(2))
+    >>> for _ in range(3):
+    ...     updates, state = tx.update(jnp.array([3.0, -6.0]), state)
+    ...     print(updates)
+    [-3.  6.]
+    [-1.5  3. ]
+    [-1.  2.]
+    """
+    rate = hyperparameter("scale_by_learning_rate", "learning_rate", learning_rate, NON_NEGATIVE)
+
+    def init(params: Params) -> ScaleByLearningRateState:
+        del params
+        return ScaleByLearningRateState(count=first_count())
+
+    def scalars(state: ScaleByLearningRateState) -> tuple[Scalars, Scalars]:
+        return {"ε": rate(state.count)}, {"count": safe_increment(state.count)}
+
+    def rule(store: Any, g: jax.Array, *, ε: jax.Array) -> jax.Array:
+        del store
+        return -ε * g
+
+    return lift("scale_by_learning_rate", init, scalars, rule)

@@ -1,0 +1,182 @@
+"""Momentum in velocity form: the heavy ball and Nesterov's look-ahead.
+
+    heavy ball    v ← α_k v + d;            u = v
+    Nesterov      v ← α_k v + d;            u = α_{k+1} v + d
+
+where d = -ε_k g comes in from the stage before, `scale_by_learning_rate`.
+
+| letter | argument   | shape, dtype                                                        |
+|--------|------------|---------------------------------------------------------------------|
+| d, u   | updates    | any tree of floating (or complex) arrays; in and out                |
+| α_k    | `momentum` | scalar or schedule, [0, 1)                                          |
+| v      | `velocity` | as the parameters, float32 or wider (`accumulator_dtype`), starts 0 |
+
+**Source**: Polyak 1964; Nesterov 1983; Sutskever et al. 2013; Goodfellow et al. 2016, Alg. 8.2 and 8.3; chapter §4.2.
+
+**Nesterov without a second gradient.** Alg. 8.3 takes the gradient at φ_k = θ_k + α_k v_k. Keep φ instead of θ as the
+parameters, and every gradient is already taken there:
+
+    φ_{k+1} = θ_{k+1} + α_{k+1} v_{k+1} = φ_k + d_k + α_{k+1} v_{k+1}
+
+which is exact for any schedule of ε and of α. `nesterov_eval_params` gives θ_k = φ_k - α_k v_k, the point to evaluate.
+The relation holds while `u` is added as it is: put clipping and weight decay before this stage, not after.
+
+**Differs from** Optax (`trace`) and torch: their learning rate stands after the momentum; their Nesterov uses α_k in the
+look-ahead, right for a constant α only; their buffer is in the parameters' dtype, where bfloat16 stalls. torch starts
+the buffer at the first gradient, which is the same for `dampening=0`.
+
+**Costs**: one number a parameter.
+
+**When**: high curvature, small but consistent gradients, noisy gradients. The terminal step under a constant gradient is
+ε|g| / (1 - α). Nesterov's O(1/k²) needs a convex cost and full batches; with minibatches the two are close.
+"""
+
+from typing import Any, NamedTuple
+
+import jax
+
+from gradtx._core.hyperparameters import BELOW_ONE, first_count, hyperparameter
+from gradtx._core.lift import Lifted, Scalars, lift
+from gradtx._core.trees import accumulators, compute_dtype, leaf_dtype
+from gradtx._core.types import (
+    FLOAT32,
+    DTypeLike,
+    MaskedNode,
+    Params,
+    ScalarOrSchedule,
+    Updates,
+    safe_increment,
+)
+
+
+class HeavyBallState(NamedTuple):
+    """State of `heavy_ball`."""
+
+    velocity: Updates  # as the parameters: v
+    heavy_ball_count: jax.Array  # [] int32
+
+
+class NesterovState(NamedTuple):
+    """State of `nesterov`."""
+
+    velocity: Updates  # as the parameters: v
+    lookahead_momentum: jax.Array  # [] default float: the α the parameters now look ahead with
+    nesterov_count: jax.Array  # [] int32
+
+
+def heavy_ball(momentum: ScalarOrSchedule, *, accumulator_dtype: DTypeLike | None = FLOAT32) -> Lifted:
+    """v ← α_k v + d, u = v. Stands after `scale_by_learning_rate`, so that the learning rate is inside the velocity.
+
+    Args:
+        momentum: α, a number, 0-d array or `count -> value`, in [0, 1).
+        accumulator_dtype: of the velocity; None follows the parameters.
+
+    Raises:
+        ValueError: `momentum` out of range. TypeError: of the wrong kind.
+
+    >>> import gradtx, jax.numpy as jnp
+    >>> tx = gradtx.heavy_ball(0.5)
+    >>> state = tx.init(jnp.zeros(()))
+    >>> for _ in range(4):  # towards the terminal velocity 1 / (1 - 0.5)
+    ...     u, state = tx.update(jnp.array(1.0), state)
+    ...     print(u)
+    1.0
+    1.5
+    1.75
+    1.875
+    """
+    alpha = hyperparameter("heavy_ball", "momentum", momentum, BELOW_ONE)
+
+    def init(params: Params) -> HeavyBallState:
+        return HeavyBallState(velocity=accumulators(params, accumulator_dtype), heavy_ball_count=first_count())
+
+    def scalars(state: HeavyBallState) -> tuple[Scalars, Scalars]:
+        count = state.heavy_ball_count
+        return {"α": alpha(count)}, {"heavy_ball_count": safe_increment(count)}
+
+    def rule(store: Any, d: jax.Array, v: jax.Array, *, α: jax.Array) -> jax.Array:
+        v = store(α * v + d)
+        return v
+
+    return lift("heavy_ball", init, scalars, rule, ("velocity",))
+
+
+def nesterov(momentum: ScalarOrSchedule, *, accumulator_dtype: DTypeLike | None = FLOAT32) -> Lifted:
+    """v ← α_k v + d, u = α_{k+1} v + d: the parameters stay at the look-ahead point φ.
+
+    Args:
+        momentum: α, a number, 0-d array or `count -> value`, in [0, 1). The schedule is read one step ahead too.
+        accumulator_dtype: of the velocity; None follows the parameters.
+
+    Raises:
+        ValueError: `momentum` out of range. TypeError: of the wrong kind.
+
+    >>> import gradtx, jax.numpy as jnp
+    >>> tx = gradtx.nesterov(0.5)
+    >>> params = jnp.array(0.0)
+    >>> state = tx.init(params)
+    >>> u, state = tx.update(jnp.array(1.0), state)
+    >>> print(u, gradtx.nesterov_eval_params(params + u, state))  # φ = θ + α v
+    1.5 1.0
+    """
+    alpha = hyperparameter("nesterov", "momentum", momentum, BELOW_ONE)
+
+    def init(params: Params) -> NesterovState:
+        count = first_count()
+        return NesterovState(accumulators(params, accumulator_dtype), alpha(count), count)
+
+    def scalars(state: NesterovState) -> tuple[Scalars, Scalars]:
+        count = safe_increment(state.nesterov_count)
+        α_next = alpha(count)
+        values = {"α": state.lookahead_momentum, "α_next": α_next}
+        return values, {"lookahead_momentum": α_next, "nesterov_count": count}
+
+    def rule(store: Any, d: jax.Array, v: jax.Array, *, α: jax.Array, α_next: jax.Array) -> jax.Array:
+        v = store(α * v + d)
+        return α_next * v + d
+
+    return lift("nesterov", init, scalars, rule, ("velocity",))
+
+
+def nesterov_eval_params(params: Params, state: Any) -> Params:
+    """θ = φ - α v: the parameters behind the look-ahead point that `nesterov` trains at.
+
+    Args:
+        params: φ, the parameters as `optax.apply_updates` left them.
+        state: any optimizer state that holds a `NesterovState`: chained, masked, partitioned, in `MultiSteps`...
+
+    Raises:
+        ValueError: `state` holds no `NesterovState`, or two of them for one parameter.
+
+    >>> import gradtx, jax.numpy as jnp
+    >>> tx = gradtx.sgd(0.1, momentum=0.9, nesterov=True)
+    >>> params = jnp.array([1.0])
+    >>> updates, state = tx.update(jnp.array([2.0]), tx.init(params), params)
+    >>> print(params + updates, gradtx.nesterov_eval_params(params + updates, state))
+    [0.62] [0.8]
+    """
+    found = [s for s in jax.tree.leaves(state, is_leaf=_is_nesterov) if _is_nesterov(s)]
+    if not found:
+        raise ValueError("nesterov_eval_params: the state holds no NesterovState: was it made by another method?")
+    seen: set[str] = set()
+    for nesterov_state in found:
+        for path, _ in jax.tree_util.tree_leaves_with_path(nesterov_state.velocity):
+            if (name := jax.tree_util.keystr(path)) in seen:
+                raise ValueError(f"nesterov_eval_params: two NesterovStates look ahead for params{name}.")
+            seen.add(name)
+        params = _step_back(params, nesterov_state)
+    return params
+
+
+def _is_nesterov(x: Any) -> bool:
+    return isinstance(x, NesterovState)
+
+
+def _step_back(params: Params, state: NesterovState) -> Params:
+    def step_back(v: Any, p: Any) -> Any:
+        if isinstance(v, MaskedNode):
+            return p
+        dtype = compute_dtype(v.dtype, leaf_dtype(p))
+        return (p - state.lookahead_momentum.astype(dtype) * v).astype(leaf_dtype(p))
+
+    return jax.tree.map(step_back, state.velocity, params, is_leaf=lambda x: isinstance(x, MaskedNode))

@@ -1,0 +1,131 @@
+"""RMSProp: AdaGrad with an exponentially weighted average in place of the sum, alone or with momentum.
+
+    r ← ρ r + (1 - ρ) g²
+    u = g / √(δ + r)
+
+| letter | argument              | shape, dtype                                         |
+|--------|-----------------------|------------------------------------------------------|
+| g, u   | updates               | any tree of floating (or complex: g² is |g|²) arrays |
+| r      | `mean_square`         | as the parameters, real, float32 or wider, starts 0  |
+| ρ      | `decay`               | scalar or schedule, [0, 1)                           |
+| δ      | `eps`                 | scalar or schedule, [0, inf)                         |
+
+**Source**: Hinton 2012, lecture 6; Goodfellow et al. 2016, Alg. 8.5 and 8.6; chapter §5.3.
+
+**Differs from** Optax: the same form (there `eps` defaults to 1e-8); their momentum comes after the learning rate too, but
+their Nesterov looks ahead with α_k, and their accumulators follow the parameters' dtype. torch: δ outside the root, and
+momentum on the scaled gradient with the learning rate after it.
+
+**Costs**: one number a parameter; with momentum two.
+
+**When**: a good default for deep networks, and for recurrent ones. Constant gradient c: the step falls from
+ε / √(1 - ρ) to ε, whatever |c|: r has no bias correction, so the first steps are the longest.
+"""
+
+from typing import Any, NamedTuple
+
+import jax
+
+from gradtx._core.arithmetic import abs2, divide, sqrt
+from gradtx._core.hyperparameters import BELOW_ONE, NON_NEGATIVE, first_count, hyperparameter
+from gradtx._core.lift import Lifted, Scalars, chain, lift
+from gradtx._core.trees import accumulators
+from gradtx._core.types import FLOAT32, DTypeLike, Params, ScalarOrSchedule, Updates, safe_increment
+
+from .learning_rate import scale_by_learning_rate
+from .momentum import heavy_ball
+from .momentum import nesterov as nesterov_momentum
+
+
+class ScaleByRmsState(NamedTuple):
+    """State of `scale_by_rms`."""
+
+    mean_square: Updates  # as the parameters, real: r
+    rms_count: jax.Array  # [] int32
+
+
+def scale_by_rms(
+    decay: ScalarOrSchedule = 0.9,
+    eps: ScalarOrSchedule = 1e-6,
+    *,
+    accumulator_dtype: DTypeLike | None = FLOAT32,
+) -> Lifted:
+    """u = g / √(δ + r) with r the running mean of squared gradients; does not flip the sign.
+
+    Args:
+        decay: ρ, the weight of the past in r, in [0, 1).
+        eps: δ, in [0, inf). With 0 a coordinate that never had a gradient gets the update 0.
+        accumulator_dtype: of r; None follows the parameters.
+
+    Raises:
+        ValueError: a number out of range. TypeError: an argument of the wrong kind.
+
+    >>> import gradtx, jax.numpy as jnp
+    >>> tx = gradtx.scale_by_rms(decay=0.75, eps=0.0)
+    >>> state = tx.init(jnp.zeros(2))
+    >>> for _ in range(3):  # 1/√(1 - ρᵏ), whatever the size of the gradient
+    ...     u, state = tx.update(jnp.array([1.0, -100.0]), state)
+    ...     print(u)
+    [ 2. -2.]
+    [ 1.5119 -1.5119]
+    [ 1.3152 -1.3152]
+    """
+    rho = hyperparameter("scale_by_rms", "decay", decay, BELOW_ONE)
+    delta = hyperparameter("scale_by_rms", "eps", eps, NON_NEGATIVE)
+
+    def init(params: Params) -> ScaleByRmsState:
+        return ScaleByRmsState(accumulators(params, accumulator_dtype, real=True), first_count())
+
+    def scalars(state: ScaleByRmsState) -> tuple[Scalars, Scalars]:
+        count = state.rms_count
+        return {"ρ": rho(count), "δ": delta(count)}, {"rms_count": safe_increment(count)}
+
+    def rule(store: Any, g: jax.Array, r: jax.Array, *, ρ: jax.Array, δ: jax.Array) -> jax.Array:
+        r = store(ρ * r + (1 - ρ) * abs2(g))
+        return divide(g, sqrt(δ + r))
+
+    return lift("scale_by_rms", init, scalars, rule, ("mean_square",), recompute=True)
+
+
+def rmsprop(
+    learning_rate: ScalarOrSchedule,
+    decay: ScalarOrSchedule = 0.9,
+    eps: ScalarOrSchedule = 1e-6,
+    momentum: ScalarOrSchedule | None = None,
+    nesterov: bool = False,
+    *,
+    accumulator_dtype: DTypeLike | None = FLOAT32,
+) -> Lifted:
+    """RMSProp (Alg. 8.5); with `momentum` the scaled step feeds a velocity, with `nesterov` as well Alg. 8.6.
+
+    Alg. 8.6 has no δ under its root; here it keeps Alg. 8.5's (`eps=0.0` is the letter of it).
+
+    Args:
+        learning_rate: ε, in [0, inf).
+        decay: ρ, in [0, 1).
+        eps: δ, in [0, inf).
+        momentum: α, in [0, 1); None for none.
+        nesterov: keep the parameters at the look-ahead point; see `nesterov_eval_params`.
+        accumulator_dtype: of r and of the velocity; None follows the parameters.
+
+    Raises:
+        ValueError: a number out of range, or `nesterov` without `momentum`.
+        TypeError: an argument of the wrong kind.
+
+    >>> import gradtx, jax.numpy as jnp
+    >>> tx = gradtx.rmsprop(learning_rate=0.01, decay=0.9)
+    >>> updates, state = tx.update(jnp.array([3.0, -0.1]), tx.init(jnp.zeros(2)))
+    >>> print(updates)  # 0.01 / √(1 - 0.9) on the first step
+    [-0.03162  0.03161]
+    """
+    rate = hyperparameter("rmsprop", "learning_rate", learning_rate, NON_NEGATIVE)
+    rho = hyperparameter("rmsprop", "decay", decay, BELOW_ONE)
+    delta = hyperparameter("rmsprop", "eps", eps, NON_NEGATIVE)
+    scaled = scale_by_rms(rho, delta, accumulator_dtype=accumulator_dtype), scale_by_learning_rate(rate)
+    if momentum is None:
+        if nesterov:
+            raise ValueError("rmsprop: nesterov=True needs a momentum, got momentum=None.")
+        return chain("rmsprop", *scaled)
+    alpha = hyperparameter("rmsprop", "momentum", momentum, BELOW_ONE)
+    accelerate = nesterov_momentum if nesterov else heavy_ball
+    return chain("rmsprop", *scaled, accelerate(alpha, accumulator_dtype=accumulator_dtype))

@@ -1,0 +1,196 @@
+"""Learning-rate schedules of the chapter, and what Robbins and Monro would say of any schedule.
+
+    linear decay         ε_k = (1 - c) ε_0 + c ε_τ,  c = min(k / τ, 1)
+    inverse-time decay   ε_k = ε_0 / (1 + k / τ)
+
+| letter | argument  | unit, range                            |
+|--------|-----------|----------------------------------------|
+| k      | count     | steps done; the first update has k = 0 |
+| ε_0    | `initial` | learning rate, [0, inf)                |
+| ε_τ    | `final`   | learning rate, [0, inf)                |
+| τ      | `steps`   | steps, (0, inf)                        |
+
+**Source**: Robbins & Monro 1951; Goodfellow et al. 2016, eq. 8.12 to 8.14; chapter §4.1.
+
+**Differs from** `optax.linear_schedule`: exactly `final` from step τ on, under jit too; a τ of 0 is refused; computed in
+JAX's default float dtype, float64 under x64.
+"""
+
+from dataclasses import dataclass
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from ._core.hyperparameters import NON_NEGATIVE, POSITIVE, hyperparameter
+from ._core.types import ArrayLike, ScalarOrSchedule, Schedule
+
+
+def linear_decay(initial: ArrayLike, final: ArrayLike, steps: ArrayLike) -> Schedule:
+    """From `initial` down (or up) to `final` in a straight line over `steps` steps, then `final` for ever.
+
+    The chapter advises ε_τ of about 1 % of ε_0, and never 0. Such a floor breaks Robbins and Monro's second condition:
+    the iterates end in a ball around the minimum, whose size the floor sets (see `robbins_monro`).
+
+    Raises:
+        ValueError: `initial` or `final` out of [0, inf), `steps` not in (0, inf).
+
+    >>> import gradtx
+    >>> schedule = gradtx.linear_decay(initial=1.0, final=0.01, steps=100)
+    >>> print(schedule(0), schedule(50), schedule(100), schedule(10**6))
+    1.0 0.505 0.01 0.01
+    """
+    first = hyperparameter("linear_decay", "initial", initial, NON_NEGATIVE)
+    last = hyperparameter("linear_decay", "final", final, NON_NEGATIVE)
+    duration = hyperparameter("linear_decay", "steps", steps, POSITIVE)
+
+    def schedule(count: ArrayLike) -> jax.Array:
+        k = jnp.asarray(count, jnp.result_type(float))
+        ε_0, ε_τ, τ = first(k), last(k), duration(k)
+        c = k / τ
+        return jnp.where(k < τ, (1 - c) * ε_0 + c * ε_τ, ε_τ)  # not c < 1: a compiled k / τ may round below 1
+
+    return schedule
+
+
+def inverse_time_decay(initial: ArrayLike, steps: ArrayLike) -> Schedule:
+    """ε_0 / (1 + k / τ): half of `initial` after `steps` steps, and as 1/k far beyond, as Robbins and Monro ask.
+
+    Raises:
+        ValueError: `initial` out of [0, inf), `steps` not in (0, inf).
+
+    >>> import gradtx
+    >>> schedule = gradtx.inverse_time_decay(initial=1.0, steps=100)
+    >>> print(schedule(0), schedule(100), schedule(900))
+    1.0 0.5 0.1
+    """
+    first = hyperparameter("inverse_time_decay", "initial", initial, NON_NEGATIVE)
+    duration = hyperparameter("inverse_time_decay", "steps", steps, POSITIVE)
+
+    def schedule(count: ArrayLike) -> jax.Array:
+        k = jnp.asarray(count, jnp.result_type(float))
+        return first(k) / (1 + k / duration(k))
+
+    return schedule
+
+
+@dataclass(frozen=True)
+class RobbinsMonroReport:
+    """What `robbins_monro` found. Print it for a sentence."""
+
+    steps: np.ndarray  # [n] int64: numbers of steps, 10, 100, ..., 10^6
+    sums: np.ndarray  # [n] float64: Σ ε_k over that many steps
+    sums_of_squares: np.ndarray  # [n] float64: Σ ε_k² over that many steps
+    tail_exponent: float  # a where ε_k falls as k^-a: 0 constant, inf faster than any power (or zero from some k on)
+    sum_diverges: bool  # first condition: Σ ε_k = inf
+    sum_of_squares_converges: bool  # second condition: Σ ε_k² < inf
+    verdict: str
+
+    @property
+    def satisfied(self) -> bool:
+        """Whether both conditions hold."""
+        return self.sum_diverges and self.sum_of_squares_converges
+
+    def __str__(self) -> str:
+        return self.verdict
+
+
+def robbins_monro(schedule: ScalarOrSchedule) -> RobbinsMonroReport:
+    """Checks Σ ε_k = inf and Σ ε_k² < inf, sufficient for SGD to converge, by the exponent a of the tail ε_k ~ k^-a.
+
+    Both hold for 1/2 < a <= 1. Finitely many values can prove nothing about an infinite sum: the report is about the
+    schedule as it behaves up to the largest step that an int32 counter can reach, 2³¹ - 1, read as if it went on so.
+    The exponent is measured over the last decade and taken as exact to ±0.02, so 1/√k fails and 1/k passes.
+
+    Args:
+        schedule: `count -> learning rate`, or a number for a constant one.
+
+    Returns:
+        A `RobbinsMonroReport` with the partial sums, the exponent, both conditions and a verdict.
+
+    Raises:
+        ValueError: the schedule gives a negative, infinite or NaN rate, or the rate is zero from the start.
+        TypeError: it is neither number nor function.
+
+    >>> import gradtx
+    >>> print(gradtx.robbins_monro(gradtx.inverse_time_decay(0.1, steps=1000)))
+    Both conditions hold: the rate falls as k^-1.00, so Σ ε_k diverges and Σ ε_k² converges.
+    >>> report = gradtx.robbins_monro(gradtx.linear_decay(0.1, 0.001, steps=1000))
+    >>> report.sum_diverges, report.sum_of_squares_converges
+    (True, False)
+    """
+    rate = hyperparameter("robbins_monro", "schedule", schedule, NON_NEGATIVE)
+    evaluate = jax.jit(jax.vmap(rate))
+
+    def at(counts: np.ndarray) -> np.ndarray:
+        values = np.asarray(evaluate(jnp.asarray(counts, jnp.int32)), np.float64)
+        if not np.all(np.isfinite(values) & (values >= 0)):
+            bad = int(counts[np.argmin(np.isfinite(values) & (values >= 0))])
+            raise ValueError(f"robbins_monro: the schedule must stay in [0, inf), got {at_one(bad)} at step {bad}.")
+        return values
+
+    def at_one(count: int) -> float:
+        return float(evaluate(jnp.asarray([count], jnp.int32))[0])
+
+    steps = 10 ** np.arange(1, 7)
+    first = at(np.arange(steps[-1]))
+    if not first.any():
+        raise ValueError("robbins_monro: the schedule is 0 at each of the first 1,000,000 steps: nothing is learned.")
+    exponent = _tail_exponent(at)
+    sum_diverges = exponent <= 1 + _TOLERANCE
+    sum_of_squares_converges = exponent > 0.5 + _TOLERANCE
+    return RobbinsMonroReport(
+        steps=steps,
+        sums=np.cumsum(first)[steps - 1],
+        sums_of_squares=np.cumsum(first**2)[steps - 1],
+        tail_exponent=exponent,
+        sum_diverges=sum_diverges,
+        sum_of_squares_converges=sum_of_squares_converges,
+        verdict=_verdict(exponent, sum_diverges, sum_of_squares_converges),
+    )
+
+
+_TOLERANCE = 0.02
+
+
+def _tail_exponent(at) -> float:
+    """-d log ε / d log k over the last decade of an int32 count; inf where the rate vanishes there."""
+    last = 2**31 - 1
+    # Means over blocks, not single values: a schedule with restarts oscillates, and its sums follow its means.
+    edges = np.geomspace(last // 100, last, 41)
+    means = np.array(
+        [
+            at(np.linspace(low, high, 1024).astype(np.int64)).mean()
+            for low, high in zip(edges[:-1], edges[1:], strict=True)
+        ]
+    )
+    if means[-1] == 0:
+        return float("inf")
+    centres = np.sqrt(edges[:-1] * edges[1:])
+    early, late = slice(0, 20), slice(20, 40)
+
+    def slope(part: slice) -> float:
+        return float(-np.polyfit(np.log(centres[part]), np.log(np.maximum(means[part], 1e-300)), 1)[0])
+
+    exponent = slope(late)
+    # A power law has one exponent; an exponential decay's grows with k, and so passes any power.
+    return float("inf") if exponent > 1 + _TOLERANCE and exponent > 1.5 * slope(early) else exponent + 0.0
+
+
+def _verdict(exponent: float, sum_diverges: bool, sum_of_squares_converges: bool) -> str:
+    if sum_diverges and sum_of_squares_converges:
+        return f"Both conditions hold: the rate falls as k^-{exponent:.2f}, so Σ ε_k diverges and Σ ε_k² converges."
+    if not sum_diverges:
+        how = "faster than any power of k" if exponent == float("inf") else f"as k^-{exponent:.2f}"
+        return (
+            f"The first condition fails: the rate falls {how}, so Σ ε_k is finite and the iterates can only travel a "
+            "bounded distance; they may stop short of the minimum. The second (Σ ε_k² < inf) holds."
+        )
+    if abs(exponent) <= _TOLERANCE:
+        how = "the rate ends at a constant, as a linear decay to a floor does"
+    else:
+        how = f"the rate changes as k^{-exponent:.2f}, not faster than 1/√k"
+    return (
+        f"The second condition fails: {how}, so Σ ε_k² diverges and the gradient noise keeps the iterates in a ball "
+        "around the minimum, the smaller the lower the rate. The first (Σ ε_k = inf) holds."
+    )

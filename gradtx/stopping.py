@@ -1,0 +1,92 @@
+"""Early stopping: end the training by the metric one cares about, not by the loss that stands in for it.
+
+**Source**: Goodfellow et al. 2016, Alg. 7.1; chapter §1.2.
+
+A pure state machine: `init` and `update` are legal inside jit, scan and vmap; the decision to stop is a boolean in the
+state, which a compiled loop uses as a mask and a Python loop as an `if`.
+"""
+
+from dataclasses import dataclass
+from typing import Literal, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from ._core.hyperparameters import first_count
+from ._core.types import ArrayLike, safe_increment
+
+
+class EarlyStoppingState(NamedTuple):
+    """State of `early_stopping`."""
+
+    best: jax.Array  # [] default float: the best metric so far
+    best_evaluation: jax.Array  # [] int32: the evaluation that gave it, counted from 0; -1 before the first
+    evaluations: jax.Array  # [] int32: how many evaluations were seen
+    should_stop: jax.Array  # [] bool: `patience` evaluations in a row brought no improvement; stays true
+
+
+@dataclass(frozen=True)
+class EarlyStopping:
+    """What `early_stopping` returns: the pair `init`, `update`."""
+
+    patience: int
+    min_delta: float
+    mode: Literal["min", "max"]
+
+    def init(self) -> EarlyStoppingState:
+        """The state before the first evaluation."""
+        worst = jnp.inf if self.mode == "min" else -jnp.inf
+        return EarlyStoppingState(
+            best=jnp.full((), worst, jnp.result_type(float)),
+            best_evaluation=first_count() - 1,
+            evaluations=first_count(),
+            should_stop=jnp.zeros((), bool),
+        )
+
+    def update(self, metric: ArrayLike, state: EarlyStoppingState) -> EarlyStoppingState:
+        """The state after one more evaluation. A NaN is no improvement; after the stop the state no longer changes."""
+        metric = jnp.asarray(metric, jnp.result_type(float))
+        gain = state.best - metric if self.mode == "min" else metric - state.best
+        improved = (gain > self.min_delta) & ~state.should_stop
+        best_evaluation = jnp.where(improved, state.evaluations, state.best_evaluation)
+        evaluations = jnp.where(state.should_stop, state.evaluations, safe_increment(state.evaluations))
+        waited = evaluations - 1 - best_evaluation
+        return EarlyStoppingState(
+            best=jnp.where(improved, metric, state.best),
+            best_evaluation=best_evaluation,
+            evaluations=evaluations,
+            should_stop=state.should_stop | (waited >= self.patience),
+        )
+
+
+def early_stopping(patience: int, min_delta: float = 0.0, mode: Literal["min", "max"] = "min") -> EarlyStopping:
+    """Stops when `patience` evaluations in a row bring no improvement.
+
+    Args:
+        patience: how many evaluations to wait, >= 1.
+        min_delta: what counts as an improvement: more than this, >= 0.
+        mode: "min" for a loss or an error, "max" for an accuracy.
+
+    Raises:
+        ValueError: an argument out of range. TypeError: `patience` is not an integer.
+
+    >>> import gradtx
+    >>> stopping = gradtx.early_stopping(patience=2, mode="max")
+    >>> state = stopping.init()
+    >>> for accuracy in (0.5, 0.8, 0.7, 0.8):
+    ...     state = stopping.update(accuracy, state)
+    ...     print(state.best, state.best_evaluation, state.should_stop)
+    0.5 0 False
+    0.8 1 False
+    0.8 1 False
+    0.8 1 True
+    """
+    if not isinstance(patience, int) or isinstance(patience, bool):
+        raise TypeError(f"early_stopping: patience must be an integer, got {patience!r} ({type(patience).__name__}).")
+    if patience < 1:
+        raise ValueError(f"early_stopping: patience must be at least 1, got {patience}.")
+    if not 0 <= min_delta < float("inf"):
+        raise ValueError(f"early_stopping: min_delta must be in [0, inf), got {min_delta}.")
+    if mode not in ("min", "max"):
+        raise ValueError(f'early_stopping: mode must be "min" or "max", got {mode!r}.')
+    return EarlyStopping(patience, min_delta, mode)
