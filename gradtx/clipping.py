@@ -17,7 +17,8 @@ gradient at or under the limit is returned bit for bit; zero gradients under a z
 norm before clipping, whether this step was clipped, and how many were.
 
 **Not finite**: by value, inf becomes the limit and NaN stays NaN where it is. By norm, one NaN or inf makes the whole
-leaf NaN, by global norm the whole tree: there is no direction to keep. `skip_nonfinite` around the pipeline skips the step.
+leaf NaN, by global norm the whole tree: there is no direction to keep. `skip_nonfinite` around the pipeline skips the
+step.
 
 **Costs**: one more read of the gradients (two where squares over- or underflow); a few scalars.
 
@@ -31,10 +32,10 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from ._core.hyperparameters import NON_NEGATIVE_OR_INF, first_count, hyperparameter
+from ._core.hyperparameters import NON_NEGATIVE_OR_INF, first_count, hyperparameter, next_count
 from ._core.lift import aligned
 from ._core.trees import check_params, compute_dtype, scaled_norm, widen
-from ._core.types import GradientTransformationExtraArgs, Params, ScalarOrSchedule, Updates, safe_increment
+from ._core.types import GradientTransformationExtraArgs, Params, ScalarOrSchedule, Updates
 
 
 class ClipByValueState(NamedTuple):
@@ -87,7 +88,7 @@ def clip_by_value(max_abs: ScalarOrSchedule) -> GradientTransformationExtraArgs:
         return ClipByValueState(_zero(), jnp.zeros((), bool), first_count(), first_count())
 
     def update(
-        updates: Updates, state: ClipByValueState, params: Params | None = None, **extra: Any
+        updates: Updates, state: Any, params: Params | None = None, **extra: Any
     ) -> tuple[Updates, ClipByValueState]:
         del extra
         gradients, treedef = aligned("clip_by_value", updates, params)
@@ -106,7 +107,7 @@ def clip_by_value(max_abs: ScalarOrSchedule) -> GradientTransformationExtraArgs:
             max_abs=largest,
             value_clipped=clipped,
             value_clip_count=_count_if(clipped, state.value_clip_count),
-            value_count=safe_increment(state.value_count),
+            value_count=next_count(state.value_count),
         )
         return treedef.unflatten([None if g is None else clip(g) for g in gradients]), state
 
@@ -142,7 +143,7 @@ def clip_by_norm(max_norm: ScalarOrSchedule) -> GradientTransformationExtraArgs:
         )
 
     def update(
-        updates: Updates, state: ClipByNormState, params: Params | None = None, **extra: Any
+        updates: Updates, state: Any, params: Params | None = None, **extra: Any
     ) -> tuple[Updates, ClipByNormState]:
         del extra
         gradients, treedef = aligned("clip_by_norm", updates, params)
@@ -171,7 +172,7 @@ def clip_by_norm(max_norm: ScalarOrSchedule) -> GradientTransformationExtraArgs:
             leaf_norms=jnp.stack(norms) if norms else state.leaf_norms,
             leaf_clipped=hit,
             leaf_clip_counts=_count_if(hit, state.leaf_clip_counts),
-            leaf_count=safe_increment(state.leaf_count),
+            leaf_count=next_count(state.leaf_count),
         )
         return treedef.unflatten(new_updates), state
 
@@ -201,7 +202,7 @@ def clip_by_global_norm(max_norm: ScalarOrSchedule) -> GradientTransformationExt
         return ClipByGlobalNormState(_zero(), jnp.zeros((), bool), first_count(), first_count())
 
     def update(
-        updates: Updates, state: ClipByGlobalNormState, params: Params | None = None, **extra: Any
+        updates: Updates, state: Any, params: Params | None = None, **extra: Any
     ) -> tuple[Updates, ClipByGlobalNormState]:
         del extra
         gradients, treedef = aligned("clip_by_global_norm", updates, params)
@@ -210,7 +211,7 @@ def clip_by_global_norm(max_norm: ScalarOrSchedule) -> GradientTransformationExt
             global_norm=norm,
             global_clipped=clipped,
             global_clip_count=_count_if(clipped, state.global_clip_count),
-            global_count=safe_increment(state.global_count),
+            global_count=next_count(state.global_count),
         )
         return treedef.unflatten([None if g is None else shrink(g) for g in gradients]), state
 
@@ -238,4 +239,4 @@ def _zero() -> jax.Array:
 
 
 def _count_if(condition: jax.Array, count: jax.Array) -> jax.Array:
-    return jnp.where(condition, safe_increment(count), count)
+    return jnp.where(condition, next_count(count), count)

@@ -12,10 +12,12 @@
 
 **Source**: Robbins & Monro 1951; Goodfellow et al. 2016, eq. 8.12 to 8.14; chapter §4.1.
 
-**Differs from** `optax.linear_schedule`: exactly `final` from step τ on, under jit too; a τ of 0 is refused; computed in
-JAX's default float dtype, float64 under x64.
+**Differs from** `optax.linear_schedule`: exactly `final` from step τ on, under jit too; a τ of 0 is refused; computed
+in JAX's default float dtype, float64 under x64.
 """
 
+import itertools
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import jax
@@ -153,16 +155,13 @@ def robbins_monro(schedule: ScalarOrSchedule) -> RobbinsMonroReport:
 _TOLERANCE = 0.02
 
 
-def _tail_exponent(at) -> float:
+def _tail_exponent(at: Callable[[np.ndarray], np.ndarray]) -> float:
     """-d log ε / d log k over the last decade of an int32 count; inf where the rate vanishes there."""
     last = 2**31 - 1
     # Means over blocks, not single values: a schedule with restarts oscillates, and its sums follow its means.
     edges = np.geomspace(last // 100, last, 41)
     means = np.array(
-        [
-            at(np.linspace(low, high, 1024).astype(np.int64)).mean()
-            for low, high in zip(edges[:-1], edges[1:], strict=True)
-        ]
+        [at(np.linspace(low, high, 1024).astype(np.int64)).mean() for low, high in itertools.pairwise(edges)]
     )
     if means[-1] == 0:
         return float("inf")

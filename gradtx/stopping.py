@@ -12,8 +12,8 @@ from typing import Literal, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from ._core.hyperparameters import first_count
-from ._core.types import ArrayLike, safe_increment
+from ._core.hyperparameters import first_count, next_count
+from ._core.types import ArrayLike
 
 
 class EarlyStoppingState(NamedTuple):
@@ -49,7 +49,7 @@ class EarlyStopping:
         gain = state.best - metric if self.mode == "min" else metric - state.best
         improved = (gain > self.min_delta) & ~state.should_stop
         best_evaluation = jnp.where(improved, state.evaluations, state.best_evaluation)
-        evaluations = jnp.where(state.should_stop, state.evaluations, safe_increment(state.evaluations))
+        evaluations = jnp.where(state.should_stop, state.evaluations, next_count(state.evaluations))
         waited = evaluations - 1 - best_evaluation
         return EarlyStoppingState(
             best=jnp.where(improved, metric, state.best),

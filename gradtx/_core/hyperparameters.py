@@ -11,6 +11,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.core import Tracer
 
 from .types import ScalarOrSchedule
 
@@ -49,13 +50,11 @@ class Hyperparameter:
         value = jnp.asarray(self.value(count) if callable(self.value) else self.value)
         if value.shape != ():
             raise TypeError(
-                f"{self.transformation}: the schedule for {self.argument} must return a scalar, got shape {value.shape}."
-            )
-        if self.allowed is BELOW_ONE and jnp.finfo(value.dtype).bits < 32:
-            # A half-precision 0.999 (as `optax.inject_hyperparams` makes it for bfloat16 parameters) has rounded to 1,
-            # where an average would never move: take the largest number below 1 of that dtype instead.
-            value = jnp.minimum(value, 1 - jnp.finfo(value.dtype).epsneg)
-        return value.astype(jnp.result_type(float))
+                f"{self.transformation}: the schedule for {self.argument} must return a scalar, got shape
+                {value.shape}." ) if self.allowed is BELOW_ONE and jnp.finfo(value.dtype).bits < 32: # A
+                half-precision 0.999 (as `optax.inject_hyperparams` makes it for bfloat16 parameters) has rounded to
+                1, # where an average would never move: take the largest number below 1 of that dtype instead. value =
+                jnp.minimum(value, 1 - jnp.finfo(value.dtype).epsneg) return value.astype(jnp.result_type(float))
 
 
 def hyperparameter(transformation: str, argument: str, value: ScalarOrSchedule, allowed: Range) -> Hyperparameter:
@@ -64,34 +63,37 @@ def hyperparameter(transformation: str, argument: str, value: ScalarOrSchedule, 
     if isinstance(value, Hyperparameter):
         return value
     if not callable(value):
-        check_number(transformation, argument, value)
-        if not isinstance(value, jax.core.Tracer) and _readable(value) and float(value) not in allowed:  # pyright: ignore[reportArgumentType]
-            raise ValueError(f"{transformation}: {argument} must be in {allowed.text}, got {float(value)!r}.")  # pyright: ignore[reportArgumentType]
+        number = concrete_number(transformation, argument, value)
+        if number is not None and number not in allowed:
+            raise ValueError(f"{transformation}: {argument} must be in {allowed.text}, got {number!r}.")
         if isinstance(value, int | np.integer):
             value = float(value)
     return Hyperparameter(transformation, argument, value, allowed)
 
 
-def check_number(transformation: str, argument: str, value: object) -> None:
-    """Raises TypeError unless `value` is a real number or a 0-d real array."""
+def concrete_number(transformation: str, argument: str, value: Any) -> float | None:
+    """The value as a Python float, None where it is not known yet (a tracer) or not here (an array of other processes).
+
+    Raises TypeError unless it is a real number or a 0-d real array.
+    """
     is_array = isinstance(value, jax.Array | np.ndarray | np.generic)
-    is_scalar = is_array and value.shape == () and value.dtype != bool and not jnp.iscomplexobj(value)  # pyright: ignore[reportAttributeAccessIssue]
+    is_scalar = is_array and value.shape == () and value.dtype != bool and not jnp.iscomplexobj(value)
     if not (is_scalar or (isinstance(value, int | float) and not isinstance(value, bool))):
-        got = (
-            f"an array of shape {value.shape} and dtype {value.dtype}"
-            if is_array
-            else f"{value!r} ({type(value).__name__})"
-        )  # pyright: ignore[reportAttributeAccessIssue]
+        got = f"{value!r} ({type(value).__name__})"
+        if is_array:
+            got = f"an array of shape {value.shape} and dtype {value.dtype}"
         raise TypeError(
             f"{transformation}: {argument} must be a number, a 0-d array or a function of the step, got {got}."
         )
-
-
-def _readable(value: object) -> bool:
-    """Whether this process can read the value: a global array of several processes may lie elsewhere."""
-    return not isinstance(value, jax.Array) or value.is_fully_addressable
+    is_known = not isinstance(value, Tracer) and (not isinstance(value, jax.Array) or value.is_fully_addressable)
+    return float(value) if is_known else None
 
 
 def first_count() -> jax.Array:
     """The count of a state that has seen no step."""
     return jnp.zeros((), jnp.int32)
+
+
+def next_count(count: jax.Array) -> jax.Array:
+    """One more, saturating: after 2³¹ - 1 steps a schedule stays where it is."""
+    return jnp.where(count < jnp.iinfo(jnp.int32).max, count + 1, count)

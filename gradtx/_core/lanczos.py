@@ -19,9 +19,9 @@ class LanczosResult(NamedTuple):
 def lanczos(product: Callable[[Any], Any], start: Any, num_iterations: int) -> LanczosResult:
     """`num_iterations` steps from `start`, with Gram-Schmidt twice and a guard against breakdown.
 
-    Unrolled, for k up to a few dozen; memory k trees. When the Krylov space is exhausted (H = I is after one step), what
-    is left is rounding noise; normalising it would invent eigenvalues, so the basis stops there: later rows and entries
-    of T are 0.
+    Unrolled, for k up to a few dozen; memory k trees. When the Krylov space is exhausted (H = I is after one step),
+    what is left is rounding noise; normalising it would invent eigenvalues, so the basis stops there: later rows and
+    entries of T are 0.
     """
     dtype = jnp.result_type(*jax.tree.leaves(start))
     guard = 32 * jnp.finfo(dtype).eps

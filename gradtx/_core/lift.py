@@ -16,8 +16,9 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.core import Tracer
 
-from .trees import check_params, compute_dtype, widen
+from .trees import check_params, compute_dtype, leaf_dtype, widen
 from .types import GradientTransformationExtraArgs, Params, Updates
 
 Scalars = dict[str, jax.Array]
@@ -127,7 +128,7 @@ def _apply(
 
 
 def _traced(updates: Updates) -> bool:
-    return any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(updates))
+    return any(isinstance(leaf, Tracer) for leaf in jax.tree.leaves(updates))
 
 
 def aligned(name: str, updates: Updates, reference: Params | None) -> tuple[list[Any], Any]:
@@ -154,7 +155,7 @@ def aligned(name: str, updates: Updates, reference: Params | None) -> tuple[list
             continue
         if not isinstance(leaf, jax.Array | np.ndarray | np.generic | float | int | complex):
             raise ValueError(_mismatch(name, updates, reference))
-        dtype = leaf.dtype if hasattr(leaf, "dtype") else jnp.result_type(leaf)
+        dtype = leaf_dtype(leaf)
         if not jnp.issubdtype(dtype, jnp.inexact):
             raise TypeError(f"{name}: the gradient of {where} must be of a floating dtype, got {dtype}.")
         if jnp.shape(leaf) != jnp.shape(like):

@@ -10,7 +10,6 @@ from optax import (
     GradientTransformation,
     GradientTransformationExtraArgs,
     MaskedNode,
-    safe_increment,
     with_extra_args_support,
 )
 
@@ -19,7 +18,7 @@ Updates = Any  # a tree like the parameters
 Schedule = Callable[[jax.Array], ArrayLike]  # count -> value
 ScalarOrSchedule = ArrayLike | Schedule  # number | 0-d array | tracer | schedule
 
-# A dtype instance, not `jnp.float32`: that one is callable, and `optax.inject_hyperparams` would take it for a schedule.
+# A dtype instance, not `jnp.float32`: that one is callable, so `optax.inject_hyperparams` would take it for a schedule.
 FLOAT32 = np.dtype("float32")
 
 __all__ = [
@@ -33,6 +32,5 @@ __all__ = [
     "ScalarOrSchedule",
     "Schedule",
     "Updates",
-    "safe_increment",
     "with_extra_args_support",
 ]

@@ -28,10 +28,10 @@ from typing import Any, NamedTuple
 import jax
 
 from gradtx._core.arithmetic import abs2, divide, sqrt
-from gradtx._core.hyperparameters import BELOW_ONE, NON_NEGATIVE, first_count, hyperparameter
+from gradtx._core.hyperparameters import BELOW_ONE, NON_NEGATIVE, first_count, hyperparameter, next_count
 from gradtx._core.lift import Lifted, Scalars, chain, lift
 from gradtx._core.trees import accumulators
-from gradtx._core.types import FLOAT32, Params, ScalarOrSchedule, Updates, safe_increment
+from gradtx._core.types import FLOAT32, Params, ScalarOrSchedule, Updates
 
 from .learning_rate import scale_by_learning_rate
 
@@ -69,7 +69,7 @@ def scale_by_adadelta(decay: ScalarOrSchedule = 0.95, eps: ScalarOrSchedule = 1e
 
     def scalars(state: ScaleByAdadeltaState) -> tuple[Scalars, Scalars]:
         count = state.adadelta_count
-        return {"ρ": rho(count), "δ": delta(count)}, {"adadelta_count": safe_increment(count)}
+        return {"ρ": rho(count), "δ": delta(count)}, {"adadelta_count": next_count(count)}
 
     def rule(store: Any, g: jax.Array, r: jax.Array, s: jax.Array, *, ρ: jax.Array, δ: jax.Array) -> jax.Array:
         r = store(ρ * r + (1 - ρ) * abs2(g))

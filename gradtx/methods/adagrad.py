@@ -27,10 +27,10 @@ from typing import Any, NamedTuple
 import jax
 
 from gradtx._core.arithmetic import abs2, divide, sqrt
-from gradtx._core.hyperparameters import NON_NEGATIVE, first_count, hyperparameter
+from gradtx._core.hyperparameters import NON_NEGATIVE, first_count, hyperparameter, next_count
 from gradtx._core.lift import Lifted, Scalars, chain, lift
 from gradtx._core.trees import accumulators
-from gradtx._core.types import FLOAT32, DTypeLike, Params, ScalarOrSchedule, Updates, safe_increment
+from gradtx._core.types import FLOAT32, DTypeLike, Params, ScalarOrSchedule, Updates
 
 from .learning_rate import scale_by_learning_rate
 
@@ -75,7 +75,7 @@ def scale_by_adagrad(
 
     def scalars(state: ScaleByAdagradState) -> tuple[Scalars, Scalars]:
         count = state.adagrad_count
-        return {"δ": delta(count)}, {"adagrad_count": safe_increment(count)}
+        return {"δ": delta(count)}, {"adagrad_count": next_count(count)}
 
     def rule(store: Any, g: jax.Array, r: jax.Array, *, δ: jax.Array) -> jax.Array:
         r = store(r + abs2(g))

@@ -31,10 +31,10 @@ import jax
 import jax.numpy as jnp
 
 from gradtx._core.arithmetic import abs2, divide, sqrt
-from gradtx._core.hyperparameters import BELOW_ONE, NON_NEGATIVE, first_count, hyperparameter
+from gradtx._core.hyperparameters import BELOW_ONE, NON_NEGATIVE, first_count, hyperparameter, next_count
 from gradtx._core.lift import Lifted, Scalars, chain, lift
 from gradtx._core.trees import accumulators
-from gradtx._core.types import FLOAT32, Params, ScalarOrSchedule, Updates, safe_increment
+from gradtx._core.types import FLOAT32, Params, ScalarOrSchedule, Updates
 
 from .learning_rate import scale_by_learning_rate
 
@@ -88,7 +88,7 @@ def scale_by_adam(b1: ScalarOrSchedule = 0.9, b2: ScalarOrSchedule = 0.999, eps:
         w1 = β1 * state.mu_weight + (1 - β1)
         w2 = β2 * state.nu_weight + (1 - β2)
         values = {"β1": β1, "β2": β2, "w1": w1, "w2": w2, "δ": delta(count)}
-        return values, {"mu_weight": w1, "nu_weight": w2, "adam_count": safe_increment(count)}
+        return values, {"mu_weight": w1, "nu_weight": w2, "adam_count": next_count(count)}
 
     def rule(store: Any, g: Any, m: Any, v: Any, *, β1: Any, β2: Any, w1: Any, w2: Any, δ: Any) -> jax.Array:
         m = store(β1 * m + (1 - β1) * g)

@@ -1,4 +1,4 @@
-"""Delta-bar-delta: a learning rate for each parameter, raised while its derivative keeps its sign, lowered when it flips.
+"""Delta-bar-delta: a learning rate for each parameter, raised while its derivative keeps its sign, else lowered.
 
     λ ← λ + κ        where d̄ d > 0
     λ ← (1 - φ) λ    where d̄ d < 0
@@ -18,13 +18,13 @@ The d̄ in the conditions is the one before this step; the rate is updated first
 
 **Source**: Jacobs 1988, "Increased rates of convergence through learning rate adaptation", eq. 5 and 6; chapter §5.1.
 
-**Differs from** Optax and torch: neither has it. Nearest: `torch.optim.Rprop`, which scales by factors and drops the size
-of the derivative.
+**Differs from** Optax and torch: neither has it. Nearest: `torch.optim.Rprop`, which scales by factors and drops the
+size of the derivative.
 
 **Costs**: two numbers a parameter.
 
-**When**: full batches only: minibatch noise flips signs whatever the surface does. Linear growth, geometric decay: rates
-climb carefully and fall at once.
+**When**: full batches only: minibatch noise flips signs whatever the surface does. Linear growth, geometric decay:
+rates climb carefully and fall at once.
 """
 
 from typing import Any, NamedTuple
@@ -32,10 +32,10 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from gradtx._core.hyperparameters import BELOW_ONE, NON_NEGATIVE, UNIT_INTERVAL, first_count, hyperparameter
+from gradtx._core.hyperparameters import BELOW_ONE, NON_NEGATIVE, UNIT_INTERVAL, first_count, hyperparameter, next_count
 from gradtx._core.lift import Lifted, Scalars, chain, lift
 from gradtx._core.trees import accumulators
-from gradtx._core.types import FLOAT32, Params, ScalarOrSchedule, Updates, safe_increment
+from gradtx._core.types import FLOAT32, Params, ScalarOrSchedule, Updates
 
 from .learning_rate import scale_by_learning_rate
 
@@ -90,7 +90,7 @@ def scale_by_delta_bar_delta(
     def scalars(state: ScaleByDeltaBarDeltaState) -> tuple[Scalars, Scalars]:
         count = state.delta_bar_delta_count
         values = {"κ": kappa(count), "φ": phi(count), "θ": theta(count)}
-        return values, {"delta_bar_delta_count": safe_increment(count)}
+        return values, {"delta_bar_delta_count": next_count(count)}
 
     def rule(store: Any, d: Any, λ: Any, mean: Any, *, κ: Any, φ: Any, θ: Any) -> jax.Array:
         agreement = jnp.sign(mean) * jnp.sign(d)  # the product itself could underflow

@@ -9,8 +9,8 @@
 
 **Source**: Goodfellow et al. 2016, Alg. 8.1; chapter §4.1.
 
-**Differs from** `optax.scale_by_learning_rate`: one state for numbers and schedules; the update keeps the gradient's dtype
-whatever the dtype of the rate; range checks.
+**Differs from** `optax.scale_by_learning_rate`: one state for numbers and schedules; the update keeps the gradient's
+dtype whatever the dtype of the rate; range checks.
 
 **Costs**: one int32.
 """
@@ -19,15 +19,15 @@ from typing import Any, NamedTuple
 
 import jax
 
-from gradtx._core.hyperparameters import NON_NEGATIVE, first_count, hyperparameter
+from gradtx._core.hyperparameters import NON_NEGATIVE, first_count, hyperparameter, next_count
 from gradtx._core.lift import Lifted, Scalars, lift
-from gradtx._core.types import Params, ScalarOrSchedule, safe_increment
+from gradtx._core.types import Params, ScalarOrSchedule
 
 
 class ScaleByLearningRateState(NamedTuple):
     """State of `scale_by_learning_rate`."""
 
-    count: jax.Array  # [] int32, steps done: the k of ε_k
+    learning_rate_count: jax.Array  # [] int32, steps done: the k of ε_k
 
 
 def scale_by_learning_rate(learning_rate: ScalarOrSchedule) -> Lifted:
@@ -54,10 +54,11 @@ def scale_by_learning_rate(learning_rate: ScalarOrSchedule) -> Lifted:
 
     def init(params: Params) -> ScaleByLearningRateState:
         del params
-        return ScaleByLearningRateState(count=first_count())
+        return ScaleByLearningRateState(learning_rate_count=first_count())
 
     def scalars(state: ScaleByLearningRateState) -> tuple[Scalars, Scalars]:
-        return {"ε": rate(state.count)}, {"count": safe_increment(state.count)}
+        count = state.learning_rate_count
+        return {"ε": rate(count)}, {"learning_rate_count": next_count(count)}
 
     def rule(store: Any, g: jax.Array, *, ε: jax.Array) -> jax.Array:
         del store

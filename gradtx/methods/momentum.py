@@ -21,21 +21,21 @@ parameters, and every gradient is already taken there:
 which is exact for any schedule of ε and of α. `nesterov_eval_params` gives θ_k = φ_k - α_k v_k, the point to evaluate.
 The relation holds while `u` is added as it is: put clipping and weight decay before this stage, not after.
 
-**Differs from** Optax (`trace`) and torch: their learning rate stands after the momentum; their Nesterov uses α_k in the
-look-ahead, right for a constant α only; their buffer is in the parameters' dtype, where bfloat16 stalls. torch starts
-the buffer at the first gradient, which is the same for `dampening=0`.
+**Differs from** Optax (`trace`) and torch: their learning rate stands after the momentum; their Nesterov uses α_k in
+the look-ahead, right for a constant α only; their buffer is in the parameters' dtype, where bfloat16 stalls. torch
+starts the buffer at the first gradient, which is the same for `dampening=0`.
 
 **Costs**: one number a parameter.
 
-**When**: high curvature, small but consistent gradients, noisy gradients. The terminal step under a constant gradient is
-ε|g| / (1 - α). Nesterov's O(1/k²) needs a convex cost and full batches; with minibatches the two are close.
+**When**: high curvature, small but consistent gradients, noisy gradients. The terminal step under a constant gradient
+is ε|g| / (1 - α). Nesterov's O(1/k²) needs a convex cost and full batches; with minibatches the two are close.
 """
 
 from typing import Any, NamedTuple
 
 import jax
 
-from gradtx._core.hyperparameters import BELOW_ONE, first_count, hyperparameter
+from gradtx._core.hyperparameters import BELOW_ONE, first_count, hyperparameter, next_count
 from gradtx._core.lift import Lifted, Scalars, lift
 from gradtx._core.trees import accumulators, compute_dtype, leaf_dtype
 from gradtx._core.types import (
@@ -45,7 +45,6 @@ from gradtx._core.types import (
     Params,
     ScalarOrSchedule,
     Updates,
-    safe_increment,
 )
 
 
@@ -92,7 +91,7 @@ def heavy_ball(momentum: ScalarOrSchedule, *, accumulator_dtype: DTypeLike | Non
 
     def scalars(state: HeavyBallState) -> tuple[Scalars, Scalars]:
         count = state.heavy_ball_count
-        return {"α": alpha(count)}, {"heavy_ball_count": safe_increment(count)}
+        return {"α": alpha(count)}, {"heavy_ball_count": next_count(count)}
 
     def rule(store: Any, d: jax.Array, v: jax.Array, *, α: jax.Array) -> jax.Array:
         v = store(α * v + d)
@@ -126,7 +125,7 @@ def nesterov(momentum: ScalarOrSchedule, *, accumulator_dtype: DTypeLike | None 
         return NesterovState(accumulators(params, accumulator_dtype), alpha(count), count)
 
     def scalars(state: NesterovState) -> tuple[Scalars, Scalars]:
-        count = safe_increment(state.nesterov_count)
+        count = next_count(state.nesterov_count)
         α_next = alpha(count)
         values = {"α": state.lookahead_momentum, "α_next": α_next}
         return values, {"lookahead_momentum": α_next, "nesterov_count": count}

@@ -15,13 +15,13 @@ Alg. 1; chapter §2.1 and §2.3.
 
 **Differs from** Optax and torch: neither has it (their L-BFGS approximates).
 
-**Costs**: `solver="dense"`: n Hessian-vector products, n² numbers and an eigendecomposition O(n³), for n up to about a
-thousand. `solver="cg"`: conjugate gradients, two gradients an iteration and a few trees; with `saddle_free` a Krylov
+**Costs**: `solver="dense"`: n Hessian-vector products, n² numbers and an eigendecomposition O(n³), for n up to about
+a thousand. `solver="cg"`: conjugate gradients, two gradients an iteration and a few trees; with `saddle_free` a Krylov
 space of at most 40 vectors instead (exact where n, or the number of distinct curvatures, is at most that).
 
 **When**: to see that ill-conditioning is one matrix away from gone (one step reaches the minimum of any convex
-quadratic), and that plain Newton walks into the nearest critical point, saddles included. Not for training networks with
-minibatches: H wants far larger batches than g (chapter §3.1), and inverting it multiplies their noise.
+quadratic), and that plain Newton walks into the nearest critical point, saddles included. Not for training networks
+with minibatches: H wants far larger batches than g (chapter §3.1), and inverting it multiplies their noise.
 """
 
 from collections.abc import Callable
@@ -34,11 +34,11 @@ from jax.scipy.sparse.linalg import cg
 
 from gradtx._core.arithmetic import divide
 from gradtx._core.hvp import linear_hvp
-from gradtx._core.hyperparameters import NON_NEGATIVE, first_count, hyperparameter
+from gradtx._core.hyperparameters import NON_NEGATIVE, first_count, hyperparameter, next_count
 from gradtx._core.lanczos import lanczos
 from gradtx._core.lift import aligned
 from gradtx._core.trees import check_params, compute_dtype, leaf_dtype
-from gradtx._core.types import GradientTransformationExtraArgs, Params, ScalarOrSchedule, Updates, safe_increment
+from gradtx._core.types import GradientTransformationExtraArgs, Params, ScalarOrSchedule, Updates
 
 ValueFn = Callable[[Params], jax.Array]
 _KRYLOV_DIMENSION = 40
@@ -47,7 +47,7 @@ _KRYLOV_DIMENSION = 40
 class NewtonState(NamedTuple):
     """State of `newton`."""
 
-    count: jax.Array  # [] int32
+    newton_count: jax.Array  # [] int32
 
 
 def newton(
@@ -75,20 +75,18 @@ def newton(
     [0. 0.]
     """
     lam = hyperparameter("newton", "damping", damping, NON_NEGATIVE)
-    if solver not in ("dense", "cg"):
+    solvers = {"dense": _solve_dense, "cg": _solve_krylov if saddle_free else _solve_cg}
+    if solver not in solvers:
         raise ValueError(f'newton: solver must be "dense" or "cg", got {solver!r}.')
-    if solver == "dense":
-        solve = _solve_dense
-    else:
-        solve = _solve_krylov if saddle_free else _solve_cg
+    solve = solvers[solver]
 
     def init(params: Params) -> NewtonState:
         check_params("newton", params, allow_complex=False)
-        return NewtonState(count=first_count())
+        return NewtonState(newton_count=first_count())
 
     def update(
         updates: Updates,
-        state: NewtonState,
+        state: Any,
         params: Params | None = None,
         *,
         value_fn: ValueFn | None = None,
@@ -103,7 +101,7 @@ def newton(
         leaves = treedef.flatten_up_to(params)
         trained = [i for i, g in enumerate(gradients) if g is not None]
         if not trained:
-            return updates, NewtonState(safe_increment(state.count))
+            return updates, NewtonState(next_count(state.newton_count))
         dtype = compute_dtype(*(gradients[i].dtype for i in trained), *(leaf_dtype(leaves[i]) for i in trained))
         point = [jnp.asarray(leaves[i], dtype) for i in trained]
 
@@ -115,11 +113,11 @@ def newton(
             return jnp.asarray(value_fn(treedef.unflatten(full)), dtype)
 
         g = [gradients[i].astype(dtype) for i in trained]
-        step = solve(cost, point, g, lam(state.count).astype(dtype), saddle_free)
+        step = solve(cost, point, g, lam(state.newton_count).astype(dtype), saddle_free)
         out: list[Any] = [None] * len(gradients)
         for i, u in zip(trained, step, strict=True):
             out[i] = -u.astype(gradients[i].dtype)
-        return treedef.unflatten(out), NewtonState(safe_increment(state.count))
+        return treedef.unflatten(out), NewtonState(next_count(state.newton_count))
 
     return GradientTransformationExtraArgs(init, update)
 
@@ -155,7 +153,8 @@ def _solve_krylov(cost: Cost, point: Leaves, g: Leaves, λ: jax.Array, saddle_fr
     curvatures, directions = jnp.linalg.eigh(jnp.diag(space.diagonal) + jnp.diag(off, 1) + jnp.diag(off, -1))
     norm = jnp.sqrt(sum(jnp.sum(x * x) for x in g))
     weights = directions @ _divide_spectrum(norm * directions[0], curvatures, λ, saddle_free)
-    return [sum(w * row[i] for w, row in zip(weights, space.basis, strict=True)) for i in range(len(g))]
+    rows = list(zip(weights, space.basis, strict=True))
+    return [sum((w * row[i] for w, row in rows), start=jnp.zeros_like(x)) for i, x in enumerate(g)]
 
 
 def _divide_spectrum(g: jax.Array, curvatures: jax.Array, λ: jax.Array, saddle_free: bool) -> jax.Array:

@@ -12,9 +12,9 @@
 
 **Source**: Hinton 2012, lecture 6; Goodfellow et al. 2016, Alg. 8.5 and 8.6; chapter §5.3.
 
-**Differs from** Optax: the same form (there `eps` defaults to 1e-8); their momentum comes after the learning rate too, but
-their Nesterov looks ahead with α_k, and their accumulators follow the parameters' dtype. torch: δ outside the root, and
-momentum on the scaled gradient with the learning rate after it.
+**Differs from** Optax: the same form (there `eps` defaults to 1e-8); their momentum comes after the learning rate
+too, but their Nesterov looks ahead with α_k, and their accumulators follow the parameters' dtype. torch: δ outside
+the root, and momentum on the scaled gradient with the learning rate after it.
 
 **Costs**: one number a parameter; with momentum two.
 
@@ -27,10 +27,10 @@ from typing import Any, NamedTuple
 import jax
 
 from gradtx._core.arithmetic import abs2, divide, sqrt
-from gradtx._core.hyperparameters import BELOW_ONE, NON_NEGATIVE, first_count, hyperparameter
+from gradtx._core.hyperparameters import BELOW_ONE, NON_NEGATIVE, first_count, hyperparameter, next_count
 from gradtx._core.lift import Lifted, Scalars, chain, lift
 from gradtx._core.trees import accumulators
-from gradtx._core.types import FLOAT32, DTypeLike, Params, ScalarOrSchedule, Updates, safe_increment
+from gradtx._core.types import FLOAT32, DTypeLike, Params, ScalarOrSchedule, Updates
 
 from .learning_rate import scale_by_learning_rate
 from .momentum import heavy_ball
@@ -78,7 +78,7 @@ def scale_by_rms(
 
     def scalars(state: ScaleByRmsState) -> tuple[Scalars, Scalars]:
         count = state.rms_count
-        return {"ρ": rho(count), "δ": delta(count)}, {"rms_count": safe_increment(count)}
+        return {"ρ": rho(count), "δ": delta(count)}, {"rms_count": next_count(count)}
 
     def rule(store: Any, g: jax.Array, r: jax.Array, *, ρ: jax.Array, δ: jax.Array) -> jax.Array:
         r = store(ρ * r + (1 - ρ) * abs2(g))

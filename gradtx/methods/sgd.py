@@ -39,7 +39,7 @@ def sgd(
     *,
     accumulator_dtype: DTypeLike | None = FLOAT32,
 ) -> Lifted:
-    """Stochastic gradient descent; with `momentum` the heavy ball (Alg. 8.2), with `nesterov` the look-ahead (Alg. 8.3).
+    """SGD (Alg. 8.1); with `momentum` the heavy ball (Alg. 8.2), with `nesterov` as well the look-ahead (Alg. 8.3).
 
     Args:
         learning_rate: ε, in [0, inf).

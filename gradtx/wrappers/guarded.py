@@ -3,9 +3,9 @@
     u, s' = inner(g, s)        where g and u are finite
     0, s                       elsewhere
 
-**Differs from** `optax.apply_if_finite`: that one accepts a NaN after `max_consecutive_errors` bad steps, and fails under
-explicit sharding; this one never lets one through. It also catches a NaN that the inner transformation makes from finite
-gradients (an overflow of a square).
+**Differs from** `optax.apply_if_finite`: that one accepts a NaN after `max_consecutive_errors` bad steps, and fails
+under explicit sharding; this one never lets one through. It also catches a NaN that the inner transformation makes
+from finite gradients (an overflow of a square).
 
 **Costs**: three int32 and two booleans; one read of gradients and updates, one select on updates and state.
 """
@@ -15,14 +15,13 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from gradtx._core.hyperparameters import first_count
+from gradtx._core.hyperparameters import first_count, next_count
 from gradtx._core.trees import check_params
 from gradtx._core.types import (
     GradientTransformation,
     GradientTransformationExtraArgs,
     Params,
     Updates,
-    safe_increment,
     with_extra_args_support,
 )
 
@@ -83,11 +82,11 @@ def skip_nonfinite(tx: GradientTransformation, give_up_after: int | None = None)
         )
 
     def update(
-        updates: Updates, state: SkipNonfiniteState, params: Params | None = None, **extra: Any
+        updates: Updates, state: Any, params: Params | None = None, **extra: Any
     ) -> tuple[Updates, SkipNonfiniteState]:
         new_updates, new_state = inner.update(updates, state.guarded_state, params, **extra)
         is_good = _all_finite((updates, new_updates, extra.get("value"))) & ~state.gave_up
-        consecutive = jnp.where(is_good, 0, safe_increment(state.consecutive_skipped_count))
+        consecutive = jnp.where(is_good, 0, next_count(state.consecutive_skipped_count))
         gave_up = state.gave_up
         if give_up_after is not None:
             gave_up = gave_up | (consecutive >= give_up_after)
@@ -96,9 +95,9 @@ def skip_nonfinite(tx: GradientTransformation, give_up_after: int | None = None)
             SkipNonfiniteState(
                 guarded_state=jax.tree.map(lambda new, old: _select(is_good, new, old), new_state, state.guarded_state),
                 skipped=~is_good,
-                skipped_count=jnp.where(is_good, state.skipped_count, safe_increment(state.skipped_count)),
+                skipped_count=jnp.where(is_good, state.skipped_count, next_count(state.skipped_count)),
                 consecutive_skipped_count=consecutive,
-                guarded_count=safe_increment(state.guarded_count),
+                guarded_count=next_count(state.guarded_count),
                 gave_up=gave_up,
             ),
         )
