@@ -49,17 +49,20 @@ class Hyperparameter:
     def __call__(self, count: jax.Array) -> jax.Array:
         value = jnp.asarray(self.value(count) if callable(self.value) else self.value)
         if value.shape != ():
-            raise TypeError(
-                f"{self.transformation}: the schedule for {self.argument} must return a scalar, got shape
-                {value.shape}." ) if self.allowed is BELOW_ONE and jnp.finfo(value.dtype).bits < 32: # A
-                half-precision 0.999 (as `optax.inject_hyperparams` makes it for bfloat16 parameters) has rounded to
-                1, # where an average would never move: take the largest number below 1 of that dtype instead. value =
-                jnp.minimum(value, 1 - jnp.finfo(value.dtype).epsneg) return value.astype(jnp.result_type(float))
+            who = f"{self.transformation}: the schedule for {self.argument}"
+            raise TypeError(f"{who} must return a scalar, got shape {value.shape}.")
+        if self.allowed is BELOW_ONE and value.dtype.itemsize < 4 and jnp.issubdtype(value.dtype, jnp.floating):
+            # A half-precision 0.999 (as `optax.inject_hyperparams` makes it for bfloat16 parameters) has rounded to 1,
+            # where an average would never move: take the largest number below 1 of that dtype instead.
+            value = jnp.minimum(value, 1 - jnp.finfo(value.dtype).epsneg)
+        return value.astype(jnp.result_type(float))
 
 
 def hyperparameter(transformation: str, argument: str, value: ScalarOrSchedule, allowed: Range) -> Hyperparameter:
-    """Checks what can be checked now; tracers and schedules pass. What is checked already passes through, so that a
-    recipe can check under its own name before it hands the value to a block."""
+    """Checks what can be checked now; tracers and schedules pass.
+
+    What is checked already passes through, so that a recipe can check under its own name before it hands on to a block.
+    """
     if isinstance(value, Hyperparameter):
         return value
     if not callable(value):

@@ -48,7 +48,7 @@ def lanczos(product: Callable[[Any], Any], start: Any, num_iterations: int) -> L
 
 def _inner(a: Any, b: Any) -> jax.Array:
     return sum(
-        (jnp.sum(x * y) for x, y in zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True)), start=jnp.float32(0)
+        (jnp.sum(x * y) for x, y in zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True)), start=0.0
     )
 
 

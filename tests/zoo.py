@@ -1,0 +1,105 @@
+"""One row for each public transformation; `test_contract.py` multiplies the rows by the promises."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+import gradtx
+
+
+@dataclass(frozen=True)
+class Row:
+    """A transformation as the contract tests need to know it."""
+
+    name: str
+    factory: Callable[..., Any]
+    hyperparameters: dict[str, float]  # the numeric ones, with a value that is good for a test
+    out_of_range: dict[str, tuple[float, ...]]  # for each of them, values that must be refused
+    fixed: dict[str, Any] = field(default_factory=dict)  # the other arguments
+    flips_sign: bool = True
+    is_elementwise: bool = True
+    allows_complex: bool = True
+    needs_value_fn: bool = False
+    allows_sharding: bool = True
+
+    def __str__(self) -> str:
+        return self.name
+
+    def make(self, **changes: Any) -> Any:
+        return self.factory(**{**self.hyperparameters, **self.fixed, **changes})
+
+    def extra(self) -> dict[str, Any]:
+        return {"value_fn": bowl} if self.needs_value_fn else {}
+
+
+def bowl(params: Any) -> jax.Array:
+    """A convex quadratic on any tree, with curvatures 1, 2, 3, ... over its leaves."""
+    total = jnp.zeros(())
+    for curvature, leaf in enumerate(jax.tree.leaves(params), start=1):
+        total = total + 0.5 * curvature * jnp.sum(leaf.astype(jnp.float32) ** 2)
+    return total
+
+
+NOT_A_RATE = (-0.1, float("inf"), float("nan"))
+NOT_BELOW_ONE = (-0.1, 1.0, 1.5, float("nan"))
+NOT_A_FRACTION = (-0.1, 1.5, float("nan"))
+NOT_A_LIMIT = (-0.1, float("nan"))
+
+LR = {"learning_rate": (0.1, NOT_A_RATE)}
+MOMENTUM = {"momentum": (0.9, NOT_BELOW_ONE)}
+EPS = {"eps": (1e-6, NOT_A_RATE)}
+DECAY = {"decay": (0.9, NOT_BELOW_ONE)}
+ADAM = {"b1": (0.9, NOT_BELOW_ONE), "b2": (0.99, NOT_BELOW_ONE), **EPS}
+ADAGRAD = {**EPS, "initial_accumulator": (0.0, NOT_A_RATE)}
+DELTA_BAR_DELTA = {**LR, "increase": (0.05, NOT_A_RATE), "decrease": (0.2, NOT_A_FRACTION), **DECAY}
+
+
+def row(name: str, factory: Callable[..., Any], table: dict[str, tuple[float, tuple[float, ...]]], **flags: Any) -> Row:
+    return Row(name, factory, {k: v for k, (v, _) in table.items()}, {k: bad for k, (_, bad) in table.items()}, **flags)
+
+
+def guarded_sgd(learning_rate, momentum):
+    return gradtx.skip_nonfinite(gradtx.sgd(learning_rate, momentum), give_up_after=3)
+
+
+BLOCK: dict[str, Any] = {"flips_sign": False}
+NEWTON: dict[str, Any] = {"is_elementwise": False, "allows_complex": False, "needs_value_fn": True}
+DAMPING = {"damping": (0.1, NOT_A_RATE)}
+
+ROWS = [
+    row("sgd", gradtx.sgd, LR),
+    row("sgd_momentum", gradtx.sgd, LR | MOMENTUM),
+    row("sgd_nesterov", gradtx.sgd, LR | MOMENTUM, fixed={"nesterov": True}),
+    row("delta_bar_delta", gradtx.delta_bar_delta, DELTA_BAR_DELTA, allows_complex=False),
+    row("adagrad", gradtx.adagrad, LR | ADAGRAD),
+    row("rmsprop", gradtx.rmsprop, LR | DECAY | EPS),
+    row("rmsprop_momentum", gradtx.rmsprop, LR | DECAY | EPS | MOMENTUM),
+    row("rmsprop_nesterov", gradtx.rmsprop, LR | DECAY | EPS | MOMENTUM, fixed={"nesterov": True}),
+    row("adadelta", gradtx.adadelta, LR | DECAY | EPS),
+    row("adam", gradtx.adam, LR | ADAM),
+    row("newton", gradtx.newton, DAMPING, allows_sharding=False, **NEWTON),
+    row("newton_cg", gradtx.newton, DAMPING, fixed={"solver": "cg"}, **NEWTON),
+    row("newton_saddle_free", gradtx.newton, DAMPING, fixed={"saddle_free": True}, allows_sharding=False, **NEWTON),
+    row("newton_saddle_free_cg", gradtx.newton, DAMPING, fixed={"saddle_free": True, "solver": "cg"}, **NEWTON),
+    row("scale_by_learning_rate", gradtx.scale_by_learning_rate, LR),
+    row("heavy_ball", gradtx.heavy_ball, MOMENTUM, **BLOCK),
+    row("nesterov", gradtx.nesterov, MOMENTUM, **BLOCK),
+    row("scale_by_delta_bar_delta", gradtx.scale_by_delta_bar_delta, DELTA_BAR_DELTA, allows_complex=False, **BLOCK),
+    row("scale_by_adagrad", gradtx.scale_by_adagrad, ADAGRAD, **BLOCK),
+    row("scale_by_rms", gradtx.scale_by_rms, DECAY | EPS, **BLOCK),
+    row("scale_by_adadelta", gradtx.scale_by_adadelta, DECAY | EPS, **BLOCK),
+    row("scale_by_adam", gradtx.scale_by_adam, ADAM, **BLOCK),
+    row("clip_by_value", gradtx.clip_by_value, {"max_abs": (0.5, NOT_A_LIMIT)}, allows_complex=False, **BLOCK),
+    row("clip_by_norm", gradtx.clip_by_norm, {"max_norm": (0.5, NOT_A_LIMIT)}, is_elementwise=False, **BLOCK),
+    row(
+        "clip_by_global_norm",
+        gradtx.clip_by_global_norm,
+        {"max_norm": (0.5, NOT_A_LIMIT)},
+        is_elementwise=False,
+        **BLOCK,
+    ),
+    row("skip_nonfinite", guarded_sgd, LR | MOMENTUM, is_elementwise=False),
+]
