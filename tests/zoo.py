@@ -66,7 +66,12 @@ def guarded_sgd(learning_rate, momentum):
 
 
 BLOCK: dict[str, Any] = {"flips_sign": False}
-NEWTON: dict[str, Any] = {"is_elementwise": False, "allows_complex": False, "needs_value_fn": True}
+NEWTON: dict[str, Any] = {
+    "is_elementwise": False,
+    "allows_sharding": False,
+    "allows_complex": False,
+    "needs_value_fn": True,
+}
 DAMPING = {"damping": (0.1, NOT_A_RATE)}
 
 ROWS = [
@@ -80,9 +85,9 @@ ROWS = [
     row("rmsprop_nesterov", gradtx.rmsprop, LR | DECAY | EPS | MOMENTUM, fixed={"nesterov": True}),
     row("adadelta", gradtx.adadelta, LR | DECAY | EPS),
     row("adam", gradtx.adam, LR | ADAM),
-    row("newton", gradtx.newton, DAMPING, allows_sharding=False, **NEWTON),
+    row("newton", gradtx.newton, DAMPING, **NEWTON),
     row("newton_cg", gradtx.newton, DAMPING, fixed={"solver": "cg"}, **NEWTON),
-    row("newton_saddle_free", gradtx.newton, DAMPING, fixed={"saddle_free": True}, allows_sharding=False, **NEWTON),
+    row("newton_saddle_free", gradtx.newton, DAMPING, fixed={"saddle_free": True}, **NEWTON),
     row("newton_saddle_free_cg", gradtx.newton, DAMPING, fixed={"saddle_free": True, "solver": "cg"}, **NEWTON),
     row("scale_by_learning_rate", gradtx.scale_by_learning_rate, LR),
     row("heavy_ball", gradtx.heavy_ball, MOMENTUM, **BLOCK),

@@ -6,6 +6,8 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
+from .arithmetic import sqrt
+
 
 class LanczosResult(NamedTuple):
     """T = Q A Qᵀ on the Krylov space of the start vector."""
@@ -31,29 +33,33 @@ def lanczos(product: Callable[[Any], Any], start: Any, num_iterations: int) -> L
     beta = jnp.zeros((), dtype)
     for _ in range(num_iterations):
         basis.append(q)
+        rows = jax.tree.map(lambda *leaves: jnp.stack(leaves), *basis)
         w = product(q)
-        alpha = _inner(q, w)
+        alpha = jnp.sum(_overlaps(rows, w)[-1:])
         diagonal.append(alpha)
         for _ in range(2):
-            for row in basis:
-                overlap = _inner(row, w)
-                w = jax.tree.map(lambda a, b, c=overlap: a - c * b, w, row)
+            overlaps = _overlaps(rows, w)
+            w = jax.tree.map(lambda x, r, c=overlaps: x - jnp.sum(_column(c, r.ndim) * r, axis=0), w, rows)
         beta = _norm(w)
         largest = jnp.maximum(largest, jnp.abs(alpha) + beta)
         beta = jnp.where(beta > guard * largest, beta, 0)
         off_diagonal.append(beta)
         q = _scaled(w, _safe_reciprocal(beta))
-    return LanczosResult(basis, jnp.stack(diagonal), jnp.stack(off_diagonal[:-1] or [beta])[: num_iterations - 1], beta)
+    return LanczosResult(basis, jnp.stack(diagonal), jnp.stack(off_diagonal)[:-1], beta)
 
 
-def _inner(a: Any, b: Any) -> jax.Array:
-    return sum(
-        (jnp.sum(x * y) for x, y in zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True)), start=0.0
-    )
+def _overlaps(rows: Any, w: Any) -> jax.Array:
+    """[k], the inner product of `w` with each row; products and sums only, which any sharding allows."""
+    pairs = zip(jax.tree.leaves(rows), jax.tree.leaves(w), strict=True)
+    return sum((jnp.sum(r * x[None], axis=tuple(range(1, r.ndim))) for r, x in pairs), start=0.0)  # pyright: ignore[reportReturnType]
+
+
+def _column(c: jax.Array, ndim: int) -> jax.Array:
+    return jax.lax.expand_dims(c, tuple(range(1, ndim)))
 
 
 def _norm(a: Any) -> jax.Array:
-    return jnp.sqrt(_inner(a, a))
+    return sqrt(sum((jnp.sum(x * x) for x in jax.tree.leaves(a)), start=0.0))  # pyright: ignore[reportArgumentType]
 
 
 def _scaled(a: Any, factor: jax.Array) -> Any:

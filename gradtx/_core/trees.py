@@ -6,6 +6,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from .arithmetic import sqrt
 from .types import DTypeLike, Params
 
 
@@ -74,11 +75,11 @@ def accumulators(
 
 
 def scaled_norm(leaves: Sequence[jax.Array]) -> tuple[jax.Array, jax.Array]:
-    """Euclidean norm of all entries as a pair (scale, norm / scale), in float32 or wider.
+    """Euclidean norm of all entries as a pair (inverse scale, norm * inverse scale), in float32 or wider.
 
-    The sum of squares is read once; only where it overflowed, underflowed or is NaN are the leaves read again, divided
-    by the largest entry. The pair stays finite even where the product would not. One infinite or NaN entry makes the
-    second number NaN, so that nothing downstream mistakes it for a very long vector.
+    The sum of squares is read once; only where it overflowed, underflowed or is NaN are the leaves read again, scaled
+    by about their largest entry. The pair stays finite where the norm itself would not. One infinite or NaN entry makes
+    the second number NaN, so that nothing downstream mistakes it for a very long vector.
     """
     dtype = compute_dtype(*(x.dtype for x in leaves))
     leaves = [_real_parts(x, dtype) for x in leaves]
@@ -86,17 +87,15 @@ def scaled_norm(leaves: Sequence[jax.Array]) -> tuple[jax.Array, jax.Array]:
     total = sum((jnp.sum(x * x) for x in leaves), start=jnp.zeros((), dtype))
 
     def direct() -> tuple[jax.Array, jax.Array]:
-        safe = jnp.where(total > 0, total, 1)
-        return jnp.ones((), dtype), jnp.where(total > 0, jnp.sqrt(safe), 0)
+        return jnp.ones((), dtype), sqrt(total)
 
     def rescaled() -> tuple[jax.Array, jax.Array]:
         largest = jnp.zeros((), dtype)
         for x in leaves:
             largest = jnp.maximum(largest, jnp.max(jnp.abs(jax.lax.stop_gradient(x)), initial=0))
-        scale = jnp.where(largest == 0, 1, largest)
-        squares = sum((jnp.sum((x / scale) ** 2) for x in leaves), start=jnp.zeros((), dtype))
-        safe = jnp.where(largest == 0, 1, squares)
-        return scale, jnp.where(largest == 0, 0, jnp.sqrt(safe))
+        inverse = 1 / jnp.clip(largest, 4 * limits.tiny, limits.max / 8)  # neither it nor its inverse is denormal
+        squares = sum((jnp.sum((x * inverse) ** 2) for x in leaves), start=jnp.zeros((), dtype))
+        return inverse, sqrt(squares) + (largest - largest)  # inf - inf is NaN
 
     # Squares below `tiny` have lost digits: a sum near there may be mostly what underflowed.
     is_exact = (total < limits.max) & (total > limits.tiny / limits.eps**2)

@@ -17,7 +17,8 @@ Alg. 1; chapter §2.1 and §2.3.
 
 **Costs**: `solver="dense"`: n Hessian-vector products, n² numbers and an eigendecomposition O(n³), for n up to about
 a thousand. `solver="cg"`: conjugate gradients, two gradients an iteration and a few trees; with `saddle_free` a Krylov
-space of at most 40 vectors instead (exact where n, or the number of distinct curvatures, is at most that).
+space of at most 20 vectors instead (exact where n, or the number of distinct curvatures, is at most that).
+Not for explicitly sharded parameters: a dense Hessian has no sharding to follow.
 
 **When**: to see that ill-conditioning is one matrix away from gone (one step reaches the minimum of any convex
 quadratic), and that plain Newton walks into the nearest critical point, saddles included. Not for training networks
@@ -32,7 +33,7 @@ import jax.numpy as jnp
 from jax.flatten_util import ravel_pytree
 from jax.scipy.sparse.linalg import cg
 
-from gradtx._core.arithmetic import divide
+from gradtx._core.arithmetic import divide, sqrt
 from gradtx._core.hvp import linear_hvp
 from gradtx._core.hyperparameters import NON_NEGATIVE, first_count, hyperparameter, next_count
 from gradtx._core.lanczos import lanczos
@@ -41,7 +42,7 @@ from gradtx._core.trees import check_params, compute_dtype, leaf_dtype
 from gradtx._core.types import GradientTransformationExtraArgs, Params, ScalarOrSchedule, Updates
 
 ValueFn = Callable[[Params], jax.Array]
-_KRYLOV_DIMENSION = 40
+_KRYLOV_DIMENSION = 20
 
 
 class NewtonState(NamedTuple):
@@ -142,7 +143,11 @@ def _solve_cg(cost: Cost, point: Leaves, g: Leaves, λ: jax.Array, saddle_free: 
     def damped(v: Leaves) -> Leaves:
         return [hv + λ * x for hv, x in zip(product(v), v, strict=True)]
 
-    return cg(damped, g, tol=4 * float(jnp.finfo(λ.dtype).eps))[0]
+    # The solve is linear in g: scaled, its inner products can neither overflow nor underflow.
+    largest = jnp.max(jnp.stack([jnp.max(jnp.abs(x), initial=0) for x in g]))
+    scale = jnp.where(largest == 0, 1, largest)
+    solution, _ = cg(damped, [x / scale for x in g], tol=4 * float(jnp.finfo(λ.dtype).eps))
+    return [scale * x for x in solution]
 
 
 def _solve_krylov(cost: Cost, point: Leaves, g: Leaves, λ: jax.Array, saddle_free: bool) -> Leaves:
@@ -150,8 +155,11 @@ def _solve_krylov(cost: Cost, point: Leaves, g: Leaves, λ: jax.Array, saddle_fr
     size = sum(x.size for x in g)
     space = lanczos(linear_hvp(cost, point), g, min(size, _KRYLOV_DIMENSION))
     off = space.off_diagonal
-    curvatures, directions = jnp.linalg.eigh(jnp.diag(space.diagonal) + jnp.diag(off, 1) + jnp.diag(off, -1))
-    norm = jnp.sqrt(sum(jnp.sum(x * x) for x in g))
+    # Rows after a breakdown are zero; any curvature but 0 keeps 0 / 0 out of them.
+    is_row = jnp.cumprod(jnp.concatenate([jnp.ones(1, off.dtype), jnp.sign(off)]))
+    diagonal = jnp.where(is_row == 1, space.diagonal, 1)
+    curvatures, directions = jnp.linalg.eigh(jnp.diag(diagonal) + jnp.diag(off, 1) + jnp.diag(off, -1))
+    norm = sqrt(jnp.sum(jnp.stack([jnp.sum(x * x) for x in g])))
     weights = directions @ _divide_spectrum(norm * directions[0], curvatures, λ, saddle_free)
     rows = list(zip(weights, space.basis, strict=True))
     return [sum((w * row[i] for w, row in rows), start=jnp.zeros_like(x)) for i, x in enumerate(g)]
