@@ -46,7 +46,7 @@ def _parser(lab: Any) -> argparse.ArgumentParser:
         help="the methods to compare",
     )
     for option, default, text in (
-        ("--steps", 1500, "optimizer steps of each training"),
+        ("--steps", 1000, "optimizer steps of each training"),
         ("--seeds", 5, "initialisations of each learning rate"),
         ("--learning-rates", 7, "grid points of each method, a factor √10 apart"),
         ("--batch-size", 64, "examples a step (full-batch methods take all)"),

@@ -101,7 +101,7 @@ def robbins_monro(schedule: ScalarOrSchedule) -> RobbinsMonroReport:
     """Checks Σ ε_k = inf and Σ ε_k² < inf, sufficient for SGD to converge, by the exponent a of the tail ε_k ~ k^-a.
 
     Both hold for 1/2 < a <= 1. Finitely many values can prove nothing about an infinite sum: the report is about the
-    schedule as it behaves up to the largest step that an int32 counter can reach, 2³¹ - 1, read as if it went on so.
+    schedule as it behaves up to step 2·10⁹, about as far as an int32 counter reaches, read as if it went on so.
     The exponent is measured over the last decade and taken as exact to ±0.02, so 1/√k fails and 1/k passes.
 
     Args:
@@ -157,7 +157,7 @@ _TOLERANCE = 0.02
 
 def _tail_exponent(at: Callable[[np.ndarray], np.ndarray]) -> float:
     """-d log ε / d log k over the last decade of an int32 count; inf where the rate vanishes there."""
-    last = 2**31 - 1
+    last = 2_000_000_000  # not the very last int32: a schedule may say count + 1
     # Means over blocks, not single values: a schedule with restarts oscillates, and its sums follow its means.
     edges = np.geomspace(last // 100, last, 41)
     means = np.array(

@@ -87,7 +87,6 @@ ROWS = [
     row("adam", gradtx.adam, LR | ADAM),
     row("newton", gradtx.newton, DAMPING, **NEWTON),
     row("newton_cg", gradtx.newton, DAMPING, fixed={"solver": "cg"}, **NEWTON),
-    row("newton_saddle_free", gradtx.newton, DAMPING, fixed={"saddle_free": True}, **NEWTON),
     row("newton_saddle_free_cg", gradtx.newton, DAMPING, fixed={"saddle_free": True, "solver": "cg"}, **NEWTON),
     row("scale_by_learning_rate", gradtx.scale_by_learning_rate, LR),
     row("heavy_ball", gradtx.heavy_ball, MOMENTUM, **BLOCK),

@@ -78,12 +78,12 @@ def compare(
     problem: Problem,
     methods: Iterable[Method],
     *,
-    steps: int = 1500,
+    steps: int = 1000,
     seeds: int = 5,
     learning_rates: int = 7,
     batch_size: int = 64,
-    evaluations: int = 50,
-    patience: int = 10,
+    evaluations: int = 100,
+    patience: int = 20,
     on_result: Callable[[Comparison], None] = lambda _: None,
 ) -> Comparison:
     """Trains each method on a grid of learning rates times seeds, one compilation a method, and picks its best rate.

@@ -47,14 +47,14 @@ def _middle(result: MethodResult, field: str) -> np.ndarray:
 def _curves(panel: Axes, result: MethodResult, colour: str) -> None:
     steps, best = result.curves.steps, result.best
     loss, error = result.curves.train_loss[best], 1 - result.curves.validation_metric[best]
-    floor = 1e-4  # a loss or an error of 0 has no place on a logarithmic axis
+    floor = 1e-5  # a loss or an error of 0 has no place on a logarithmic axis
     panel.fill_between(
         steps, np.maximum(loss.min(0), floor), np.maximum(loss.max(0), floor), color=colour, alpha=0.25, lw=0
     )
     panel.plot(steps, np.maximum(np.median(loss, 0), floor), color=colour, label="training loss")
     panel.plot(steps, np.maximum(np.median(error, 0), floor), color=colour, ls="--", lw=1, label="validation error")
     panel.set_yscale("log")
-    panel.set_ylim(1e-3, 10)
+    panel.set_ylim(1e-4, 10)
     batch = ", full batch" if result.batch_size is None else ""
     panel.set_title(f"{result.method}{batch}, ε = {result.learning_rate:.2g}", fontsize=9)
     panel.tick_params(labelsize=8)
@@ -62,7 +62,9 @@ def _curves(panel: Axes, result: MethodResult, colour: str) -> None:
 
 def _steps_to_target(panel: Axes, comparison: Comparison, target: float = 0.95) -> None:
     results = sorted(comparison.results, key=lambda r: (np.median(r.steps_to(target)), r.method), reverse=True)
-    last = comparison.settings["steps"]
+    medians = [np.median(r.steps_to(target)) for r in results]
+    seen = [s for r in results for s in r.steps_to(target) if np.isfinite(s)]
+    last = comparison.settings["steps"] if not np.all(np.isfinite(medians)) else 1.2 * max(seen)
     for y, result in enumerate(results):
         steps = result.steps_to(target)
         colour = COLOURS[comparison.results.index(result) % len(COLOURS)]
@@ -79,7 +81,7 @@ def _steps_to_target(panel: Axes, comparison: Comparison, target: float = 0.95) 
     panel.set_ylim(-0.6, len(results) - 0.4)
     panel.set_xlim(0, last * 1.02)
     panel.set_xlabel("optimizer steps (dot: a seed, bar: median)")
-    panel.set_title(f"Steps to {target:.0%} validation accuracy", fontsize=10, loc="left")
+    panel.set_title(f"Steps to {target:.0%} validation accuracy (further left is quicker)", fontsize=10, loc="left")
     panel.grid(axis="x", color="#e6e6e6")
 
 

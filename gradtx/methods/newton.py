@@ -56,7 +56,7 @@ def newton(
 ) -> GradientTransformationExtraArgs:
     """The whole Newton step, ready for `apply_updates`; `update` needs `params` and `value_fn`.
 
-    Where λ + an eigenvalue is 0, the step along its eigenvector is 0 if the gradient has no part there, else infinite.
+    Where λ + an eigenvalue is 0, the step along its eigenvector is 0 if the gradient has no part there, else not finite.
 
     Args:
         damping: λ, added to every eigenvalue, in [0, inf). Above -λ_min it makes plain Newton a descent method again.
@@ -168,4 +168,4 @@ def _solve_krylov(cost: Cost, point: Leaves, g: Leaves, λ: jax.Array, saddle_fr
 def _divide_spectrum(g: jax.Array, curvatures: jax.Array, λ: jax.Array, saddle_free: bool) -> jax.Array:
     """Each component of g over its damped curvature, with 0 / 0 = 0."""
     damped = (jnp.abs(curvatures) if saddle_free else curvatures) + λ
-    return jnp.where((damped == 0) & (g != 0), jnp.inf * jnp.sign(g), divide(g, damped))
+    return jnp.where((damped == 0) & (g != 0), jnp.nan, divide(g, damped))

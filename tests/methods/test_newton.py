@@ -1,0 +1,82 @@
+"""Newton's method leaps over ill-conditioning, and walks into saddles unless told not to."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+import gradtx
+
+CONDITION = jnp.array([1.0, 30.0, 1e4])
+
+
+def ill_conditioned(params):
+    x = jnp.concatenate([params["a"], params["b"]])
+    return 0.5 * jnp.sum(CONDITION * (x - 1.0) ** 2)
+
+
+def saddle(x):
+    return 0.5 * (x[0] ** 2 - x[1] ** 2)
+
+
+def one_step(tx, value_fn, params):
+    grads = jax.grad(value_fn)(params)
+    updates, _ = tx.update(grads, tx.init(params), params, value_fn=value_fn)
+    return optax.apply_updates(params, updates)
+
+
+@pytest.mark.parametrize("solver", ["dense", "cg"])
+@pytest.mark.parametrize("saddle_free", [False, True])
+def test_one_step_reaches_the_minimum_of_an_ill_conditioned_quadratic(solver, saddle_free):
+    params = {"a": jnp.array([-3.0]), "b": jnp.array([5.0, 2.0])}
+    tx = gradtx.newton(solver=solver, saddle_free=saddle_free)
+    reached = one_step(tx, ill_conditioned, params)
+    np.testing.assert_allclose(np.concatenate([reached["a"], reached["b"]]), 1.0, atol=2e-3)
+    gradient_step = one_step(optax.with_extra_args_support(gradtx.sgd(1.9 / 1e4)), ill_conditioned, params)
+    assert abs(float(gradient_step["a"][0]) - 1.0) > 3.9  # the flat direction has hardly moved
+
+
+@pytest.mark.parametrize("solver", ["dense", "cg"])
+def test_plain_newton_is_drawn_into_a_saddle_and_saddle_free_leaves_it(solver):
+    start = jnp.array([0.5, 0.1])
+    np.testing.assert_allclose(one_step(gradtx.newton(solver=solver), saddle, start), 0.0, atol=1e-6)
+    free = gradtx.newton(solver=solver, saddle_free=True)
+    np.testing.assert_allclose(one_step(free, saddle, start), [0.0, 0.2], atol=1e-6)
+    assert saddle(one_step(free, saddle, start)) < saddle(start)
+
+
+@pytest.mark.parametrize("solver", ["dense", "cg"])
+def test_damping_is_added_to_every_eigenvalue(solver, x64):
+    rng = np.random.default_rng(0)
+    root = rng.normal(size=(4, 4))
+    hessian, g = root @ root.T - 2.0 * np.eye(4), rng.normal(size=4)
+    params = jnp.zeros(4)
+    eigenvalues, q = np.linalg.eigh(hessian)
+    damping = 0.5 - eigenvalues[0]
+    for saddle_free, h in ((False, hessian), (True, q @ np.diag(np.abs(eigenvalues)) @ q.T)):
+        tx = gradtx.newton(damping, saddle_free=saddle_free, solver=solver)
+        updates, _ = tx.update(
+            jnp.asarray(g), tx.init(params), params, value_fn=lambda x: 0.5 * x @ hessian @ x + g @ x
+        )
+        np.testing.assert_allclose(updates, -np.linalg.solve(h + damping * np.eye(4), g), rtol=1e-6)
+
+
+def test_says_what_it_needs():
+    params = jnp.ones(2)
+    tx = gradtx.newton()
+    with pytest.raises(
+        ValueError, match=r"^newton needs the loss: call update\(grads, state, params, value_fn=loss\)\.$"
+    ):
+        tx.update(params, tx.init(params), params)
+    with pytest.raises(ValueError, match="newton needs the parameters"):
+        tx.update(params, tx.init(params), value_fn=saddle)
+    with pytest.raises(ValueError, match='solver must be "dense" or "cg", got \'lu\''):
+        gradtx.newton(solver="lu")
+
+
+def test_a_flat_direction_with_a_slope_shows():
+    params = jnp.array([1.0, 1.0])
+    tx = gradtx.newton()
+    updates, _ = tx.update(jnp.array([1.0, 1.0]), tx.init(params), params, value_fn=lambda x: 0.5 * x[0] ** 2 + x[1])
+    assert not np.isfinite(updates[1])

@@ -1,0 +1,43 @@
+"""What the oracles of the methods share: a problem, and a loop that trains it with gradtx."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+H = np.diag([1.0, 4.0, 9.0]) + 0.3
+START = np.array([1.0, -2.0, 0.5])
+NOISE = np.random.default_rng(0).normal(size=(25, 3))
+
+Gradient = Callable[[np.ndarray, int], np.ndarray]
+
+
+def gradient(theta: np.ndarray, k: int) -> np.ndarray:
+    """Gradient of a quadratic with noise that depends on the step: a minibatch gradient."""
+    return H @ theta + NOISE[k]
+
+
+def train(tx: Any, steps: int = 25, dtype: Any = jnp.float64) -> tuple[np.ndarray, Any]:
+    """The parameters after each step, [steps, 3], and the last state."""
+    params = jnp.asarray(START, dtype)
+    state = tx.init(params)
+    path = []
+    for k in range(steps):
+        grads = jnp.asarray(gradient(np.asarray(params, np.float64), k), dtype)
+        updates, state = tx.update(grads, state, params)
+        params = optax.apply_updates(params, updates)
+        path.append(np.asarray(params))
+    return np.stack(path), state
+
+
+def updates_of(tx: Any, gradients: Any) -> np.ndarray:
+    """The updates that a given sequence of gradients gets."""
+    gradients = jnp.asarray(gradients)
+    state = tx.init(jnp.zeros(gradients.shape[1:]))
+    out = []
+    for g in gradients:
+        u, state = tx.update(g, state)
+        out.append(np.asarray(u))
+    return np.stack(out)

@@ -1,0 +1,105 @@
+"""Clipping bounds the step, keeps the direction, and tells what it did."""
+
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+import gradtx
+
+
+def test_global_norm_clipping_keeps_the_direction():
+    grads = {"a": jnp.array([3.0, -4.0]), "b": jnp.array(12.0)}
+    tx = gradtx.clip_by_global_norm(6.5)
+    updates, _ = tx.update(grads, tx.init(grads))
+    np.testing.assert_allclose(updates["a"], grads["a"] / 2, rtol=1e-6)
+    np.testing.assert_allclose(updates["b"], 6.0, rtol=1e-6)
+
+
+def test_state_tells_the_norm_before_clipping_whether_and_how_often():
+    scripted = [1.0, 5.0, 0.5, 7.0]
+    seen = {"value": [], "norm": [], "global": []}
+    rows = {
+        "value": (gradtx.clip_by_value(2.0), lambda s: (s.max_abs, s.value_clipped, s.value_clip_count)),
+        "norm": (gradtx.clip_by_norm(2.0), lambda s: (s.leaf_norms[0], s.leaf_clipped[0], s.leaf_clip_counts[0])),
+        "global": (gradtx.clip_by_global_norm(2.0), lambda s: (s.global_norm, s.global_clipped, s.global_clip_count)),
+    }
+    for name, (tx, read) in rows.items():
+        state = tx.init(jnp.zeros(1))
+        for g in scripted:
+            _, state = tx.update(jnp.array([g]), state)
+            seen[name].append(tuple(x.item() for x in read(state)))
+        assert seen[name] == [(1.0, False, 0), (5.0, True, 1), (0.5, False, 1), (7.0, True, 2)]
+
+
+@pytest.mark.parametrize("factory", [gradtx.clip_by_norm, gradtx.clip_by_global_norm])
+def test_a_gradient_at_or_under_the_limit_is_returned_bit_for_bit(factory):
+    g = jnp.array([3.0, 4.0])
+    for limit in (5.0, 5.1, float("inf")):
+        tx = factory(limit)
+        np.testing.assert_array_equal(tx.update(g, tx.init(g))[0], g)
+
+
+def test_a_float16_leaf_beside_a_norm_it_cannot_hold_is_right():
+    grads = {"half": jnp.array([1000.0], jnp.float16), "full": jnp.array([1e6])}
+    tx = gradtx.clip_by_global_norm(1.0)
+    updates, state = tx.update(grads, tx.init(grads))
+    np.testing.assert_allclose(updates["half"], [1e-3], rtol=1e-3)
+    assert float(state.global_norm) == pytest.approx(1e6, rel=1e-5)
+
+
+@pytest.mark.parametrize("largest", [3e38, 1e30, 1e-25, 1e-37])
+def test_extreme_norms_come_out_at_the_limit(largest):
+    g = jnp.array([largest, -largest, largest, 0.0], jnp.float32)
+    limit = 0.5 * min(largest, 1.0)
+    tx = gradtx.clip_by_global_norm(limit)
+    updates, _ = tx.update(g, tx.init(g))
+    np.testing.assert_allclose(np.asarray(updates, np.float64), limit / np.sqrt(3) * np.sign(g), rtol=1e-5)
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+def test_a_bad_entry_makes_its_leaf_nan_by_norm_and_the_tree_by_global_norm(bad):
+    grads = {"bad": jnp.array([1.0, bad]), "good": jnp.array([3.0, 4.0])}
+    by_leaf, by_tree = gradtx.clip_by_norm(1.0), gradtx.clip_by_global_norm(1.0)
+    u, _ = by_leaf.update(grads, by_leaf.init(grads))
+    assert np.isnan(u["bad"]).all()
+    np.testing.assert_allclose(u["good"], [0.6, 0.8], rtol=1e-6)
+    u, _ = by_tree.update(grads, by_tree.init(grads))
+    assert np.isnan(u["bad"]).all()
+    assert np.isnan(u["good"]).all()
+
+
+def test_by_value_limits_an_infinity_and_shows_a_nan():
+    tx = gradtx.clip_by_value(1.0)
+    u, _ = tx.update(jnp.array([np.inf, -np.inf, np.nan, 0.5]), tx.init(jnp.zeros(4)))
+    np.testing.assert_array_equal(u, [1.0, -1.0, np.nan, 0.5])
+
+
+def test_a_complex_leaf_counts_as_its_two_parts():
+    g = jnp.array([3.0 + 4.0j])
+    tx = gradtx.clip_by_global_norm(1.0)
+    u, state = tx.update(g, tx.init(g))
+    np.testing.assert_allclose(u, [0.6 + 0.8j], rtol=1e-6)
+    assert float(state.global_norm) == pytest.approx(5.0)
+
+
+def test_a_scheduled_limit_is_read_at_each_step():
+    tx = gradtx.clip_by_global_norm(lambda count: 1.0 / (count + 1))
+    state = tx.init(jnp.zeros(1))
+    for k in range(3):
+        u, state = tx.update(jnp.array([10.0]), state)
+        assert float(u[0]) == pytest.approx(1 / (k + 1))
+
+
+def test_optax_agrees_on_ordinary_gradients():
+    grads = {"a": jnp.array([3.0, -4.0]), "b": jnp.array([12.0, 0.1])}
+    for ours, theirs in (
+        (gradtx.clip_by_global_norm(1.0), optax.clip_by_global_norm(1.0)),
+        (gradtx.clip_by_value(1.0), optax.clip(1.0)),
+        (gradtx.clip_by_norm(1.0), optax.clip_by_block_rms(1.0)),
+    ):
+        u, _ = ours.update(grads, ours.init(grads))
+        w, _ = theirs.update(grads, theirs.init(grads))
+        scale = np.sqrt(2) if theirs is not None and "rms" in repr(theirs) else 1.0
+        for k in grads:
+            np.testing.assert_allclose(u[k] * scale, w[k], rtol=1e-5)

@@ -1,0 +1,58 @@
+"""The public surface: these names and no others, each documented and each in the README."""
+
+import inspect
+import re
+from pathlib import Path
+
+import gradtx
+
+from .zoo import ROWS
+
+README = (Path(__file__).parent.parent / "README.md").read_text(encoding="utf-8")
+NAMES = {
+    "RobbinsMonroReport", "adadelta", "adagrad", "adam", "clip_by_global_norm", "clip_by_norm", "clip_by_value",
+    "delta_bar_delta", "early_stopping", "heavy_ball", "inverse_time_decay", "linear_decay", "nesterov",
+    "nesterov_eval_params", "newton", "rmsprop", "robbins_monro", "scale_by_adadelta", "scale_by_adagrad",
+    "scale_by_adam", "scale_by_delta_bar_delta", "scale_by_learning_rate", "scale_by_rms", "sgd", "shuffled_epochs",
+    "skip_nonfinite",
+}  # fmt: skip
+
+
+def public():
+    return {name for name, value in vars(gradtx).items() if not name.startswith("_") and not inspect.ismodule(value)}
+
+
+def test_the_public_names_are_these():
+    assert public() == NAMES
+
+
+def test_every_public_name_has_a_docstring_with_an_example():
+    for name in NAMES - {"RobbinsMonroReport"}:
+        assert ">>>" in inspect.getdoc(getattr(gradtx, name)), name
+
+
+def test_every_transformation_has_a_row_in_the_zoo():
+    returns = {n for n in NAMES if "Lifted" in str(inspect.signature(getattr(gradtx, n)).return_annotation)
+               or "GradientTransformation" in str(inspect.signature(getattr(gradtx, n)).return_annotation)
+               if n != "RobbinsMonroReport"}  # fmt: skip
+    assert returns == {row.factory.__name__ for row in ROWS if row.name != "skip_nonfinite"} | {"skip_nonfinite"}
+
+
+def test_the_method_table_of_the_readme_is_true():
+    rows = re.findall(r"^\| `gradtx\.(\w+)\(([^`]*)\)` \|.*\|$", README, flags=re.MULTILINE)
+    in_zoo = {row.factory.__name__ for row in ROWS if row.flips_sign and row.name != "skip_nonfinite"}
+    assert {name for name, _ in rows} >= in_zoo - {"scale_by_learning_rate"}
+    for line in re.findall(r"^\| `gradtx\..*\|$", README, flags=re.MULTILINE):
+        call, formula, source, state, twin = (cell.strip() for cell in re.split(r"(?<!\\)\|", line)[1:-1])
+        assert formula
+        assert source
+        assert twin
+        tx = eval(call.strip("`"), {"gradtx": gradtx})  # the call as a reader would paste it
+        assert sum(x.size > 1 for x in _leaves(tx)) == int(state.split()[0]), call
+
+
+def _leaves(tx):
+    import jax
+    import jax.numpy as jnp
+
+    return jax.tree.leaves(tx.init(jnp.zeros(7)))

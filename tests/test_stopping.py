@@ -1,0 +1,52 @@
+"""Early stopping against a loop that reads the curve."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import gradtx
+
+
+def stop_of(curve, patience, min_delta, sign):
+    best, at = np.inf, -1
+    for k, metric in enumerate(curve):
+        if sign * metric < best - min_delta:
+            best, at = sign * metric, k
+        if k - at >= patience:
+            return k, sign * best
+    return None, sign * best
+
+
+@pytest.mark.parametrize("mode", ["min", "max"])
+@pytest.mark.parametrize("min_delta", [0.0, 0.2])
+def test_stops_where_a_reader_of_the_curve_would(mode, min_delta):
+    stopping = gradtx.early_stopping(3, min_delta, mode)
+    for seed in range(10):
+        curve = np.random.default_rng(seed).normal(size=30).astype(np.float32)
+
+        def step(state, metric):
+            state = stopping.update(metric, state)
+            return state, state.should_stop
+
+        state, stops = jax.lax.scan(step, stopping.init(), jnp.asarray(curve))
+        at, best = stop_of(curve, 3, min_delta, 1 if mode == "min" else -1)
+        assert (int(np.argmax(stops)) if np.any(stops) else None) == at
+        assert float(state.best) == pytest.approx(best)
+
+
+def test_a_nan_is_no_improvement():
+    stopping = gradtx.early_stopping(2)
+    state = stopping.init()
+    for metric in (1.0, float("nan"), float("nan")):
+        state = stopping.update(metric, state)
+    assert bool(state.should_stop)
+    assert float(state.best) == 1.0
+
+
+def test_bad_arguments_are_refused():
+    for arguments in ((0,), (1, -0.1), (1, float("nan")), (1, 0.0, "up")):
+        with pytest.raises(ValueError, match="^early_stopping: "):
+            gradtx.early_stopping(*arguments)
+    with pytest.raises(TypeError, match="patience must be an integer"):
+        gradtx.early_stopping(1.5)

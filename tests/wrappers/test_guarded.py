@@ -1,0 +1,99 @@
+"""A bad step is as if it had never been seen."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+import gradtx
+
+NAN = jnp.array([1.0, jnp.nan])
+GOOD = [jnp.array([1.0, -2.0]), jnp.array([0.5, 3.0]), jnp.array([-1.0, 1.0])]
+
+
+def run(tx, grads, compiled=False):
+    params = jnp.array([1.0, 2.0])
+    state = tx.init(params)
+    update = jax.jit(tx.update) if compiled else tx.update
+    for g in grads:
+        updates, state = update(g, state, params)
+        params = optax.apply_updates(params, updates)
+    return params, state
+
+
+INNER = {
+    "scheduled momentum": gradtx.sgd(lambda k: 0.1 / (k + 1), momentum=lambda k: 0.9 - 0.5 / (k + 1)),
+    "adam": gradtx.adam(0.1),
+    "clipped": optax.chain(gradtx.clip_by_global_norm(1.0), gradtx.rmsprop(0.1)),
+    "optax": optax.adamw(0.1),
+}
+
+
+@pytest.mark.parametrize("compiled", [False, True])
+@pytest.mark.parametrize("name", INNER)
+def test_a_skipped_step_leaves_everything_bit_equal(name, compiled):
+    tx = gradtx.skip_nonfinite(INNER[name])
+    clean, clean_state = run(tx, GOOD, compiled)
+    params, state = run(tx, [GOOD[0], NAN, NAN, GOOD[1], jnp.array([jnp.inf, 0.0]), GOOD[2]], compiled)
+    np.testing.assert_array_equal(params, clean)
+    jax.tree.map(np.testing.assert_array_equal, state.guarded_state, clean_state.guarded_state)
+    assert (int(state.skipped_count), int(state.guarded_count), bool(state.skipped)) == (3, 6, False)
+
+
+def test_counts_the_bad_steps_in_a_row():
+    tx = gradtx.skip_nonfinite(gradtx.sgd(0.1))
+    for grads, in_a_row in (([NAN], 1), ([NAN, NAN], 2), ([NAN, NAN, GOOD[0]], 0), ([NAN, GOOD[0], NAN], 1)):
+        assert int(run(tx, grads)[1].consecutive_skipped_count) == in_a_row
+
+
+def test_after_giving_up_nothing_is_applied_any_more():
+    tx = gradtx.skip_nonfinite(gradtx.sgd(0.1), give_up_after=2)
+    params, state = run(tx, [GOOD[0], NAN, GOOD[1], NAN, NAN, GOOD[2], NAN, NAN, NAN])
+    expected, _ = run(tx, GOOD[:2])
+    np.testing.assert_array_equal(params, expected)
+    assert bool(state.gave_up)
+    assert not bool(run(tx, [NAN, GOOD[0], NAN])[1].gave_up)
+
+
+def test_catches_what_the_inner_transformation_makes_of_finite_gradients():
+    tx = gradtx.skip_nonfinite(gradtx.rmsprop(0.1))
+    params, state = run(tx, [jnp.array([1e25, 1.0])])  # the square overflows
+    np.testing.assert_array_equal(params, [1.0, 2.0])
+    assert int(state.skipped_count) == 1
+
+
+def test_a_loss_that_is_nan_skips_the_step_too():
+    tx = gradtx.skip_nonfinite(gradtx.sgd(0.1))
+    params = jnp.ones(2)
+    updates, state = tx.update(GOOD[0], tx.init(params), params, value=jnp.nan)
+    np.testing.assert_array_equal(updates, 0.0)
+    assert bool(state.skipped)
+
+
+def test_runs_in_a_scan_and_hands_extra_arguments_on():
+    tx = gradtx.skip_nonfinite(gradtx.newton(0.1))
+    params = jnp.ones(2)
+
+    def loss(x):
+        return jnp.sum(x**2)
+
+    def step(carry, bad):
+        params, state = carry
+        grads = jnp.where(bad, jnp.nan, jax.grad(loss)(params))
+        updates, state = tx.update(grads, state, params, value_fn=loss)
+        return (optax.apply_updates(params, updates), state), None
+
+    (params, state), _ = jax.lax.scan(step, (params, tx.init(params)), jnp.array([False, True, False]))
+    assert float(loss(params)) < 1e-3
+    assert int(state.skipped_count) == 1
+
+
+def test_bad_arguments_are_refused():
+    for wrong in (0, -1):
+        with pytest.raises(ValueError, match="give_up_after must be at least 1"):
+            gradtx.skip_nonfinite(gradtx.sgd(0.1), wrong)
+    with pytest.raises(TypeError, match="give_up_after must be an integer"):
+        gradtx.skip_nonfinite(gradtx.sgd(0.1), 1.5)
+    with pytest.raises(TypeError, match="tx must be a gradient transformation"):
+        gradtx.skip_nonfinite(lambda g: g)
