@@ -174,11 +174,10 @@ def test_states_are_importable_named_tuples_with_names_that_do_not_collide(row):
 
 
 def test_field_names_do_not_collide_between_the_recipes_of_one_pipeline():
-    tx = optax.chain(
-        gradtx.clip_by_value(1.0), gradtx.clip_by_norm(1.0), gradtx.clip_by_global_norm(1.0), gradtx.scale_by_adam(),
-        gradtx.scale_by_rms(), gradtx.scale_by_adagrad(), gradtx.scale_by_adadelta(), gradtx.skip_nonfinite(optax.sgd(0.1)),
-        gradtx.scale_by_delta_bar_delta(0.1), gradtx.heavy_ball(0.9), gradtx.scale_by_learning_rate(0.1),
-    )  # fmt: skip
+    blocks = [gradtx.clip_by_value(1.0), gradtx.clip_by_norm(1.0), gradtx.clip_by_global_norm(1.0)]
+    blocks += [gradtx.scale_by_adam(), gradtx.scale_by_rms(), gradtx.scale_by_adagrad(), gradtx.scale_by_adadelta()]
+    blocks += [gradtx.scale_by_delta_bar_delta(0.1), gradtx.heavy_ball(0.9), gradtx.scale_by_learning_rate(0.1)]
+    tx = optax.chain(*blocks, gradtx.skip_nonfinite(optax.sgd(0.1)))
     names = [name for s in tx.init(tree()) for name in s._fields]
     assert len(names) == len(set(names))
 
@@ -190,7 +189,11 @@ def test_map_params_sees_every_param_shaped_field(row):
     assert_same(optax.tree.map_params(tx, lambda v: v, state), state)
     specs = {"w": "spec w", "b": "spec b", "s": "spec s"}
     mapped = optax.tree.map_params(tx, lambda v, spec: (v.shape, spec), state, specs, transform_non_params=lambda v: v)
-    seen = [x for x in jax.tree.leaves(mapped, is_leaf=lambda x: isinstance(x, tuple) and x and isinstance(x[-1], str))]
+
+    def is_pair(x):
+        return isinstance(x, tuple) and bool(x) and isinstance(x[-1], str)
+
+    seen = jax.tree.leaves(mapped, is_leaf=is_pair)
     param_like = [x for x in seen if isinstance(x, tuple)]
     assert all(params[spec[-1]].shape == shape for shape, spec in param_like)
     others = [x for x in seen if not isinstance(x, tuple)]
@@ -670,7 +673,7 @@ def test_works_under_freeze_lookahead_and_schedule_free(row):
 
 @every_row
 def test_runs_under_shard_map(row):
-    if not row.is_elementwise and not row.name == "skip_nonfinite":
+    if not row.is_elementwise and row.name != "skip_nonfinite":
         pytest.skip("a norm or a Hessian inside shard_map is that of the shard, as the docstrings say")
     mesh = jax.make_mesh((8,), ("x",), axis_types=(jax.sharding.AxisType.Explicit,))
     params = {"w": jax.random.normal(jax.random.key(0), (16, 2))}

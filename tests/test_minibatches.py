@@ -27,5 +27,5 @@ def test_the_same_key_gives_the_same_batches():
 
 def test_bad_sizes_are_refused():
     for sizes in ((0, 1, 1), (5, 0, 1), (5, 6, 1), (5, 1, 0)):
-        with pytest.raises(ValueError, match="^shuffled_epochs: "):
+        with pytest.raises(ValueError, match=r"^shuffled_epochs: "):
             gradtx.shuffled_epochs(jax.random.key(0), *sizes)

@@ -46,7 +46,7 @@ def test_a_nan_is_no_improvement():
 
 def test_bad_arguments_are_refused():
     for arguments in ((0,), (1, -0.1), (1, float("nan")), (1, 0.0, "up")):
-        with pytest.raises(ValueError, match="^early_stopping: "):
+        with pytest.raises(ValueError, match=r"^early_stopping: "):
             gradtx.early_stopping(*arguments)
     with pytest.raises(TypeError, match="patience must be an integer"):
         gradtx.early_stopping(1.5)

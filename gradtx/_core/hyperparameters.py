@@ -51,7 +51,7 @@ class Hyperparameter:
         if value.shape != ():
             who = f"{self.transformation}: the schedule for {self.argument}"
             raise TypeError(f"{who} must return a scalar, got shape {value.shape}.")
-        if self.allowed is BELOW_ONE and value.dtype.itemsize < 4 and jnp.issubdtype(value.dtype, jnp.floating):
+        if self.allowed is BELOW_ONE and _is_half_precision(value):
             # A half-precision 0.999 (as `optax.inject_hyperparams` makes it for bfloat16 parameters) has rounded to 1,
             # where an average would never move: take the largest number below 1 of that dtype instead.
             value = jnp.minimum(value, 1 - jnp.finfo(value.dtype).epsneg)
@@ -67,11 +67,19 @@ def hyperparameter(transformation: str, argument: str, value: ScalarOrSchedule, 
         return value
     if not callable(value):
         number = concrete_number(transformation, argument, value)
-        if number is not None and number not in allowed:
+        if number is not None and number not in allowed and not _rounded_up_to_one(value, allowed):
             raise ValueError(f"{transformation}: {argument} must be in {allowed.text}, got {number!r}.")
         if isinstance(value, int | np.integer):
             value = float(value)
     return Hyperparameter(transformation, argument, value, allowed)
+
+
+def _rounded_up_to_one(value: Any, allowed: Range) -> bool:
+    return allowed is BELOW_ONE and isinstance(value, jax.Array) and _is_half_precision(value) and float(value) == 1.0
+
+
+def _is_half_precision(value: jax.Array) -> bool:
+    return value.dtype.itemsize < 4 and jnp.issubdtype(value.dtype, jnp.floating)
 
 
 def concrete_number(transformation: str, argument: str, value: Any) -> float | None:

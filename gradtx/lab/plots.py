@@ -22,7 +22,8 @@ def plot_comparison(comparison: Comparison) -> Figure:
     rows = -(-len(results) // columns)
     figure = Figure(figsize=(13, 2.6 * rows + 5.2), layout="constrained", dpi=110)
     figure.suptitle(_headline(comparison), fontsize=13, fontweight="bold", x=0.01, ha="left")
-    upper, lower = figure.subfigures(2, 1, height_ratios=[2.6 * rows, 4.2])
+    grid = figure.add_gridspec(2, 1, height_ratios=[2.6 * rows, 4.2])
+    upper, lower = figure.add_subfigure(grid[0]), figure.add_subfigure(grid[1])
     panels = upper.subplots(rows, columns, sharex=True, sharey=True, squeeze=False).ravel()
     for panel in panels[len(results) :]:
         panel.set_visible(False)
@@ -123,5 +124,9 @@ def _headline(comparison: Comparison) -> str:
     steps = np.median(quickest.steps_to(0.95))
     text = f"{comparison.problem}: {best.method} ends highest, {accuracy(best).mean():.1%} ± {spread:.1%} of validation"
     text += f", within one spread of it: {', '.join(tied)}. " if tied else ", the others more than one spread below. "
-    text += f"Quickest to 95 %: {quickest.method}, {steps:.0f} steps." if np.isfinite(steps) else "None reached 95 %."
+    text += (
+        f"Quickest to 95\u00a0%: {quickest.method}, {steps:.0f} steps."
+        if np.isfinite(steps)
+        else "None reached 95\u00a0%."
+    )
     return "\n".join(textwrap.wrap(text, 115))

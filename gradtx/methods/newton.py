@@ -56,7 +56,7 @@ def newton(
 ) -> GradientTransformationExtraArgs:
     """The whole Newton step, ready for `apply_updates`; `update` needs `params` and `value_fn`.
 
-    Where λ + an eigenvalue is 0, the step along its eigenvector is 0 if the gradient has no part there, else not finite.
+    Where λ + an eigenvalue is 0, the step along its eigenvector is 0 if the gradient has no part there, else NaN.
 
     Args:
         damping: λ, added to every eigenvalue, in [0, inf). Above -λ_min it makes plain Newton a descent method again.
