@@ -223,14 +223,14 @@ def _shrink_to(c: jax.Array, leaves: list[jax.Array]) -> tuple[Callable[[jax.Arr
     inverse_scale, relative = scaled_norm(leaves)
     norm = (relative / inverse_scale).astype(c.dtype)
     is_within = norm <= c
-    # Two factors, because c / norm itself may underflow; no division by entry, so that the compiler may do the two
-    # products again in each loop that reads the clipped gradient, instead of writing it out.
-    factor = c.astype(relative.dtype) / jnp.where(relative == 0, 1, relative)
+    # Two factors, because c / norm itself may underflow; 1 and 1 within the limit, which changes no bit. Only products
+    # by entry: the compiler does them again in each loop that reads the clipped gradient, instead of writing it out.
+    first = jnp.where(is_within, 1, inverse_scale)
+    second = jnp.where(is_within, 1, c.astype(relative.dtype) / jnp.where(relative == 0, 1, relative))
 
     def shrink(g: jax.Array) -> jax.Array:
         dtype = compute_dtype(g.dtype)
-        shrunk = widen(g, dtype) * inverse_scale.astype(dtype) * factor.astype(dtype)
-        return jnp.where(is_within, g, shrunk.astype(g.dtype))
+        return (widen(g, dtype) * first.astype(dtype) * second.astype(dtype)).astype(g.dtype)
 
     return shrink, norm, norm > c
 

@@ -19,6 +19,9 @@ WITHOUT_TEMPORARIES = {
     "rmsprop nesterov": gradtx.rmsprop(0.1, momentum=0.9, nesterov=True),
     "adam": gradtx.adam(0.1),
     "clip, adam": optax.chain(gradtx.clip_by_global_norm(1.0), gradtx.adam(0.1)),
+    "clip, rmsprop nesterov": optax.chain(
+        gradtx.clip_by_global_norm(1.0), gradtx.rmsprop(0.1, momentum=0.9, nesterov=True)
+    ),
 }
 
 
