@@ -1,0 +1,49 @@
+"""Norms that neither overflow nor underflow, beside NumPy in float64."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from gradtx._core.trees import accumulator_like, scaled_norm
+
+
+def norm(leaves):
+    inverse, relative = scaled_norm(leaves)
+    return float(np.float64(relative) / np.float64(inverse))
+
+
+@pytest.mark.parametrize("size", [1e-37, 1e-25, 1e-18, 1.0, 1e18, 1e30, 3e38])
+def test_norm_is_that_of_float64(size):
+    leaves = [jnp.asarray(size * np.array([0.3, -1.0, 0.7]), jnp.float32), jnp.asarray(0.5 * size, jnp.float32)]
+    expected = np.linalg.norm(np.concatenate([np.ravel(np.asarray(x, np.float64)) for x in leaves]))
+    assert norm(leaves) == pytest.approx(expected, rel=1e-6)
+
+
+def test_a_mix_of_scales_keeps_what_matters():
+    assert norm([jnp.full(4, 1e-30), jnp.full(1, 1e-12)]) == pytest.approx(1e-12, rel=1e-6)
+
+
+def test_no_leaves_and_no_entries_have_norm_zero():
+    assert norm([]) == 0.0
+    assert norm([jnp.zeros((0, 3))]) == 0.0
+
+
+def test_the_derivative_is_the_direction_also_where_it_rescaled():
+    for size in (1.0, 1e25, 1e-25):
+        x = jnp.array([3.0, -4.0]) * size
+
+        def of(x):
+            inverse, relative = scaled_norm([x])
+            return relative / inverse
+
+        np.testing.assert_allclose(jax.grad(of)(x), [0.6, -0.8], rtol=1e-5)
+
+
+def test_accumulators_are_at_least_float32_unless_asked():
+    half = jnp.ones(2, jnp.bfloat16)
+    assert accumulator_like(half, jnp.float32).dtype == jnp.float32
+    assert accumulator_like(half, None).dtype == jnp.bfloat16
+    assert accumulator_like(jnp.ones(2), jnp.bfloat16).dtype == jnp.bfloat16
+    assert accumulator_like(jnp.ones(2, jnp.complex64), jnp.float32).dtype == jnp.complex64
+    assert accumulator_like(jnp.ones(2, jnp.complex64), jnp.float32, real=True).dtype == jnp.float32
