@@ -31,7 +31,8 @@ class Block(NamedTuple):
     scalars: Callable[[Any], tuple[Scalars, dict[str, jax.Array]]]
     rule: Callable[..., jax.Array]
     buffers: tuple[str, ...]
-    recompute: bool
+    is_costly: bool
+    reads_twice: bool
     allow_complex: bool
 
 
@@ -48,12 +49,15 @@ def lift(
     rule: Callable[..., jax.Array],
     buffers: tuple[str, ...] = (),
     *,
-    recompute: bool = False,
+    is_costly: bool = False,
+    reads_twice: bool = False,
     allow_complex: bool = True,
 ) -> Lifted:
-    """One block. `recompute` says that an update recomputed from the stored buffers saves a temporary (the rule
-    has a division or a root that the compiler would otherwise write out for its two consumers)."""
-    return _transformation(name, (Block(init, scalars, rule, buffers, recompute, allow_complex),), single=True)
+    """One block. `is_costly`: its update has a root or a division, which the compiler will not do twice. `reads_twice`:
+    its rule needs what comes in (or its own update) both for a buffer and for the update."""
+    return _transformation(
+        name, (Block(init, scalars, rule, buffers, is_costly, reads_twice, allow_complex),), single=True
+    )
 
 
 def chain(name: str, *lifted: Lifted) -> Lifted:
@@ -62,6 +66,8 @@ def chain(name: str, *lifted: Lifted) -> Lifted:
 
 
 def _transformation(name: str, blocks: tuple[Block, ...], *, single: bool) -> Lifted:
+    has_temporary = any(a.is_costly and b.reads_twice for i, a in enumerate(blocks) for b in blocks[i:])
+
     def init(params: Params) -> Any:
         check_params(name, params, allow_complex=all(block.allow_complex for block in blocks))
         states = tuple(block.init(params) for block in blocks)
@@ -75,7 +81,7 @@ def _transformation(name: str, blocks: tuple[Block, ...], *, single: bool) -> Li
         rows = zip(*(treedef.flatten_up_to(tree) for tree in trees), strict=True) if trees else [()] * len(gradients)
         steps = [block.scalars(s) for block, s in zip(blocks, states, strict=True)]
         # Outside jit there is no fusion to help, and XLA off the CPU fuses several outputs into one pass by itself.
-        recompute = any(block.recompute for block in blocks) and jax.default_backend() == "cpu" and _traced(updates)
+        recompute = has_temporary and jax.default_backend() == "cpu" and _traced(updates)
 
         new_updates, new_rows = [], []
         for g, row in zip(gradients, rows, strict=True):

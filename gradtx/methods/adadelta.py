@@ -78,7 +78,13 @@ def scale_by_adadelta(decay: ScalarOrSchedule = 0.95, eps: ScalarOrSchedule = 1e
         return u
 
     return lift(
-        "scale_by_adadelta", init, scalars, rule, ("mean_square_gradient", "mean_square_update"), recompute=True
+        "scale_by_adadelta",
+        init,
+        scalars,
+        rule,
+        ("mean_square_gradient", "mean_square_update"),
+        is_costly=True,
+        reads_twice=True,
     )
 
 

@@ -81,7 +81,7 @@ def scale_by_adagrad(
         r = store(r + abs2(g))
         return divide(g, δ + sqrt(r))
 
-    return lift("scale_by_adagrad", init, scalars, rule, ("sum_of_squares",), recompute=True)
+    return lift("scale_by_adagrad", init, scalars, rule, ("sum_of_squares",), is_costly=True)
 
 
 def adagrad(

@@ -95,7 +95,7 @@ def scale_by_adam(b1: ScalarOrSchedule = 0.9, b2: ScalarOrSchedule = 0.999, eps:
         v = store(β2 * v + (1 - β2) * abs2(g))
         return divide(m / w1, sqrt(v / w2) + δ)
 
-    return lift("scale_by_adam", init, scalars, rule, ("mu", "nu"), recompute=True)
+    return lift("scale_by_adam", init, scalars, rule, ("mu", "nu"), is_costly=True)
 
 
 def adam(

@@ -98,9 +98,7 @@ def scale_by_delta_bar_delta(
         mean = store((1 - θ) * d + θ * mean)
         return λ * d
 
-    return lift(
-        "scale_by_delta_bar_delta", init, scalars, rule, ("rates", "mean_gradient"), recompute=True, allow_complex=False
-    )
+    return lift("scale_by_delta_bar_delta", init, scalars, rule, ("rates", "mean_gradient"), allow_complex=False)
 
 
 def delta_bar_delta(

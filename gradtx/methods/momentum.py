@@ -134,7 +134,7 @@ def nesterov(momentum: ScalarOrSchedule, *, accumulator_dtype: DTypeLike | None 
         v = store(α * v + d)
         return α_next * v + d
 
-    return lift("nesterov", init, scalars, rule, ("velocity",))
+    return lift("nesterov", init, scalars, rule, ("velocity",), reads_twice=True)
 
 
 def nesterov_eval_params(params: Params, state: Any) -> Params:

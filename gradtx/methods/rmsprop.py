@@ -84,7 +84,7 @@ def scale_by_rms(
         r = store(ρ * r + (1 - ρ) * abs2(g))
         return divide(g, sqrt(δ + r))
 
-    return lift("scale_by_rms", init, scalars, rule, ("mean_square",), recompute=True)
+    return lift("scale_by_rms", init, scalars, rule, ("mean_square",), is_costly=True)
 
 
 def rmsprop(

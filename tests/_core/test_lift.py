@@ -28,6 +28,8 @@ WITHOUT_TEMPORARIES = {
 @pytest.mark.skipif(jax.default_backend() != "cpu", reason="the barriers are for XLA:CPU, others fuse several outputs")
 @pytest.mark.parametrize("name", WITHOUT_TEMPORARIES)
 def test_a_donated_step_has_no_gradient_sized_temporaries(name):
+    if name.startswith("clip") and jax.__version_info__ < (0, 10):
+        pytest.skip("XLA of JAX 0.7.2 writes the clipped gradient out; from 0.10 on it does not")
     tx = WITHOUT_TEMPORARIES[name]
     params = jnp.ones(SIZE)
 
