@@ -1,6 +1,6 @@
 """Composable, instrumented, Optax-compatible gradient transformations: a chapter on optimisation, runnable."""
 
-# Methods: recipes, ready for `optax.apply_updates`
+# The whole public surface: `x as x` marks a name as exported, and nothing else is public.
 from .clipping import clip_by_global_norm as clip_by_global_norm
 from .clipping import clip_by_norm as clip_by_norm
 from .clipping import clip_by_value as clip_by_value

@@ -2,6 +2,8 @@
 
 import argparse
 import sys
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -73,57 +75,53 @@ def _positive(text: str) -> int:
 
 def _compare(lab: Any, arguments: argparse.Namespace, parser: argparse.ArgumentParser) -> int:
     from rich.console import Console
-    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
     problem = lab.PROBLEMS[arguments.problem]()
     if arguments.batch_size > len(problem.train[0]):
         parser.error(f"argument --batch-size: must be at most {len(problem.train[0])}, got {arguments.batch_size}")
     try:
         arguments.out.mkdir(parents=True, exist_ok=True)
-        json_path, figure_path = arguments.out / "comparison.json", arguments.out / "comparison.png"
-        json_path.touch()
+        tempfile.TemporaryFile(dir=arguments.out).close()  # now, not after the long work
     except OSError as error:
         parser.error(f"argument --out: cannot write to {arguments.out}: {error.strerror}")
 
+    json_path, figure_path = arguments.out / "comparison.json", arguments.out / "comparison.png"
     methods = [lab.METHODS[name] for name in dict.fromkeys(arguments.methods)]
     console = Console()
-    # A table cut to 80 columns because nobody watches would lose what it says.
-    wide = console if console.is_terminal else Console(width=132)
-    done: list[Any] = []
+    finished = None
+    try:
+        for finished in _results_with_progress(lab, problem, methods, arguments, console):
+            lab.save_comparison(finished, json_path)
+    except KeyboardInterrupt:
+        count = 0 if finished is None else len(finished.results)
+        print(f"interrupted: {count} of {len(methods)} methods were finished and are kept.", file=sys.stderr)
+        status = 130
+    else:
+        status = 0
+    if finished is not None:
+        # A table cut to 80 columns because nobody watches would lose what it says.
+        (console if console.is_terminal else Console(width=132)).print(lab.comparison_table(finished))
+        lab.plot_comparison(finished).savefig(figure_path)
+        print(f"wrote {json_path} and {figure_path}")
+    return status
+
+
+def _results_with_progress(
+    lab: Any, problem: Any, methods: list[Any], arguments: argparse.Namespace, console: Any
+) -> Iterator[Any]:
+    """The comparison so far, after each method; a bar on a terminal, a line a method elsewhere."""
+    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+
     bar = Progress(TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn(), console=console, transient=True)
     with bar:
-        task = bar.add_task(f"compiling and training {methods[0].name}", total=len(methods))
-
-        def on_result(comparison: Any) -> None:
-            done.append(comparison)
-            lab.save_comparison(comparison, json_path)
-            finished = len(comparison.results)
-            following = methods[finished].name if finished < len(methods) else "done"
-            bar.update(task, completed=finished, description=f"compiling and training {following}")
+        task = bar.add_task("", total=len(methods))
+        settings = {name: getattr(arguments, name) for name in ("steps", "seeds", "learning_rates", "batch_size")}
+        comparisons = lab.comparisons(problem, methods, **settings)
+        for count, method in enumerate(methods):
+            bar.update(task, completed=count, description=f"compiling and training {method.name}")
+            yield next(comparisons)
             if not console.is_terminal:
-                print(f"{finished}/{len(methods)} {comparison.results[-1].method}", file=sys.stderr, flush=True)
-
-        interrupted = False
-        try:
-            lab.compare(
-                problem,
-                methods,
-                steps=arguments.steps,
-                seeds=arguments.seeds,
-                learning_rates=arguments.learning_rates,
-                batch_size=arguments.batch_size,
-                on_result=on_result,
-            )
-        except KeyboardInterrupt:
-            interrupted = True
-    if done:
-        wide.print(lab.comparison_table(done[-1]))
-        lab.plot_comparison(done[-1]).savefig(figure_path)
-        print(f"wrote {json_path} and {figure_path}")
-    if interrupted:
-        print(f"interrupted: {len(done)} of {len(methods)} methods were finished and are kept.", file=sys.stderr)
-        return 130
-    return 0
+                print(f"{count + 1}/{len(methods)} {method.name}", file=sys.stderr, flush=True)
 
 
 if __name__ == "__main__":

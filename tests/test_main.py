@@ -55,7 +55,7 @@ def test_list_names_problems_and_methods(capsys):
 
 
 def test_a_break_keeps_what_is_finished(tmp_path, capsys, monkeypatch):
-    real, calls = lab.compare.__globals__["train_grid"], []
+    real, calls = lab.comparisons.__globals__["train_grid"], []
 
     def breaks_at_the_second(*args, **kwargs):
         calls.append(1)
@@ -63,7 +63,7 @@ def test_a_break_keeps_what_is_finished(tmp_path, capsys, monkeypatch):
             raise KeyboardInterrupt
         return real(*args, **kwargs)
 
-    monkeypatch.setitem(lab.compare.__globals__, "train_grid", breaks_at_the_second)
+    monkeypatch.setitem(lab.comparisons.__globals__, "train_grid", breaks_at_the_second)
     assert main(["compare", "digits", "--methods", "sgd,adam", *QUICK, "--out", str(tmp_path)]) == 130
     assert "1 of 2 methods were finished and are kept" in capsys.readouterr().err
     assert [r["method"] for r in json.loads((tmp_path / "comparison.json").read_text())["results"]] == ["sgd"]

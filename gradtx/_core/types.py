@@ -10,6 +10,7 @@ from optax import (
     GradientTransformation,
     GradientTransformationExtraArgs,
     MaskedNode,
+    MultiSteps,
     with_extra_args_support,
 )
 
@@ -28,6 +29,7 @@ __all__ = [
     "GradientTransformation",
     "GradientTransformationExtraArgs",
     "MaskedNode",
+    "MultiSteps",
     "Params",
     "ScalarOrSchedule",
     "Schedule",

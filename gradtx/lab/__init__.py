@@ -5,6 +5,7 @@ from .compare import Comparison as Comparison
 from .compare import Method as Method
 from .compare import MethodResult as MethodResult
 from .compare import compare as compare
+from .compare import comparisons as comparisons
 from .plots import plot_comparison as plot_comparison
 from .problems import PROBLEMS as PROBLEMS
 from .problems import Problem as Problem

@@ -1,7 +1,7 @@
 """The same problem, the same tuning budget, every method: which one, and how sure?"""
 
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -74,7 +74,15 @@ class Comparison:
     results: tuple[MethodResult, ...]
 
 
-def compare(
+def compare(problem: Problem, methods: Iterable[Method], **settings: int) -> Comparison:
+    """The last of `comparisons`, which describes the settings: all methods, trained and judged."""
+    finished = list(comparisons(problem, methods, **settings))
+    if not finished:
+        raise ValueError("compare: methods must hold at least one method.")
+    return finished[-1]
+
+
+def comparisons(
     problem: Problem,
     methods: Iterable[Method],
     *,
@@ -84,14 +92,13 @@ def compare(
     batch_size: int = 64,
     evaluations: int = 100,
     patience: int = 20,
-    on_result: Callable[[Comparison], None] = lambda _: None,
-) -> Comparison:
+) -> Iterator[Comparison]:
     """Trains each method on a grid of learning rates times seeds, one compilation a method, and picks its best rate.
 
-    Every method gets the same budget: as many learning rates, spaced by √10 around its own middle, as many seeds and
-    steps. The best rate is the one with the highest mean final validation metric, ties to the lower training loss; a
-    diverged member counts with what it had when it froze. The choice and the score use the same validation set, which
-    flatters every method alike.
+    Yields the comparison so far after each method: save there, and a break loses nothing. Every method gets the same
+    budget: as many learning rates, spaced by √10 around its own middle, as many seeds and steps. The best rate is the
+    one with the highest mean final validation metric, ties to the lower training loss; a diverged member counts with
+    what it had when it froze. The choice and the score use the same validation set, which flatters every method alike.
 
     Args:
         problem: what to train.
@@ -102,7 +109,6 @@ def compare(
         batch_size: examples a step, for the methods that are not full-batch.
         evaluations: how often a member is evaluated (every `steps / evaluations` steps).
         patience: evaluations without a better metric after which early stopping would end a member.
-        on_result: called with all that is finished, after each method: save here, and a break loses nothing.
 
     Raises:
         ValueError: a number that is less than 1, or a batch larger than the training set.
@@ -115,25 +121,18 @@ def compare(
         raise ValueError(f"compare: batch_size must be at most {len(problem.train[0])} examples, got {batch_size}.")
     every = -(-steps // evaluations)
     steps = every * -(-steps // every)
-    settings = {
-        **numbers,
-        "steps": steps,
-        "evaluate_every": every,
-        "patience": patience,
-        "problem": problem.description,
-    }
-    settings |= {"jax": jax.__version__, "optax": optax.__version__, "device": jax.devices()[0].device_kind}
+    settings = numbers | {"steps": steps, "evaluate_every": every, "patience": patience}
+    settings |= {"problem": problem.description, "jax": jax.__version__, "optax": optax.__version__}
+    settings |= {"device": jax.devices()[0].device_kind}
     keys = jax.random.split(jax.random.key(0), seeds)
-    comparison = Comparison(problem.name, settings, ())
+    results: tuple[MethodResult, ...] = ()
     for method in methods:
         started = time.perf_counter()
         size = None if method.full_batch else batch_size
         grid = method.middle * 10.0 ** (0.5 * (np.arange(learning_rates) - learning_rates // 2))
         curves = train_grid(problem, method.make_tx, grid, keys, steps=steps, batch_size=size, evaluate_every=every)
-        result = _judge(method.name, size, curves, patience, time.perf_counter() - started)
-        comparison = Comparison(problem.name, settings, (*comparison.results, result))
-        on_result(comparison)
-    return comparison
+        results = (*results, _judge(method.name, size, curves, patience, time.perf_counter() - started))
+        yield Comparison(problem.name, settings, results)
 
 
 def _judge(name: str, batch_size: int | None, curves: Curves, patience: int, seconds: float) -> MethodResult:

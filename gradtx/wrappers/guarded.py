@@ -20,6 +20,7 @@ from gradtx._core.trees import check_params
 from gradtx._core.types import (
     GradientTransformation,
     GradientTransformationExtraArgs,
+    MultiSteps,
     Params,
     Updates,
     with_extra_args_support,
@@ -37,7 +38,9 @@ class SkipNonfiniteState(NamedTuple):
     gave_up: jax.Array  # [] bool: `give_up_after` in a row were reached; stays true
 
 
-def skip_nonfinite(tx: GradientTransformation, give_up_after: int | None = None) -> GradientTransformationExtraArgs:
+def skip_nonfinite(
+    tx: GradientTransformation | MultiSteps, give_up_after: int | None = None
+) -> GradientTransformationExtraArgs:
     """Skips every step whose gradients or updates hold a NaN or an inf; counts them.
 
     A skipped step gives zero updates and leaves the inner state bit-equal to never having seen it: schedules do not
@@ -62,6 +65,8 @@ def skip_nonfinite(tx: GradientTransformation, give_up_after: int | None = None)
     [0. 0.] True
     [-0.09 -0.09] False
     """
+    if isinstance(tx, MultiSteps):  # an object that can become a transformation
+        tx = tx.gradient_transformation()
     if not isinstance(tx, GradientTransformation):
         raise TypeError(f"skip_nonfinite: tx must be a gradient transformation, got {tx!r} ({type(tx).__name__}).")
     if give_up_after is not None and (not isinstance(give_up_after, int) or isinstance(give_up_after, bool)):

@@ -148,9 +148,11 @@ def test_the_figure_has_a_panel_for_each_method_and_a_conclusion(small, tmp_path
 def test_bad_settings_are_refused(digits):
     for setting in ("steps", "seeds", "learning_rates", "batch_size", "evaluations", "patience"):
         with pytest.raises(ValueError, match=f"compare: {setting} must be at least 1, got 0"):
-            lab.compare(digits, [], **{setting: 0})
+            lab.compare(digits, [lab.METHODS["sgd"]], **{setting: 0})
     with pytest.raises(ValueError, match="batch_size must be at most 1437"):
-        lab.compare(digits, [], batch_size=2000)
+        lab.compare(digits, [lab.METHODS["sgd"]], batch_size=2000)
+    with pytest.raises(ValueError, match="at least one method"):
+        lab.compare(digits, [])
     with pytest.raises(ValueError, match="must divide steps"):
         lab.train_grid(
             digits,

@@ -27,6 +27,7 @@ INNER = {
     "adam": gradtx.adam(0.1),
     "clipped": optax.chain(gradtx.clip_by_global_norm(1.0), gradtx.rmsprop(0.1)),
     "optax": optax.adamw(0.1),
+    "MultiSteps": optax.MultiSteps(gradtx.adam(0.1), 2),
 }
 
 
