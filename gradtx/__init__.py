@@ -1,9 +1,20 @@
 """Composable, instrumented, Optax-compatible gradient transformations: a chapter on optimisation, runnable."""
 
 # The whole public surface: `x as x` marks a name as exported, and nothing else is public.
+from . import landscapes as landscapes
 from .clipping import clip_by_global_norm as clip_by_global_norm
 from .clipping import clip_by_norm as clip_by_norm
 from .clipping import clip_by_value as clip_by_value
+from .instruments.critical_points import CriticalPoint as CriticalPoint
+from .instruments.critical_points import critical_point as critical_point
+from .instruments.range_test import RangeTest as RangeTest
+from .instruments.range_test import lr_range_test as lr_range_test
+from .instruments.readings import readings as readings
+from .instruments.slices import line_slice as line_slice
+from .instruments.slices import plane_slice as plane_slice
+from .instruments.spectrum import hessian_trace as hessian_trace
+from .instruments.spectrum import spectral_density as spectral_density
+from .instruments.temporal import temporal_gradients as temporal_gradients
 from .methods.adadelta import adadelta as adadelta
 from .methods.adadelta import scale_by_adadelta as scale_by_adadelta
 from .methods.adagrad import adagrad as adagrad

@@ -3,6 +3,8 @@
 **Source**: Goodfellow et al. 2016, §8.1.3; chapter §3.2 (minibatches must be independent: not shuffling is what hurts).
 """
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 
@@ -38,6 +40,11 @@ def shuffled_epochs(key: jax.Array, num_examples: int, batch_size: int, epochs: 
         raise ValueError(
             f"shuffled_epochs: batch_size must be at most num_examples = {num_examples}, got {batch_size}."
         )
+    return _shuffled(key, num_examples, batch_size, epochs)
+
+
+@partial(jax.jit, static_argnames=("num_examples", "batch_size", "epochs"))
+def _shuffled(key: jax.Array, num_examples: int, batch_size: int, epochs: int) -> jax.Array:
     per_epoch = num_examples // batch_size
 
     def one_epoch(epoch_key: jax.Array) -> jax.Array:

@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jax.tree_util import Partial
 
 from .arithmetic import sqrt
 
@@ -21,31 +22,39 @@ class LanczosResult(NamedTuple):
 def lanczos(product: Callable[[Any], Any], start: Any, num_iterations: int) -> LanczosResult:
     """`num_iterations` steps from `start`, with Gram-Schmidt twice and a guard against breakdown.
 
-    Unrolled, for k up to a few dozen; memory k trees. When the Krylov space is exhausted (H = I is after one step),
-    what is left is rounding noise; normalising it would invent eigenvalues, so the basis stops there: later rows and
-    entries of T are 0.
+    Unrolled, for k up to a few dozen; memory k trees. Outside `jit` one step is compiled and called k times, which
+    compiles in the time of one product; a `product` that is a `Partial`, as `jax.linearize` gives it, hands its arrays
+    to the step instead of having them compiled in. When the Krylov space is exhausted (H = I is after one step), what
+    is left is rounding noise; normalising it would invent eigenvalues, so the basis stops there: later rows and entries
+    of T are 0.
     """
     dtype = jnp.result_type(*jax.tree.leaves(start))
     guard = 32 * jnp.finfo(dtype).eps
-    basis: list[Any] = []
-    diagonal, off_diagonal = [], []
-    q, largest = _scaled(start, _safe_reciprocal(_norm(start))), jnp.zeros((), dtype)
-    beta = jnp.zeros((), dtype)
-    for _ in range(num_iterations):
-        basis.append(q)
-        rows = jax.tree.map(lambda *leaves: jnp.stack(leaves), *basis)
-        w = product(q)
-        alpha = jnp.sum(_overlaps(rows, w)[-1:])
-        diagonal.append(alpha)
+    linear = product if isinstance(product, Partial) else Partial(product)
+
+    @jax.jit  # made anew for each call: a longer-lived one would keep the loss and its data in its cache
+    def step(linear: Partial, rows: Any, q: Any, at: jax.Array, largest: jax.Array) -> tuple[Any, ...]:
+        rows = jax.tree.map(lambda r, x: r + _column(at, r.ndim) * x[None], rows, q)
+        w = linear(q)
+        alpha = jnp.sum(at * _overlaps(rows, w))
         for _ in range(2):
             overlaps = _overlaps(rows, w)
             w = jax.tree.map(lambda x, r, c=overlaps: x - jnp.sum(_column(c, r.ndim) * r, axis=0), w, rows)
         beta = _norm(w)
         largest = jnp.maximum(largest, jnp.abs(alpha) + beta)
         beta = jnp.where(beta > guard * largest, beta, 0)
+        return rows, _scaled(w, _safe_reciprocal(beta)), alpha, beta, largest
+
+    q, largest = _scaled(start, _safe_reciprocal(_norm(start))), jnp.zeros((), dtype)
+    rows = jax.tree.map(lambda x: jnp.stack([jnp.zeros_like(x)] * num_iterations), q)
+    diagonal, off_diagonal = [], []
+    for k in range(num_iterations):
+        at = jnp.zeros(num_iterations, dtype).at[k].set(1)
+        rows, q, alpha, beta, largest = step(linear, rows, q, at, largest)
+        diagonal.append(alpha)
         off_diagonal.append(beta)
-        q = _scaled(w, _safe_reciprocal(beta))
-    return LanczosResult(basis, jnp.stack(diagonal), jnp.stack(off_diagonal)[:-1], beta)
+    basis = [jax.tree.map(lambda r, k=k: r[k], rows) for k in range(num_iterations)]
+    return LanczosResult(basis, jnp.stack(diagonal), jnp.stack(off_diagonal)[:-1], off_diagonal[-1])
 
 
 def _overlaps(rows: Any, w: Any) -> jax.Array:

@@ -1,4 +1,4 @@
-"""Experiments on real problems: train many, compare fairly, draw what came out. Needs `pip install 'gradtx[lab]'`."""
+"""Experiments on real problems and landscapes: train, sweep, compare, draw. Needs `pip install 'gradtx[lab]'`."""
 
 from .compare import METHODS as METHODS
 from .compare import Comparison as Comparison
@@ -6,11 +6,27 @@ from .compare import Method as Method
 from .compare import MethodResult as MethodResult
 from .compare import compare as compare
 from .compare import comparisons as comparisons
-from .plots import plot_comparison as plot_comparison
+from .grids import RandomGrid as RandomGrid
+from .grids import random_grid as random_grid
+from .history import History as History
+from .plots.comparison import plot_comparison as plot_comparison
+from .plots.comparison import plot_performance_profile as plot_performance_profile
+from .plots.curves import plot_curves as plot_curves
+from .plots.sweeps import plot_batch_sizes as plot_batch_sizes
+from .plots.sweeps import plot_sensitivity as plot_sensitivity
+from .plots.sweeps import plot_sweep as plot_sweep
+from .plots.trajectories import Animation as Animation
+from .plots.trajectories import animate_trajectories as animate_trajectories
+from .plots.trajectories import plot_surface as plot_surface
+from .plots.trajectories import plot_trajectories as plot_trajectories
 from .problems import PROBLEMS as PROBLEMS
 from .problems import Problem as Problem
 from .problems import digits as digits
+from .profiles import PerformanceProfile as PerformanceProfile
+from .profiles import performance_profile as performance_profile
 from .report import comparison_table as comparison_table
+from .report import comparison_to_dict as comparison_to_dict
 from .report import save_comparison as save_comparison
-from .sweep import Curves as Curves
-from .sweep import train_grid as train_grid
+from .run import run as run
+from .sweep import sweep as sweep
+from .sweep_result import Sweep as Sweep

@@ -9,47 +9,75 @@ import numpy as np
 from rich.table import Table
 
 from .compare import Comparison, MethodResult
+from .profiles import performance_profile
 
 
 def comparison_table(comparison: Comparison) -> Table:
-    """One row a method at its best learning rate; spreads are standard deviations over the seeds."""
+    """One row a method and problem at its best learning rate; spreads are standard deviations over the seeds.
+
+    With more than one problem a last block holds the scores of the performance profile.
+    """
     settings = comparison.settings
+    several = len(comparison.problems) > 1
+    descriptions = "; ".join(settings["problems"].values()) if not several else f"{len(comparison.problems)} problems"
     table = Table(
-        title=f"{settings['problem']}: {settings['seeds']} seeds, {settings['steps']} steps",
+        title=f"{descriptions}: {settings['seeds']} seeds, {settings['steps']} steps",
         caption=(
             f"Each method had the same budget: {settings['learning_rates']} learning rates; shown is the one with the "
-            "best validation accuracy, so that accuracy flatters a little. * at the edge of its grid. "
-            f"Steps to 90 % and 95 % are medians, seen every {settings['evaluate_every']} steps. "
-            f"Early stop: median step with {settings['patience']} evaluations without a better accuracy."
+            "best validation metric, so that the metric flatters a little. * at the edge of its grid. "
+            f"Steps to target are medians, seen every {settings['evaluate_every']} steps. Area: mean height of the "
+            f"training-loss curve. Early stop: median step with {settings['patience']} evaluations without a better "
+            "metric. Diverged: members of the whole grid."
+            + (" Score: area under the performance profile up to a factor of 4 (AlgoPerf)." if several else "")
         ),
         caption_justify="left",
     )
     table.add_column("method")
-    for heading in ("batch", "learning\nrate", "steps to\n90 %", "steps to\n95 %", "final loss\n(nats)"):
-        table.add_column(heading, justify="right")
-    for heading in ("validation\naccuracy (%)", "early\nstop", "diverged", "time\n(s)"):
-        table.add_column(heading, justify="right")
-    for result in comparison.results:
-        table.add_row(*_cells(result))
+    headings = (
+        "batch",
+        "learning\nrate",
+        "steps to\ntarget",
+        "area",
+        "final\nloss",
+        "validation\nmetric",
+        "early\nstop",
+    )
+    for heading in (*headings, "diverged", "time\n(s)"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    for problem in dict.fromkeys(result.problem for result in comparison.results):
+        if several:
+            table.add_section()
+        name = f"[bold]{problem}[/bold]" if several else "target"
+        metric = comparison.of(problem)[0].sweep.metric_name
+        table.add_row(name, "", "", f"{comparison.target(problem):.4g}", "", "", metric, *[""] * 3)
+        for result in comparison.of(problem):
+            table.add_row(*_cells(result, comparison.target(problem)))
+    if several:
+        table.add_section()
+        table.add_row("[bold]score[/bold]", *[""] * 9)
+        scores = performance_profile(comparison).scores
+        for method in sorted(scores, key=lambda name: -scores[name]):
+            table.add_row(method, "", "", f"{scores[method]:.2f}", *[""] * 6)
     return table
 
 
-def _cells(result: MethodResult) -> tuple[str, ...]:
-    curves = result.curves
-    loss = curves.train_loss[result.best, :, -1]
-    accuracy = 100 * curves.validation_metric[result.best, :, -1]
-    edge = "*" if result.best in (0, len(curves.learning_rates) - 1) else ""
+def _cells(result: MethodResult, target: float) -> tuple[str, ...]:
+    finals = result.metric[:, -1]
+    scale = 100 if result.sweep.metric_name == "accuracy" else 1
+    edge = "*" if result.best in (0, len(result.sweep.axes["learning_rate"]) - 1) else ""
     stopped = result.stopped_at[result.stopped_at >= 0]
+    loss = result.train_loss[:, -1]
+    metric = f"{scale * finals.mean():.4g} ± {scale * finals.std():.2g}" + (" %" if scale == 100 else "")
     return (
         result.method,
         "all" if result.batch_size is None else str(result.batch_size),
         f"{result.learning_rate:.2g}{edge}",
-        _steps(result.steps_to(0.90)),
-        _steps(result.steps_to(0.95)),
-        f"{loss.mean():.4f} ± {loss.std():.4f}",
-        f"{accuracy.mean():.1f} ± {accuracy.std():.1f}",
+        _steps(result.steps_to(target)),
+        f"{result.area.mean():.4g}",
+        f"{loss.mean():.3g} ± {loss.std():.1g}",
+        metric,
         f"{np.median(stopped):.0f}" if 2 * len(stopped) > len(result.stopped_at) else "-",
-        f"{np.mean(curves.diverged_at >= 0):.0%}",
+        f"{np.mean(result.sweep.diverged_at >= 0):.0%}",
         f"{result.seconds:.1f}",
     )
 
@@ -64,21 +92,28 @@ def _steps(steps: np.ndarray) -> str:
 
 
 def comparison_to_dict(comparison: Comparison) -> dict[str, Any]:
-    """Everything, as plain lists and numbers: settings, every curve of every member, and what was chosen."""
+    """Everything, as plain lists and numbers: settings, every evaluation of every member, and what was chosen."""
+    names = dict.fromkeys(result.problem for result in comparison.results)
     return {
-        "problem": comparison.problem,
         "settings": comparison.settings,
+        "targets": {name: comparison.target(name) for name in names},
+        "scores": performance_profile(comparison).scores,
         "results": [
             {
+                "problem": result.problem,
                 "method": result.method,
                 "batch_size": result.batch_size,
                 "seconds": result.seconds,
                 "best_learning_rate": result.learning_rate,
-                "steps_to_90": _finite(result.steps_to(0.90)),
-                "steps_to_95": _finite(result.steps_to(0.95)),
+                "steps_to_target": _finite(result.steps_to(comparison.target(result.problem))),
+                "area": _finite(result.area),
                 "stopped_at": result.stopped_at.tolist(),
-                "stopped_metric": result.stopped_metric.tolist(),
-                "curves": {name: _finite(np.asarray(value)) for name, value in vars(result.curves).items()},
+                "stopped_metric": _finite(result.stopped_metric),
+                "learning_rates": result.sweep.axes["learning_rate"].tolist(),
+                "metric_name": result.sweep.metric_name,
+                "eval_steps": result.sweep.eval_steps.tolist(),
+                **{name: _finite(getattr(result.sweep, name)) for name in ("train_loss", "validation_loss", "metric")},
+                "diverged_at": result.sweep.diverged_at.tolist(),
             }
             for result in comparison.results
         ],

@@ -1,135 +1,231 @@
-"""Many trainings in one compilation: a grid of learning rates times a set of seeds, inside one compiled scan."""
+"""Many trainings in one compilation: every point of a grid of hyper-parameters, from every key."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any
+from functools import partial
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from jax.sharding import Mesh, PartitionSpec
 
-from gradtx import nesterov_eval_params, shuffled_epochs
-
-from .problems import Batch, Problem
-
-MakeTx = Callable[[jax.Array], optax.GradientTransformation]  # learning rate -> transformation
-
-
-@dataclass(frozen=True)
-class Curves:
-    """What one grid of trainings left behind; L learning rates, S seeds, E evaluations."""
-
-    learning_rates: np.ndarray  # [L]
-    steps: np.ndarray  # [E] int: steps done at each evaluation; the first is 0, before any step
-    train_loss: np.ndarray  # [L, S, E] mean loss over the whole training set
-    validation_loss: np.ndarray  # [L, S, E]
-    validation_metric: np.ndarray  # [L, S, E]
-    diverged_at: np.ndarray  # [L, S] int: the step that was not finite, -1 where all were; the member froze before it
+from .grids import RandomGrid, checked_axes, points
+from .problems import Problem
+from .progress import progress_bar
+from .sweep_result import Sweep
+from .training import Evaluation, Objective, Subject, checked_batch_size, checked_count, checked_keys
+from .training import evaluate, first_carry, objective_of, train
 
 
-def train_grid(
-    problem: Problem,
-    make_tx: MakeTx,
-    learning_rates: np.ndarray,
-    keys: jax.Array,
+class Outcome(NamedTuple):
+    """What one member leaves behind; all of them in front of it once stacked."""
+
+    loss: Any  # [steps]
+    readings: dict[str, Any]  # name -> [steps]
+    evaluation: Evaluation  # leaves [evaluations]
+    diverged_at: Any  # []
+
+
+class Shared(NamedTuple):
+    """What members have in common."""
+
+    params: Any  # leaves [keys, ...]: the initial parameters of each key
+    inputs: Any  # leaves [keys, stretches, every, ...]: the minibatches of each key
+    active: jax.Array  # [stretches, every]: which steps are real
+    data: Any
+    examples: Any
+
+
+def sweep(
+    problem: Subject,
+    make_tx: Callable[..., optax.GradientTransformation],
+    grid: Any,
     *,
     steps: int,
-    batch_size: int | None,
-    evaluate_every: int,
-) -> Curves:
-    """Trains every learning rate from every key, all in one compilation.
+    keys: jax.Array,
+    batch_size: int | str | None = None,
+    eval_every: int | None = None,
+    memory_budget: int = 2**30,
+    at_once: int | None = None,
+    progress: bool | None = None,
+) -> Sweep:
+    """Trains every point of a grid from every key, compiled once, on all devices of this process.
 
-    A key decides initial parameters and minibatches, so that all learning rates of one key see the same of both. A
-    member whose loss, or next parameters, are not finite keeps its last good parameters from there on.
+    A key decides initial parameters and minibatches: all points of one key see the same of both, as `lab.run` would with
+    that key, and each member's numbers are those of `lab.run`. A member whose parameters would not be finite freezes at
+    its last good ones, its loss NaN from there; its neighbours do not notice.
 
     Args:
-        problem: what to train.
-        make_tx: the transformation of a (traced) learning rate.
-        learning_rates: [L].
-        keys: [S] random keys.
-        steps: optimizer steps, a multiple of `evaluate_every`.
-        batch_size: examples a step; None for the whole training set.
-        evaluate_every: steps between two evaluations on the whole training and validation sets.
+        problem: a `lab.Problem` or a landscape.
+        make_tx: called once, as `make_tx(**hyperparameters)` with traced numbers; Optax's own work as well.
+        grid: {name: values}, every combination is tried; or a `lab.random_grid(...)`, whose points are.
+        steps: optimizer steps of each member.
+        keys: [K] random keys.
+        batch_size: examples a step, as in `lab.run`.
+        eval_every: steps between two evaluations; default a 25th of the steps.
+        memory_budget: bytes that members may take at a time, estimated from parameters, optimizer state and curves; more
+            members than fit are trained in turn, by the same compiled program.
+        at_once: members a device trains side by side (vmapped). Default 1 on a CPU, where side by side is not faster
+            and one by one is bit-equal to `lab.run`; elsewhere as many as the budget allows.
+        progress: show a bar; default: where standard error is a terminal.
+
+    Returns:
+        The `Sweep`. Ctrl-C returns what is finished, NaN for the rest.
 
     Raises:
-        ValueError: `evaluate_every` does not divide `steps`.
+        TypeError: a hyper-parameter that is not a number, or that the transformation cannot take as a traced number.
+        ValueError: an argument out of range.
+
+    >>> import gradtx, jax
+    >>> from gradtx import lab, landscapes
+    >>> keys = jax.random.split(jax.random.key(0), 1)
+    >>> result = lab.sweep(landscapes.quadratic(10.0), gradtx.sgd, {"learning_rate": [0.01, 0.1, 0.3]}, steps=50, keys=keys)
+    >>> print(result.loss.shape, result.best(), result.diverged_at.ravel() >= 0)
+    (3, 1, 50) {'learning_rate': 0.1} [False False False]
     """
-    if steps < 1 or steps % evaluate_every:
-        raise ValueError(f"train_grid: evaluate_every must divide steps = {steps}, got {evaluate_every}.")
+    steps = checked_count("sweep", "steps", steps)
+    every = checked_count("sweep", "eval_every", max(1, steps // 25) if eval_every is None else eval_every)
+    every = min(every, steps)
+    keys = checked_keys("sweep", "keys", keys, ndim=1)
+    axes, objective = checked_axes("sweep", grid), objective_of(problem)
+    size = checked_batch_size("sweep", objective, batch_size)
+    columns = points(axes, isinstance(grid, RandomGrid))
+    shared = _shared(objective, keys, steps, every, size)
+    num_keys = len(keys)
+    members = num_keys * len(next(iter(columns.values())))
+    devices = jax.local_devices()[:members]
+    fit = max(1, memory_budget // (_member_bytes(shared, steps) * len(devices)))  # members of each device
+    if at_once is None:
+        at_once = 1 if devices[0].platform == "cpu" else min(fit, -(-members // len(devices)))
+    rounds = -(-members // (len(devices) * at_once))
+    per_call = len(devices) * at_once * max(1, min(fit // at_once, -(-rounds // 16)))  # a 16th: something to watch
+    compiled = jax.jit(
+        jax.shard_map(
+            partial(_in_turn, partial(_train_member, objective, make_tx), at_once),
+            mesh=Mesh(np.array(devices), ("members",)),
+            in_specs=(PartitionSpec("members"), PartitionSpec()),
+            out_specs=PartitionSpec("members"),
+            check_vma=False,
+        )
+    )
+    outcomes: list[Outcome] = []
+    with progress_bar(members, "sweeping", progress) as advance:
+        try:
+            for first in range(0, members, per_call):
+                member = np.minimum(np.arange(first, first + per_call), members - 1)
+                chosen = {name: column[member // num_keys] for name, column in columns.items()}
+                outcome = compiled((chosen, jnp.asarray(member % num_keys)), shared)
+                outcomes.append(jax.tree.map(np.asarray, outcome))
+                advance(min(per_call, members - first), "")
+        except TypeError as error:
+            raise _explained(error, make_tx, columns, shared) from error
+        except KeyboardInterrupt:
+            if not outcomes:
+                raise
+    outcome = jax.tree.map(lambda *parts: np.concatenate(parts)[:members], *outcomes)
+    return _labelled(outcome, objective, axes, isinstance(grid, RandomGrid), num_keys, steps, every)
 
-    def member(learning_rate: jax.Array, key: jax.Array, batches: jax.Array | None) -> Any:
-        return _train(problem, make_tx(learning_rate), key, batches, steps // evaluate_every, evaluate_every)
 
-    split = jax.vmap(jax.random.split)(keys)
-    batches = None
-    if batch_size is not None:
-        examples = len(problem.train[0])
-        epochs = -(-steps // (examples // batch_size))
-        shuffle = jax.vmap(lambda key: shuffled_epochs(key, examples, batch_size, epochs)[:steps])
-        batches = shuffle(split[:, 1]).reshape(len(keys), -1, evaluate_every, batch_size)
-    over_seeds = jax.vmap(member, in_axes=(None, 0, 0 if batches is not None else None))
-    over_grid = jax.jit(jax.vmap(over_seeds, in_axes=(0, None, None)))
-    evaluations, diverged_at = over_grid(jnp.asarray(learning_rates, jnp.float32), split[:, 0], batches)
-    train_loss, validation_loss, validation_metric = (np.asarray(x) for x in evaluations)
-    return Curves(
-        learning_rates=np.asarray(learning_rates),
-        steps=np.arange(0, steps + 1, evaluate_every),
-        train_loss=train_loss,
-        validation_loss=validation_loss,
-        validation_metric=validation_metric,
-        diverged_at=np.asarray(diverged_at),
+def _shared(objective: Objective, keys: jax.Array, steps: int, every: int, batch_size: int) -> Shared:
+    """Parameters and minibatches of each key, as `lab.run` makes them; stretches are padded to one length."""
+    split = [jax.random.split(key) for key in keys]
+    stretches = -(-steps // every)
+    params = [objective.init(key_init) for key_init, _ in split]
+    padded = np.minimum(np.arange(stretches * every), steps - 1)
+    inputs = jnp.stack([objective.inputs(key_batches, steps, batch_size)[padded] for _, key_batches in split])
+    return Shared(
+        params=jax.tree.map(lambda *leaves: jnp.stack(leaves), *params),
+        inputs=inputs.reshape(len(keys), stretches, every, *inputs.shape[2:]),
+        active=(np.arange(stretches * every) < steps).reshape(stretches, every),
+        data=objective.data,
+        examples=objective.examples,
     )
 
 
-def _train(
-    problem: Problem, tx: optax.GradientTransformation, key: jax.Array, batches: Any, evaluations: int, every: int
-) -> tuple[tuple[jax.Array, jax.Array, jax.Array], jax.Array]:
-    """One member: the evaluations [evaluations + 1] and the step that was not finite, or -1."""
-    params = problem.init(key)
-    start = (params, tx.init(params), jnp.zeros((), jnp.int32), jnp.full((), -1, jnp.int32))
-
-    def one_step(carry: Any, indices: jax.Array | None) -> tuple[Any, None]:
-        params, state, step, diverged_at = carry
-        batch = problem.train if indices is None else _take(problem.train, indices)
-        loss, grads = jax.value_and_grad(problem.loss)(params, batch)
-        updates, new_state = tx.update(grads, state, params)
-        new_params = optax.apply_updates(params, updates)
-        is_good = (diverged_at < 0) & jnp.isfinite(loss) & _is_finite(new_params)
-        params, state = jax.tree.map(
-            lambda new, old: jnp.where(is_good, new, old), (new_params, new_state), (params, state)
-        )
-        diverged_at = jnp.where((diverged_at < 0) & ~is_good, step, diverged_at)
-        return (params, state, step + 1, diverged_at), None
-
-    def evaluate(params: Any, state: Any) -> tuple[jax.Array, jax.Array, jax.Array]:
-        params = _behind_lookahead(params, state)
-        return (
-            problem.loss(params, problem.train),
-            problem.loss(params, problem.validation),
-            problem.metric(params, problem.validation),
-        )
-
-    def stretch(carry: Any, indices: jax.Array | None) -> tuple[Any, Any]:
-        carry, _ = jax.lax.scan(one_step, carry, indices, length=every)
-        return carry, evaluate(carry[0], carry[1])
-
-    first = evaluate(start[0], start[1])
-    end, later = jax.lax.scan(stretch, start, batches, length=evaluations)
-    return jax.tree.map(lambda a, b: jnp.concatenate([a[None], b]), first, later), end[3]
+def _member_bytes(shared: Shared, steps: int) -> int:
+    """An estimate: parameters, gradients, updates, up to three times that as state, and some twenty curves."""
+    params = sum(leaf[0].nbytes for leaf in jax.tree.leaves(shared.params))
+    return 6 * params + 4 * 20 * steps
 
 
-def _take(data: Batch, indices: jax.Array) -> Batch:
-    return data[0][indices], data[1][indices]
+def _in_turn(train_one: Callable[[Any, Shared], Outcome], at_once: int, members: Any, shared: Shared) -> Outcome:
+    """The members of one device; not vmapped where one at a time is asked for, so that their bits are those of a run."""
+    return jax.lax.map(lambda member: train_one(member, shared), members, batch_size=at_once if at_once > 1 else None)
 
 
-def _is_finite(tree: Any) -> jax.Array:
-    return jnp.all(jnp.stack([jnp.all(jnp.isfinite(leaf)) for leaf in jax.tree.leaves(tree)]))
+def _train_member(
+    objective: Objective, make_tx: Callable[..., optax.GradientTransformation], member: Any, shared: Shared
+) -> Outcome:
+    hyperparameters, key = member
+    params, inputs = jax.tree.map(lambda x: x[key], (shared.params, shared.inputs))
+    tx = make_tx(**hyperparameters)
+    start = first_carry(params, tx)
+
+    def stretch(carry: Any, stretch_inputs: Any) -> tuple[Any, Any]:
+        carry, record = train(objective, tx, carry, shared.data, *stretch_inputs)
+        return carry, (record.loss, record.readings, evaluate(objective, carry, shared.examples))
+
+    end, (loss, seen, later) = jax.lax.scan(stretch, start, (inputs, shared.active))
+    loss, seen = jax.tree.map(jnp.ravel, (loss, seen))
+    first = evaluate(objective, start, shared.examples)
+    evaluations = jax.tree.map(lambda a, b: jnp.concatenate([a[None], b]), first, later)
+    return Outcome(loss, seen, evaluations, end.diverged_at)
 
 
-def _behind_lookahead(params: Any, state: Any) -> Any:
-    """The parameters to judge: Nesterov trains at a point ahead of them."""
-    try:
-        return nesterov_eval_params(params, state)
-    except ValueError:
-        return params
+def _explained(
+    error: TypeError,
+    make_tx: Callable[..., optax.GradientTransformation],
+    columns: dict[str, jax.Array],
+    shared: Shared,
+) -> TypeError:
+    """Which hyper-parameter could not be traced, found by tracing one at a time; the error itself where none is."""
+    params = jax.tree.map(lambda x: x[0], shared.params)
+    first = {name: column[0].item() for name, column in columns.items()}
+
+    def attempt(name: str, value: jax.Array) -> Any:
+        tx = optax.with_extra_args_support(make_tx(**(first | {name: value})))
+        return tx.update(params, tx.init(params), params)
+
+    for name, column in columns.items():
+        try:
+            jax.eval_shape(partial(attempt, name), column[0])
+        except TypeError:
+            return TypeError(
+                f"sweep: make_tx cannot take a traced {name} (it decides shapes or Python branches): "
+                f"close over it, one sweep a value."
+            )
+    return error
+
+
+def _labelled(
+    outcome: Outcome,
+    objective: Objective,
+    axes: dict[str, np.ndarray],
+    is_random: bool,
+    num_keys: int,
+    steps: int,
+    every: int,
+) -> Sweep:
+    """Members as [*grid, keys], those that an interrupt left out as NaN, -1 and not finished."""
+    grid = (len(next(iter(axes.values()))),) if is_random else tuple(len(axis) for axis in axes.values())
+    members = int(np.prod(grid)) * num_keys
+
+    def spread(x: np.ndarray, missing: Any = np.nan) -> np.ndarray:
+        rest = np.full((members - len(x), *x.shape[1:]), missing, x.dtype)
+        return np.concatenate([x, rest]).reshape(*grid, num_keys, *x.shape[1:])
+
+    is_problem = isinstance(objective.subject, Problem)
+    return Sweep(
+        axes=axes,
+        is_random=is_random,
+        loss=spread(outcome.loss[:, :steps]),
+        readings={name: spread(reading[:, :steps]) for name, reading in outcome.readings.items()},
+        eval_steps=np.minimum(every * np.arange(-(-steps // every) + 1), steps),
+        **{name: spread(values) for name, values in outcome.evaluation._asdict().items()},
+        diverged_at=spread(outcome.diverged_at, -1),
+        finished=spread(np.ones(len(outcome.loss), bool), False),
+        problem=objective.subject.name,
+        metric_name=objective.subject.metric_name if is_problem else "value",
+        higher_is_better=objective.higher_is_better,
+    )

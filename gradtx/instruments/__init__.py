@@ -1,0 +1,1 @@
+"""Instruments: readings of a run, and functions on a point."""

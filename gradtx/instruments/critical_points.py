@@ -1,0 +1,176 @@
+"""Where did the descent stop: the gradient, and both ends of the Hessian's spectrum, at one point.
+
+    λ_min, λ_max    by Lanczos from a random start, each with its residual r = β_k |y_k|
+    descending      ‖g‖ s > tol max(|L|, λ s²)                 not near a critical point
+    plateau         λ s² <= tol |L|                            no gradient, no curvature
+    saddle          λ_min < -noise and λ_max > noise           a way down, though the gradient is small
+    minimum-like, maximum-like                                 all curvature that was found has one sign
+
+| letter | meaning                                                                                       |
+|--------|-----------------------------------------------------------------------------------------------|
+| L, g   | loss and gradient at the point                                                                |
+| λ      | the larger of the magnitudes of λ_min and λ_max                                               |
+| s      | the length of a parameter: root mean square over all entries, at least 1                      |
+| noise  | 32 eps λ: a curvature nearer to 0 is rounding (the valley of a product has 0, found as ±1e-7) |
+
+Both sides of each comparison are losses, the change over a move by s, so that a loss in other units (times a constant)
+is judged the same. A large constant *added* to the loss makes everything look flat: take it out.
+
+**Why a residual**: k Lanczos steps only ever find less than the true |λ_min|. A negative λ_min is therefore proof of a way
+down, at any residual; that none was found proves nothing while the residual is large. Hence minimum-*like*, and the
+residual is printed with it. Raise `num_iterations` until it is small against λ_max.
+
+**Source**: Dauphin et al. 2014; Goodfellow et al. 2016, §8.2.2-8.2.3; chapter §2.2 and §2.3.
+
+**Differs from** power iteration, which returns the eigenvalue of largest magnitude only: of diag(3, -3, 1) neither end.
+Exact on degenerate spectra (I, 0, diag(1, ..., 1, 10)), where a Lanczos without guard invents eigenvalues.
+
+**Costs**: `num_iterations` + 1 products of two gradients each; memory for `num_iterations` + 3 copies of the parameters in
+float32 and one backward pass. Called outside `jit`, it compiles one product each time; under `jit`, `num_iterations`.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from gradtx._core.trees import scaled_norm
+from gradtx._core.types import Params
+
+from .point import check_at_least, check_key, cost_at, linearised, normal_like
+from .ritz import ritz
+
+KINDS = ("descending", "minimum-like", "maximum-like", "saddle", "plateau")
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True, repr=False)
+class CriticalPoint:
+    """What `critical_point` found; a tree of arrays. Print it for a sentence."""
+
+    lambda_min: jax.Array  # [] smallest eigenvalue of the Hessian that was found; the true one is not larger
+    lambda_max: jax.Array  # [] largest that was found; the true one is not smaller
+    residual_min: jax.Array  # [] an eigenvalue lies within this of lambda_min; 0 where Lanczos saw all
+    residual_max: jax.Array  # [] the same of lambda_max
+    gradient_norm: jax.Array  # [] ‖g‖
+    kind_index: jax.Array  # [] int32: the kind, counted in `KINDS`; -1 where a number is not finite
+
+    @property
+    def kind(self) -> str:
+        """One of `KINDS`: a Python word, so read on the host.
+
+        Raises:
+            ValueError: the loss, its gradient or its curvature is not finite here; or there is more than one point.
+        """
+        if np.ndim(self.kind_index):
+            raise ValueError("CriticalPoint: kind is of one point; take one with jax.tree.map(lambda x: x[i], points).")
+        if self.kind_index < 0:
+            raise ValueError(
+                "critical_point: the loss, its gradient or its Hessian is not finite here: "
+                f"gradient norm {self.gradient_norm:.6g}, curvature {self.lambda_min:.6g} to {self.lambda_max:.6g}."
+            )
+        return KINDS[int(self.kind_index)]
+
+    def __repr__(self) -> str:
+        if isinstance(self.kind_index, jax.core.Tracer) or np.ndim(self.kind_index) or self.kind_index < 0:
+            return f"CriticalPoint(kind_index={self.kind_index!r})"
+        return f"CriticalPoint({self})"
+
+    def __str__(self) -> str:
+        found = (
+            f"gradient norm {self.gradient_norm:.3g}; curvature from {self.lambda_min:.3g} (residual "
+            f"{self.residual_min:.1g}) to {self.lambda_max:.3g} (residual {self.residual_max:.1g})"
+        )
+        return f"{self.kind}: {found}{_REMARKS.get(self.kind, '')}"
+
+
+_REMARKS = {
+    "minimum-like": "; no way down was found, to within the residual",
+    "maximum-like": "; no way up was found, to within the residual",
+    "plateau": "; neither gradient nor curvature to go by",
+}
+
+
+def critical_point(
+    value_fn: Callable[[Params], Any],
+    params: Params,
+    *,
+    key: jax.Array,
+    num_iterations: int = 20,
+    gradient_tolerance: float = 1e-4,
+    curvature_tolerance: float = 1e-4,
+) -> CriticalPoint:
+    """What kind of point `params` is: still descending, or minimum-like, maximum-like, saddle or plateau.
+
+    The numbers are legal inside `jit` and `vmap`; the word is made of them when `kind` is read, outside.
+
+    Args:
+        value_fn: the loss, `params -> scalar`, twice differentiable. Minibatch noise is not seen: give it all the data,
+            or read the result as about this batch.
+        params: any tree of real floating arrays. Narrower than float32, they are widened, and `value_fn` sees float32.
+        key: a JAX random key, for the start vector.
+        num_iterations: Lanczos steps, >= 1. From the number of parameters on, the spectrum's ends are exact.
+        gradient_tolerance: tol of "descending", in [0, inf). A run with a fixed rate and minibatches never comes so near
+            as 1e-4: raise it to judge where it hovers.
+        curvature_tolerance: tol of "plateau", in [0, inf).
+
+    Raises:
+        ValueError: a number out of range; a loss that is no real scalar; a complex leaf; a loss, gradient or Hessian that
+            is not finite (outside `jit`).
+        TypeError: a leaf is no floating array, `key` no key.
+
+    >>> import gradtx, jax, jax.numpy as jnp
+    >>> found = gradtx.critical_point(lambda p: p["x"] ** 2 - p["y"] ** 2, {"x": 0.0, "y": 0.0}, key=jax.random.key(0))
+    >>> print(found)
+    saddle: gradient norm 0; curvature from -2 (residual 0) to 2 (residual 0)
+    >>> found.kind
+    'saddle'
+    """
+    check_key("critical_point", key)
+    check_at_least("critical_point", "num_iterations", num_iterations, 1)
+    tolerances = {"gradient_tolerance": gradient_tolerance, "curvature_tolerance": curvature_tolerance}
+    for argument, tolerance in tolerances.items():
+        if not 0 <= tolerance < float("inf"):
+            raise ValueError(f"critical_point: {argument} must be in [0, inf), got {tolerance}.")
+    cost, point = cost_at("critical_point", value_fn, params)
+    value, gradient, product = linearised(cost, point)
+    size = sum(x.size for x in point)
+    found = ritz(product, normal_like(key, point), min(num_iterations, size))
+    classify = jax.jit(partial(_classified, gradient_tolerance, curvature_tolerance))
+    result = classify(point, value, gradient, found.values[jnp.array([0, -1])], found.residuals)
+    if not isinstance(result.kind_index, jax.core.Tracer):
+        _ = result.kind  # raises where it is not finite
+    return result
+
+
+def _classified(
+    gradient_tolerance: float,
+    curvature_tolerance: float,
+    point: list[jax.Array],
+    value: jax.Array,
+    gradient: list[jax.Array],
+    ends: jax.Array,
+    residuals: jax.Array,
+) -> CriticalPoint:
+    """The rules at the head of this file."""
+    lambda_min, lambda_max = ends
+    norm, length = _norm(gradient), _norm(point)
+    s = jnp.maximum(1, length / sum(x.size for x in point) ** 0.5)
+    curvature = jnp.maximum(-lambda_min, lambda_max)
+    noise = 32 * jnp.finfo(value.dtype).eps * curvature
+    is_small = norm * s <= gradient_tolerance * jnp.maximum(jnp.abs(value), curvature * s**2)
+    is_flat = curvature * s**2 <= curvature_tolerance * jnp.abs(value)
+    goes_down, goes_up = lambda_min < -noise, lambda_max > noise
+    index = jnp.select([~is_small, is_flat, goes_down & goes_up, goes_up], [0, 4, 3, 1], 2)
+    is_finite = jnp.isfinite(jnp.stack([value, norm, lambda_min, lambda_max])).all()
+    index = jnp.where(is_finite, index, -1).astype(jnp.int32)
+    return CriticalPoint(lambda_min, lambda_max, residuals[0], residuals[-1], norm, index)
+
+
+def _norm(leaves: list[jax.Array]) -> jax.Array:
+    inverse_scale, relative = scaled_norm(leaves)
+    return relative / inverse_scale

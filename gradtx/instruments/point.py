@@ -1,0 +1,124 @@
+"""A loss at a point: what the functions on a point ask of `value_fn` and `params`, checked once and said once.
+
+The point is the list of the leaves of `params`, widened to one dtype (float64 if a leaf is that wide, else float32), and
+the cost is `value_fn` as a function of that list: products with the Hessian of a bfloat16 net are computed in float32,
+and `value_fn` is called with float32 parameters. `None` leaves stay where they are.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax.tree_util import Partial
+
+from gradtx._core.trees import compute_dtype, leaf_dtype
+from gradtx._core.types import Params
+
+Point = list[jax.Array]
+Cost = Callable[[Point], jax.Array]
+
+
+def cost_at(name: str, value_fn: Callable[..., Any], params: Params, *batch: Any) -> tuple[Callable[..., Any], Point]:
+    """The cost as a function of the widened leaves (and of what more `value_fn` takes), and those leaves.
+
+    Raises:
+        TypeError: `value_fn` is no function, or does not return an array; a leaf is no floating array.
+        ValueError: `value_fn` returns an array that is no real scalar; a leaf is complex; there is no parameter.
+    """
+    if not callable(value_fn):
+        raise TypeError(f"{name}: value_fn must be a function of the parameters, got {value_fn!r}.")
+    check_leaves(name, params)
+    leaves, treedef = jax.tree.flatten(params)
+    dtype = compute_dtype(*(leaf_dtype(x) for x in leaves))
+    point = [jnp.asarray(x, dtype) for x in leaves]
+    check_scalar(name, jax.eval_shape(lambda at, *more: value_fn(treedef.unflatten(at), *more), point, *batch))
+
+    def cost(at: Point, *more: Any) -> jax.Array:
+        return jnp.asarray(value_fn(treedef.unflatten(at), *more)).astype(dtype)
+
+    return cost, point
+
+
+def check_leaves(name: str, params: Params) -> None:
+    """Raises where a leaf is no real floating array, or where there is none."""
+    size = 0
+    for path, leaf in jax.tree_util.tree_leaves_with_path(params):
+        where = f"params{jax.tree_util.keystr(path)}"
+        try:
+            dtype = leaf_dtype(leaf)
+        except TypeError:
+            raise TypeError(f"{name}: {where} must be an array, got {type(leaf).__name__}.") from None
+        if not jnp.issubdtype(dtype, jnp.inexact):
+            raise TypeError(
+                f"{name}: {where} must be of a floating dtype, got {dtype}: let value_fn close over it instead."
+            )
+        if jnp.issubdtype(dtype, jnp.complexfloating):
+            raise ValueError(f"{name}: {where} must be real, got {dtype}: give real and imaginary part as two leaves.")
+        size += jnp.size(leaf)
+    if size == 0:
+        raise ValueError(f"{name}: params must hold at least one number, got a tree without any.")
+
+
+def check_scalar(name: str, value: Any) -> None:
+    """Raises where the shape and dtype of a loss are not those of one real number."""
+    if not hasattr(value, "shape"):
+        raise TypeError(f"{name}: value_fn must return a scalar, got {type(value).__name__}.")
+    if value.shape != () or not jnp.issubdtype(value.dtype, jnp.floating):
+        raise ValueError(
+            f"{name}: value_fn must return a real floating scalar, got shape {value.shape} and dtype {value.dtype}."
+        )
+
+
+def check_key(name: str, key: Any) -> None:
+    """Raises where `key` is not one JAX random key."""
+    is_typed = hasattr(key, "dtype") and jnp.issubdtype(key.dtype, jax.dtypes.prng_key)
+    is_raw = hasattr(key, "dtype") and key.dtype == jnp.uint32 and key.ndim == 1
+    if not (is_typed or is_raw):
+        raise TypeError(f"{name}: key must be a JAX random key, as jax.random.key(0), got {key!r}.")
+    if is_typed and key.shape != ():
+        raise ValueError(f"{name}: key must be one key, got an array of keys of shape {key.shape}.")
+
+
+def check_at_least(name: str, argument: str, value: int, least: int) -> None:
+    """Raises where a Python integer is too small, or no integer."""
+    if isinstance(value, bool) or not hasattr(value, "__index__"):
+        raise TypeError(f"{name}: {argument} must be an integer, got {value!r} ({type(value).__name__}).")
+    if value < least:
+        raise ValueError(f"{name}: {argument} must be at least {least}, got {value}.")
+
+
+def linearised(cost: Cost, point: Point) -> tuple[jax.Array, Point, Partial]:
+    """Value, gradient, and v -> H v forward over reverse, linearised once: two gradients a product."""
+
+    def gradient(at: Point) -> tuple[Point, jax.Array]:
+        value, slopes = jax.value_and_grad(cost)(at)
+        return slopes, value
+
+    slopes, product, value = jax.jit(lambda at: jax.linearize(gradient, at, has_aux=True))(point)
+    return value, slopes, product
+
+
+def normal_like(key: jax.Array, point: Point) -> Point:
+    """Independent standard normal numbers in the shapes of the point."""
+    keys = jax.random.split(key, len(point))
+    return [jax.random.normal(k, x.shape, x.dtype) for k, x in zip(keys, point, strict=True)]
+
+
+def signs_like(key: jax.Array, point: Point) -> Point:
+    """Independent signs, +1 or -1 (Rademacher), in the shapes of the point."""
+    keys = jax.random.split(key, len(point))
+    return [jax.random.rademacher(k, x.shape, x.dtype) for k, x in zip(keys, point, strict=True)]
+
+
+def over(function: Callable[..., Any], xs: jax.Array, *arguments: Any) -> Any:
+    """`function(*arguments, x)` for each x along the first axis, stacked; compiled once.
+
+    A Python loop, because XLA compiles convolutions inside a loop badly for CPUs; a compiled loop under a
+    transformation, where the Python loop would be compiled as long as it is.
+    """
+    if any(isinstance(x, jax.core.Tracer) for x in jax.tree.leaves((xs, arguments))):
+        return jax.lax.map(lambda x: function(*arguments, x), xs)
+    compiled = jax.jit(function)
+    results = [compiled(*arguments, x) for x in xs]
+    return jax.tree.map(lambda *rows: jnp.stack(rows), *results)

@@ -1,0 +1,47 @@
+"""`readings`: what the instruments in an optimizer state last measured, wherever they stand in it.
+
+An instrument's state is a NamedTuple with a method `readings()`, which gives its arrays by name, `instrument/quantity`;
+that method is all that makes it an instrument here. States of two instruments of one kind are told apart by their
+order: the second is `instrument@2/quantity`.
+"""
+
+from collections import Counter
+from typing import Any
+
+import jax
+
+
+def readings(opt_state: Any) -> dict[str, jax.Array]:
+    """Every reading in an optimizer state, by name.
+
+    Args:
+        opt_state: any state, however nested: `chain`, `masked`, `partition`, `MultiSteps`, `inject_hyperparams`, ...
+
+    Returns:
+        name -> array, in the order of the chain; scalars, unless the state is a stack of states (under `vmap`, or the
+        output of a scan). NaN where nothing was measured yet. Empty for a state without instruments. Nothing is
+        computed and nothing leaves the device: legal inside `jit`, `scan`, `vmap` and `shard_map`.
+
+    >>> import gradtx, jax.numpy as jnp, optax
+    >>> tx = optax.chain(gradtx.gradient_norm(), optax.adam(1e-3))
+    >>> updates, state = tx.update(jnp.array([3.0, 4.0]), tx.init(jnp.zeros(2)))
+    >>> print({name: float(value) for name, value in gradtx.readings(state).items()})
+    {'gradient_norm/global': 5.0, 'gradient_norm/slope': nan, 'gradient_norm/nonfinite': 0.0}
+    """
+    found: dict[str, jax.Array] = {}
+    seen: Counter[str] = Counter()
+    for state in jax.tree.leaves(opt_state, is_leaf=_has_readings):
+        if not _has_readings(state):
+            continue
+        taken = state.readings()
+        kinds = dict.fromkeys(name.partition("/")[0] for name in taken)
+        seen.update(kinds)
+        for name, value in taken.items():
+            kind, _, quantity = name.partition("/")
+            number = "" if seen[kind] == 1 else f"@{seen[kind]}"
+            found[f"{kind}{number}/{quantity}"] = value
+    return found
+
+
+def _has_readings(x: Any) -> bool:
+    return isinstance(x, tuple) and hasattr(x, "_fields") and hasattr(x, "readings")

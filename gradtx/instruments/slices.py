@@ -1,0 +1,132 @@
+"""The loss along a line and over a plane: pictures of the landscape around a run, as numbers to plot.
+
+    line     L((1 - α) θ_0 + α θ_1)
+    plane    L(θ + a d + b e),   d, e random, each filter of them as long as the same filter of θ
+
+**Source**: Goodfellow, Vinyals & Saxe 2015 (line); Li et al. 2018 (plane, filter normalisation); chapter §2.7.
+
+**Reads**: a line from start to end of a run that falls all the way has no barrier in it (which says nothing about the
+path that was taken); a bump between two solutions is a barrier. A plane shows two directions of very many, and random
+ones: that no way down is seen in it proves nothing; `critical_point` looks for one.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from gradtx._core.arithmetic import divide
+from gradtx._core.types import Params
+
+from .point import Point, check_at_least, check_key, cost_at, normal_like, over
+
+
+def line_slice(
+    value_fn: Callable[[Params], Any], params: Params, other: Params, *, num_points: int = 51
+) -> tuple[jax.Array, jax.Array]:
+    """The loss at equal distances on the straight line from `params` to `other`.
+
+    Args:
+        value_fn: the loss, `params -> scalar`.
+        params: θ_0, at position 0. Narrower than float32, it is widened, and `value_fn` sees float32.
+        other: θ_1, at position 1; the same tree.
+        num_points: >= 2; an odd number has the middle among them.
+
+    Returns:
+        positions α [num_points], 0 to 1, and values [num_points]; the ends are exactly the losses at both points.
+
+    Costs: `num_points` losses, one at a time. Legal inside `jit` and `vmap`.
+
+    Raises:
+        ValueError: `num_points` below 2; the trees differ; a loss that is no real scalar; a complex leaf.
+        TypeError: a leaf is no floating array.
+
+    >>> import gradtx, jax.numpy as jnp
+    >>> double_well = lambda x: jnp.sum((x**2 - 1) ** 2)
+    >>> positions, values = gradtx.line_slice(double_well, jnp.array([-1.0]), jnp.array([1.0]), num_points=5)
+    >>> print(positions, values)
+    [0. 0.25 0.5 0.75 1. ] [0. 0.5625 1. 0.5625 0. ]
+    """
+    check_at_least("line_slice", "num_points", num_points, 2)
+    cost, start = cost_at("line_slice", value_fn, params)
+    _, end = cost_at("line_slice", value_fn, other)
+    shapes, other_shapes = (jax.tree.map(jnp.shape, tree) for tree in (params, other))
+    if shapes != other_shapes:
+        raise ValueError(f"line_slice: other must be a tree like params, {shapes}, got {other_shapes}.")
+
+    def value(start: Point, end: Point, α: jax.Array) -> jax.Array:
+        return cost([jnp.where(α == 1, y, (1 - α) * x + α * y) for x, y in zip(start, end, strict=True)])
+
+    positions = jnp.linspace(0, 1, num_points, dtype=start[0].dtype)
+    return positions, over(value, positions, start, end)
+
+
+def plane_slice(
+    value_fn: Callable[[Params], Any],
+    params: Params,
+    *,
+    key: jax.Array,
+    num_points: int = 25,
+    radius: float = 1.0,
+    filter_axis: int = -1,
+) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """The loss on a square around `params`, in two random directions with filter normalisation.
+
+    A filter is what feeds one output: a slice of a leaf of two or more axes along `filter_axis`; a leaf of fewer axes is
+    one filter (Li et al. leave such leaves where they are). Each filter of a direction gets the length of the same
+    filter of the parameters, so that planes of nets whose weights differ in scale compare. A filter that is zero does
+    not move.
+
+    Args:
+        value_fn: the loss, `params -> scalar`.
+        params: θ, the middle. Narrower than float32, they are widened, and `value_fn` sees float32.
+        key: a JAX random key, for the directions; the same key compares two losses in the same plane.
+        num_points: n, a side, >= 2; an odd number has `params` itself in the middle.
+        radius: a and b go from -radius to radius; in (0, inf). 1 is as far as the parameters are long.
+        filter_axis: the axis of outputs: last in JAX (flax), first (0) in equinox and torch.
+
+    Returns:
+        a [n], b [n] and values [n, n], `values[i, j]` at a[i], b[j].
+
+    Costs: n² losses, one at a time, and two more copies of the parameters. Legal inside `jit` and `vmap`.
+
+    Raises:
+        ValueError: a number out of range; a leaf without that axis; a loss that is no real scalar; a complex leaf.
+        TypeError: a leaf is no floating array, `key` no key.
+
+    >>> import gradtx, jax, jax.numpy as jnp
+    >>> bowl = lambda x: jnp.sum((x - 3.0) ** 2) / 9
+    >>> a, b, values = gradtx.plane_slice(bowl, jnp.array([3.0]), key=jax.random.key(0), num_points=3)
+    >>> print(a, b, values[1, 1], values[0, 1])
+    [-1. 0. 1.] [-1. 0. 1.] 0.0 1.0
+    """
+    check_key("plane_slice", key)
+    check_at_least("plane_slice", "num_points", num_points, 2)
+    if not 0 < radius < float("inf"):
+        raise ValueError(f"plane_slice: radius must be in (0, inf), got {radius}.")
+    cost, point = cost_at("plane_slice", value_fn, params)
+    for x in point:
+        if x.ndim >= 2 and not -x.ndim <= filter_axis < x.ndim:
+            raise ValueError(
+                f"plane_slice: filter_axis must be an axis of every leaf, got {filter_axis} for {x.shape}."
+            )
+    d, e = ([_rescaled(v, x, filter_axis) for v, x in zip(normal_like(k, point), point, strict=True)]
+            for k in jax.random.split(key))  # fmt: skip
+
+    def value(point: Point, d: Point, e: Point, ab: jax.Array) -> jax.Array:
+        return cost([x + ab[0] * u + ab[1] * v for x, u, v in zip(point, d, e, strict=True)])
+
+    ticks = jnp.linspace(-radius, radius, num_points, dtype=point[0].dtype)
+    grid = jnp.stack(jnp.meshgrid(ticks, ticks, indexing="ij"), axis=-1).reshape(-1, 2)
+    return ticks, ticks, over(value, grid, point, d, e).reshape(num_points, num_points)
+
+
+def _rescaled(direction: jax.Array, like: jax.Array, filter_axis: int) -> jax.Array:
+    """The direction with each filter as long as the same filter of `like`."""
+    axes = tuple(i for i in range(like.ndim) if like.ndim < 2 or i != filter_axis % like.ndim)
+
+    def norm(x: jax.Array) -> jax.Array:
+        return jnp.sqrt(jnp.sum(x * x, axis=axes, keepdims=True))
+
+    return direction * divide(norm(like), norm(direction))

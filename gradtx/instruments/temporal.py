@@ -1,0 +1,91 @@
+"""Gradients through time: how much of the loss's signal reaches each step of a recurrent net, or each layer of a deep one.
+
+    norm_t = ‖∂L/∂h_t‖,    slope = least-squares slope of log norm_t over t
+
+**Which sign**: the slope is per step *forward*, in the order of the probes. Positive: norms grow towards the end, so going
+back from the loss they shrink, and the gradient *vanishes*. Negative: they grow on the way back, it *explodes*. Zero:
+every step hears the same. In a linear net h_t = W h_{t-1} with W = ρ · orthogonal, slope = -log ρ exactly.
+
+**Source**: Bengio, Simard & Frasconi 1994; Pascanu, Mikolov & Bengio 2013; chapter §2.5.
+
+**How**: ∂L/∂h_t is the gradient with respect to a zero, a *probe*, that the model adds to h_t. One backward pass gives
+all of them; the weights' gradient is not computed. In flax, `self.perturb("h", h)` inside the cell makes the probes,
+the collection "perturbations" of `model.init` (under `nn.scan` with `variable_axes={"perturbations": 0}`), and
+`value_fn = lambda params, probes: loss(model.apply({"params": params, "perturbations": probes}, x))`.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from gradtx._core.trees import scaled_norm
+from gradtx._core.types import Params
+
+from .point import check_scalar
+
+
+def temporal_gradients(
+    value_fn: Callable[[Params, Any], Any], params: Params, probes: Any
+) -> tuple[jax.Array, jax.Array]:
+    """‖∂L/∂h_t‖ of every step or layer, and the slope of their logarithms: positive vanishing, negative exploding.
+
+    Args:
+        value_fn: `(params, probes) -> scalar` loss, which adds the probes to the hidden states.
+        params: what `value_fn` takes; nothing is asked of it.
+        probes: zeros. One array [time, ...], whose first axis is the step; or several, each of one step or layer: a list
+            in that order, or a dict (in the order of its sorted keys, as JAX has them). All other axes, the batch among
+            them, are summed over in the norm.
+
+    Returns:
+        norms [time], float32 or wider, and the slope, a scalar. Steps whose norm is 0 or not finite are left out of the
+        slope. Where only the last step hears the loss it is inf; where else fewer than two are left, NaN.
+
+    Costs: the forward and backward pass of the hidden states. Legal inside `jit` and `vmap`.
+
+    Raises:
+        ValueError: the loss is no real scalar; `probes` holds no step. TypeError: a probe is no floating array.
+
+    >>> import gradtx, jax, jax.numpy as jnp
+    >>> def loss(w, probes):
+    ...     def step(h, probe):
+    ...         return w * h + probe, None
+    ...     h, _ = jax.lax.scan(step, jnp.ones(3), probes)
+    ...     return jnp.sum(h**2)
+    >>> norms, slope = gradtx.temporal_gradients(loss, 0.5, jnp.zeros((4, 3)))
+    >>> print((norms / norms[-1]).round(3), slope.round(3))  # vanishing: half as much each step back; log 2 = 0.693
+    [0.125 0.25  0.5   1.   ] 0.693
+    """
+    leaves = jax.tree.leaves(probes)
+    for x in leaves:
+        if not (hasattr(x, "dtype") and jnp.issubdtype(x.dtype, jnp.floating)):
+            raise TypeError(f"temporal_gradients: probes must be real floating arrays, got {_described(x)}.")
+    is_one_array = len(leaves) == 1 and not isinstance(probes, list | tuple)
+    if not leaves or (is_one_array and (leaves[0].ndim == 0 or len(leaves[0]) == 0)):
+        raise ValueError("temporal_gradients: probes must hold at least one step, as an array [time, ...] or a list.")
+    check_scalar("temporal_gradients", jax.eval_shape(value_fn, params, probes))
+    gradients = jax.tree.leaves(jax.jit(jax.grad(value_fn, argnums=1))(params, probes))
+    norms = jax.vmap(_norm)(gradients[0]) if is_one_array else jnp.stack([_norm(g) for g in gradients])
+    return norms, _log_slope(norms)
+
+
+def _described(x: Any) -> str:
+    return f"dtype {x.dtype}" if hasattr(x, "dtype") else f"{x!r} ({type(x).__name__})"
+
+
+def _norm(g: jax.Array) -> jax.Array:
+    inverse_scale, relative = scaled_norm([g])
+    return relative / inverse_scale
+
+
+def _log_slope(norms: jax.Array) -> jax.Array:
+    counted = (norms > 0) & jnp.isfinite(norms)
+    count = jnp.sum(counted)
+    logs = jnp.log(jnp.where(counted, norms, 1))
+    t = jnp.arange(len(norms), dtype=norms.dtype)
+    mean_t = jnp.sum(t * counted) / jnp.maximum(count, 1)
+    from_mean = jnp.where(counted, t - mean_t, 0)
+    slope = jnp.sum(from_mean * logs) / jnp.sum(from_mean**2)  # 0 / 0 = NaN for fewer than two
+    is_last_alone = counted[-1] & jnp.all(norms[:-1] == 0)
+    return jnp.where(is_last_alone, jnp.inf, slope) if len(norms) > 1 else slope

@@ -1,0 +1,1 @@
+"""The commands of `python -m gradtx`: each parses its arguments, calls the lab, prints and writes."""

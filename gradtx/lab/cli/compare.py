@@ -1,0 +1,85 @@
+"""`python -m gradtx compare PROBLEM ...`: train with many methods and say which is best."""
+
+import argparse
+import sys
+from collections.abc import Iterator
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+
+from ..compare import METHODS, Comparison, comparisons
+from ..plots.comparison import plot_comparison
+from ..problems import PROBLEMS
+from ..report import comparison_table, save_comparison
+from .arguments import add_out, make_out, make_problem, one_of, positive, some_of
+
+
+def add(commands: Any) -> None:
+    """The parser of the command."""
+    parser = commands.add_parser(
+        "compare",
+        help="train problems with many methods and say which is best",
+        description="Trains each method over a grid of learning rates and seeds, one compilation each. Prints a table; "
+        "writes comparison.json after each method, and comparison.png.",
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    )
+    parser.add_argument(
+        "problems", metavar="PROBLEM", nargs="+", type=one_of("problem", PROBLEMS), help=", ".join(PROBLEMS)
+    )
+    parser.add_argument(
+        "--methods",
+        metavar="A,B,...",
+        default=",".join(METHODS),
+        type=some_of("method", METHODS),
+        help="the methods to compare",
+    )
+    for option, default, text in (
+        ("--steps", 1000, "optimizer steps of each training"),
+        ("--seeds", 5, "initialisations of each learning rate"),
+        ("--learning-rates", 7, "grid points of each method, a factor √10 apart"),
+        ("--batch-size", 64, "examples a step (full-batch methods take all)"),
+    ):
+        parser.add_argument(option, metavar="N", type=positive, default=default, help=text)
+    add_out(parser)
+    parser.set_defaults(run=lambda arguments: run(parser, arguments))
+
+
+def run(parser: argparse.ArgumentParser, arguments: argparse.Namespace) -> int:
+    """Trains, prints, writes; a break keeps what is finished."""
+    problems = [make_problem(parser, PROBLEMS, name) for name in dict.fromkeys(arguments.problems)]
+    for problem in problems:
+        if len(problems) == 1 and arguments.batch_size > problem.num_examples:
+            parser.error(f"argument --batch-size: must be at most {problem.num_examples}, got {arguments.batch_size}")
+    out = make_out(parser, arguments.out)
+    json_path, figure_path = out / "comparison.json", out / "comparison.png"
+    console = Console()
+    finished, status = None, 0
+    try:
+        for finished in _with_progress(problems, arguments, console):
+            save_comparison(finished, json_path)
+    except KeyboardInterrupt:
+        count, total = 0 if finished is None else len(finished.results), len(problems) * len(arguments.methods)
+        print(f"interrupted: {count} of {total} methods were finished and are kept.", file=sys.stderr)
+        status = 130
+    if finished is not None:
+        # A table cut to 80 columns because nobody watches would lose what it says.
+        (console if console.is_terminal else Console(width=132)).print(comparison_table(finished))
+        plot_comparison(finished).savefig(figure_path)
+        print(f"wrote {json_path} and {figure_path}")
+    return status
+
+
+def _with_progress(problems: list[Any], arguments: argparse.Namespace, console: Console) -> Iterator[Comparison]:
+    """The comparison so far, after each method; a bar on a terminal, a line a method elsewhere."""
+    bar = Progress(TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn(), console=console, transient=True)
+    tasks = [f"{method} on {problem.name}" for problem in problems for method in arguments.methods]
+    settings = {name: getattr(arguments, name) for name in ("steps", "seeds", "learning_rates", "batch_size")}
+    found = comparisons(problems, arguments.methods, **settings)
+    with bar:
+        task = bar.add_task("", total=len(tasks))
+        for count, name in enumerate(tasks):
+            bar.update(task, completed=count, description=f"compiling and training {name}")
+            yield next(found)
+            if not console.is_terminal:
+                print(f"{count + 1}/{len(tasks)} {name}", file=sys.stderr, flush=True)

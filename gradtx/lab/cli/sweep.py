@@ -1,0 +1,95 @@
+"""`python -m gradtx sweep PROBLEM --method M --grid NAME=...`: the best hyper-parameters of one method."""
+
+import argparse
+import inspect
+import sys
+from typing import Any
+
+import jax
+import numpy as np
+from rich.console import Console
+
+from ..compare import METHODS
+from ..plots.style import Picture
+from ..plots.sweeps import plot_sensitivity, plot_sweep
+from ..problems import PROBLEMS
+from ..sweep import sweep
+from ..sweep_result import Sweep
+from .arguments import add_out, axis, make_out, make_problem, one_of, positive
+
+
+def add(commands: Any) -> None:
+    """The parser of the command."""
+    parser = commands.add_parser(
+        "sweep",
+        help="try a grid of hyper-parameters of one method",
+        description="Trains every point of the grid from every seed, compiled once. Prints the best points; writes "
+        "sweep.npz (all curves; lab.Sweep.load reads it) and sweep.png.",
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    )
+    parser.add_argument("problem", metavar="PROBLEM", type=one_of("problem", PROBLEMS), help=", ".join(PROBLEMS))
+    parser.add_argument(
+        "--method", metavar="METHOD", type=one_of("method", METHODS), default="momentum", help=", ".join(METHODS)
+    )
+    parser.add_argument(
+        "--grid",
+        metavar="NAME=VALUES",
+        type=axis,
+        nargs="+",
+        action="extend",
+        help="values of a hyper-parameter: log:1e-4:1:13, lin:0:0.9:4 or 0.5,0.9; may be repeated, all combinations are "
+        "tried; without it, 13 learning rates around the method's usual one",
+    )
+    for option, default, text in (
+        ("--steps", 500, "optimizer steps of each training"),
+        ("--seeds", 3, "initialisations of each point"),
+        ("--batch-size", 64, "examples a step"),
+        ("--rows", 10, "points in the table"),
+    ):
+        parser.add_argument(option, metavar="N", type=positive, default=default, help=text)
+    add_out(parser)
+    parser.set_defaults(run=lambda arguments: run(parser, arguments))
+
+
+def run(parser: argparse.ArgumentParser, arguments: argparse.Namespace) -> int:
+    """Trains, prints, writes; a break keeps what is finished."""
+    method = METHODS[arguments.method]
+    grid = dict(arguments.grid or [("learning_rate", method.middle * np.geomspace(1e-3, 1e3, 13))])
+    known = [
+        name for name in inspect.signature(method.make_tx).parameters if name not in ("nesterov", "accumulator_dtype")
+    ]
+    for name in grid:
+        if name not in known:
+            parser.error(f"argument --grid: {method.name} has no {name}; it has {', '.join(known)}")
+    if "learning_rate" not in grid:
+        grid = {"learning_rate": np.array([method.middle])} | grid
+    problem = make_problem(parser, PROBLEMS, arguments.problem)
+    if arguments.batch_size > problem.num_examples:
+        parser.error(f"argument --batch-size: must be at most {problem.num_examples}, got {arguments.batch_size}")
+    out = make_out(parser, arguments.out)
+    keys = jax.random.split(jax.random.key(0), arguments.seeds)
+    size = "all" if method.full_batch else arguments.batch_size
+    try:
+        result = sweep(problem, method.make_tx, grid, steps=arguments.steps, keys=keys, batch_size=size)
+    except KeyboardInterrupt:
+        print("interrupted: nothing was finished.", file=sys.stderr)
+        return 130
+    except ValueError as error:  # a value out of the method's range, known when it is first used
+        parser.error(str(error))
+    result.save(out / "sweep.npz")
+    console = Console()
+    (console if console.is_terminal else Console(width=132)).print(result.table(arguments.rows))
+    _picture(result).savefig(out / "sweep.png")
+    print(f"wrote {out / 'sweep.npz'} and {out / 'sweep.png'}")
+    if not result.finished.all():
+        print(f"interrupted: {result.finished.sum()} of {result.finished.size} trainings were finished and are kept.")
+        return 130
+    return 0
+
+
+def _picture(result: Sweep) -> Picture:
+    """A map where two hyper-parameters vary, else a curve."""
+    varied = [name for name, values in result.axes.items() if len(values) > 1]
+    if len(varied) > 1:
+        return plot_sweep(result, x=varied[0], y=varied[1])
+    return plot_sensitivity(result, x=varied[0] if varied else "learning_rate")

@@ -1,0 +1,79 @@
+"""`python -m gradtx trace LANDSCAPE --methods A,B`: the paths of methods over a landscape."""
+
+import argparse
+from typing import Any
+
+import jax
+import numpy as np
+
+from gradtx.landscapes import LANDSCAPES, Landscape
+
+from ..compare import METHODS, Method
+from ..plots.trajectories import animate_trajectories, plot_trajectories
+from ..run import run as run_lab
+from ..sweep import sweep
+from .arguments import add_out, make_out, one_of, positive, positive_float, some_of
+
+
+def add(commands: Any) -> None:
+    """The parser of the command."""
+    parser = commands.add_parser(
+        "trace",
+        help="draw the paths of methods over a landscape",
+        description="Runs each method from the landscape's start and draws its path. Writes trace.png.",
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    )
+    parser.add_argument(
+        "landscape", metavar="LANDSCAPE", type=one_of("landscape", LANDSCAPES), help=", ".join(LANDSCAPES)
+    )
+    parser.add_argument(
+        "--methods",
+        metavar="A,B,...",
+        default="sgd,momentum,rmsprop",
+        type=some_of("method", METHODS),
+        help="the methods to trace",
+    )
+    parser.add_argument(
+        "--learning-rate",
+        metavar="RATE",
+        type=positive_float,
+        help="of every method; without it each gets the best of 25 from 1e-5 to 10, or, where the landscape has no "
+        "bottom, the landscape's own",
+    )
+    parser.add_argument("--steps", metavar="N", type=positive, default=100, help="steps of each path")
+    parser.add_argument("--animate", action="store_true", help="write trace.html, which plays, as well")
+    add_out(parser)
+    parser.set_defaults(run=lambda arguments: run(parser, arguments))
+
+
+def run(parser: argparse.ArgumentParser, arguments: argparse.Namespace) -> int:
+    """Walks, draws, writes."""
+    out = make_out(parser, arguments.out)
+    landscape = LANDSCAPES[arguments.landscape]()
+    if arguments.animate and landscape.dim < 2:
+        parser.error("argument --animate: needs a landscape of at least 2 dimensions")
+    key, paths = jax.random.key(0), {}
+    for name in arguments.methods:
+        rate = arguments.learning_rate or _best_rate(landscape, METHODS[name], arguments.steps)
+        history = run_lab(landscape, METHODS[name].make_tx(rate), steps=arguments.steps, key=key)
+        paths[f"{name}, ε = {rate:.2g}"] = history
+        value = float(landscape(history.params))
+        diverged = f", diverged at step {history.diverged_at}" if history.diverged_at >= 0 else ""
+        print(f"{name:16} learning rate {rate:<8.3g} f {float(history.loss[0]):.4g} -> {value:.4g}{diverged}")
+    plot_trajectories(landscape, paths).savefig(out / "trace.png")
+    print(f"wrote {out / 'trace.png'}")
+    if arguments.animate:
+        animate_trajectories(landscape, paths).save(out / "trace.html")
+        print(f"wrote {out / 'trace.html'}")
+    return 0
+
+
+def _best_rate(landscape: Landscape, method: Method, steps: int) -> float:
+    """The rate that ends lowest; members that diverged do not count. Without a bottom, the landscape's own rate."""
+    if landscape.minimum == -np.inf:
+        return landscape.learning_rate
+    keys = jax.random.split(jax.random.key(0), 1)
+    grid = {"learning_rate": np.geomspace(1e-5, 10, 25)}
+    return sweep(landscape, method.make_tx, grid, steps=steps, keys=keys, progress=False).best("train_loss")[
+        "learning_rate"
+    ]

@@ -1,0 +1,82 @@
+"""Which hyper-parameters to try: a Cartesian grid, or points drawn at random."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+GridLike = "Mapping[str, Sequence[Any] | np.ndarray | jax.Array] | RandomGrid"
+
+
+@dataclass(frozen=True, eq=False)
+class RandomGrid:
+    """Points of a random search: `columns` {name: [points]}, all of one length."""
+
+    columns: dict[str, np.ndarray]
+
+
+def random_grid(
+    ranges: Mapping[str, tuple[float, float]], num_points: int, key: jax.Array, *, linear: Sequence[str] = ()
+) -> RandomGrid:
+    """Points drawn independently, uniform in the logarithm of each hyper-parameter.
+
+    With few hyper-parameters that matter, random points try more values of each than a grid of the same size (Bergstra
+    & Bengio 2012).
+
+    Args:
+        ranges: name -> (low, high), both above 0 except for the names in `linear`.
+        num_points: how many points.
+        key: random key.
+        linear: names that are drawn uniformly themselves, such as a momentum.
+
+    >>> import jax
+    >>> from gradtx import lab
+    >>> grid = lab.random_grid({"learning_rate": (1e-3, 1.0), "momentum": (0.0, 0.99)}, 100, jax.random.key(0),
+    ...                        linear=["momentum"])
+    >>> 0.001 <= grid.columns["learning_rate"].min() <= 0.002
+    True
+    """
+    if num_points < 1:
+        raise ValueError(f"random_grid: num_points must be at least 1, got {num_points}.")
+    unknown = set(linear) - set(ranges)
+    if unknown:
+        raise ValueError(f"random_grid: linear names {sorted(unknown)}, which ranges does not hold.")
+    columns = {}
+    for name, subkey in zip(ranges, jax.random.split(key, len(ranges)), strict=True):
+        low, high = ranges[name]
+        if not (np.isfinite([low, high]).all() and low <= high and (name in linear or low > 0)):
+            rule = "low <= high" if name in linear else "0 < low <= high"
+            raise ValueError(f"random_grid: the range of {name} must be finite with {rule}, got {(low, high)}.")
+        share = np.asarray(jax.random.uniform(subkey, (num_points,)), np.float64)
+        columns[name] = low + share * (high - low) if name in linear else low * (high / low) ** share
+    return RandomGrid(columns)
+
+
+def checked_axes(caller: str, grid: Any) -> dict[str, np.ndarray]:
+    """The values of each hyper-parameter, as numbers that can be traced."""
+    columns = grid.columns if isinstance(grid, RandomGrid) else grid
+    if not isinstance(columns, Mapping) or not columns:
+        raise TypeError(f'{caller}: grid must be a dict such as {{"learning_rate": [0.1, 0.2]}}, got {grid!r}.')
+    axes = {}
+    for name, values in columns.items():
+        axis = np.asarray(values)
+        if axis.ndim != 1 or not axis.size or axis.dtype.kind not in "fiu":
+            raise TypeError(
+                f"{caller}: the grid's {name} must be a list of numbers, got {values!r}. What is not a number cannot be "
+                f"traced: close over it in make_tx, one {caller} a value."
+            )
+        axes[str(name)] = axis
+    return axes
+
+
+def points(axes: dict[str, np.ndarray], is_random: bool) -> dict[str, jax.Array]:
+    """{name: [number of points]}: the product of the axes in C order, or the columns as they are."""
+    if is_random:
+        columns = axes.values()
+    else:
+        columns = (mesh.ravel() for mesh in np.meshgrid(*axes.values(), indexing="ij"))
+    default = {"f": jnp.result_type(float), "i": jnp.int32, "u": jnp.int32}
+    return {name: jnp.asarray(column, default[column.dtype.kind]) for name, column in zip(axes, columns, strict=True)}

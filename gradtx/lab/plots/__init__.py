@@ -1,0 +1,1 @@
+"""Pictures that say what to conclude; one file a question."""

@@ -1,0 +1,202 @@
+"""Many methods: on one problem, and over several."""
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.ticker import PercentFormatter
+
+from ..compare import Comparison, MethodResult
+from ..profiles import PerformanceProfile, performance_profile
+from .style import GREY, Picture, headline, light_grid, look, new_picture, styled
+
+
+@styled
+def plot_comparison(comparison: Comparison) -> Picture:
+    """One problem: learning curves, steps to the target, sensitivity. Several: steps to each target, performance profile."""
+    return _one_problem(comparison) if len(comparison.problems) == 1 else _several_problems(comparison)
+
+
+@styled
+def plot_performance_profile(comparison: Comparison, max_ratio: float = 4.0) -> Picture:
+    """The performance profile on its own; see `performance_profile`."""
+    profile = performance_profile(comparison, max_ratio)
+    figure = new_picture(8, 4.6)
+    _profile(figure.subplots(), profile, comparison)
+    headline(figure, _profile_conclusion(profile), 11)
+    return figure
+
+
+def _one_problem(comparison: Comparison) -> Picture:
+    results = comparison.results
+    columns = min(len(results), 5)
+    rows = -(-len(results) // columns)
+    figure = new_picture(13, 2.6 * rows + 5.2)
+    headline(figure, _conclusion(comparison, results[0].problem), 13)
+    grid = figure.add_gridspec(2, 1, height_ratios=[2.6 * rows, 4.2])
+    upper, lower = figure.add_subfigure(grid[0]), figure.add_subfigure(grid[1])
+    panels = upper.subplots(rows, columns, sharex=True, sharey=True, squeeze=False).ravel()
+    for panel in panels[len(results) :]:
+        panel.set_visible(False)
+    is_rate = _is_rate(results[0])
+    for i, (panel, result) in enumerate(zip(panels, results, strict=False)):
+        for other in results:
+            panel.plot(other.sweep.eval_steps, np.median(other.train_loss, axis=0), color=GREY, lw=0.8)
+        _curves(panel, result, look(i)["color"], is_rate)
+    panels[0].legend(fontsize=7, loc="lower left")
+    upper.supxlabel("optimizer step", fontsize=9)
+    upper.supylabel("loss · error (fraction)" if is_rate else "training loss", fontsize=9)
+    left, right = lower.subplots(1, 2, width_ratios=[1, 1.25])
+    _steps_to_target(left, comparison, results[0].problem)
+    _sensitivity(right, comparison)
+    return figure
+
+
+def _several_problems(comparison: Comparison) -> Picture:
+    profile = performance_profile(comparison)
+    columns = min(len(profile.problems), 4)
+    rows = -(-len(profile.problems) // columns)
+    height = 0.27 * len(comparison.methods) + 1.3
+    figure = new_picture(13, rows * height + 4.6)
+    headline(figure, _profile_conclusion(profile), 13)
+    grid = figure.add_gridspec(2, 1, height_ratios=[rows * height, 3.8])
+    panels = figure.add_subfigure(grid[0]).subplots(rows, columns, squeeze=False).ravel()
+    for panel in panels[len(profile.problems) :]:
+        panel.set_visible(False)
+    for panel, name in zip(panels, profile.problems, strict=False):
+        _steps_to_target(panel, comparison, name, name)
+    left, right = figure.add_subfigure(grid[1]).subplots(1, 2, width_ratios=[1.5, 1])
+    _profile(left, profile, comparison)
+    _scores(right, profile, comparison)
+    return figure
+
+
+def _is_rate(result: MethodResult) -> bool:
+    return result.sweep.metric_name == "accuracy"
+
+
+def _curves(panel: Axes, result: MethodResult, colour: str, is_rate: bool) -> None:
+    steps = result.sweep.eval_steps
+    floor = 1e-5 if is_rate else 0.0  # an error of 0 has no place on a logarithmic axis
+    loss = np.maximum(result.train_loss, floor)
+    panel.fill_between(steps, loss.min(0), loss.max(0), color=colour, alpha=0.25, lw=0)
+    panel.plot(steps, np.median(loss, 0), color=colour, label="training loss")
+    if is_rate:
+        error = np.maximum(np.median(1 - result.metric, 0), floor)
+        panel.plot(steps, error, color=colour, ls="--", lw=1, label="validation error")
+        panel.set_ylim(1e-4, 10)
+    panel.set_yscale("log")
+    batch = ", full batch" if result.batch_size is None else ""
+    panel.set_title(f"{result.method}{batch}, ε = {result.learning_rate:.2g}", fontsize=9)
+    panel.tick_params(labelsize=8)
+
+
+def _steps_to_target(panel: Axes, comparison: Comparison, problem: str, title: str | None = None) -> None:
+    target = comparison.target(problem)
+    results = sorted(comparison.of(problem), key=lambda r: (np.median(r.steps_to(target)), r.method), reverse=True)
+    medians = [np.median(r.steps_to(target)) for r in results]
+    seen = [s for r in results for s in r.steps_to(target) if np.isfinite(s)]
+    all_reach = bool(np.all(np.isfinite(medians)))
+    last = 1.2 * max([*seen, 1]) if all_reach else comparison.settings["steps"]
+    for y, result in enumerate(results):
+        steps = result.steps_to(target)
+        colour = look(comparison.methods.index(result.method))["color"]
+        reached = steps[np.isfinite(steps)]
+        panel.plot(reached, np.full(len(reached), y), "o", color=colour, alpha=0.5, ms=5)
+        if len(reached) == len(steps):
+            panel.plot(np.median(steps), y, "|", color=colour, ms=16, mew=3)
+        else:
+            text = f"{len(steps) - len(reached)} of {len(steps)} never"
+            panel.annotate(text, (last, y), ha="right", va="center", fontsize=8, color=colour)
+    metric, shown = results[0].sweep.metric_name, f"{target:.0%}" if _is_rate(results[0]) else f"{target:.3g}"
+    panel.set_yticks(range(len(results)), [r.method for r in results], fontsize=9)
+    panel.set_ylim(-0.6, len(results) - 0.4)
+    panel.set_xlim(0, last * 1.02)
+    panel.set_xlabel("optimizer steps (dot: a seed, bar: median)")
+    panel.set_title(
+        f"{title}: {metric} {shown}" if title else f"Steps to {shown} validation {metric} (left is quicker)"
+    )
+    light_grid(panel, "x")
+
+
+def _sensitivity(panel: Axes, comparison: Comparison) -> None:
+    first = comparison.results[0].sweep
+    for i, result in enumerate(comparison.results):
+        rates = result.sweep.axes["learning_rate"] / result.learning_rate
+        finals = result.sweep.final("metric").mean(axis=1)
+        panel.plot(rates, np.where(np.isfinite(finals), finals, np.nan), **look(i), ms=5, lw=1.2, label=result.method)
+    panel.axvline(1, color=GREY, zorder=0)
+    panel.set_xscale("log")
+    if _is_rate(comparison.results[0]):
+        panel.set_ylim(0, 1.02)
+        panel.yaxis.set_major_formatter(PercentFormatter(1))
+    panel.set_xlabel("learning rate / best learning rate of the method")
+    panel.set_ylabel(f"final validation {first.metric_name}")
+    panel.set_title("How much a wrong learning rate costs (flat is forgiving; a line ends where it diverged)")
+    panel.legend(fontsize=8, ncols=2, loc="lower left" if first.higher_is_better else "upper left")
+    light_grid(panel)
+
+
+def _profile(panel: Axes, profile: PerformanceProfile, comparison: Comparison) -> None:
+    taus = np.geomspace(1, profile.max_ratio, 400)
+    for i, method in enumerate(comparison.methods):
+        jitter = 0.006 * (i - len(comparison.methods) / 2)  # equal steps would hide each other
+        panel.plot(taus, profile.fraction(method, taus) + jitter, **look(i), ms=5, markevery=(i * 9, 80), label=method)
+    panel.set_xscale("log")
+    ticks = [t for t in (1, 1.5, 2, 3, 4, 6, 8) if t <= profile.max_ratio]
+    panel.set_xticks(ticks, [f"{t:g}" for t in ticks])
+    panel.minorticks_off()
+    panel.set(
+        ylim=(-0.06, 1.08), xlabel="τ: steps over those of the quickest method", ylabel="problems within τ (fraction)"
+    )
+    panel.set_title(f"Performance profile over {len(profile.problems)} problems (up and left is better)")
+    panel.legend(fontsize=8, ncols=2, loc="lower right")
+    light_grid(panel)
+
+
+def _scores(panel: Axes, profile: PerformanceProfile, comparison: Comparison) -> None:
+    order = sorted(profile.scores, key=lambda method: profile.scores[method])
+    for y, method in enumerate(order):
+        score = profile.scores[method]
+        panel.barh(y, score, color=look(comparison.methods.index(method))["color"], alpha=0.85)
+        panel.annotate(f"{score:.2f}", (score, y), xytext=(4, 0), textcoords="offset points", va="center", fontsize=8)
+    panel.set_yticks(range(len(order)), order, fontsize=9)
+    panel.set(xlim=(0, 1.12), xlabel=f"area under the profile up to τ = {profile.max_ratio:g}")
+    panel.set_title("Score (1: the quickest on every problem)")
+
+
+def _profile_conclusion(profile: PerformanceProfile) -> str:
+    order = sorted(profile.scores, key=lambda method: -profile.scores[method])
+    best, count = order[0], len(profile.problems)
+    if profile.scores[best] == 0:
+        return f"No method reached the target of any of {count} problems."
+    text = f"Over {count} problems {best} scores highest ({profile.scores[best]:.2f} of 1)"
+    if len(order) > 1:
+        text += f", next {order[1]} ({profile.scores[order[1]]:.2f})"
+    quickest = {m: int((r == 1).sum()) for m, r in profile.ratios.items()}
+    most = max(quickest, key=lambda method: quickest[method])
+    text += f"; most often the quickest: {most} ({quickest[most]} of {count})."
+    unreached = [
+        n for i, n in enumerate(profile.problems) if not any(np.isfinite(r[i]) for r in profile.ratios.values())
+    ]
+    return text + (f" No method reached the target of {', '.join(unreached)}." if unreached else "")
+
+
+def _conclusion(comparison: Comparison, problem: str) -> str:
+    """The conclusion, read off the numbers."""
+    results = comparison.of(problem)
+    higher, name = results[0].sweep.higher_is_better, results[0].sweep.metric_name
+    finals = {r.method: r.metric[:, -1] for r in results}
+    sign = 1 if higher else -1
+    best = max(finals, key=lambda method: sign * finals[method].mean())
+    spread = finals[best].std()
+    near = [m for m, f in finals.items() if sign * (f.mean() - finals[best].mean()) >= -spread and m != best]
+    form = "{:.1%}" if name == "accuracy" else "{:.3g}"
+    shown = f"{form.format(finals[best].mean())} ± {form.format(spread)}"
+    text = f"{problem}: {best} ends {'highest' if higher else 'lowest'}, validation {name} {shown}"
+    text += f", within one spread of it: {', '.join(near)}. " if near else ", the others more than one spread away. "
+    target = comparison.target(problem)
+    quickest = min(results, key=lambda r: np.median(r.steps_to(target)))
+    steps = np.median(quickest.steps_to(target))
+    goal = form.format(target).replace("%", "\u00a0%")
+    return text + (
+        f"Quickest to {goal}: {quickest.method}, {steps:.0f} steps." if np.isfinite(steps) else f"None reached {goal}."
+    )

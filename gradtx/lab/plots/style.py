@@ -1,0 +1,74 @@
+"""The one style of all pictures: colours that any eye can tell apart, and a headline that says what to conclude."""
+
+import io
+import textwrap
+from collections.abc import Callable
+from functools import wraps
+from typing import Any, ParamSpec
+
+import matplotlib as mpl
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure, SubFigure
+
+# Okabe & Ito 2008: told apart with any colour vision; the marker repeats what the colour says.
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#999933", "#882255", "#666666")
+MARKERS = "osD^vP*X<>"
+GREY, LIGHT = "#c8c8c8", "#e6e6e6"
+RC: dict[Any, Any] = {
+    "font.size": 10,
+    "axes.titlesize": 10,
+    "axes.titlelocation": "left",
+    "axes.labelsize": 10,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": False,
+    "legend.fontsize": 9,
+    "legend.framealpha": 0.9,
+    "xtick.labelsize": 9,
+    "ytick.labelsize": 9,
+    "lines.linewidth": 1.5,
+}
+P = ParamSpec("P")
+
+
+class Picture(Figure):
+    """A figure that a notebook shows as it stands, whatever matplotlib's back end."""
+
+    def _repr_png_(self) -> bytes:
+        buffer = io.BytesIO()
+        self.savefig(buffer, format="png")
+        return buffer.getvalue()
+
+
+def new_picture(width: float, height: float) -> Picture:
+    """An empty picture, `width` x `height` inches; 10 inches is about as wide as a notebook."""
+    return Picture(figsize=(width, height), layout="constrained", dpi=110)
+
+
+def styled(plot: Callable[P, Picture]) -> Callable[P, Picture]:
+    """Draws in the shared style, without changing the user's settings."""
+
+    @wraps(plot)
+    def draw(*args: P.args, **kwargs: P.kwargs) -> Picture:
+        with mpl.rc_context(RC):
+            return plot(*args, **kwargs)
+
+    return draw
+
+
+def headline(figure: Picture | SubFigure, text: str, size: float = 12) -> None:
+    """The conclusion, over the picture, wrapped to its width."""
+    width = figure.get_figure(root=True).get_figwidth()  # pyright: ignore[reportOptionalMemberAccess]
+    wrapped = "\n".join(textwrap.wrap(text, int(110 * width / size)))
+    figure.suptitle(wrapped, fontsize=size, fontweight="bold", x=0.01, ha="left")
+
+
+def look(index: int) -> dict[str, Any]:
+    """Colour and marker of the `index`-th line."""
+    return {"color": COLOURS[index % len(COLOURS)], "marker": MARKERS[index % len(MARKERS)]}
+
+
+def light_grid(axes: Axes, axis: Any = "both") -> None:
+    """Faint lines behind the data."""
+    axes.grid(axis=axis, color=LIGHT)
+    axes.set_axisbelow(True)

@@ -1,0 +1,201 @@
+"""What a sweep says: the map of two hyper-parameters, the sensitivity to one, the price of the batch size."""
+
+from collections.abc import Mapping
+
+import matplotlib as mpl
+import numpy as np
+from matplotlib.axes import Axes
+
+from ..compare import first_step_reaching
+from ..sweep_result import Measure, Sweep
+from .style import COLOURS, GREY, Picture, headline, light_grid, look, new_picture, styled
+
+
+@styled
+def plot_sweep(sweep: Sweep, x: str = "learning_rate", y: str | None = None, *, by: Measure = "loss") -> Picture:
+    """Final loss (or metric) over two hyper-parameters; over further ones, the best.
+
+    Args:
+        sweep: of a Cartesian grid with at least two hyper-parameters.
+        x, y: the names of the axes; y defaults to the first other one.
+        by: "loss", "train_loss", "validation_loss" or "metric", mean over the keys.
+    """
+    others = [name for name in sweep.axes if name != x]
+    y = y or (others[0] if others else None)
+    if sweep.is_random or y is None or x not in sweep.axes or y not in sweep.axes or x == y:
+        raise ValueError(
+            f"plot_sweep: x and y must be two of the sweep's axes {list(sweep.axes)}, got {x!r} and {y!r}."
+        )
+    higher = by == "metric" and sweep.higher_is_better
+    values = sweep.final(by).mean(axis=-1)
+    names = list(sweep.axes)
+    values = np.moveaxis(values, (names.index(y), names.index(x)), (0, 1)).reshape(
+        len(sweep.axes[y]), len(sweep.axes[x]), -1
+    )
+    values = values.max(axis=-1) if higher else values.min(axis=-1)
+    values = np.where(np.isfinite(values), values, np.nan)
+
+    figure = new_picture(8, 0.5 * len(values) + 2.8)
+    axes = figure.subplots()
+    axes.set_facecolor("#f4dcdc")
+    positive = bool((values[np.isfinite(values)] > 0).all()) and not higher
+    norm = mpl.colors.LogNorm() if positive else None
+    image = axes.imshow(values, aspect="auto", origin="lower", cmap="cividis" if higher else "cividis_r", norm=norm)
+    bar = figure.colorbar(image, label=f"final {_label(sweep, by)}{' (lighter is worse)' if False else ''}")
+    bar.outline.set_visible(False)  # pyright: ignore[reportCallIssue]
+    _write_cells(axes, values, higher)
+    axes.set_xticks(range(len(sweep.axes[x])), [f"{v:.2g}" for v in sweep.axes[x]])
+    axes.set_yticks(range(len(sweep.axes[y])), [f"{v:.3g}" for v in sweep.axes[y]])
+    axes.set(xlabel=x.replace("_", " "), ylabel=y.replace("_", " "))
+    headline(figure, _conclusion(sweep, by), 11)
+    return figure
+
+
+def _write_cells(axes: Axes, values: np.ndarray, higher: bool) -> None:
+    """The number in each cell, a frame round the best, a cross where a member diverged."""
+    best = np.unravel_index(np.nanargmax(values) if higher else np.nanargmin(values), values.shape)
+    ranks = np.argsort(np.argsort(values.ravel())).reshape(values.shape) / values.size
+    for (row, column), value in np.ndenumerate(values):
+        if not np.isfinite(value):
+            axes.text(column, row, "×", ha="center", va="center", color="#882255", fontsize=12)
+            continue
+        dark = ranks[row, column] < 0.5 if higher else ranks[row, column] > 0.5
+        dark = dark if higher else not dark
+        axes.text(column, row, f"{value:.2g}", ha="center", va="center", fontsize=8, color="w" if dark else "k")
+    axes.add_patch(mpl.patches.Rectangle((best[1] - 0.5, best[0] - 0.5), 1, 1, fill=False, ec="#D55E00", lw=3))
+
+
+@styled
+def plot_sensitivity(sweeps: Sweep | Mapping[str, Sweep], x: str = "learning_rate", *, by: Measure = "loss") -> Picture:
+    """Final loss (or metric) over one hyper-parameter: a wide valley forgives a wrong choice, a narrow one does not.
+
+    The line is the mean over the keys, the band runs from their best to their worst, over further hyper-parameters the best
+    point counts; a line ends where a member diverged.
+    """
+    named = dict(sweeps) if isinstance(sweeps, Mapping) else {"": sweeps}
+    figure = new_picture(8, 4.6)
+    axes = figure.subplots()
+    widths = {}
+    for i, (name, sweep) in enumerate(named.items()):
+        if sweep.is_random or x not in sweep.axes:
+            raise ValueError(f"plot_sensitivity: x must be an axis of the sweep, one of {list(sweep.axes)}, got {x!r}.")
+        higher = by == "metric" and sweep.higher_is_better
+        finals = np.moveaxis(sweep.final(by), list(sweep.axes).index(x), 0)
+        finals = finals.reshape(len(sweep.axes[x]), -1, finals.shape[-1])
+        means = finals.mean(axis=-1)
+        chosen = (means.argmax if higher else means.argmin)(axis=1)
+        best = np.take_along_axis(finals, chosen[:, None, None], axis=1)[:, 0]
+        best = np.where(np.isfinite(best).all(axis=1, keepdims=True), best, np.nan)
+        middle, values = best.mean(axis=1), sweep.axes[x]
+        axes.fill_between(values, best.min(axis=1), best.max(axis=1), color=look(i)["color"], alpha=0.2, lw=0)
+        axes.plot(values, middle, **look(i), ms=5, label=name or None)
+        widths[name] = _width(values, middle, higher)
+    first = next(iter(named.values()))
+    if by != "metric":
+        axes.set_yscale("log")
+    if all((sweep.axes[x] > 0).all() for sweep in named.values()):
+        axes.set_xscale("log")
+    axes.set(xlabel=x.replace("_", " "), ylabel=f"final {_label(first, by)}")
+    light_grid(axes)
+    if any(named):
+        axes.legend()
+    order = sorted(widths, key=lambda name: -widths[name])
+    shares = ", ".join(f"{name + ': ' if name else ''}{widths[name]:.0%}" for name in order)
+    text = f"Share of the tried {x.replace('_', ' ')}s that end within a factor of 2 of the best"
+    headline(figure, f"{text if by != 'metric' else text.replace('a factor of 2', '5 %')}: {shares}.", 11)
+    return figure
+
+
+def _width(values: np.ndarray, middle: np.ndarray, higher: bool) -> float:
+    if not np.isfinite(middle).any():
+        return 0.0
+    good = middle >= 0.95 * np.nanmax(middle) if higher else middle <= 2 * np.nanmin(middle)
+    return float(np.mean(good & np.isfinite(middle)))
+
+
+@styled
+def plot_batch_sizes(sweeps: Mapping[int, Sweep], target: float, *, by: Measure = "train_loss") -> Picture:
+    """Steps and examples to a target over the batch size, each size at its own best hyper-parameters.
+
+    Where steps fall as 1/B (grey), a larger batch is free if it runs in parallel; where they level off, examples are wasted (Shallue et
+    al. 2019, "Measuring the effects of data parallelism"; chapter §3.1: less than linear returns).
+
+    Args:
+        sweeps: {batch size: sweep}, all of one problem.
+        target: value of `by` to reach.
+        by: "train_loss", "validation_loss" or "metric".
+    """
+    if by == "loss":
+        raise ValueError(
+            "plot_batch_sizes: by must be an evaluation (train_loss, validation_loss, metric), got 'loss'."
+        )
+    sizes = sorted(sweeps)
+    if not sizes:
+        raise ValueError("plot_batch_sizes: sweeps must hold at least one batch size.")
+    steps = np.stack([_steps_to(sweeps[size], target, by) for size in sizes])  # [sizes, keys]
+    figure = new_picture(9.5, 4.4)
+    left, right = figure.subplots(1, 2)
+    for axes, values, label in (
+        (left, steps, "optimizer steps"),
+        (right, steps * np.array(sizes)[:, None], "examples seen"),
+    ):
+        reached = np.isfinite(values).all(axis=1)
+        shown = np.array(sizes)[reached]
+        axes.fill_between(shown, values[reached].min(1), values[reached].max(1), color=COLOURS[0], alpha=0.2, lw=0)
+        axes.plot(shown, np.median(values[reached], axis=1), "o-", color=COLOURS[0], label="median and range over keys")
+        axes.set(
+            xscale="log",
+            yscale="log",
+            xlabel="batch size (examples)",
+            ylabel=f"{label} to {_label_of(by)} {target:.3g}",
+        )
+        axes.set_xticks(sizes, [str(size) for size in sizes])
+        axes.minorticks_off()
+        light_grid(axes)
+    medians = np.median(steps, axis=1)
+    if np.isfinite(medians[0]):
+        left.plot(sizes, medians[0] * sizes[0] / np.array(sizes), "--", color=GREY, label="1/B: nothing wasted")
+    left.legend()
+    headline(figure, _batch_conclusion(np.array(sizes), medians, target, by), 11)
+    return figure
+
+
+def _steps_to(sweep: Sweep, target: float, by: Measure) -> np.ndarray:
+    """[keys], of the point with the fewest median steps."""
+    higher = by == "metric" and sweep.higher_is_better
+    curves = getattr(sweep, by).reshape(-1, *sweep.metric.shape[-2:])
+    steps = np.stack([first_step_reaching(sweep.eval_steps, curve, target, higher) for curve in curves])
+    return steps[np.argmin(np.median(steps, axis=1))]
+
+
+def _batch_conclusion(sizes: np.ndarray, medians: np.ndarray, target: float, by: Measure) -> str:
+    reached = np.isfinite(medians) & (medians > 0)
+    if not reached.any():
+        return f"No batch size reached {_label_of(by)} {target:.3g}."
+    examples = np.where(reached, medians * sizes, np.inf)
+    fewest, quickest = int(np.argmin(examples)), int(np.argmin(np.where(reached, medians, np.inf)))
+    text = f"Fewest examples at batch size {sizes[fewest]} ({medians[fewest]:.0f} steps)"
+    if quickest == fewest:
+        return f"{text}, fewest steps too."
+    factor = examples[quickest] / examples[fewest]
+    return f"{text}; fewest steps at {sizes[quickest]} ({medians[quickest]:.0f}), for {factor:.1f} times the examples."
+
+
+def _label_of(by: Measure) -> str:
+    return by.replace("_", " ")
+
+
+def _label(sweep: Sweep, by: Measure) -> str:
+    return sweep.metric_name if by == "metric" else _label_of(by)
+
+
+def _conclusion(sweep: Sweep, by: Measure) -> str:
+    best = sweep.best(by)
+    where = ", ".join(f"{name.replace('_', ' ')} {value:.3g}" for name, value in best.items())
+    finals = sweep.final(by).reshape(-1, sweep.loss.shape[-2])
+    value = finals[int(sweep.order(by)[0])]
+    edges = [
+        n.replace("_", " ") for n, axis in sweep.axes.items() if len(axis) > 2 and best[n] in (axis.min(), axis.max())
+    ]
+    text = f"{sweep.problem}: best at {where} (final {_label(sweep, by)} {value.mean():.3g} ± {value.std():.2g})."
+    return text + (f" At the edge of the grid in {', '.join(edges)}: look further." if edges else "")

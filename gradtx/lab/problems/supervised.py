@@ -1,0 +1,180 @@
+"""Any model of inputs and targets as a problem: softmax cross-entropy with accuracy, or squared error with its root."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from .problem import Batch, Problem, check_examples
+
+Init = Callable[[jax.Array], Any]  # random key -> parameters
+Model = Callable[[Any, Any], jax.Array]  # parameters, inputs -> outputs
+
+
+def classification(
+    name: str,
+    init: Init,
+    logits: Model,
+    train: Batch,
+    validation: Batch,
+    *,
+    description: str = "",
+    target: float | None = None,
+    section: str = "§1.2",
+) -> Problem:
+    """A classifier as a problem: softmax cross-entropy in nats, the surrogate, and accuracy, what one cares about.
+
+    For one example with scores z and label y the loss is log Σ_c exp(z_c) - z_y; with a time axis, its mean over time.
+
+    Args:
+        name: of the problem, short.
+        init: random key -> parameters, a tree of arrays.
+        logits: parameters, inputs -> scores [n, classes], or [n, time, classes].
+        train: (inputs, labels): a tree of arrays [n, ...] and integers [n], or [n, time]. NumPy arrays are put on the
+            device here, once.
+        validation: the same of other examples.
+        description: one line about the data and the model; the name where empty.
+        target: the validation accuracy that steps-to-target are counted to.
+        section: of the chapter.
+
+    Raises:
+        ValueError: no examples, leading axes that differ, labels that are no class, scores of another shape.
+        TypeError: labels that are not integers, data that are not a pair.
+
+    >>> import jax, jax.numpy as jnp
+    >>> from gradtx.lab.problems import classification
+    >>> data = jnp.array([[0.0], [1.0], [2.0], [3.0]]), jnp.array([0, 0, 1, 1])
+    >>> problem = classification(
+    ...     "threshold", lambda key: jnp.zeros((2, 1)), lambda params, x: x @ params.T, data, data)
+    >>> params = problem.init(jax.random.key(0))
+    >>> print(problem.loss(params, problem.train), problem.metric(params, problem.train))  # log 2, half are right
+    0.693 0.5
+    """
+    train, validation = _labelled("train", train), _labelled("validation", validation)
+    for argument, (inputs, labels) in (("train", train), ("validation", validation)):
+        shape = _output_shape(init, logits, inputs)
+        if shape[:-1] != labels.shape:
+            expected = f"({', '.join(map(str, labels.shape))}, classes)"
+            raise ValueError(f"classification: logits must have shape {expected} for {argument}, got {shape}.")
+        low, high = int(jnp.min(labels)), int(jnp.max(labels))
+        if low < 0 or high >= shape[-1]:
+            raise ValueError(f"classification: labels must be in [0, {shape[-1]}), {argument} has {low} to {high}.")
+
+    def losses(params: Any, batch: Batch) -> jax.Array:
+        inputs, labels = batch
+        return cross_entropy(logits(params, inputs), labels)
+
+    def metric(params: Any, batch: Batch) -> jax.Array:
+        inputs, labels = batch
+        return jnp.mean(jnp.argmax(logits(params, inputs), axis=-1) == labels)
+
+    return Problem(name, description or name, init, losses, metric, train, validation, target=target, section=section)
+
+
+def regression(
+    name: str,
+    init: Init,
+    predict: Model,
+    train: Batch,
+    validation: Batch,
+    *,
+    description: str = "",
+    target: float | None = None,
+    optimum: float | None = None,
+    section: str = "§1.1",
+) -> Problem:
+    """A regression as a problem: the loss is ½ (prediction - target)², the metric its root mean square, lower is better.
+
+    With several outputs, the loss of an example is the sum over them, and the metric's mean is over them too.
+
+    Args:
+        name: of the problem, short.
+        init: random key -> parameters, a tree of arrays.
+        predict: parameters, inputs -> predictions in the shape of the targets, [n] or [n, outputs].
+        train: (inputs, targets): a tree of arrays [n, ...] and real numbers [n], or [n, outputs]. NumPy arrays are put
+            on the device here, once.
+        validation: the same of other examples.
+        description: one line about the data and the model; the name where empty.
+        target: the validation root mean squared error that steps-to-target are counted to.
+        optimum: the least training loss, where it is known.
+        section: of the chapter.
+
+    Raises:
+        ValueError: no examples, leading axes that differ, predictions in another shape than the targets: [n] against
+            [n, 1] would broadcast to [n, n].
+        TypeError: targets that are not real numbers, data that are not a pair.
+
+    >>> import jax, jax.numpy as jnp
+    >>> from gradtx.lab.problems import regression
+    >>> data = jnp.array([1.0, 2.0, 3.0]), jnp.array([2.0, 4.0, 6.0])
+    >>> problem = regression("slope", lambda key: jnp.array(1.0), lambda slope, x: slope * x, data, data)
+    >>> slope = problem.init(jax.random.key(0))
+    >>> print(problem.losses(slope, problem.train), problem.metric(slope, problem.train))
+    [0.5 2. 4.5] 2.16
+    """
+    train, validation = _measured("train", train), _measured("validation", validation)
+    for argument, (inputs, targets) in (("train", train), ("validation", validation)):
+        shape = _output_shape(init, predict, inputs)
+        if shape != targets.shape:
+            raise ValueError(
+                f"regression: predictions must have the targets' shape {targets.shape} for {argument}, got {shape}."
+            )
+
+    def losses(params: Any, batch: Batch) -> jax.Array:
+        inputs, targets = batch
+        errors = predict(params, inputs) - targets
+        return 0.5 * jnp.sum(errors**2, axis=tuple(range(1, errors.ndim)))
+
+    def metric(params: Any, batch: Batch) -> jax.Array:
+        inputs, targets = batch
+        return jnp.sqrt(jnp.mean((predict(params, inputs) - targets) ** 2))
+
+    return Problem(
+        name,
+        description or name,
+        init,
+        losses,
+        metric,
+        train,
+        validation,
+        metric_name="root mean squared error",
+        higher_is_better=False,
+        target=target,
+        optimum=optimum,
+        section=section,
+    )
+
+
+def cross_entropy(scores: jax.Array, labels: jax.Array) -> jax.Array:
+    """[n] softmax cross-entropy in nats of scores [n, ..., classes] and labels [n, ...], the mean over inner axes."""
+    log_likelihood = jnp.take_along_axis(jax.nn.log_softmax(scores), labels[..., None], axis=-1)[..., 0]
+    return -log_likelihood if labels.ndim == 1 else -jnp.mean(log_likelihood, axis=tuple(range(1, labels.ndim)))
+
+
+def _labelled(argument: str, batch: Batch) -> tuple[Any, jax.Array]:
+    inputs, labels = _pair("classification", argument, batch)
+    if not jnp.issubdtype(labels.dtype, jnp.integer):
+        raise TypeError(f"classification: the labels of {argument} must be integers, got dtype {labels.dtype}.")
+    return inputs, labels.astype(jnp.int32)
+
+
+def _measured(argument: str, batch: Batch) -> tuple[Any, jax.Array]:
+    inputs, targets = _pair("regression", argument, batch)
+    if not (jnp.issubdtype(targets.dtype, jnp.floating) or jnp.issubdtype(targets.dtype, jnp.integer)):
+        raise TypeError(f"regression: the targets of {argument} must be real numbers, got dtype {targets.dtype}.")
+    return inputs, targets.astype(jnp.result_type(float))
+
+
+def _pair(function: str, argument: str, batch: Batch) -> tuple[Any, jax.Array]:
+    if not isinstance(batch, (tuple, list)) or len(batch) != 2:
+        raise TypeError(f"{function}: {argument} must be a pair (inputs, targets), got {type(batch).__name__}.")
+    inputs, targets = batch
+    check_examples(function, argument, (inputs, np.asarray(targets)))
+    return jax.tree.map(jnp.asarray, inputs), jnp.asarray(targets)
+
+
+def _output_shape(init: Init, model: Model, inputs: Any) -> tuple[int, ...]:
+    """Shape of the model's outputs, by tracing alone: nothing is computed."""
+    return jax.eval_shape(lambda key: model(init(key), inputs), jax.random.key(0)).shape

@@ -1,0 +1,26 @@
+"""A progress bar on a terminal, silence elsewhere."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+
+@contextmanager
+def progress_bar(total: int, label: str, show: bool | None = None) -> Iterator[Callable[[int, str], None]]:
+    """Yields `advance(done, text)`: `done` more of `total`, and a word on how it stands.
+
+    Args:
+        total: what 100 % is.
+        label: what is being done.
+        show: None: only where standard error is a terminal.
+    """
+    console = Console(stderr=True)
+    if not (console.is_terminal if show is None else show):
+        yield lambda done, text="": None
+        return
+    columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
+    with Progress(*columns, console=console, transient=True) as bar:
+        task = bar.add_task(label, total=total)
+        yield lambda done, text="": bar.update(task, advance=done, description=f"{label} {text}".strip())

@@ -1,0 +1,160 @@
+"""One training run, compiled in stretches, with everything it showed."""
+
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+import optax
+
+from gradtx import readings
+from gradtx.stopping import EarlyStopping
+
+from .checkpoints import Checkpoint
+from .history import History
+from .progress import progress_bar
+from .recording import Recording
+from .training import Carry, Evaluation, Objective, Record, Subject, checked_batch_size, checked_count, checked_keys
+from .training import evaluate, first_carry, objective_of, train
+
+Callback = Callable[[int, Any, dict[str, float]], bool | None]  # step, parameters, evaluation -> True ends the run
+
+
+def run(
+    problem: Subject,
+    tx: optax.GradientTransformation,
+    *,
+    steps: int,
+    key: jax.Array,
+    batch_size: int | str | None = None,
+    batch_size_schedule: Callable[[int], int] | None = None,
+    eval_every: int | None = None,
+    stopping: EarlyStopping | None = None,
+    callbacks: Sequence[Callback] = (),
+    checkpoint: str | Path | None = None,
+    progress: bool | None = None,
+) -> History:
+    """Trains a problem, or walks a landscape, and returns all it showed.
+
+    The steps between two evaluations are one compiled scan; between them the host draws progress, calls back, saves.
+    The transformation may use `value`, `value_fn` and `losses_fn` of the step's minibatch: instruments, line searches and
+    Newton work as they are. The key decides initial parameters and minibatches: same key, same result, bit for bit.
+
+    Args:
+        problem: a `lab.Problem` or a `gradtx.landscapes.Landscape`.
+        tx: any Optax or gradtx transformation.
+        steps: optimizer steps.
+        key: random key; its first half initialises, its second half shuffles.
+        batch_size: examples a step; "all" for the whole training set; default 64 of a problem. For a landscape the
+            number of noise samples a step averages, default 1.
+        batch_size_schedule: step -> examples, instead of `batch_size`; each size compiles once.
+        eval_every: steps between two evaluations, default a 25th of the steps.
+        stopping: a `gradtx.early_stopping(...)`; follows the metric on the validation set, or a landscape's value.
+        callbacks: called as `callback(step, params, evaluation)` after each evaluation; one that returns True ends the run.
+        checkpoint: a folder. What it holds is gone on from; the run is saved there five times and when interrupted.
+        progress: show a bar; default: where standard error is a terminal.
+
+    Returns:
+        The `History`. Ctrl-C ends the run and returns what is done (`history.ended == "interrupted"`).
+
+    Raises:
+        ValueError, TypeError: an argument out of range; a checkpoint of another run.
+
+    >>> import gradtx, jax
+    >>> from gradtx import lab, landscapes
+    >>> history = lab.run(landscapes.quadratic(10.0), gradtx.sgd(0.1), steps=50, key=jax.random.key(0))
+    >>> print(history.loss.shape, history.iterates.shape, history.loss[-1] < 0.01 * history.loss[0])
+    (50,) (51, 2) True
+    """
+    steps = checked_count("run", "steps", steps)
+    every = checked_count("run", "eval_every", max(1, steps // 25) if eval_every is None else eval_every)
+    every = min(every, steps)
+    key_init, key_batches = jax.random.split(checked_keys("run", "key", key, ndim=0))
+    objective = objective_of(problem)
+    sizes = _batch_sizes(objective, steps, batch_size, batch_size_schedule)
+    start = first_carry(objective.init(key_init), tx)
+    recording = Recording(objective, key_batches, sizes)
+    saved = None if checkpoint is None else Checkpoint(checkpoint)
+    if saved is not None:
+        recording.restore(saved, start, list(readings(start.opt_state)))
+    if not recording.stretches:
+        recording.add(start, None, 0, _evaluate(problem, tx, start, objective.examples))
+
+    ended = "finished"
+    save_every = every * -(-steps // (5 * every))
+    with progress_bar(steps, "training", progress) as advance:
+        advance(recording.last.step, "")
+        try:
+            for inputs, active in _stretches(objective, key_batches, sizes, every, recording.last.step):
+                carry, record = _stretch(problem, tx, recording.last.carry, objective.data, inputs, active)
+                before, done = recording.last.step, int(active.sum())
+                recording.add(carry, record, done, _evaluate(problem, tx, carry, objective.examples))
+                advance(done, f"loss {recording.last.evaluation.train_loss:.4g}")
+                if saved is not None and recording.last.step // save_every > before // save_every:
+                    recording.save(saved)
+                ended = _ending(recording, callbacks, stopping) or ended
+                if ended != "finished":
+                    break
+        except KeyboardInterrupt:
+            ended = "interrupted"
+    if saved is not None:
+        recording.save(saved)
+        saved.close()
+    return recording.history(ended)
+
+
+@partial(jax.jit, static_argnames=("problem", "tx"))
+def _stretch(
+    problem: Subject, tx: optax.GradientTransformation, carry: Carry, data: Any, inputs: Any, active: jax.Array
+) -> tuple[Carry, Record]:
+    return train(objective_of(problem), tx, carry, data, inputs, active)
+
+
+@partial(jax.jit, static_argnames=("problem", "tx"))
+def _evaluate(problem: Subject, tx: optax.GradientTransformation, carry: Carry, examples: Any) -> Evaluation:
+    return evaluate(objective_of(problem), carry, examples)
+
+
+def _batch_sizes(
+    objective: Objective, steps: int, batch_size: int | str | None, schedule: Callable[[int], int] | None
+) -> np.ndarray:
+    """[steps], the examples of each step."""
+    if schedule is None:
+        return np.full(steps, checked_batch_size("run", objective, batch_size))
+    if batch_size is not None:
+        raise ValueError("run: give batch_size or batch_size_schedule, not both.")
+    return np.array([checked_batch_size("run", objective, schedule(k)) for k in range(steps)])
+
+
+def _stretches(
+    objective: Objective, key: jax.Array, sizes: np.ndarray, every: int, done: int
+) -> Iterator[tuple[Any, np.ndarray]]:
+    """Inputs of `every` steps at a time, and which of them are real: all stretches have one length, so one compilation.
+
+    A stretch ends where the batch size changes; what is `done` is left out.
+    """
+    changes = [0, *(np.flatnonzero(np.diff(sizes)) + 1), len(sizes)]
+    for first, end in zip(changes[:-1], changes[1:], strict=True):
+        if end <= done:
+            continue
+        segment_key = key if first == 0 else jax.random.fold_in(key, first)
+        inputs = objective.inputs(segment_key, int(end - first), int(sizes[first]))
+        for start in range(max(first, done), end, every):
+            steps = np.arange(start, start + every)
+            yield inputs[np.minimum(steps, end - 1) - first], steps < end
+
+
+def _ending(recording: Recording, callbacks: Sequence[Callback], stopping: EarlyStopping | None) -> str | None:
+    """Why the run should end now, if it should; every callback is called."""
+    step, evaluation = recording.last.step, recording.last.evaluation
+    numbers = {name: float(value) for name, value in evaluation._asdict().items()}
+    if any([callback(step, recording.last.carry.params, numbers) for callback in callbacks]):
+        return "stopped"
+    if stopping is None:
+        return None
+    state = stopping.init()
+    for stretch in recording.stretches:
+        state = stopping.update(stretch.evaluation.metric, state)
+    return "stopped early" if state.should_stop else None

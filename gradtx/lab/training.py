@@ -1,0 +1,221 @@
+"""One training step, the same for every experiment: `run` walks it, `sweep` maps it over many members.
+
+What is trained is a `Problem` (data, minibatches) or a `Landscape` (a vector, noise samples instead of minibatches). An
+`Objective` makes the two one: inputs of each step, the losses of its examples, an evaluation now and then.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from gradtx import nesterov_eval_params, readings, shuffled_epochs
+from gradtx.landscapes import Landscape
+
+from .problems import Problem
+
+Subject = Problem | Landscape
+
+
+class Carry(NamedTuple):
+    """What goes from step to step."""
+
+    params: Any
+    opt_state: Any
+    step: jax.Array  # [] int32: steps done
+    diverged_at: jax.Array  # [] int32: the step that led to parameters that are not finite, -1: none did
+
+
+class Record(NamedTuple):
+    """What a step leaves behind; NaN from the step after the divergence on."""
+
+    loss: jax.Array  # [] mean loss of the step's minibatch, before the step
+    readings: dict[str, jax.Array]  # name -> []
+    iterate: jax.Array | None  # [dim] after the step; None for a problem
+
+
+class Evaluation(NamedTuple):
+    """Losses and metric on fixed examples; a landscape has its noiseless value for all of them."""
+
+    train_loss: jax.Array  # []
+    validation_loss: jax.Array  # []
+    metric: jax.Array  # []
+
+
+@dataclass(frozen=True, eq=False)
+class Objective:
+    """What `Problem` and `Landscape` have in common, as `one_step` and `evaluate` need it."""
+
+    subject: Subject
+    init: Callable[[jax.Array], Any]  # key -> parameters
+    inputs: Callable[[jax.Array, int, int], Any]  # key, steps, batch size -> tree with leading [steps]
+    losses: Callable[[Any, Any, Any], jax.Array]  # parameters, training data, input of a step -> [batch]
+    evaluate: Callable[[Any, Any], Evaluation]  # parameters, examples of evaluation
+    data: Any  # training data
+    examples: Any  # what evaluations look at
+    num_examples: int | None  # None: there is no end of them
+    default_batch_size: int
+    higher_is_better: bool
+
+
+def objective_of(subject: Subject, eval_examples: int = 2048) -> Objective:
+    """The objective of a problem or a landscape; evaluations look at up to `eval_examples` of each set."""
+    if isinstance(subject, Problem):
+        return _of_problem(subject, eval_examples)
+    if isinstance(subject, Landscape):
+        return _of_landscape(subject)
+    raise TypeError(
+        "lab: the first argument must be a lab.Problem or a gradtx.landscapes.Landscape, "
+        f"got {subject!r} ({type(subject).__name__})."
+    )
+
+
+def _of_problem(problem: Problem, eval_examples: int) -> Objective:
+    def inputs(key: jax.Array, steps: int, batch_size: int) -> jax.Array:
+        epochs = -(-steps // (problem.num_examples // batch_size))
+        return shuffled_epochs(key, problem.num_examples, batch_size, epochs)[:steps]
+
+    def losses(params: Any, data: Any, indices: jax.Array) -> jax.Array:
+        return problem.losses(params, jax.tree.map(lambda x: x[indices], data))
+
+    def evaluate(params: Any, examples: Any) -> Evaluation:
+        train, validation = examples
+        return Evaluation(
+            problem.loss(params, train), problem.loss(params, validation), problem.metric(params, validation)
+        )
+
+    return Objective(
+        subject=problem,
+        init=problem.init,
+        inputs=inputs,
+        losses=losses,
+        evaluate=evaluate,
+        data=problem.train,
+        examples=jax.tree.map(lambda x: x[:eval_examples], (problem.train, problem.validation)),
+        num_examples=problem.num_examples,
+        default_batch_size=min(64, problem.num_examples),
+        higher_is_better=problem.higher_is_better,
+    )
+
+
+def _of_landscape(landscape: Landscape) -> Objective:
+    def inputs(key: jax.Array, steps: int, batch_size: int) -> jax.Array:
+        return jax.random.split(key, (steps, batch_size))
+
+    def losses(params: jax.Array, data: None, keys: jax.Array) -> jax.Array:
+        return jax.vmap(landscape.sample, in_axes=(None, 0))(params, keys)
+
+    def evaluate(params: jax.Array, examples: None) -> Evaluation:
+        value = landscape(params)
+        return Evaluation(value, value, value)
+
+    return Objective(
+        subject=landscape,
+        init=lambda key: jnp.asarray(landscape.start, jnp.result_type(float)),
+        inputs=inputs,
+        losses=losses,
+        evaluate=evaluate,
+        data=None,
+        examples=None,
+        num_examples=None,
+        default_batch_size=1,
+        higher_is_better=False,
+    )
+
+
+def checked_batch_size(caller: str, objective: Objective, batch_size: Any) -> int:
+    """The batch size as a number: None is the default, "all" the whole training set."""
+    if batch_size is None:
+        return objective.default_batch_size
+    if isinstance(batch_size, str) and batch_size == "all" and objective.num_examples is not None:
+        return objective.num_examples
+    is_whole = isinstance(batch_size, int | np.integer) and not isinstance(batch_size, bool)
+    most = objective.num_examples or np.inf
+    if not is_whole or not 1 <= batch_size <= most:
+        raise ValueError(
+            f"{caller}: batch_size must be a whole number from 1 to {most} examples"
+            f"{'' if objective.num_examples is None else ', or all'}, got {batch_size!r}."
+        )
+    return int(batch_size)
+
+
+def first_carry(params: Any, tx: optax.GradientTransformation) -> Carry:
+    """Before the first step."""
+    return Carry(params, tx.init(params), jnp.zeros((), jnp.int32), jnp.full((), -1, jnp.int32))
+
+
+def train(
+    objective: Objective, tx: optax.GradientTransformation, carry: Carry, data: Any, inputs: Any, active: jax.Array
+) -> tuple[Carry, Record]:
+    """A scan over the inputs of some steps [n, ...]; a step that is not `active` [n] does nothing.
+
+    Once the parameters would not be finite, the member keeps its last good ones: neighbours under a vmap are not
+    touched, and what is left can be looked at.
+    """
+    update = optax.with_extra_args_support(tx).update
+
+    def one_step(carry: Carry, step_input: tuple[Any, jax.Array]) -> tuple[Carry, Record]:
+        values, is_active = step_input
+
+        def losses_fn(params: Any) -> jax.Array:
+            return objective.losses(params, data, values)
+
+        def value_fn(params: Any) -> jax.Array:
+            return jnp.mean(losses_fn(params))
+
+        value, grads = jax.value_and_grad(value_fn)(carry.params)
+        extra = {"value": value, "grad": grads, "value_fn": value_fn, "losses_fn": losses_fn}
+        updates, opt_state = update(grads, carry.opt_state, carry.params, **extra)
+        params = optax.apply_updates(carry.params, updates)
+        is_alive = is_active & (carry.diverged_at < 0)
+        is_good = is_alive & _is_finite(params)
+        seen = jax.tree.map(lambda x: jnp.where(is_alive, x, jnp.nan), (value, readings(opt_state)))
+        params, opt_state = jax.tree.map(
+            lambda new, old: jnp.where(is_good, new, old), (params, opt_state), (carry.params, carry.opt_state)
+        )
+        diverged_at = jnp.where(is_alive & ~is_good, carry.step, carry.diverged_at)
+        iterate = params if isinstance(objective.subject, Landscape) else None
+        return Carry(params, opt_state, carry.step + is_active, diverged_at), Record(*seen, iterate)
+
+    return jax.lax.scan(one_step, carry, (inputs, active))
+
+
+def evaluate(objective: Objective, carry: Carry, examples: Any) -> Evaluation:
+    """The evaluation where the method would be judged: Nesterov trains at a point ahead of its parameters."""
+    return objective.evaluate(behind_lookahead(carry.params, carry.opt_state), examples)
+
+
+def behind_lookahead(params: Any, opt_state: Any) -> Any:
+    """The parameters to judge, from those that are trained."""
+    try:
+        return nesterov_eval_params(params, opt_state)
+    except ValueError:
+        return params
+
+
+def _is_finite(tree: Any) -> jax.Array:
+    return jnp.all(jnp.stack([jnp.all(jnp.isfinite(leaf)) for leaf in jax.tree.leaves(tree)]))
+
+
+def checked_keys(caller: str, argument: str, keys: Any, ndim: int) -> jax.Array:
+    """Random keys of either kind, as new-style ones; `ndim` 0 for one key, 1 for several."""
+    array = keys if isinstance(keys, jax.Array) else jnp.asarray(keys)
+    if array.dtype == jnp.uint32 and array.ndim == ndim + 1:
+        array = jax.random.wrap_key_data(array)
+    if not jnp.issubdtype(array.dtype, jax.dtypes.prng_key) or array.ndim != ndim or not array.size:
+        example = "jax.random.key(0)" if ndim == 0 else "jax.random.split(jax.random.key(0), 3)"
+        raise TypeError(f"{caller}: {argument} must be {('a key', 'an array of keys')[ndim]}, {example}, got {keys!r}.")
+    return array
+
+
+def checked_count(caller: str, argument: str, value: Any) -> int:
+    """A whole number of at least 1."""
+    if not isinstance(value, int | np.integer) or isinstance(value, bool):
+        raise TypeError(f"{caller}: {argument} must be a whole number, got {value!r} ({type(value).__name__}).")
+    if value < 1:
+        raise ValueError(f"{caller}: {argument} must be at least 1, got {value}.")
+    return int(value)

@@ -1,0 +1,94 @@
+"""Landscapes whose slope misleads: a wall that throws, a plain that says nothing, a hill with its back to the valley.
+
+    cliff           ½ (σ(h_T) - 0.7)²,  h_t = w σ(h_{t-1}) + b,  h_0 = σ⁻¹(0.7),  T = 12   (chapter §2.4, §2.5)
+    plateau         1 - max(0, 1 - r²/6²)¹⁰,  r² = (x - 3)² + y²                            (chapter §2.3)
+    asymptote_hill  (x - 2) (x - 5) e^((x - 4) / 2) + ½ y²                                  (chapter §2.7)
+
+`cliff` is a recurrent network of one unit: its gradient is a sum of products of up to T factors w σ'(h), which explode
+once w > 4. It starts at the fixed point that it should reach, so that every point of the line b = σ⁻¹(0.7) - 0.7 w is a
+minimum of exactly 0; three stand for the line. For w >= 0 there is no other critical point, as h_T then always grows
+with b: no bad minimum, only the wall. `plateau` is exactly flat beyond r = 6; its start lies within, where descent takes
+hundreds of steps to notice.
+
+>>> import jax, jax.numpy as jnp
+>>> from gradtx import landscapes
+>>> for point in ([7.0, -2.5], [6.0, -3.36]):
+...     print(jnp.linalg.norm(jax.grad(landscapes.cliff)(jnp.array(point))))
+0.0052
+3.25
+"""
+
+import math
+
+import jax
+import jax.numpy as jnp
+
+from .landscape import Landscape
+
+_TARGET = 0.7
+_LOGIT = math.log(_TARGET / (1 - _TARGET))
+
+
+def _cliff(x: jax.Array) -> jax.Array:
+    w, b = x
+    h = jnp.asarray(_LOGIT, x.dtype)
+    for _ in range(12):
+        h = w * jax.nn.sigmoid(h) + b
+    return (jax.nn.sigmoid(h) - _TARGET) ** 2 / 2
+
+
+_ON_THE_LINE = [[w, _LOGIT - _TARGET * w] for w in (4.0, 4.5, 5.0)]
+
+cliff = Landscape(
+    name="cliff",
+    description="a wall made by repeated products: one step at its foot throws descent far away; clipping prevents it",
+    section="§2.4",
+    source="Pascanu, Mikolov & Bengio 2013, §2.3 and Fig. 6; Goodfellow et al. 2016, §8.2.4",
+    function=_cliff,
+    start=[7.0, -2.5],
+    learning_rate=1.0,
+    minimum=0.0,
+    minimisers=_ON_THE_LINE,
+    critical_points=[(point, "minimum-like") for point in _ON_THE_LINE],
+    view=((3.5, 9.0), (-4.5, 0.5)),
+)
+
+
+def _plateau(x: jax.Array) -> jax.Array:
+    return 1 - jnp.maximum(0, 1 - ((x[0] - 3) ** 2 + x[1] ** 2) / 36) ** 10
+
+
+plateau = Landscape(
+    name="plateau",
+    description="gradient and Hessian vanish on a wide plain, and there is a minimum beyond it",
+    section="§2.3",
+    source="Goodfellow et al. 2016, §8.2.3",
+    function=_plateau,
+    start=[-1.8, 0.6],
+    learning_rate=1.0,
+    minimum=0.0,
+    minimisers=[[3.0, 0.0]],
+    critical_points=[([3.0, 0.0], "minimum-like"), ([-5.0, 0.0], "plateau")],
+    view=((-6.0, 7.0), (-5.0, 5.0)),
+    condition_number=1.0,
+)
+
+
+def _asymptote_hill(x: jax.Array) -> jax.Array:
+    return (x[0] - 2) * (x[0] - 5) * jnp.exp((x[0] - 4) / 2) + x[1] ** 2 / 2
+
+
+asymptote_hill = Landscape(
+    name="asymptote_hill",
+    description="the start is on the wrong side of a hill: descent goes left for ever along an asymptote",
+    section="§2.7",
+    source="Goodfellow et al. 2016, §8.2.7 and Fig. 8.4",
+    function=_asymptote_hill,
+    start=[-1.7, 2.0],
+    learning_rate=0.1,
+    minimum=-2.0,
+    minimisers=[[4.0, 0.0]],
+    critical_points=[([4.0, 0.0], "minimum-like"), ([-1.0, 0.0], "saddle")],
+    view=((-16.0, 6.0), (-4.0, 4.0)),
+    condition_number=2.5,
+)

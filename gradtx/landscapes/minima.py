@@ -1,0 +1,213 @@
+"""Landscapes of several minima (chapter §2.2): equally good ones, worse ones, and a whole valley of them.
+
+    himmelblau       (x² + y - 11)² + (x + y² - 7)²
+    styblinski_tang  ½ Σ (x_i⁴ - 16 x_i² + 5 x_i)
+    rastrigin        Σ (10 + x_i² - 10 cos 2π x_i)
+    double_well      ¼ (x² - 1)² + ½ y²
+    scaled_product   ½ (w₁ w₂ - 1)²
+
+`scaled_product` is the smallest network with weight-space symmetry: (a w₁, w₂ / a) is the same network for every a, so
+its minimisers fill two curves, along which the Hessian has a zero eigenvalue; a few stand for them here.
+
+>>> from gradtx import landscapes
+>>> print(landscapes.himmelblau.minimisers.shape, landscapes.styblinski_tang(dim=1).minimum)
+(4, 2) -39.1662
+"""
+
+import itertools
+from collections.abc import Callable, Sequence
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from .landscape import Kind, Landscape, checked_dim
+
+
+def _himmelblau(x: jax.Array) -> jax.Array:
+    return (x[0] ** 2 + x[1] - 11) ** 2 + (x[0] + x[1] ** 2 - 7) ** 2
+
+
+def _himmelblau_critical_point(x: float, y: float) -> np.ndarray:
+    """Newton's iteration on the gradient, from an approximation read off a contour plot."""
+    point = np.array([x, y])
+    for _ in range(20):
+        x, y = point
+        first, second = x**2 + y - 11, x + y**2 - 7
+        gradient = [4 * x * first + 2 * second, 2 * first + 4 * y * second]
+        hessian = [[12 * x**2 + 4 * y - 42, 4 * x + 4 * y], [4 * x + 4 * y, 12 * y**2 + 4 * x - 26]]
+        point = point - np.linalg.solve(hessian, gradient)
+    return point
+
+
+_NEAR_MINIMA = [(3.0, 2.0), (-2.8, 3.1), (-3.8, -3.3), (3.6, -1.8)]
+_NEAR_SADDLES = [(-3.1, -0.1), (-0.1, -2.0), (0.1, 2.9), (3.4, 0.1)]
+_HIMMELBLAU_MINIMISERS = [_himmelblau_critical_point(*point) for point in _NEAR_MINIMA]
+
+himmelblau = Landscape(
+    name="himmelblau",
+    description="four equally good minima, four saddles between them, one hill: the start decides",
+    section="§2.2",
+    source="Himmelblau 1972",
+    function=_himmelblau,
+    start=[-0.5, -1.2],
+    learning_rate=0.005,
+    minimum=0.0,
+    minimisers=_HIMMELBLAU_MINIMISERS,
+    critical_points=[
+        *((point, "minimum-like") for point in _HIMMELBLAU_MINIMISERS),
+        *((_himmelblau_critical_point(*point), "saddle") for point in _NEAR_SADDLES),
+        (_himmelblau_critical_point(-0.3, -0.9), "maximum-like"),
+    ],
+    view=((-6.0, 6.0), (-6.0, 6.0)),
+)
+
+
+def styblinski_tang(dim: int = 2) -> Landscape:
+    """½ Σ (x_i⁴ - 16 x_i² + 5 x_i): a good and a bad valley in every coordinate, 2^dim local minima, one of them best.
+
+    Of its 3^dim critical points all are listed up to dim=3, beyond only the minimiser and one saddle next to it.
+
+    Raises:
+        ValueError: `dim` below 1. TypeError: it is not an integer.
+
+    **Source**: Styblinski & Tang 1990; chapter §2.2.
+
+    >>> from gradtx import landscapes
+    >>> f = landscapes.styblinski_tang()
+    >>> print(f.minimum, f.minimisers, len(f.critical_points))
+    -78.3323 [[-2.9035 -2.9035]] 9
+    """
+    dim = checked_dim("styblinski_tang", dim)
+    best, hump, worse = np.sort(np.roots([4.0, 0.0, -32.0, 5.0]).real)  # of the derivative, all real
+    return _separable(
+        name="styblinski_tang",
+        description="a good and a bad valley in every coordinate: descent ends in whichever is downhill",
+        source="Styblinski & Tang 1990",
+        term=lambda x: (x**4 - 16 * x**2 + 5 * x) / 2,
+        minimum=float(dim * (best**4 - 16 * best**2 + 5 * best) / 2),
+        valleys=[best, worse],
+        hump=hump,
+        start=np.resize([1.0, -0.5], dim),
+        learning_rate=0.01,
+        reach=5.0,
+    )
+
+
+def rastrigin(dim: int = 2) -> Landscape:
+    """Σ (10 + x_i² - 10 cos 2π x_i): a bowl with a grid of local minima about one apart, the worse the farther out.
+
+    Of its critical points those are listed whose coordinates are 0, the next hump or the next valley on the positive
+    side, 3^dim up to dim=3, beyond only the minimiser and one saddle next to it: signs may be flipped at will.
+
+    Raises:
+        ValueError: `dim` below 1. TypeError: it is not an integer.
+
+    **Source**: Rastrigin 1974, as generalised by Mühlenbein, Schomisch & Born 1991; chapter §2.2.
+
+    >>> from gradtx import landscapes
+    >>> f = landscapes.rastrigin()
+    >>> print(f([0.0, 0.0]), f([1.0, 1.0]))
+    0.0 2.0
+    """
+    dim = checked_dim("rastrigin", dim)
+    return _separable(
+        name="rastrigin",
+        description="a bowl covered with local minima: descent stops in the nearest, noise may carry it on",
+        source="Rastrigin 1974; Mühlenbein, Schomisch & Born 1991",
+        term=lambda x: 10 + x**2 - 10 * jnp.cos(2 * jnp.pi * x),
+        minimum=0.0,
+        valleys=[0.0, _rastrigin_root(1.0)],
+        hump=_rastrigin_root(0.5),
+        start=np.resize([2.7, -1.6], dim),
+        learning_rate=0.001,
+        reach=5.12,
+    )
+
+
+def _rastrigin_root(x: float) -> float:
+    """A zero of the derivative of one coordinate, by Newton's iteration."""
+    for _ in range(20):
+        x -= (x + 10 * np.pi * np.sin(2 * np.pi * x)) / (1 + 20 * np.pi**2 * np.cos(2 * np.pi * x))
+    return float(x)
+
+
+def _separable(
+    name: str,
+    description: str,
+    source: str,
+    term: Callable[[jax.Array], jax.Array],
+    minimum: float,
+    valleys: Sequence[float],
+    hump: float,
+    start: np.ndarray,
+    learning_rate: float,
+    reach: float,
+) -> Landscape:
+    """Σ term(x_i), whose critical points are all combinations of those of one coordinate; the first valley is best."""
+    dim = start.size
+    best = np.full(dim, valleys[0])
+    if dim <= 3:
+        points = [np.array(point) for point in itertools.product([*valleys, hump], repeat=dim)]
+    else:
+        points = [best, np.array([*best[1:], hump])]
+
+    def kind(point: np.ndarray) -> Kind:
+        humps = np.count_nonzero(point == hump)
+        return "minimum-like" if humps == 0 else "maximum-like" if humps == dim else "saddle"
+
+    return Landscape(
+        name=name,
+        description=description,
+        section="§2.2",
+        source=source,
+        function=lambda x: jnp.sum(term(x)),
+        start=start,
+        learning_rate=learning_rate,
+        minimum=minimum,
+        minimisers=[best],
+        critical_points=[(point, kind(point)) for point in points],
+        view=((-reach, reach), (-reach, reach)),
+        condition_number=1.0,  # at the minimiser every coordinate has the same curvature
+    )
+
+
+def _double_well(x: jax.Array) -> jax.Array:
+    return (x[0] ** 2 - 1) ** 2 / 4 + x[1] ** 2 / 2
+
+
+double_well = Landscape(
+    name="double_well",
+    description="two equally good minima and the saddle between: the straight line from one to the other climbs",
+    section="§2.2",
+    source="Strogatz 1994, §5.1 and §6.5",
+    function=_double_well,
+    start=[0.02, 1.5],
+    learning_rate=0.1,
+    minimum=0.0,
+    minimisers=[[-1.0, 0.0], [1.0, 0.0]],
+    critical_points=[([-1.0, 0.0], "minimum-like"), ([1.0, 0.0], "minimum-like"), ([0.0, 0.0], "saddle")],
+    view=((-2.0, 2.0), (-2.0, 2.0)),
+    condition_number=2.0,
+)
+
+
+def _scaled_product(w: jax.Array) -> jax.Array:
+    return (w[0] * w[1] - 1) ** 2 / 2
+
+
+_SAME_NETWORK = [[1.0, 1.0], [2.0, 0.5], [0.5, 2.0], [-1.0, -1.0], [-2.0, -0.5], [-0.5, -2.0]]
+
+scaled_product = Landscape(
+    name="scaled_product",
+    description="weight-space symmetry: every point of two curves is the same network, and a minimum",
+    section="§2.2",
+    source="Goodfellow et al. 2016, §8.2.2",
+    function=_scaled_product,
+    start=[-0.6, 1.5],
+    learning_rate=0.05,
+    minimum=0.0,
+    minimisers=_SAME_NETWORK,
+    critical_points=[*((point, "minimum-like") for point in _SAME_NETWORK), ([0.0, 0.0], "saddle")],
+    view=((-3.0, 3.0), (-3.0, 3.0)),
+)
