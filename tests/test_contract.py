@@ -91,11 +91,12 @@ def test_takes_params_by_position_or_keyword_and_ignores_unknown_arguments(row):
 @every_row
 def test_works_without_params_or_says_that_it_needs_them(row):
     tx, params = row.make(), tree()
-    if row.needs_value_fn:
-        with pytest.raises(ValueError, match=r"newton.*call update\(grads, state, params"):
+    if row.needs_params:
+        name = row.factory.__name__
+        with pytest.raises(ValueError, match=rf"{name}.*needs the .*: call update\(grads, state, params"):
             tx.update(params, tx.init(params), **row.extra())
     else:
-        assert is_finite(tx.update(params, tx.init(params))[0])
+        assert is_finite(step(row, tx, params, tx.init(params), None)[0])
 
 
 @every_row
@@ -331,7 +332,7 @@ def test_zero_gradients_give_zero_updates(row, dtype):
     for _ in range(3):
         updates, state = step(row, tx, zeros, state, params)
         assert_same(jax.tree.map(jnp.abs, updates), zeros)
-    assert is_finite(state)
+    assert row.is_instrument or is_finite(state)  # a reading may say that there is nothing to read
 
 
 @every_row
@@ -444,7 +445,7 @@ def test_is_clean_under_strict_promotion_and_debugging(row):
     ):
         for dtype in (jnp.float32, jnp.bfloat16):
             params = tree(dtype)
-            extra = {} if not row.needs_value_fn else row.extra()
+            extra = row.extra()
             for grads in (tree(dtype, 1), jax.tree.map(jnp.zeros_like, params)):
                 updates, _ = jax.jit(lambda g, p, extra=extra: tx.update(g, tx.init(p), p, **extra))(grads, params)
                 assert is_finite(updates)
@@ -552,7 +553,7 @@ def test_hyperparameters_are_float64_under_x64(row, argument):
 
     near, far = (run(lambda count, f=f: jnp.asarray(value * f, jnp.float64)) for f in (1.0, 1 + 1e-12))
     assert all(x.dtype == jnp.float64 for x in jax.tree.leaves(near))
-    if argument in ("max_norm", "learning_rate", "momentum", "damping", "max_abs"):
+    if argument in ("max_norm", "learning_rate", "momentum", "damping", "max_abs") and not row.is_instrument:
         assert any(bool(jnp.any(x != y)) for x, y in zip(jax.tree.leaves(near), jax.tree.leaves(far), strict=True))
 
 
@@ -577,7 +578,8 @@ def test_signatures_are_plain(row):
 @every_row
 @pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
 def test_inject_hyperparams_works(row, dtype):
-    tx, params = optax.inject_hyperparams(row.factory)(**row.hyperparameters, **row.fixed), tree(dtype)
+    factory = optax.inject_hyperparams(row.factory, static_args=row.static)
+    tx, params = factory(**row.hyperparameters, **row.fixed), tree(dtype)
     got, state = trained(row, tx, params)
     assert set(row.hyperparameters) <= set(state.hyperparams)
     assert is_finite(got)
@@ -656,7 +658,7 @@ def test_works_under_freeze_lookahead_and_schedule_free(row):
     frozen = optax.transforms.selective_transform(row.make(), freeze_mask={"w": False, "b": True, "s": False})
     updates, _ = step(row, frozen, tree(seed=1), frozen.init(params), params)
     assert_same(updates["b"], jnp.zeros(3))
-    if row.needs_value_fn:
+    if row.needs_params:
         return  # the other two show the inner transformation points that are not the loss's arguments
 
     slow_and_fast = optax.LookaheadParams.init_synced(params)

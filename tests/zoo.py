@@ -1,5 +1,6 @@
 """One row for each public transformation; `test_contract.py` multiplies the rows by the promises."""
 
+import inspect
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -22,7 +23,10 @@ class Row:
     flips_sign: bool = True
     is_elementwise: bool = True
     allows_complex: bool = True
-    needs_value_fn: bool = False
+    needs: frozenset[str] = frozenset()  # extra arguments of update
+    needs_params: bool = False
+    is_instrument: bool = False  # only looks: updates pass through, readings may be NaN
+    static: frozenset[str] = frozenset()  # arguments that optax.inject_hyperparams must not turn into arrays
     allows_sharding: bool = True
 
     def __str__(self) -> str:
@@ -32,7 +36,8 @@ class Row:
         return self.factory(**{**self.hyperparameters, **self.fixed, **changes})
 
     def extra(self) -> dict[str, Any]:
-        return {"value_fn": bowl} if self.needs_value_fn else {}
+        known = {"value": jnp.float32(1.0), "value_fn": bowl, "losses_fn": bowls}
+        return {name: known[name] for name in self.needs}
 
 
 def bowl(params: Any) -> jax.Array:
@@ -41,6 +46,12 @@ def bowl(params: Any) -> jax.Array:
     for curvature, leaf in enumerate(jax.tree.leaves(params), start=1):
         total = total + 0.5 * curvature * jnp.sum(leaf.astype(jnp.float32) ** 2)
     return total
+
+
+def bowls(params: Any) -> jax.Array:
+    """Three examples' losses, whose mean is that of a bowl; each example has a bowl and a slope of its own."""
+    slope = sum((jnp.sum(jnp.sin(leaf.astype(jnp.float32))) for leaf in jax.tree.leaves(params)), start=jnp.zeros(()))
+    return bowl(params) * jnp.array([0.5, 1.0, 1.5]) + slope * jnp.array([1.0, -1.0, 0.0])
 
 
 NOT_A_RATE = (-0.1, float("inf"), float("nan"))
@@ -70,9 +81,42 @@ NEWTON: dict[str, Any] = {
     "is_elementwise": False,
     "allows_sharding": False,
     "allows_complex": False,
-    "needs_value_fn": True,
+    "needs": frozenset({"value_fn"}),
+    "needs_params": True,
 }
 DAMPING = {"damping": (0.1, NOT_A_RATE)}
+
+
+def instrument(
+    factory: Callable[..., Any], table: dict[str, tuple[float, tuple[float, ...]]], *needs: str, **flags: Any
+) -> Row:
+    static = {"per_leaf", "every", "order", "num_probes", "num_iterations", "seed", "nesterov"}
+    own = frozenset(static & set(inspect.signature(factory).parameters))
+    flags = {"flips_sign": False, "is_instrument": True, "static": own, "needs": frozenset(needs), **flags}
+    return row(factory.__name__, factory, table, **flags)
+
+
+REAL: dict[str, Any] = {"allows_complex": False, "is_elementwise": False}
+AT_PARAMS = REAL | {"needs_params": True}
+INSTRUMENTS = [
+    instrument(gradtx.gradient_norm, DECAY, fixed={"per_leaf": True}, is_elementwise=False),
+    instrument(gradtx.update_ratio, {}, needs_params=True, is_elementwise=False),
+    instrument(
+        gradtx.clipping_events,
+        {"max_norm": (0.5, NOT_A_LIMIT), "threshold": (2.5, (0.0, *NOT_A_RATE)), **DECAY},
+        is_elementwise=False,
+    ),
+    instrument(gradtx.gradient_alignment, {"burn_in": (1.0, NOT_A_RATE)}, **REAL),
+    instrument(gradtx.curvature_ratio, LR, "value_fn", **AT_PARAMS),
+    instrument(gradtx.gain_ratio, {}, "value_fn", **AT_PARAMS),
+    instrument(gradtx.gradient_tests, {}, "losses_fn", **AT_PARAMS),
+    instrument(gradtx.gradient_noise_scale, DECAY, "losses_fn", **AT_PARAMS),
+    instrument(gradtx.sharpness, LR | MOMENTUM, "value_fn", fixed={"num_iterations": 2}, **AT_PARAMS),
+    instrument(gradtx.plateau, DECAY, "value"),
+    instrument(gradtx.stationarity, LR | MOMENTUM | DECAY, **AT_PARAMS),
+    instrument(gradtx.trajectory, {}, fixed={"every": 2}, needs_params=True, is_elementwise=False),
+    instrument(gradtx.panel, LR | {"max_norm": (0.5, NOT_A_LIMIT)}, "losses_fn", **AT_PARAMS),
+]
 
 ROWS = [
     row("sgd", gradtx.sgd, LR),
@@ -106,4 +150,5 @@ ROWS = [
         **BLOCK,
     ),
     row("skip_nonfinite", guarded_sgd, LR | MOMENTUM, is_elementwise=False),
+    *INSTRUMENTS,
 ]

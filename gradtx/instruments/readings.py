@@ -19,8 +19,8 @@ def readings(opt_state: Any) -> dict[str, jax.Array]:
 
     Returns:
         name -> array, in the order of the chain; scalars, unless the state is a stack of states (under `vmap`, or the
-        output of a scan). NaN where nothing was measured yet. Empty for a state without instruments. Nothing is
-        computed and nothing leaves the device: legal inside `jit`, `scan`, `vmap` and `shard_map`.
+        output of a scan). NaN where nothing was measured yet. Empty for a state without instruments. Nothing leaves
+        the device: legal inside `jit`, `scan`, `vmap` and `shard_map`.
 
     >>> import gradtx, jax.numpy as jnp, optax
     >>> tx = optax.chain(gradtx.gradient_norm(), optax.adam(1e-3))
@@ -35,7 +35,7 @@ def readings(opt_state: Any) -> dict[str, jax.Array]:
             continue
         taken = state.readings()
         kinds = dict.fromkeys(name.partition("/")[0] for name in taken)
-        seen.update(kinds)
+        seen.update(list(kinds))
         for name, value in taken.items():
             kind, _, quantity = name.partition("/")
             number = "" if seen[kind] == 1 else f"@{seen[kind]}"

@@ -16,8 +16,20 @@ from .checkpoints import Checkpoint
 from .history import History
 from .progress import progress_bar
 from .recording import Recording
-from .training import Carry, Evaluation, Objective, Record, Subject, checked_batch_size, checked_count, checked_keys
-from .training import evaluate, first_carry, objective_of, train
+from .training import (
+    Carry,
+    Evaluation,
+    Objective,
+    Record,
+    Subject,
+    checked_batch_size,
+    checked_count,
+    checked_keys,
+    evaluate,
+    first_carry,
+    objective_of,
+    train,
+)
 
 Callback = Callable[[int, Any, dict[str, float]], bool | None]  # step, parameters, evaluation -> True ends the run
 

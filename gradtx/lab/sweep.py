@@ -14,8 +14,18 @@ from .grids import RandomGrid, checked_axes, points
 from .problems import Problem
 from .progress import progress_bar
 from .sweep_result import Sweep
-from .training import Evaluation, Objective, Subject, checked_batch_size, checked_count, checked_keys
-from .training import evaluate, first_carry, objective_of, train
+from .training import (
+    Evaluation,
+    Objective,
+    Subject,
+    checked_batch_size,
+    checked_count,
+    checked_keys,
+    evaluate,
+    first_carry,
+    objective_of,
+    train,
+)
 
 
 class Outcome(NamedTuple):

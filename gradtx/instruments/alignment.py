@@ -1,0 +1,126 @@
+"""How the gradient sits to the one before it: the same way, back again, or by chance.
+
+    cosine           g_k · g_{k-1} / (‖g_k‖ ‖g_{k-1}‖)
+    pflug            S_k = Σ_{j <= k} g_j · g_{j-1}
+    sign_agreement   fraction of the coordinates whose sign is that of the step before (0 agrees with nothing)
+
+| letter | argument | shape, dtype                                        |
+|--------|----------|-----------------------------------------------------|
+| g      | updates  | any tree of real floating arrays                    |
+| S      |          | starts 0, or after `burn_in` steps                  |
+
+**Reads**: near 1 the steps could be longer; near -1, step after step, the run jumps from wall to wall: oscillation, the
+rate is too high (chapter §4.1); near 0 noise decides. S falls once the run only hovers: below 0 it is called stationary,
+and the rate should fall. The sign agreement is what delta-bar-delta goes by, coordinate by coordinate (§5.1).
+
+**Source**: Pflug 1990; Chee & Toulis 2018, "Convergence diagnostics for stochastic gradient descent"; Jacobs 1988.
+
+**Stands** first in the chain, where the updates are still the gradient.
+
+**Costs**: one read of the updates and of the last ones, which are kept: one number a parameter, in the updates' dtype or
+float32, whichever is wider. With `every=N` the step before a measured one is kept too. On the host's route
+(`measure=True`) two steps in a row have to be measured: the first is only remembered.
+"""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from gradtx._core.hyperparameters import NON_NEGATIVE, first_count, hyperparameter
+from gradtx._core.trees import accumulators, compute_dtype, scaled_norm, widen
+from gradtx._core.types import FLOAT32, GradientTransformationExtraArgs, Params, ScalarOrSchedule, Updates
+
+from .instrument import Measurement, instrument, never, unmeasured
+from .seen import Seen
+
+
+class GradientAlignmentState(NamedTuple):
+    """State of `gradient_alignment`."""
+
+    previous_gradient: Updates  # as the parameters: g_{k-1}
+    previous_gradient_at: jax.Array  # [] int32: the step it is of, -1: none
+    cosine: jax.Array  # []
+    pflug: jax.Array  # []
+    sign_agreement: jax.Array  # []
+    gradient_alignment_count: jax.Array  # [] int32
+    gradient_alignment_measured_at: jax.Array  # [] int32
+
+    def readings(self) -> dict[str, jax.Array]:
+        """By name."""
+        return {
+            "gradient_alignment/cosine": self.cosine,
+            "gradient_alignment/pflug": self.pflug,
+            "gradient_alignment/sign_agreement": self.sign_agreement,
+        }
+
+
+def gradient_alignment(*, burn_in: ScalarOrSchedule = 0, every: int = 1) -> GradientTransformationExtraArgs:
+    """Cosine and sign agreement of consecutive gradients, and Pflug's running sum of their products.
+
+    Args:
+        burn_in: steps that Pflug's sum leaves out: a transient adds to it what takes long to wear off.
+        every: steps from one measurement to the next.
+
+    Raises:
+        ValueError: out of range; at `init`, a complex leaf. TypeError: of the wrong kind, a leaf that is no array.
+
+    >>> import gradtx, jax.numpy as jnp
+    >>> tx = gradtx.gradient_alignment()
+    >>> state = tx.init(jnp.zeros(2))
+    >>> for g in (jnp.array([1.0, 1.0]), jnp.array([1.0, -1.0]), jnp.array([-1.0, 1.0])):
+    ...     _, state = tx.update(g, state)
+    >>> print({name: round(float(value), 3) for name, value in gradtx.readings(state).items()})
+    {'gradient_alignment/cosine': -1.0, 'gradient_alignment/pflug': -2.0, 'gradient_alignment/sign_agreement': 0.0}
+    """
+    return instrument("gradient_alignment", alignment_measurement(burn_in), every)
+
+
+def alignment_measurement(burn_in: ScalarOrSchedule = 0) -> Measurement:
+    """What `gradient_alignment` measures."""
+    start = hyperparameter("gradient_alignment", "burn_in", burn_in, NON_NEGATIVE)
+
+    def init(params: Params) -> GradientAlignmentState:
+        unseen = unmeasured(), unmeasured(), unmeasured()
+        return GradientAlignmentState(accumulators(params, FLOAT32), never(), *unseen, first_count(), never())
+
+    def remember(state: GradientAlignmentState, seen: Seen) -> GradientAlignmentState:
+        leaves, treedef = jax.tree.flatten(state.previous_gradient)
+        kept = [old if g is None else g.astype(old.dtype)
+                for old, g in zip(leaves, seen.updates_like(state.previous_gradient), strict=True)]  # fmt: skip
+        return state._replace(previous_gradient=treedef.unflatten(kept), previous_gradient_at=seen.count)
+
+    def measure(state: GradientAlignmentState, seen: Seen) -> GradientAlignmentState:
+        previous = jax.tree.leaves(state.previous_gradient)
+        pairs = [(g, p) for g, p in zip(seen.updates_like(state.previous_gradient), previous, strict=True)
+                 if g is not None]  # fmt: skip
+        cosine, product, agreement = _compared(seen, pairs)
+        is_next = (state.previous_gradient_at >= 0) & (state.previous_gradient_at == seen.count - 1)
+        is_good = is_next & jnp.isfinite(product)
+        counts = is_good & (seen.count.astype(product.dtype) > start(seen.count).astype(product.dtype))
+        old_sum = jnp.where(jnp.isnan(state.pflug), 0, state.pflug)
+        return remember(state, seen)._replace(
+            cosine=jnp.where(is_next, cosine, state.cosine),
+            pflug=jnp.where(counts, old_sum + product, state.pflug),
+            sign_agreement=jnp.where(is_next, agreement, state.sign_agreement),
+        )
+
+    return Measurement("gradient_alignment", init, measure, remember, allow_complex=False)
+
+
+def _compared(seen: Seen, pairs: list[tuple[jax.Array, jax.Array]]) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """Cosine, inner product and agreement of signs."""
+    float_dtype = jnp.result_type(float)
+    inverse_p, relative_p = scaled_norm([p for _, p in pairs])
+    inverse_g, relative_g = seen.relative_norm
+    scaled_product, agreeing, size = jnp.zeros((), float_dtype), jnp.zeros((), float_dtype), 0
+    for g, p in pairs:
+        dtype = compute_dtype(g.dtype, p.dtype)
+        terms = widen(g, dtype) * inverse_g.astype(dtype) * (widen(p, dtype) * inverse_p.astype(dtype))
+        scaled_product = scaled_product + jnp.sum(terms).astype(float_dtype)
+        same = jnp.sign(g).astype(dtype) * jnp.sign(p).astype(dtype) > 0
+        agreeing, size = agreeing + jnp.sum(same).astype(float_dtype), size + g.size
+    lengths = (relative_g * relative_p).astype(float_dtype)
+    cosine = jnp.where(lengths > 0, scaled_product / jnp.where(lengths > 0, lengths, 1), jnp.nan)
+    product = scaled_product / inverse_g.astype(float_dtype) / inverse_p.astype(float_dtype)
+    return cosine, product, agreeing / max(size, 1)

@@ -1,0 +1,99 @@
+"""Running averages and trends of scalars, in states of a few numbers.
+
+    average     m ← m + w (x - m)
+                decay d:     w = 1 / (1 + d + d² + ...), the exponentially weighted mean without bias at the start
+                no decay:    w = 9 / (n + 8) at the n-th value: its weight grows as n⁸, so that the mean looks back over
+                             about the last fifth of the run, however long it is, and forgets the start
+    trend       the weighted least-squares line through the values, weights d^age: slope and its standard error
+
+**Source**: Shamir & Zhang 2013, "Stochastic gradient descent for non-smooth optimization" (§4, polynomial-decay
+averaging, η = 8); the standard error is that of weighted least squares with independent errors of equal variance.
+
+What is not finite is left out: one bad step would otherwise be all the average ever says again.
+"""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+_POWER = 8  # η
+
+
+def no_average(quantities: int = 1) -> jax.Array:
+    """The state of `averaged` before the first value: [quantities + 1]."""
+    return jnp.zeros(quantities + 1, jnp.result_type(float))
+
+
+def averaged(state: jax.Array, decay: float | None, *values: jax.Array) -> jax.Array:
+    """One value more of each quantity: the means [quantities], then their common weight."""
+    means, weight = state[:-1], state[-1]
+    new = jnp.stack([jnp.asarray(value).astype(state.dtype) for value in values])
+    weight = weight + 1 if decay is None else decay * weight + 1
+    share = (_POWER + 1) / (weight + _POWER) if decay is None else 1 / weight
+    is_good = jnp.all(jnp.isfinite(new))
+    after = jnp.append(means + share * (jnp.where(is_good, new, 0) - means), weight)
+    return jnp.where(is_good, after, state)
+
+
+def means_of(state: jax.Array) -> jax.Array:
+    """[quantities]; NaN before the first value; of stacked states too."""
+    return jnp.where(state[..., -1:] > 0, state[..., :-1], jnp.nan)
+
+
+class Trend(NamedTuple):
+    """Weighted moments of (t, y), t counted from now backwards; centred, so that no digits cancel."""
+
+    weight: jax.Array  # Σ w
+    mean_t: jax.Array
+    mean_y: jax.Array
+    tt: jax.Array  # Σ w (t - mean_t)²
+    ty: jax.Array  # Σ w (t - mean_t) (y - mean_y)
+    yy: jax.Array  # Σ w (y - mean_y)²
+    squared: jax.Array  # Σ w²
+    squared_t: jax.Array  # Σ w² t
+    squared_tt: jax.Array  # Σ w² t²
+
+
+def no_trend() -> jax.Array:
+    """The state of `trend_with` before the first value: [9]."""
+    return jnp.zeros(len(Trend._fields), jnp.result_type(float))
+
+
+def trend_with(state: jax.Array, decay: float, elapsed: jax.Array, y: jax.Array) -> jax.Array:
+    """One value more, `elapsed` steps after the last."""
+    old = Trend(*state)
+    e = elapsed.astype(state.dtype)
+    old = old._replace(
+        mean_t=old.mean_t - e,
+        squared_t=old.squared_t - e * old.squared,
+        squared_tt=old.squared_tt - 2 * e * old.squared_t + e * e * old.squared,
+    )
+    kept = decay * old.weight
+    weight = kept + 1
+    y = y.astype(state.dtype)
+    off_t, off_y = -old.mean_t, y - old.mean_y
+    new = Trend(
+        weight=weight,
+        mean_t=old.mean_t + off_t / weight,
+        mean_y=old.mean_y + off_y / weight,
+        tt=decay * old.tt + kept / weight * off_t * off_t,
+        ty=decay * old.ty + kept / weight * off_t * off_y,
+        yy=decay * old.yy + kept / weight * off_y * off_y,
+        squared=decay**2 * old.squared + 1,
+        squared_t=decay**2 * old.squared_t,
+        squared_tt=decay**2 * old.squared_tt,
+    )
+    return jnp.where(jnp.isfinite(y), jnp.stack(new), jnp.stack(old))
+
+
+def slope_of(state: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """The slope a step, NaN before two values, and its standard error, NaN before three; of stacked states too."""
+    s = Trend(*jnp.moveaxis(state, -1, 0))
+    tt = jnp.where(s.tt > 0, s.tt, jnp.nan)
+    slope = s.ty / tt
+    count = s.weight**2 / jnp.where(s.squared > 0, s.squared, jnp.nan)  # how many equal weights would be worth as much
+    unexplained = jnp.maximum(0, s.yy - slope * s.ty) / s.weight
+    variance = unexplained * count / jnp.where(count > 2, count - 2, jnp.nan)
+    spread = s.squared_tt - 2 * s.mean_t * s.squared_t + s.mean_t**2 * s.squared
+    return slope, jnp.sqrt(variance * jnp.maximum(0, spread)) / tt

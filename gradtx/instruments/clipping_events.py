@@ -1,0 +1,132 @@
+"""What a clip at a threshold does, and isolated spikes of the gradient's norm, clipped or not.
+
+    fraction   of the steps measured, those with ‖g‖ > c
+    shrink     mean of min(1, c / ‖g‖) over the steps measured
+    spikes     how many steps had z = (‖g‖ - μ) / σ > z_max; μ, σ running mean and deviation of the steps before
+
+| letter | argument    | shape, dtype                                                                  |
+|--------|-------------|-------------------------------------------------------------------------------|
+| g      | updates     | any tree of floating (or complex) arrays                                      |
+| c      | `max_norm`  | [0, inf] or schedule; None: nothing is clipped, `fraction` and `shrink` NaN   |
+| z_max  | `threshold` | (0, inf), default 2.5                                                         |
+|        | `decay`     | [0, 1), of μ and σ, default 0.97                                              |
+
+A spike enters μ and σ as if it had been z_max high, so that one cliff does not hide the next, and a level that has
+changed for good is learnt. σ counts as at least 1 % of μ; spikes are counted after the first 25 steps.
+
+**Reads**: a fraction near 1 means that the clip is the learning rate (raise the threshold, or lower the rate); isolated
+spikes are cliffs (chapter §2.4).
+
+**Source**: Pascanu, Mikolov & Bengio 2013 (thresholds of half to ten times the average norm); Kumar et al. 2025, "ZClip:
+adaptive spike mitigation for LLM pre-training" (z of 2.5, decay 0.97, 25 steps of warm-up).
+
+**Stands** before the clip, where the norm is still the gradient's own.
+
+**Costs**: one read of the updates.
+"""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from gradtx._core.hyperparameters import BELOW_ONE, NON_NEGATIVE_OR_INF, POSITIVE, first_count, hyperparameter
+from gradtx._core.types import GradientTransformationExtraArgs, Params, ScalarOrSchedule
+
+from .averages import averaged, means_of, no_average
+from .instrument import Measurement, instrument, never, unmeasured
+from .seen import Seen
+
+_WARM_UP = 25  # steps
+
+
+class ClippingEventsState(NamedTuple):
+    """State of `clipping_events`."""
+
+    clip_fraction: jax.Array  # []
+    clip_shrink: jax.Array  # []
+    spike_count: jax.Array  # [] int32
+    spike_level: jax.Array  # [3]: averages of ‖g‖ and of its squared deviation, their weight
+    clipping_seen: jax.Array  # [] int32: norms that were finite
+    clipping_events_count: jax.Array  # [] int32
+    clipping_events_measured_at: jax.Array  # [] int32
+
+    def readings(self) -> dict[str, jax.Array]:
+        """By name."""
+        return {
+            "clipping_events/fraction": self.clip_fraction,
+            "clipping_events/shrink": self.clip_shrink,
+            "clipping_events/spikes": self.spike_count,
+        }
+
+
+def clipping_events(
+    max_norm: ScalarOrSchedule | None = None,
+    *,
+    threshold: ScalarOrSchedule = 2.5,
+    decay: ScalarOrSchedule = 0.97,
+    every: int = 1,
+) -> GradientTransformationExtraArgs:
+    """Fraction of the steps that a clip at `max_norm` changes, how much it shrinks them, and spikes of the norm.
+
+    Args:
+        max_norm: c, that of the clip behind; None where there is none.
+        threshold: z_max, in (0, inf).
+        decay: of the level that spikes are told from, in [0, 1).
+        every: steps from one measurement to the next.
+
+    Raises:
+        ValueError: out of range. TypeError: of the wrong kind; at `init`, a leaf that is no floating array.
+
+    >>> import gradtx, jax.numpy as jnp, optax
+    >>> tx = optax.chain(gradtx.clipping_events(1.0), gradtx.clip_by_global_norm(1.0))
+    >>> state = tx.init(jnp.zeros(1))
+    >>> for g in (0.5, 2.0, 4.0, 1.0):
+    ...     _, state = tx.update(jnp.array([g]), state)
+    >>> print({name: float(value) for name, value in gradtx.readings(state).items()})  # shrink (1 + 1/2 + 1/4 + 1) / 4
+    {'clipping_events/fraction': 0.5, 'clipping_events/shrink': 0.6875, 'clipping_events/spikes': 0.0}
+    """
+    return instrument("clipping_events", clipping_measurement(max_norm, threshold, decay), every)
+
+
+def clipping_measurement(
+    max_norm: ScalarOrSchedule | None = None, threshold: ScalarOrSchedule = 2.5, decay: ScalarOrSchedule = 0.97
+) -> Measurement:
+    """What `clipping_events` measures."""
+    name = "clipping_events"
+    limit = None if max_norm is None else hyperparameter(name, "max_norm", max_norm, NON_NEGATIVE_OR_INF)
+    highest = hyperparameter(name, "threshold", threshold, POSITIVE)
+    d = hyperparameter(name, "decay", decay, BELOW_ONE)
+
+    def init(params: Params) -> ClippingEventsState:
+        del params
+        counts = first_count(), first_count(), never()
+        return ClippingEventsState(unmeasured(), unmeasured(), first_count(), no_average(2), *counts)
+
+    def measure(state: ClippingEventsState, seen: Seen) -> ClippingEventsState:
+        norm = seen.norm
+        mean, squares = means_of(state.spike_level)
+        deviation = jnp.maximum(jnp.sqrt(squares), 0.01 * mean)
+        top = mean + highest(seen.count) * deviation
+        is_warm = state.clipping_seen >= _WARM_UP
+        is_spike = is_warm & (norm > top)
+        is_good = jnp.isfinite(norm)
+        entered = jnp.where(is_spike, top, norm)
+        off = jnp.where(state.clipping_seen > 0, entered - mean, 0)
+        fraction, shrink = state.clip_fraction, state.clip_shrink
+        if limit is not None:
+            c = limit(seen.count)
+            share = 1 / (state.clipping_seen + 1).astype(norm.dtype)
+            factor = jnp.where(norm > c, c / jnp.where(norm > 0, norm, 1), 1)
+            old = jnp.where(state.clipping_seen > 0, jnp.stack([fraction, shrink]), 0)
+            new = old + share * (jnp.stack([(norm > c).astype(norm.dtype), factor]) - old)
+            fraction, shrink = jnp.where(is_good, new, jnp.stack([fraction, shrink]))
+        return state._replace(
+            clip_fraction=fraction,
+            clip_shrink=shrink,
+            spike_count=state.spike_count + (is_spike & is_good),
+            spike_level=averaged(state.spike_level, d(seen.count), entered, off**2),
+            clipping_seen=state.clipping_seen + is_good,
+        )
+
+    return Measurement(name, init, measure)

@@ -1,0 +1,100 @@
+"""The chapter's own test of ill-conditioning: the second-order term of a step beside the first-order one.
+
+    J(θ - ε g) ≈ J(θ) - ε g'g + ½ ε² g'Hg
+
+    ratio                    ½ ε² g'Hg / (ε g'g)
+    gHg                      g'Hg
+    critical_learning_rate   g'g / g'Hg, which lowers the model of the cost most; inf where g'Hg <= 0
+
+| letter | argument        | shape, dtype                                                       |
+|--------|-----------------|--------------------------------------------------------------------|
+| g      | updates         | as the parameters: the gradient                                    |
+| ε      | `learning_rate` | scalar or schedule, [0, inf)                                       |
+| H      | `losses_fn` or `value_fn`, extra arguments of `update`; Hessian of the step's batch  |
+
+**Reads**: from 1 on the step is expected to raise the loss of its own batch; far below 1 the rate could grow; negative: the
+curvature along the gradient is. ratio = (ε/2) times the Batch Sharpness, which SGD drives to 2/ε: hovering about 1 is
+the edge of stability of a minibatch run. g'Hg growing by orders of magnitude while the loss crawls is ill-conditioning.
+
+**Source**: Goodfellow et al. 2016, eq. 8.10; chapter §2.1; Andreyev & Beneventano 2024 (arXiv:2412.20553), Def. 3.
+
+**Stands** first in the chain, where the updates are still the gradient.
+
+**Differs from** a Hessian-vector product: one nested forward pass, no backward pass and no stored activations.
+
+**Costs**: about one and a half gradients; nothing of the parameters' size is kept.
+"""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from gradtx._core.hyperparameters import NON_NEGATIVE, first_count, hyperparameter
+from gradtx._core.types import GradientTransformationExtraArgs, Params, ScalarOrSchedule
+
+from .instrument import Measurement, instrument, never, unmeasured
+from .seen import Seen
+
+
+class CurvatureRatioState(NamedTuple):
+    """State of `curvature_ratio`."""
+
+    curvature_ratio: jax.Array  # []
+    gHg: jax.Array  # []
+    critical_learning_rate: jax.Array  # []
+    curvature_ratio_count: jax.Array  # [] int32
+    curvature_ratio_measured_at: jax.Array  # [] int32
+
+    def readings(self) -> dict[str, jax.Array]:
+        """By name."""
+        return {
+            "curvature_ratio/ratio": self.curvature_ratio,
+            "curvature_ratio/gHg": self.gHg,
+            "curvature_ratio/critical_learning_rate": self.critical_learning_rate,
+        }
+
+
+def curvature_ratio(learning_rate: ScalarOrSchedule, *, every: int = 1) -> GradientTransformationExtraArgs:
+    """½ε²g'Hg / (εg'g), g'Hg, and the learning rate that would lower the cost most.
+
+    Args:
+        learning_rate: ε, that of the chain.
+        every: steps from one measurement to the next.
+
+    Raises:
+        ValueError: out of range; at `init`, a complex leaf; at `update`, no parameters or no loss. TypeError: of the
+            wrong kind.
+
+    >>> import gradtx, jax, jax.numpy as jnp
+    >>> loss = lambda x: 0.5 * (x[0] ** 2 + 10 * x[1] ** 2)
+    >>> tx = gradtx.curvature_ratio(0.1)
+    >>> x = jnp.array([0.0, 1.0])
+    >>> _, state = tx.update(jax.grad(loss)(x), tx.init(x), x, value_fn=loss)
+    >>> print({name: round(float(value), 3) for name, value in gradtx.readings(state).items()})
+    {'curvature_ratio/ratio': 0.5, 'curvature_ratio/gHg': 1000.0, 'curvature_ratio/critical_learning_rate': 0.1}
+    """
+    return instrument("curvature_ratio", curvature_measurement(learning_rate), every)
+
+
+def curvature_measurement(learning_rate: ScalarOrSchedule) -> Measurement:
+    """What `curvature_ratio` measures."""
+    rate = hyperparameter("curvature_ratio", "learning_rate", learning_rate, NON_NEGATIVE)
+
+    def init(params: Params) -> CurvatureRatioState:
+        del params
+        return CurvatureRatioState(unmeasured(), unmeasured(), unmeasured(), first_count(), never())
+
+    def measure(state: CurvatureRatioState, seen: Seen) -> CurvatureRatioState:
+        curvature = seen.along.curvature.astype(jnp.result_type(float))  # d'Hd = g'Hg / g'g
+        norm = seen.norm
+        goes_up = curvature > 0
+        critical = jnp.where(goes_up, 1 / jnp.where(goes_up, curvature, 1), jnp.inf)
+        nothing = jnp.where((norm > 0) & jnp.isfinite(norm), 0, jnp.nan)  # without a gradient there is no direction
+        return state._replace(
+            curvature_ratio=rate(seen.count) * curvature / 2 + nothing,
+            gHg=norm * curvature * norm,
+            critical_learning_rate=jnp.where(jnp.isnan(curvature + nothing), jnp.nan, critical),
+        )
+
+    return Measurement("curvature_ratio", init, measure, allow_complex=False)

@@ -1,0 +1,111 @@
+"""The norm of the gradient: is there anything left to descend, and is it growing?
+
+    global      ‖g_k‖, over all leaves
+    slope       of log ‖g_k‖ a step: the weighted least-squares line, weights decay^age
+    nonfinite   entries of g that were NaN or inf, added up over the steps measured
+
+| letter | argument | shape, dtype                                          |
+|--------|----------|-------------------------------------------------------|
+| g      | updates  | any tree of floating (or complex) arrays              |
+|        | `decay`  | [0, 1): how slowly the slope forgets, default 0.95    |
+
+**Reads**: a norm that never becomes small rules out minima, saddles and every other critical point (chapter §2.2). A
+positive slope while the loss falls is the pattern of ill-conditioning (§2.1); a steep one is an explosion (§2.5).
+
+**Source**: Goodfellow et al. 2016, §8.2.1-8.2.2.
+
+**Stands** where the norm is asked for: first in the chain for the raw gradient, after a clip for what it left.
+
+**Differs from** `optax.global_norm`: accumulated in float32 or wider, right also for entries of 1e30.
+
+**Costs**: one read of the updates; a dozen numbers.
+"""
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from gradtx._core.hyperparameters import BELOW_ONE, first_count, hyperparameter
+from gradtx._core.trees import scaled_norm
+from gradtx._core.types import GradientTransformationExtraArgs, Params, ScalarOrSchedule
+
+from .averages import no_trend, slope_of, trend_with
+from .instrument import Measurement, instrument, never, unmeasured
+from .seen import Seen
+
+
+class GradientNormState(NamedTuple):
+    """State of `gradient_norm`."""
+
+    gradient_norm: jax.Array  # [] ‖g‖
+    gradient_leaf_norms: jax.Array | None  # [leaves], in the order of the tree's leaves; None unless `per_leaf`
+    gradient_norm_trend: jax.Array  # [9]
+    nonfinite_count: jax.Array  # [] int32
+    gradient_norm_count: jax.Array  # [] int32: steps seen
+    gradient_norm_measured_at: jax.Array  # [] int32: the last of them that was measured, -1: none
+
+    def readings(self) -> dict[str, jax.Array]:
+        """By name."""
+        found = {
+            "gradient_norm/global": self.gradient_norm,
+            "gradient_norm/slope": slope_of(self.gradient_norm_trend)[0],
+            "gradient_norm/nonfinite": self.nonfinite_count,
+        }
+        return found if self.gradient_leaf_norms is None else found | {"gradient_norm/leaves": self.gradient_leaf_norms}
+
+
+def gradient_norm(
+    per_leaf: bool = False, *, decay: ScalarOrSchedule = 0.95, every: int = 1
+) -> GradientTransformationExtraArgs:
+    """‖g‖, the slope of its logarithm, and how many entries were not finite.
+
+    Args:
+        per_leaf: also `gradient_norm/leaves`, the norm of each leaf.
+        decay: of the slope's weights, in [0, 1); 0.95 looks back over some 40 steps.
+        every: steps from one measurement to the next.
+
+    Raises:
+        ValueError: out of range. TypeError: of the wrong kind; at `init`, a leaf that is no floating array.
+
+    >>> import gradtx, jax.numpy as jnp
+    >>> tx = gradtx.gradient_norm()
+    >>> state = tx.init(jnp.zeros(2))
+    >>> for g in (8.0, 4.0, 2.0):  # halves each step: slope -log 2
+    ...     _, state = tx.update(g * jnp.array([0.6, 0.8]), state)
+    >>> print({name: round(float(value), 3) for name, value in gradtx.readings(state).items()})
+    {'gradient_norm/global': 2.0, 'gradient_norm/slope': -0.693, 'gradient_norm/nonfinite': 0.0}
+    """
+    return instrument("gradient_norm", norm_measurement(per_leaf, decay), every)
+
+
+def norm_measurement(per_leaf: bool = False, decay: ScalarOrSchedule = 0.95) -> Measurement:
+    """What `gradient_norm` measures."""
+    d = hyperparameter("gradient_norm", "decay", decay, BELOW_ONE)
+
+    def init(params: Params) -> GradientNormState:
+        leaves = jnp.full(len(jax.tree.leaves(params)), jnp.nan, jnp.result_type(float)) if per_leaf else None
+        return GradientNormState(unmeasured(), leaves, no_trend(), first_count(), first_count(), never())
+
+    def measure(state: GradientNormState, seen: Seen) -> GradientNormState:
+        elapsed = seen.count - state.gradient_norm_measured_at
+        log_norm = jnp.where(seen.norm > 0, jnp.log(seen.norm), jnp.nan)  # no place on the line for a zero gradient
+        bad = sum((jnp.sum(~jnp.isfinite(g)) for g in seen.gradients), start=first_count())
+        room = jnp.iinfo(jnp.int32).max - state.nonfinite_count
+        return state._replace(
+            gradient_norm=seen.norm,
+            gradient_leaf_norms=_leaf_norms(seen) if per_leaf else None,
+            gradient_norm_trend=trend_with(state.gradient_norm_trend, d(seen.count), elapsed, log_norm),
+            nonfinite_count=state.nonfinite_count + jnp.minimum(bad, room).astype(jnp.int32),
+        )
+
+    return Measurement("gradient_norm", init, measure)
+
+
+def _leaf_norms(seen: Seen) -> Any:
+    def norm(g: jax.Array) -> jax.Array:
+        inverse_scale, relative = scaled_norm([g])
+        return (relative / inverse_scale).astype(jnp.result_type(float))
+
+    norms = [norm(g) for g in seen.gradients]
+    return jnp.stack(norms) if norms else jnp.zeros(0, jnp.result_type(float))

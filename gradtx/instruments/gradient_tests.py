@@ -1,0 +1,116 @@
+"""Is the batch large enough? Four numbers on how far its gradient may be from the gradient of all data.
+
+    standard_error   √(tr Σ / B)
+    norm             √(tr Σ / B) / ‖g‖                          θ of the norm test
+    inner_product    √(Var_i(g'g_i) / B) / ‖g‖²                 θ of the inner-product test
+    orthogonality    √((tr Σ - Var_i(g'g_i) / ‖g‖²) / B) / ‖g‖  ν of the orthogonality test
+
+| letter | argument                    | shape, dtype                                                        |
+|--------|-----------------------------|---------------------------------------------------------------------|
+| g      | updates                     | as the parameters: the gradient of the batch's mean loss            |
+| g_i    | `losses_fn` of `update`     | gradient of example i of B; Σ their covariance, divisor B - 1       |
+
+**Reads**: a test passes below its tolerance: about 0.9 for θ of the inner product, 5.84 for ν, 0.5 for θ of the norm. A
+norm θ above 1 means that noise is longer than signal. The standard error falls as 1/√B: four times the batch for half of
+it (chapter §3).
+
+**Source**: Byrd, Chin, Nocedal & Wu 2012, eq. 3.9 (norm); Bollapragada, Byrd & Nocedal 2018, eq. 2.6 and 3.3 (inner product,
+orthogonality); standard error: Goodfellow et al. 2016, §8.1.3.
+
+**Stands** first in the chain, where the updates are still the gradient.
+
+**Differs from** tests by per-example gradients (BackPACK, Opacus): g'g_i comes for all i from one forward pass along g,
+tr Σ from one more along random signs; exactly, coordinate by coordinate, where there are at most 128 parameters. No
+layer has to be supported, no gradient of a single example is formed.
+
+**Costs**: 0.2-0.7 gradients for the inner product, as much again a probe; nothing of the parameters' size is kept.
+"""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from gradtx._core.hyperparameters import first_count
+from gradtx._core.types import GradientTransformationExtraArgs, Params
+
+from .instrument import Measurement, instrument, never, unmeasured
+from .point import check_at_least
+from .seen import Seen
+
+
+class GradientTestsState(NamedTuple):
+    """State of `gradient_tests`."""
+
+    standard_error: jax.Array  # []
+    inner_product_test: jax.Array  # []
+    norm_test: jax.Array  # []
+    orthogonality_test: jax.Array  # []
+    gradient_tests_count: jax.Array  # [] int32
+    gradient_tests_measured_at: jax.Array  # [] int32
+
+    def readings(self) -> dict[str, jax.Array]:
+        """By name."""
+        return {
+            "gradient_tests/standard_error": self.standard_error,
+            "gradient_tests/inner_product": self.inner_product_test,
+            "gradient_tests/norm": self.norm_test,
+            "gradient_tests/orthogonality": self.orthogonality_test,
+        }
+
+
+def gradient_tests(*, num_probes: int = 1, seed: int = 0, every: int = 1) -> GradientTransformationExtraArgs:
+    """Standard error of the batch's gradient, and the norm, inner-product and orthogonality tests.
+
+    Args:
+        num_probes: random directions for tr Σ, >= 1, where there are more than 128 parameters. The inner product does
+            not need them.
+        seed: of the probes; each step has its own.
+        every: steps from one measurement to the next.
+
+    Raises:
+        ValueError: out of range; at `init`, a complex leaf; at `update`, no parameters or no losses. TypeError: of the
+            wrong kind.
+
+    All are NaN for a batch of one example, which has no spread.
+
+    >>> import gradtx, jax, jax.numpy as jnp
+    >>> losses = lambda x: 0.5 * (x - jnp.array([0.0, 2.0, 4.0, 6.0])) ** 2  # gradients 4, 2, 0, -2: variance 20/3
+    >>> tx, x = gradtx.gradient_tests(), jnp.array(4.0)
+    >>> _, state = tx.update(jnp.array(1.0), tx.init(x), x, losses_fn=losses)
+    >>> print({name: round(float(value), 3) for name, value in gradtx.readings(state).items()})  # √(20/3 / 4) = 1.291
+    {'gradient_tests/standard_error': 1.291, 'gradient_tests/inner_product': 1.291, 'gradient_tests/norm': 1.291, \
+'gradient_tests/orthogonality': 0.0}
+    """
+    return instrument("gradient_tests", tests_measurement(num_probes, seed), every)
+
+
+def tests_measurement(num_probes: int = 1, seed: int = 0) -> Measurement:
+    """What `gradient_tests` measures."""
+    check_at_least("gradient_tests", "num_probes", num_probes, 1)
+
+    def init(params: Params) -> GradientTestsState:
+        del params
+        unseen = unmeasured(), unmeasured(), unmeasured(), unmeasured()
+        return GradientTestsState(*unseen, first_count(), never())
+
+    def measure(state: GradientTestsState, seen: Seen) -> GradientTestsState:
+        slopes = _per_example(seen).astype(jnp.result_type(float))
+        count = len(slopes)
+        parallel = jnp.var(slopes, ddof=1)  # of the part along g, in units of the gradient
+        total = seen.trace_covariance(num_probes, seed).astype(slopes.dtype)
+        norm = jnp.where(seen.norm > 0, seen.norm, jnp.nan)
+        standard_error = jnp.sqrt(total / count)
+        return state._replace(
+            standard_error=standard_error,
+            inner_product_test=jnp.sqrt(parallel / count) / norm,
+            norm_test=standard_error / norm,
+            orthogonality_test=jnp.sqrt(jnp.maximum(0, total - parallel) / count) / norm,
+        )
+
+    return Measurement("gradient_tests", init, measure, allow_complex=False)
+
+
+def _per_example(seen: Seen) -> jax.Array:
+    _ = seen.losses_fn  # without it the slopes would be one, of the mean
+    return seen.along.slopes

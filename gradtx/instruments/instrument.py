@@ -1,0 +1,119 @@
+"""From measurements to an instrument: a transformation that only looks.
+
+A measurement is three small functions; `instrument` does the rest (when to measure, counting, passing through):
+
+- `init(params)` builds the state, readings NaN;
+- `measure(state, seen)` gives the next state; `seen` is what the step shows, see `seen.py`;
+- `remember(state, seen)`, for what compares two steps in a row, looks at the step before one that is measured.
+
+**When**: every step with `every=1`; with `every=N` at steps 0, N, 2N, ..., decided on the device by `lax.cond`, which
+costs next to nothing on the others (but under `vmap` both branches run). Or decided on the host: pass a Python bool,
+`update(..., measure=True)`, as a static argument of the jitted step, and the step without measurement has no trace of
+it; two programs are compiled.
+
+Several measurements in one instrument share one `seen`, so that a pass over the model is made once for all of them.
+"""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from gradtx._core.hyperparameters import next_count
+from gradtx._core.trees import check_params
+from gradtx._core.types import GradientTransformationExtraArgs, Params, Updates
+
+from .point import check_at_least
+from .seen import Seen
+
+
+class Measurement(NamedTuple):
+    """What one kind of instrument does. Its states have the fields `NAME_count` and `NAME_measured_at`."""
+
+    name: str
+    init: Callable[[Params], Any]
+    measure: Callable[[Any, Seen], Any]
+    remember: Callable[[Any, Seen], Any] | None = None
+    allow_complex: bool = True
+
+
+def never() -> jax.Array:
+    """`NAME_measured_at` of an instrument that has measured nothing."""
+    return jnp.full((), -1, jnp.int32)
+
+
+def unmeasured() -> jax.Array:
+    """A reading that was never taken."""
+    return jnp.full((), jnp.nan, jnp.result_type(float))
+
+
+def instrument(name: str, measurement: Measurement, every: int) -> GradientTransformationExtraArgs:
+    """The transformation that makes one measurement; its state is the measurement's."""
+    return _transformation(name, (measurement,), lambda states: states[0], lambda state: (state,), every)
+
+
+def instruments(
+    name: str, measurements: tuple[Measurement, ...], state_class: Callable[..., Any], every: int
+) -> GradientTransformationExtraArgs:
+    """Several measurements as one; its state is `state_class`, a tuple of theirs."""
+    return _transformation(name, measurements, lambda states: state_class(*states), tuple, every)
+
+
+def _transformation(
+    name: str,
+    measurements: tuple[Measurement, ...],
+    joined: Callable[[tuple[Any, ...]], Any],
+    apart: Callable[[Any], tuple[Any, ...]],
+    every: int,
+) -> GradientTransformationExtraArgs:
+    check_at_least(name, "every", every, 1)
+
+    def init(params: Params) -> Any:
+        check_params(name, params, allow_complex=all(m.allow_complex for m in measurements))
+        return joined(tuple(m.init(params) for m in measurements))
+
+    def update(
+        updates: Updates, state: Any, params: Params | None = None, *, measure: bool | None = None, **extra: Any
+    ) -> tuple[Updates, Any]:
+        if measure is not None and not isinstance(measure, bool):
+            raise TypeError(
+                f"{name}: measure must be True, False or None, a static argument of the step, got {measure!r}."
+            )
+        states = apart(state)
+        count = getattr(states[0], f"{measurements[0].name}_count")
+        seen = Seen(name, updates, params, count, extra)
+        _ = seen.gradients  # refuses another tree than the parameters' in every instrument alike
+
+        def skip(states: tuple[Any, ...]) -> tuple[Any, ...]:
+            return states
+
+        def remember(states: tuple[Any, ...]) -> tuple[Any, ...]:
+            return tuple(
+                s if m.remember is None else _like(m.remember(s, seen), s)
+                for m, s in zip(measurements, states, strict=True)
+            )
+
+        def look(states: tuple[Any, ...]) -> tuple[Any, ...]:
+            new = (m.measure(s, seen)._replace(**{f"{m.name}_measured_at": count})
+                   for m, s in zip(measurements, states, strict=True))  # fmt: skip
+            return tuple(_like(n, s) for n, s in zip(new, states, strict=True))
+
+        if measure is not None:
+            states = (look if measure else skip)(states)
+        elif every == 1:
+            states = look(states)
+        else:
+            phase = jax.lax.rem(count, jnp.int32(every))
+            which = jnp.where(phase == 0, 2, jnp.where(phase == every - 1, 1, 0))
+            states = jax.lax.switch(which, (skip, remember, look), states)
+        counted = (s._replace(**{f"{m.name}_count": next_count(count)})
+                   for m, s in zip(measurements, states, strict=True))  # fmt: skip
+        return updates, joined(tuple(counted))
+
+    return GradientTransformationExtraArgs(init, update)
+
+
+def _like(new: Any, old: Any) -> Any:
+    """The new state in the dtypes of the old one: a state is a scan carry."""
+    return jax.tree.map(lambda n, o: jnp.asarray(n).astype(jnp.asarray(o).dtype), new, old)

@@ -1,0 +1,75 @@
+"""Does the loss still fall? Its slope, with the error that noise puts on it.
+
+    slope                  of the loss a step: the weighted least-squares line, weights decay^age
+    slope_standard_error   of that slope, if the losses scatter independently about the line
+
+| letter | argument            | shape, dtype                                                 |
+|--------|---------------------|--------------------------------------------------------------|
+| L_k    | `value` of `update` | scalar: the loss of the step's batch                         |
+|        | `decay`             | [0, 1), default 0.98: looks back over about 100 steps        |
+
+**Reads**: a slope within two standard errors of 0 says that the loss has stopped falling, as far as its noise lets one see. With
+a large gradient norm noise or oscillation is to blame; with a small norm and no curvature the region is flat (chapter
+§2.3); with a small norm at a low loss the run has arrived.
+
+**Source**: Goodfellow et al. 2016, §8.2.3; weighted least squares. **Differs from** `optax.contrib.reduce_on_plateau`, which
+compares with the best value so far and acts on it: this only looks, and tells noise from standstill.
+
+**Costs**: nine numbers.
+"""
+
+from typing import NamedTuple
+
+import jax
+
+from gradtx._core.hyperparameters import BELOW_ONE, first_count, hyperparameter
+from gradtx._core.types import GradientTransformationExtraArgs, Params, ScalarOrSchedule
+
+from .averages import no_trend, slope_of, trend_with
+from .instrument import Measurement, instrument, never
+from .seen import Seen
+
+
+class PlateauState(NamedTuple):
+    """State of `plateau`."""
+
+    loss_trend: jax.Array  # [9]
+    plateau_count: jax.Array  # [] int32
+    plateau_measured_at: jax.Array  # [] int32
+
+    def readings(self) -> dict[str, jax.Array]:
+        """By name."""
+        slope, standard_error = slope_of(self.loss_trend)
+        return {"plateau/slope": slope, "plateau/slope_standard_error": standard_error}
+
+
+def plateau(*, decay: ScalarOrSchedule = 0.98, every: int = 1) -> GradientTransformationExtraArgs:
+    """The slope of the loss and its standard error.
+
+    Args:
+        decay: of the weights, in [0, 1).
+        every: steps from one measurement to the next.
+
+    Raises:
+        ValueError: out of range; at `update`, no `value`. TypeError: of the wrong kind.
+
+    >>> import gradtx, jax.numpy as jnp
+    >>> tx = gradtx.plateau()
+    >>> params = jnp.zeros(1)
+    >>> state = tx.init(params)
+    >>> for loss in (5.0, 4.5, 4.0, 3.5):
+    ...     _, state = tx.update(params, state, value=loss)
+    >>> print({name: round(float(value), 3) for name, value in gradtx.readings(state).items()})
+    {'plateau/slope': -0.5, 'plateau/slope_standard_error': 0.0}
+    """
+    d = hyperparameter("plateau", "decay", decay, BELOW_ONE)
+
+    def init(params: Params) -> PlateauState:
+        del params
+        return PlateauState(no_trend(), first_count(), never())
+
+    def measure(state: PlateauState, seen: Seen) -> PlateauState:
+        elapsed = seen.count - state.plateau_measured_at
+        return state._replace(loss_trend=trend_with(state.loss_trend, d(seen.count), elapsed, seen.value))
+
+    return instrument("plateau", Measurement("plateau", init, measure), every)

@@ -1,0 +1,233 @@
+"""What one step shows to the instruments: the updates, the parameters, and the loss along a direction.
+
+Each thing is computed when it is first asked for, and once: instruments that share a `Seen` share its passes.
+
+    along d     L_i(θ + s d) at s = 0: losses L_i, slopes d'g_i of every example, curvature d'Hd of the mean
+
+by one nested forward-mode pass over the vector of losses: no backward pass, no stored activation, no gradient of single
+examples. d is the updates' direction, of length 1, so that squares of gradients of any size stay finite. Where a
+`custom_vjp` in the loss blocks forward mode, finite differences stand in: two more losses and one more gradient.
+"""
+
+from collections.abc import Callable
+from functools import cached_property
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from gradtx._core.lift import aligned
+from gradtx._core.trees import compute_dtype, scaled_norm, widen
+from gradtx._core.types import MaskedNode, Params, Updates
+
+EXACT_UP_TO = 128  # parameters: per-example gradients of so few are taken one coordinate at a time
+
+
+class Along(NamedTuple):
+    """The losses of B examples along a direction d."""
+
+    losses: jax.Array  # [B]
+    slopes: jax.Array  # [B] d'g_i
+    curvature: jax.Array  # [] d'Hd, H of the mean loss
+
+
+class Seen:
+    """One step as an instrument sees it; errors name the instrument and say what to pass."""
+
+    def __init__(self, name: str, updates: Updates, params: Params | None, count: jax.Array, extra: dict[str, Any]):
+        self.name, self.updates, self.count = name, updates, count
+        self._params, self._extra = params, extra
+        self._traces: dict[tuple[int, int], jax.Array] = {}
+
+    @cached_property
+    def gradients(self) -> list[jax.Array]:
+        """The leaves of the updates, without those that are None."""
+        return [g for g in aligned(self.name, self.updates, self._params)[0] if g is not None]
+
+    @property
+    def params(self) -> Params:
+        """The parameters before the step."""
+        if self._params is None:
+            raise ValueError(f"{self.name} needs the parameters: call update(grads, state, params).")
+        return self._params
+
+    def updates_like(self, tree: Any) -> list[jax.Array | None]:
+        """The updates in the order of the leaves of a tree like the parameters; None where there is none."""
+        return aligned(self.name, self.updates, tree)[0]
+
+    @cached_property
+    def relative_norm(self) -> tuple[jax.Array, jax.Array]:
+        """(inverse scale, norm * inverse scale) of the updates: finite also where the norm is not."""
+        return scaled_norm(self.gradients)
+
+    @property
+    def norm(self) -> jax.Array:
+        """Euclidean norm of the updates."""
+        inverse_scale, relative = self.relative_norm
+        return (relative / inverse_scale).astype(jnp.result_type(float))
+
+    @property
+    def value(self) -> jax.Array:
+        """The loss of the step's batch."""
+        if self._extra.get("value") is None:
+            raise ValueError(f"{self.name} needs the loss's value: call update(grads, state, params, value=value).")
+        return jnp.asarray(self._extra["value"]).astype(jnp.result_type(float))
+
+    @property
+    def losses_fn(self) -> Callable[[Params], jax.Array]:
+        """params -> [B], the losses of the step's examples."""
+        losses_fn = self._extra.get("losses_fn")
+        if losses_fn is None:
+            raise ValueError(
+                f"{self.name} needs the loss of each example: call update(grads, state, params, losses_fn=losses), "
+                "losses(params) -> [batch]."
+            )
+
+        def checked(params: Params) -> jax.Array:
+            losses = jnp.asarray(self._called("losses_fn", losses_fn, params))
+            if losses.ndim != 1:
+                raise ValueError(f"{self.name}: losses_fn must return an array [batch], got shape {losses.shape}.")
+            return losses.astype(compute_dtype(losses.dtype))
+
+        return checked
+
+    @property
+    def value_fn(self) -> Callable[[Params], jax.Array]:
+        """params -> [], the loss of the step's batch; the mean of `losses_fn` where that is all there is."""
+        value_fn = self._extra.get("value_fn")
+        if value_fn is None and self._extra.get("losses_fn") is not None:
+            return lambda params: jnp.mean(self.losses_fn(params))
+        if value_fn is None:
+            raise ValueError(f"{self.name} needs the loss: call update(grads, state, params, value_fn=loss).")
+
+        def checked(params: Params) -> jax.Array:
+            value = jnp.asarray(self._called("value_fn", value_fn, params))
+            if value.shape != ():
+                raise ValueError(f"{self.name}: value_fn must return a scalar, got shape {value.shape}.")
+            return value.astype(compute_dtype(value.dtype))
+
+        return checked
+
+    def _called(self, argument: str, function: Callable[[Params], Any], params: Params) -> Any:
+        is_masked = [isinstance(x, MaskedNode) for x in jax.tree.leaves(self.params, is_leaf=_is_masked)]
+        try:
+            return function(params)
+        except Exception as error:
+            if any(is_masked):
+                raise ValueError(
+                    f"{self.name}: {argument} failed where {sum(is_masked)} of {len(is_masked)} parameters are masked: "
+                    "chain the instrument outside optax.masked and optax.partition."
+                ) from error
+            raise
+
+    @cached_property
+    def direction(self) -> Updates:
+        """The updates at length 1, a tree like the parameters; 0 where there is no update, or its norm is 0 or NaN."""
+        inverse_scale, relative = self.relative_norm
+        is_usable = relative > 0
+        factor = jnp.where(is_usable, 1 / jnp.where(is_usable, relative, 1), 0)
+        leaves, treedef = jax.tree.flatten(self.params)
+
+        def unit(p: jax.Array, g: jax.Array | None) -> jax.Array:
+            if g is None:
+                return jnp.zeros_like(p)
+            d = widen(g, compute_dtype(g.dtype)) * inverse_scale.astype(compute_dtype(g.dtype))
+            return jnp.where(is_usable, d * factor.astype(d.dtype), 0).astype(jnp.asarray(p).dtype)
+
+        return treedef.unflatten(map(unit, leaves, self.updates_like(self.params)))
+
+    @cached_property
+    def along(self) -> Along:
+        """Losses, slopes and curvature along `direction`."""
+        if self._extra.get("losses_fn") is not None:
+            return along(self.losses_fn, self.params, self.direction)
+        return along(lambda params: self.value_fn(params)[None], self.params, self.direction)
+
+    def trace_covariance(self, num_probes: int, seed: int) -> jax.Array:
+        """tr Σ, Σ the covariance of the gradients of single examples (divisor B - 1); NaN for one example.
+
+        Up to `EXACT_UP_TO` parameters exactly; beyond, the mean over probes v of random signs of Var_i(v'g_i).
+        """
+        if (num_probes, seed) not in self._traces:
+            self._traces[num_probes, seed] = self._trace_covariance(num_probes, seed)
+        return self._traces[num_probes, seed]
+
+    def _trace_covariance(self, num_probes: int, seed: int) -> jax.Array:
+        at = jax.tree.map(jnp.asarray, self.params)
+        leaves, treedef = jax.tree.flatten(at)
+        size = sum(x.size for x in leaves)
+
+        def variance(direction: Params) -> jax.Array:
+            return jnp.var(_slopes(self.losses_fn, at, direction), ddof=1)
+
+        if size == 0:
+            return jnp.zeros((), jnp.result_type(float))
+        if size <= EXACT_UP_TO:
+            flat, unravel = jax.flatten_util.ravel_pytree(at)
+            return jnp.sum(jax.vmap(lambda d: variance(unravel(d)))(jnp.eye(size, dtype=flat.dtype)))
+        key = jax.random.fold_in(jax.random.key(seed), self.count)
+        total = jnp.zeros((), jnp.result_type(float))
+        for probe_key in jax.random.split(key, num_probes):
+            keys = jax.random.split(probe_key, len(leaves))
+            signs = [_signs(k, x) for k, x in zip(keys, leaves, strict=True)]
+            total = total + variance(treedef.unflatten(signs))
+        return total / num_probes
+
+
+def along(losses_fn: Callable[[Params], jax.Array], params: Params, direction: Params) -> Along:
+    """Losses at `params`, their slopes, and the curvature of their mean, along `direction`."""
+    params = jax.tree.map(jnp.asarray, params)
+
+    def first(at: Params) -> tuple[jax.Array, jax.Array]:
+        return jax.jvp(losses_fn, (at,), (direction,))
+
+    try:
+        (losses, slopes), (_, curvatures) = jax.jvp(first, (params,), (direction,))
+    except TypeError as error:
+        if "custom_vjp" not in str(error):
+            raise
+        return _along_by_differences(losses_fn, params, direction)
+    return Along(losses, slopes, jnp.mean(curvatures))
+
+
+def _slopes(losses_fn: Callable[[Params], jax.Array], params: Params, direction: Params) -> jax.Array:
+    try:
+        return jax.jvp(losses_fn, (params,), (direction,))[1]
+    except TypeError as error:
+        if "custom_vjp" not in str(error):
+            raise
+        return _along_by_differences(losses_fn, params, direction).slopes
+
+
+def _along_by_differences(losses_fn: Callable[[Params], jax.Array], params: Params, direction: Params) -> Along:
+    """Central differences of losses for the slopes, of the mean's gradient for the curvature."""
+    losses = losses_fn(params)
+    squares = [jnp.sum(widen(x, losses.dtype) ** 2) for x in jax.tree.leaves(params)]
+    length = jnp.sqrt(jnp.maximum(1, sum(squares)))  # a step in proportion to the parameters is seen in each of them
+    step = jnp.finfo(losses.dtype).eps ** (1 / 3) * length
+
+    def shifted(sign: int) -> Params:
+        return jax.tree.map(lambda x, d: (x + sign * step.astype(x.dtype) * d).astype(x.dtype), params, direction)
+
+    def slope(at: Params) -> jax.Array:
+        gradient = jax.grad(lambda p: jnp.mean(losses_fn(p)))(at)
+        products = jax.tree.map(
+            lambda g, d: jnp.sum(widen(g, losses.dtype) * widen(d, losses.dtype)), gradient, direction
+        )
+        return sum(jax.tree.leaves(products), start=jnp.zeros((), losses.dtype))
+
+    ahead, behind = shifted(1), shifted(-1)
+    return Along(
+        losses,
+        (losses_fn(ahead) - losses_fn(behind)) / (2 * step),
+        (slope(ahead) - slope(behind)) / (2 * step),
+    )
+
+
+def _signs(key: jax.Array, like: jax.Array) -> jax.Array:
+    like = jnp.asarray(like)
+    return jax.random.rademacher(key, like.shape, like.dtype)
+
+
+def _is_masked(x: Any) -> bool:
+    return isinstance(x, MaskedNode)

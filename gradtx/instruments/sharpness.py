@@ -1,0 +1,186 @@
+"""The largest eigenvalue of the Hessian, followed through the run, beside what the learning rate can stand.
+
+    lambda_max   λ_max of the Hessian of the step's batch
+    stability    ε λ_max / 2;   with momentum ε λ_max / (2 + 2 α);   with Nesterov's ε λ_max (1 + 2 α) / (2 + 2 α)
+
+| letter | argument        | shape, dtype                                                     |
+|--------|-----------------|------------------------------------------------------------------|
+| H      | `value_fn` or `losses_fn`, extra arguments of `update`: the loss of the step's batch |
+| ε      | `learning_rate` | scalar or schedule, [0, inf); None: `stability` is NaN           |
+| α      | `momentum`      | scalar or schedule, [0, 1)                                       |
+| v      |                 | as the parameters, float32 or wider: the eigenvector so far      |
+
+The first measurement takes both ends of the spectrum by Lanczos. From then on v is kept, and each measurement is one
+product: λ = v'Hv, then v ← Hv + s v at length 1, where s >= 0 is as large as the most negative curvature met, so that
+the largest eigenvalue wins and not the largest magnitude.
+
+**Reads**: stability above 1 diverges on a quadratic; training by full batches comes to hover about it, the edge of
+stability. With minibatches not λ_max but the curvature along the gradient does (`curvature_ratio`).
+
+**Source**: Cohen, Kaur, Li, Kolter & Talwalkar 2021, "Gradient descent on neural networks typically occurs at the edge of
+stability". The thresholds are those of linear recurrences, derived in the tests.
+
+**Differs from** power iteration, which finds the eigenvalue of largest magnitude: -3 of diag(1, -3, 2).
+
+**Stands** anywhere: it looks at parameters and loss only.
+
+**Costs**: one Hessian-vector product, two to three gradients, a measurement, ten more for the first; one number a parameter. Under
+`vmap` both branches run, so every measurement costs as much as the first: measure by the host's route there.
+"""
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from gradtx._core.hyperparameters import BELOW_ONE, NON_NEGATIVE, first_count, hyperparameter
+from gradtx._core.lanczos import lanczos
+from gradtx._core.trees import accumulators, widen
+from gradtx._core.types import FLOAT32, GradientTransformationExtraArgs, Params, ScalarOrSchedule, Updates
+
+from .instrument import Measurement, instrument, never, unmeasured
+from .point import check_at_least, normal_like
+from .seen import Seen
+
+
+class SharpnessState(NamedTuple):
+    """State of `sharpness`."""
+
+    sharpness_vector: Updates  # as the parameters: v, of length 1
+    sharpness_shift: jax.Array  # [] s
+    lambda_max: jax.Array  # []
+    stability: jax.Array  # []
+    sharpness_count: jax.Array  # [] int32
+    sharpness_measured_at: jax.Array  # [] int32
+
+    def readings(self) -> dict[str, jax.Array]:
+        """By name."""
+        return {"sharpness/lambda_max": self.lambda_max, "sharpness/stability": self.stability}
+
+
+def sharpness(
+    learning_rate: ScalarOrSchedule | None = None,
+    momentum: ScalarOrSchedule = 0.0,
+    nesterov: bool = False,
+    *,
+    num_iterations: int = 10,
+    seed: int = 0,
+    every: int = 1,
+) -> GradientTransformationExtraArgs:
+    """λ_max of the Hessian, and how near it is to the largest that the learning rate can stand.
+
+    Args:
+        learning_rate: ε, that of the chain; None leaves `stability` NaN.
+        momentum: α, that of the chain.
+        nesterov: whether the momentum is Nesterov's.
+        num_iterations: Lanczos steps of the first measurement, >= 1; from the number of parameters on, exact.
+        seed: of the first vector.
+        every: steps from one measurement to the next.
+
+    Raises:
+        ValueError: out of range; at `init`, a complex leaf; at `update`, no parameters or no loss. TypeError: of the
+            wrong kind.
+
+    >>> import gradtx, jax, jax.numpy as jnp
+    >>> loss = lambda x: 0.5 * jnp.sum(jnp.array([1.0, -3.0, 2.0]) * x**2)
+    >>> tx, x = gradtx.sharpness(learning_rate=0.5), jnp.ones(3)
+    >>> _, state = tx.update(jax.grad(loss)(x), tx.init(x), x, value_fn=loss)
+    >>> print({name: round(float(value), 3) for name, value in gradtx.readings(state).items()})
+    {'sharpness/lambda_max': 2.0, 'sharpness/stability': 0.5}
+    """
+    rate = None if learning_rate is None else hyperparameter("sharpness", "learning_rate", learning_rate, NON_NEGATIVE)
+    alpha = hyperparameter("sharpness", "momentum", momentum, BELOW_ONE)
+    check_at_least("sharpness", "num_iterations", num_iterations, 1)
+
+    def init(params: Params) -> SharpnessState:
+        unseen = unmeasured(), unmeasured()
+        return SharpnessState(accumulators(params, FLOAT32), jnp.zeros_like(unseen[0]), *unseen, first_count(), never())
+
+    def measure(state: SharpnessState, seen: Seen) -> SharpnessState:
+        product = _hessian(seen)
+
+        def first() -> tuple[Updates, jax.Array, jax.Array]:
+            return _both_ends(product, state.sharpness_vector, num_iterations, jax.random.key(seed))
+
+        def next_one() -> tuple[Updates, jax.Array, jax.Array]:
+            return _followed(product, state.sharpness_vector, state.sharpness_shift)
+
+        vector, shift, largest = jax.lax.cond(state.sharpness_measured_at < 0, first, next_one)
+        a = alpha(seen.count)
+        limit = (2 + 2 * a) / (1 + 2 * a) if nesterov else 2 + 2 * a
+        stability = jnp.full_like(largest, jnp.nan) if rate is None else rate(seen.count) * largest / limit
+        return state._replace(sharpness_vector=vector, sharpness_shift=shift, lambda_max=largest, stability=stability)
+
+    return instrument("sharpness", Measurement("sharpness", init, measure, allow_complex=False), every)
+
+
+def _hessian(seen: Seen) -> Any:
+    """v -> Hv on trees of float32 or wider; the gradient's own passes are in the parameters' dtypes."""
+    params = jax.tree.map(jnp.asarray, seen.params)
+    gradient = jax.grad(seen.value_fn)
+
+    def product(v: Updates) -> Updates:
+        tangent = jax.tree.map(lambda x, p: x.astype(p.dtype), v, params)
+        try:
+            _, hv = jax.jvp(gradient, (params,), (tangent,))
+        except TypeError as error:
+            if "custom_vjp" not in str(error):
+                raise
+            hv = _product_by_differences(gradient, params, tangent)
+        return jax.tree.map(lambda x, like: widen(x, like.dtype), hv, v)
+
+    return product
+
+
+def _product_by_differences(gradient: Any, params: Params, v: Updates) -> Updates:
+    squares = [jnp.sum(widen(x, jnp.dtype("float32")) ** 2) for x in jax.tree.leaves(params)]
+    step = jnp.finfo(jnp.float32).eps ** (1 / 3) * jnp.sqrt(jnp.maximum(1, sum(squares)))
+    ahead, behind = (gradient(jax.tree.map(lambda p, x, s=s: (p + s * step * x).astype(p.dtype), params, v))
+                     for s in (1, -1))  # fmt: skip
+    return jax.tree.map(lambda a, b: (a - b) / (2 * step).astype(a.dtype), ahead, behind)
+
+
+def _both_ends(
+    product: Any, like: Updates, num_iterations: int, key: jax.Array
+) -> tuple[Updates, jax.Array, jax.Array]:
+    """By Lanczos: the eigenvector of the largest eigenvalue, the shift, the largest eigenvalue."""
+    leaves, treedef = jax.tree.flatten(like)
+    size = sum(x.size for x in leaves)
+    float_dtype = jnp.result_type(float)
+    if size == 0:
+        return like, jnp.zeros((), float_dtype), jnp.zeros((), float_dtype)
+    start = treedef.unflatten(normal_like(key, leaves))
+    steps = min(num_iterations, size)
+    found = lanczos(product, start, steps)
+    off = found.off_diagonal
+    values, vectors = jnp.linalg.eigh(jnp.diag(found.diagonal) + jnp.diag(off, 1) + jnp.diag(off, -1))
+    # After a breakdown T ends in rows of 0, whose eigenvalues 0 are none of H: they have no part in the first row.
+    is_real = jnp.abs(vectors[0]) > 1e-6
+    largest = jnp.max(jnp.where(is_real, values, -jnp.inf))
+    smallest = jnp.min(jnp.where(is_real, values, jnp.inf))
+    weights = vectors[:, jnp.argmax(jnp.where(is_real, values, -jnp.inf))]
+    vector = jax.tree.map(
+        lambda *rows: sum((weights[i].astype(r.dtype) * r for i, r in enumerate(rows)), start=jnp.zeros_like(rows[0])),
+        *found.basis,
+    )
+    return vector, jnp.maximum(0, -smallest).astype(float_dtype), largest.astype(float_dtype)
+
+
+def _followed(product: Any, v: Updates, shift: jax.Array) -> tuple[Updates, jax.Array, jax.Array]:
+    """One product: the Rayleigh quotient of v, and the next v."""
+    hv = product(v)
+    quotient = _inner(v, hv)
+    shift = jnp.maximum(shift, -quotient).astype(shift.dtype)
+    new = jax.tree.map(lambda h, x: h + shift.astype(x.dtype) * x, hv, v)
+    length = jnp.sqrt(_inner(new, new))
+    is_usable = (length > 0) & jnp.isfinite(length)
+    scale = 1 / jnp.where(is_usable, length, 1)
+    vector = jax.tree.map(lambda n, x: jnp.where(is_usable, scale.astype(x.dtype) * n, x), new, v)
+    return vector, shift, quotient
+
+
+def _inner(a: Updates, b: Updates) -> jax.Array:
+    pairs = zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True)
+    return sum(
+        (jnp.sum(x * y).astype(jnp.result_type(float)) for x, y in pairs), start=jnp.zeros((), jnp.result_type(float))
+    )

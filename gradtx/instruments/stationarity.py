@@ -1,0 +1,112 @@
+"""Has the run reached equilibrium with its own noise? A balance that holds only there.
+
+    ratio   ⟨θ·g⟩ / ((1 + α) / (2 ε) ⟨‖v‖²⟩);   without momentum ⟨θ·g⟩ / (ε/2 ⟨‖g‖²⟩)
+
+| letter | argument        | shape, dtype                                                                        |
+|--------|-----------------|-------------------------------------------------------------------------------------|
+| g      | updates         | as the parameters: the gradient                                                     |
+| θ      | params          | before the step                                                                     |
+| ε      | `learning_rate` | scalar or schedule, [0, inf)                                                        |
+| α, v   | `momentum`      | scalar or schedule, [0, 1); v ← α v - ε g, as of `heavy_ball`                       |
+| ⟨ ⟩    | `decay`         | [0, 1) of the means over steps; None: they look back over the last fifth of the run |
+
+**Why**: where ‖θ‖² no longer changes on average, E‖θ + v'‖² = E‖θ‖², so 2 E[θ·v'] + E‖v‖² = 0; with v' = α v - ε g and
+E[θ·v] = E[θ·v'] + E‖v‖² that is E[θ·g] = (1 + α) / (2 ε) E‖v‖², for any loss, any noise, any step.
+
+**Reads**: far from 1 the run is still on its way (θ·g large: it moves in on something; negative: it moves out); within a few per
+cent of 1 it hovers: only a smaller rate or a larger batch lowers the loss any further (chapter §4.1).
+
+**Source**: Yaida 2019, "Fluctuation-dissipation relations for stochastic gradient descent"; the form above is derived here.
+
+**Stands** first in the chain, where the updates are still the gradient; for chains of SGD with or without momentum.
+
+**Costs**: one read of updates and parameters; with momentum one number a parameter, a velocity of its own.
+"""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from gradtx._core.hyperparameters import BELOW_ONE, NON_NEGATIVE, first_count, hyperparameter
+from gradtx._core.trees import accumulators, compute_dtype, widen
+from gradtx._core.types import FLOAT32, GradientTransformationExtraArgs, Params, ScalarOrSchedule, Updates
+
+from .averages import averaged, means_of, no_average
+from .instrument import Measurement, instrument, never
+from .seen import Seen
+
+
+class StationarityState(NamedTuple):
+    """State of `stationarity`."""
+
+    stationarity_velocity: Updates | None  # as the parameters: v; None without momentum
+    stationarity_means: jax.Array  # [3]: the two sides of the balance, their weight
+    stationarity_count: jax.Array  # [] int32
+    stationarity_measured_at: jax.Array  # [] int32
+
+    def readings(self) -> dict[str, jax.Array]:
+        """By name."""
+        left, right = jnp.moveaxis(means_of(self.stationarity_means), -1, 0)
+        return {"stationarity/ratio": left / jnp.where(right > 0, right, jnp.nan)}
+
+
+def stationarity(
+    learning_rate: ScalarOrSchedule,
+    momentum: ScalarOrSchedule = 0.0,
+    *,
+    decay: ScalarOrSchedule | None = None,
+) -> GradientTransformationExtraArgs:
+    """The two sides of the fluctuation-dissipation relation, as a ratio: 1 at stationarity.
+
+    Measured at every step: the velocity needs it, and it costs one inner product.
+
+    Args:
+        learning_rate: ε, that of the chain.
+        momentum: α, that of the chain.
+        decay: of the means, in [0, 1); None looks back over about the last fifth of the run.
+
+    Raises:
+        ValueError: out of range; at `init`, a complex leaf; at `update`, no parameters. TypeError: of the wrong kind.
+
+    >>> import gradtx, jax.numpy as jnp
+    >>> tx, x = gradtx.stationarity(learning_rate=0.5), jnp.array([4.0])
+    >>> _, state = tx.update(x, tx.init(x), x)  # 4 · 4 / (0.5/2 · 4²)
+    >>> print(gradtx.readings(state)["stationarity/ratio"])
+    4.0
+    """
+    rate = hyperparameter("stationarity", "learning_rate", learning_rate, NON_NEGATIVE)
+    alpha = hyperparameter("stationarity", "momentum", momentum, BELOW_ONE)
+    d = None if decay is None else hyperparameter("stationarity", "decay", decay, BELOW_ONE)
+    has_momentum = not (isinstance(alpha.value, float) and alpha.value == 0)
+
+    def init(params: Params) -> StationarityState:
+        velocity = accumulators(params, FLOAT32) if has_momentum else None
+        return StationarityState(velocity, no_average(2), first_count(), never())
+
+    def measure(state: StationarityState, seen: Seen) -> StationarityState:
+        ε, α = rate(seen.count), alpha(seen.count)
+        gradients = seen.updates_like(seen.params)
+        left = _sum_of_products(zip(jax.tree.leaves(seen.params), gradients, strict=True))
+        if state.stationarity_velocity is None:
+            velocity, right = None, ε / 2 * seen.norm**2
+        else:
+            leaves, treedef = jax.tree.flatten(state.stationarity_velocity)
+            new = [v if g is None else (α.astype(v.dtype) * v - ε.astype(v.dtype) * widen(g, v.dtype))
+                   for v, g in zip(leaves, gradients, strict=True)]  # fmt: skip
+            velocity = treedef.unflatten(new)
+            right = (1 + α) / (2 * ε) * _sum_of_products((v, v) for v in new)
+        means = averaged(state.stationarity_means, None if d is None else d(seen.count), left, right)
+        return state._replace(stationarity_velocity=velocity, stationarity_means=means)
+
+    return instrument("stationarity", Measurement("stationarity", init, measure, allow_complex=False), every=1)
+
+
+def _sum_of_products(pairs: object) -> jax.Array:
+    total = jnp.zeros((), jnp.result_type(float))
+    for a, b in pairs:  # pyright: ignore[reportGeneralTypeIssues]
+        if b is not None:
+            a = jnp.asarray(a)
+            dtype = compute_dtype(a.dtype, b.dtype)
+            total = total + jnp.sum(widen(a, dtype) * widen(b, dtype)).astype(total.dtype)
+    return total

@@ -1,0 +1,117 @@
+"""The path through parameter space: how far from the start, how long the way, how straight.
+
+    distance       ‖θ_{k+1} - θ_0‖
+    path_length    Σ_{j <= k} ‖Δθ_j‖
+    straightness   distance / path_length, from 0 to 1
+
+| letter | argument | shape, dtype                                    |
+|--------|----------|-------------------------------------------------|
+| Δθ     | updates  | as the parameters; what `apply_updates` adds    |
+| θ_0    | params   | at the first step, kept in float32 or wider     |
+
+**Reads**: 1 is a straight line, as of gradient descent on an isotropic bowl. Far below it with little loss gained the run
+wanders: it circles, jumps from wall to wall, or follows noise (a random walk of k steps has 1/√k).
+
+**Source**: Goodfellow, Vinyals & Saxe 2015; chapter §2.7.
+
+**Stands** last in the chain, where the updates are what will be added.
+
+**Costs**: two reads of updates and parameters; one copy of the parameters. The path is as long as the steps measured:
+with `every=N` the way between two measurements counts as a straight line.
+"""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from gradtx._core.hyperparameters import first_count
+from gradtx._core.trees import accumulators, scaled_norm, widen
+from gradtx._core.types import FLOAT32, GradientTransformationExtraArgs, Params, Updates
+
+from .instrument import Measurement, instrument, never, unmeasured
+from .seen import Seen
+
+
+class TrajectoryState(NamedTuple):
+    """State of `trajectory`."""
+
+    trajectory_start: Params  # as the parameters: θ_0
+    trajectory_last: Params | None  # as the parameters, where the last measurement left off; None with every=1
+    distance: jax.Array  # []
+    path_length: jax.Array  # []
+    trajectory_count: jax.Array  # [] int32
+    trajectory_measured_at: jax.Array  # [] int32
+
+    def readings(self) -> dict[str, jax.Array]:
+        """By name."""
+        path = self.path_length
+        return {
+            "trajectory/distance": self.distance,
+            "trajectory/path_length": path,
+            "trajectory/straightness": self.distance / jnp.where(path > 0, path, jnp.nan),
+        }
+
+
+def trajectory(*, every: int = 1) -> GradientTransformationExtraArgs:
+    """Distance from the start, length of the path, straightness.
+
+    Args:
+        every: steps from one measurement to the next.
+
+    Raises:
+        ValueError: out of range; at `update`, no parameters. TypeError: a leaf that is no floating array.
+
+    >>> import gradtx, jax.numpy as jnp
+    >>> tx = gradtx.trajectory()
+    >>> params = jnp.zeros(2)
+    >>> state = tx.init(params)
+    >>> for step in (jnp.array([3.0, 0.0]), jnp.array([0.0, 4.0])):
+    ...     _, state = tx.update(step, state, params)
+    ...     params += step
+    >>> print({name: round(float(value), 3) for name, value in gradtx.readings(state).items()})  # 5 of 7
+    {'trajectory/distance': 5.0, 'trajectory/path_length': 7.0, 'trajectory/straightness': 0.714}
+    """
+
+    def init(params: Params) -> TrajectoryState:
+        start = accumulators(params, FLOAT32)
+        last = accumulators(params, FLOAT32) if every != 1 else None
+        return TrajectoryState(start, last, unmeasured(), unmeasured(), first_count(), never())
+
+    def measure(state: TrajectoryState, seen: Seen) -> TrajectoryState:
+        is_first = state.trajectory_measured_at < 0
+
+        def kept(old: jax.Array, p: jax.Array) -> jax.Array:
+            return jnp.where(is_first, widen(jnp.asarray(p), old.dtype), old)
+
+        start = jax.tree.map(kept, state.trajectory_start, seen.params)
+        before, last = seen.params, None
+        if state.trajectory_last is not None:
+            before = jax.tree.map(kept, state.trajectory_last, seen.params)
+            last = _moved(seen, state.trajectory_last)
+        path = jnp.where(is_first, 0, state.path_length)
+        return state._replace(
+            trajectory_start=start,
+            trajectory_last=last,
+            distance=_way(seen, start),
+            path_length=path + _way(seen, before),
+        )
+
+    return instrument("trajectory", Measurement("trajectory", init, measure), every)
+
+
+def _moved(seen: Seen, like: Params) -> Params:
+    """θ_{k+1}, in the dtypes of `like`."""
+    leaves, treedef = jax.tree.flatten(like)
+    rows = zip(jax.tree.leaves(seen.params), seen.updates_like(seen.params), leaves, strict=True)
+    moved = [widen(jnp.asarray(p), x.dtype) + (0 if u is None else widen(u, x.dtype)) for p, u, x in rows]
+    return treedef.unflatten(moved)
+
+
+def _way(seen: Seen, since: Updates) -> jax.Array:
+    """‖θ_k + Δθ_k - since‖; just the updates' norm where `since` is θ_k."""
+    if since is seen.params:
+        return seen.norm
+    moved = jax.tree.leaves(_moved(seen, since))
+    inverse_scale, relative = scaled_norm([m - s for m, s in zip(moved, jax.tree.leaves(since), strict=True)])
+    return (relative / inverse_scale).astype(jnp.result_type(float))

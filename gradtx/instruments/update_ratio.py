@@ -1,0 +1,85 @@
+"""How far a step goes beside where the parameters are: the first look at a learning rate.
+
+    global   ‖Δθ_k‖ / ‖θ_k‖
+
+| letter | argument | shape, dtype                                   |
+|--------|----------|------------------------------------------------|
+| Δθ     | updates  | as the parameters; what `apply_updates` adds   |
+| θ      | params   | before the step                                |
+
+**Reads**: about 1e-3 is usual; far above 1e-2 the rate is high, far below 1e-4 low. A rule of thumb, no more.
+
+**Source**: the CS231n course notes, "Ratio of weights:updates".
+
+**Stands** last in the chain, where the updates are what will be added.
+
+**Costs**: one read of updates and parameters.
+"""
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from gradtx._core.hyperparameters import first_count
+from gradtx._core.trees import scaled_norm
+from gradtx._core.types import GradientTransformationExtraArgs, Params
+
+from .instrument import Measurement, instrument, never, unmeasured
+from .seen import Seen
+
+
+class UpdateRatioState(NamedTuple):
+    """State of `update_ratio`."""
+
+    update_ratio: jax.Array  # []
+    update_leaf_ratios: jax.Array | None  # [leaves]; None unless `per_leaf`
+    update_ratio_count: jax.Array  # [] int32
+    update_ratio_measured_at: jax.Array  # [] int32
+
+    def readings(self) -> dict[str, jax.Array]:
+        """By name."""
+        found = {"update_ratio/global": self.update_ratio}
+        return found if self.update_leaf_ratios is None else found | {"update_ratio/leaves": self.update_leaf_ratios}
+
+
+def update_ratio(*, per_leaf: bool = False, every: int = 1) -> GradientTransformationExtraArgs:
+    """‖Δθ‖ / ‖θ‖, over all leaves; 0 where nothing moves, inf where parameters that are all 0 move.
+
+    Args:
+        per_leaf: also `update_ratio/leaves`, the ratio of each leaf.
+        every: steps from one measurement to the next.
+
+    Raises:
+        ValueError: out of range; at `update`, no parameters. TypeError: a leaf that is no floating array.
+
+    >>> import gradtx, jax.numpy as jnp, optax
+    >>> tx = optax.chain(optax.sgd(0.01), gradtx.update_ratio())
+    >>> params = jnp.array([3.0, 4.0])
+    >>> _, state = tx.update(jnp.array([0.0, 1.0]), tx.init(params), params)
+    >>> print(gradtx.readings(state)["update_ratio/global"])  # 0.01 / 5
+    0.002
+    """
+
+    def init(params: Params) -> UpdateRatioState:
+        leaves = jnp.full(len(jax.tree.leaves(params)), jnp.nan, jnp.result_type(float)) if per_leaf else None
+        return UpdateRatioState(unmeasured(), leaves, first_count(), never())
+
+    def measure(state: UpdateRatioState, seen: Seen) -> UpdateRatioState:
+        pairs = zip(seen.updates_like(seen.params), jax.tree.leaves(seen.params), strict=True)
+        present = [(u, jnp.asarray(p)) for u, p in pairs if u is not None]
+        ratios = [ratio([u], [p]) for u, p in present] if per_leaf else []
+        return state._replace(
+            update_ratio=ratio([u for u, _ in present], [p for _, p in present]),
+            update_leaf_ratios=(jnp.stack(ratios) if ratios else state.update_leaf_ratios) if per_leaf else None,
+        )
+
+    return instrument("update_ratio", Measurement("update_ratio", init, measure), every)
+
+
+def ratio(updates: list[Any], params: list[Any]) -> jax.Array:
+    """‖updates‖ / ‖params‖ where neither norm need be finite; 0 / 0 is 0."""
+    inverse_u, relative_u = scaled_norm(updates)
+    inverse_p, relative_p = scaled_norm(params)
+    quotient = relative_u / relative_p * (inverse_p / inverse_u)
+    return jnp.where(relative_u == 0, 0, quotient).astype(jnp.result_type(float))
