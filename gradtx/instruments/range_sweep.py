@@ -86,11 +86,11 @@ def _descent(learning_rate: Any) -> GradientTransformation:
 
 
 def _is_twice_differentiable(value_fn: Callable[..., Any], params: Params, batches: Any) -> bool:
-    """Whether forward mode gets through: it is stopped by a `custom_vjp`."""
+    """Whether forward mode gets through the gradient: a kernel or a callback in a `custom_vjp` may stop it."""
     batch = () if batches is None else (jax.tree.map(lambda x: x[0], batches),)
     try:
         jax.eval_shape(lambda p: jax.jvp(jax.grad(lambda q: value_fn(q, *batch)), (p,), (p,)), params)
-    except TypeError:
+    except (TypeError, ValueError, NotImplementedError):
         return False
     return True
 
