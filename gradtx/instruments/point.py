@@ -30,7 +30,8 @@ def cost_at(name: str, value_fn: Callable[..., Any], params: Params, *batch: Any
         raise TypeError(f"{name}: value_fn must be a function of the parameters, got {value_fn!r}.")
     check_leaves(name, params)
     leaves, treedef = jax.tree.flatten(params)
-    dtype = compute_dtype(*(leaf_dtype(x) for x in leaves))
+    # A NumPy float64 array is a float32 one where JAX has no float64.
+    dtype = jax.dtypes.canonicalize_dtype(compute_dtype(*(leaf_dtype(x) for x in leaves)))
     point = [jnp.asarray(x, dtype) for x in leaves]
     check_scalar(name, jax.eval_shape(lambda at, *more: value_fn(treedef.unflatten(at), *more), point, *batch))
 

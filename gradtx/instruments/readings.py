@@ -6,6 +6,7 @@ order: the second is `instrument@2/quantity`.
 """
 
 from collections import Counter
+from collections.abc import Iterator
 from typing import Any
 
 import jax
@@ -18,9 +19,10 @@ def readings(opt_state: Any) -> dict[str, jax.Array]:
         opt_state: any state, however nested: `chain`, `masked`, `partition`, `MultiSteps`, `inject_hyperparams`, ...
 
     Returns:
-        name -> array, in the order of the chain; scalars, unless the state is a stack of states (under `vmap`, or the
-        output of a scan). NaN where nothing was measured yet. Empty for a state without instruments. Nothing leaves
-        the device: legal inside `jit`, `scan`, `vmap` and `shard_map`.
+        name -> array, in the order of the chain (of `partition`, in the order of the sorted labels); scalars, unless
+        the state is a stack of states (under `vmap`, or the output of a scan). NaN where nothing was measured yet. Empty
+        for a state without instruments. Nothing leaves the device: legal inside `jit`, `scan`,
+        `vmap` and `shard_map`.
 
     >>> import gradtx, jax.numpy as jnp, optax
     >>> tx = optax.chain(gradtx.gradient_norm(), optax.adam(1e-3))
@@ -30,17 +32,22 @@ def readings(opt_state: Any) -> dict[str, jax.Array]:
     """
     found: dict[str, jax.Array] = {}
     seen: Counter[str] = Counter()
-    for state in jax.tree.leaves(opt_state, is_leaf=_has_readings):
-        if not _has_readings(state):
-            continue
+    for state in _instruments(opt_state):
         taken = state.readings()
-        kinds = dict.fromkeys(name.partition("/")[0] for name in taken)
-        seen.update(list(kinds))
+        seen.update({name.partition("/")[0] for name in taken})
         for name, value in taken.items():
-            kind, _, quantity = name.partition("/")
+            kind, slash, quantity = name.partition("/")
             number = "" if seen[kind] == 1 else f"@{seen[kind]}"
-            found[f"{kind}{number}/{quantity}"] = value
+            found[f"{kind}{number}{slash}{quantity}"] = value
     return found
+
+
+def _instruments(tree: Any) -> Iterator[Any]:
+    """The states of instruments in a tree, one that holds others before those."""
+    for state in jax.tree.leaves(tree, is_leaf=_has_readings):
+        if _has_readings(state):
+            yield state
+            yield from _instruments(tuple(state))
 
 
 def _has_readings(x: Any) -> bool:

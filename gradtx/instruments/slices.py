@@ -51,8 +51,10 @@ def line_slice(
     check_at_least("line_slice", "num_points", num_points, 2)
     cost, start = cost_at("line_slice", value_fn, params)
     _, end = cost_at("line_slice", value_fn, other)
-    shapes, other_shapes = (jax.tree.map(jnp.shape, tree) for tree in (params, other))
-    if shapes != other_shapes:
+    if jax.tree.structure(params) != jax.tree.structure(other) or any(
+        x.shape != y.shape for x, y in zip(start, end, strict=True)
+    ):
+        shapes, other_shapes = (jax.tree.map(jnp.shape, tree) for tree in (params, other))
         raise ValueError(f"line_slice: other must be a tree like params, {shapes}, got {other_shapes}.")
 
     def value(start: Point, end: Point, α: jax.Array) -> jax.Array:
@@ -105,6 +107,8 @@ def plane_slice(
     check_at_least("plane_slice", "num_points", num_points, 2)
     if not 0 < radius < float("inf"):
         raise ValueError(f"plane_slice: radius must be in (0, inf), got {radius}.")
+    if isinstance(filter_axis, bool) or not hasattr(filter_axis, "__index__"):
+        raise TypeError(f"plane_slice: filter_axis must be an integer, got {filter_axis!r}.")
     cost, point = cost_at("plane_slice", value_fn, params)
     for x in point:
         if x.ndim >= 2 and not -x.ndim <= filter_axis < x.ndim:

@@ -120,7 +120,7 @@ def hessian_trace(
 
     def one(product: Partial, probe_key: jax.Array) -> jax.Array:
         v = signs_like(probe_key, point)
-        return sum((jnp.sum(x * hx) for x, hx in zip(v, product(v), strict=True)), start=jnp.zeros(()))
+        return sum((jnp.sum(x * hx) for x, hx in zip(v, product(v), strict=True)), start=jnp.zeros((), v[0].dtype))
 
     samples = over(one, jax.random.split(key, num_probes), product)
     if num_probes == 1:

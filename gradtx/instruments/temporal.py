@@ -33,10 +33,11 @@ def temporal_gradients(
 
     Args:
         value_fn: `(params, probes) -> scalar` loss, which adds the probes to the hidden states.
-        params: what `value_fn` takes; nothing is asked of it.
-        probes: zeros. One array [time, ...], whose first axis is the step; or several, each of one step or layer: a list
-            in that order, or a dict (in the order of its sorted keys, as JAX has them). All other axes, the batch among
-            them, are summed over in the norm.
+        params: what `value_fn` takes first, any tree of arrays, of whatever dtypes.
+        probes: zeros. One array [time, ...], whose first axis is the step, also as the only leaf of nested dicts, as
+            flax has it; or several, each of one step or layer: a list in that order, or a dict in the order of its
+            sorted keys, as JAX has them ("layer_10" before "layer_2"). All other axes, the batch among them, are summed
+            over in the norm.
 
     Returns:
         norms [time], float32 or wider, and the slope, a scalar. Steps whose norm is 0 or not finite are left out of the

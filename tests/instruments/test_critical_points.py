@@ -147,7 +147,7 @@ def test_bfloat16_parameters_are_judged_in_float32():
     params = {"x": jnp.array(1.0, jnp.bfloat16), "y": jnp.array(1.0, jnp.bfloat16)}
     found = gradtx.critical_point(rosenbrock, params, key=KEY)
     exact = np.linalg.eigvalsh([[802.0, -400.0], [-400.0, 200.0]])
-    np.testing.assert_allclose([found.lambda_min, found.lambda_max], exact, rtol=2e-4)
+    np.testing.assert_allclose([found.lambda_min, found.lambda_max], exact, atol=1e-6 * exact[1])  # float32's noise
 
 
 def test_a_loss_that_is_not_finite_is_no_kind_of_point():

@@ -1,0 +1,129 @@
+"""The run of a learning-rate range test: steps with growing rates, and how curved the loss is where each is taken."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from gradtx._core.trees import scaled_norm
+from gradtx._core.types import GradientTransformation, Params, with_extra_args_support
+
+from .point import normal_like
+
+
+class Run(NamedTuple):
+    """What each step saw; zeros once the run has ended."""
+
+    first: Any  # [] the loss at the start
+    loss: Any  # [steps] after the step, on its batch
+    fall: Any  # [steps] by how much the step lowered the loss of its batch
+    sharpness: Any  # [steps] λ_max before the step, on its batch; NaN unless the update was -ε g
+    diverged: Any  # [steps] bool: this step ended the run
+    taken: Any  # [steps] bool: the run had not ended before
+
+
+class _Probe(NamedTuple):
+    """A power iteration w = H v + s v, one product a step of the run."""
+
+    v: Any  # unit vector, a tree like the parameters
+    shift: jax.Array  # [] s: the largest (‖H v‖ - vᵀH v) / 2 so far; 0 on the way to λ_max, |λ_min| on the way to λ_min
+
+
+def sweep(
+    value_fn: Callable[..., Any],
+    make_tx: Callable[[Any], GradientTransformation] | None,
+    diverge: float,
+    params: Params,
+    rates: jax.Array,
+    batches: Any,
+) -> Run:
+    """One step for each rate, until the loss is over best + (diverge - 1) max(|best|, first - best)."""
+    make_tx = make_tx or _descent
+    sees_curvature = _is_twice_differentiable(value_fn, params, batches)
+
+    def step(carry: Any, x: Any) -> tuple[Any, tuple[Any, ...]]:
+        params, state, best, probe = carry
+        rate, *batch = x
+        cost = lambda p: value_fn(p, *batch)  # noqa: E731
+        value, g = jax.value_and_grad(cost)(params)
+        tx = with_extra_args_support(make_tx(rate))
+        updates, state = tx.update(g, state, params, value=value, grad=g, value_fn=cost)
+        new_params = jax.tree.map(lambda p, u: (p + u).astype(p.dtype), params, updates)
+        value, after = value.astype(rates.dtype), jnp.asarray(cost(new_params)).astype(rates.dtype)
+        off = _norm(jax.tree.map(lambda u, d: u + rate.astype(d.dtype) * d, updates, g))
+        is_descent = (off <= 0.01 * rate * _norm(g)) & sees_curvature
+        probe, sharpness = jax.lax.cond(
+            is_descent,
+            lambda probe: _sharper(cost, params, probe) if sees_curvature else (probe, unknown),
+            lambda probe: (probe, unknown),
+            probe,
+        )
+        best = jnp.fmin(best, after)
+        is_within = after <= best + (diverge - 1) * jnp.maximum(jnp.abs(best), first - best)
+        return (new_params, state, best, probe), (after, value - after, sharpness, ~(is_within & jnp.isfinite(after)))
+
+    def guarded(carry: Any, x: Any) -> tuple[Any, tuple[Any, ...]]:
+        ended, rest = carry
+        nothing = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), jax.eval_shape(step, rest, x)[1])
+        rest, out = jax.lax.cond(ended, lambda: (rest, nothing), lambda: step(rest, x))
+        return (ended | out[3], rest), (*out, ~ended)
+
+    xs = (rates,) if batches is None else (rates, batches)
+    first = jnp.asarray(value_fn(params, *jax.tree.map(lambda x: x[0], xs[1:]))).astype(rates.dtype)
+    unknown = jnp.full((), jnp.nan, rates.dtype)
+    start = (params, make_tx(rates[0]).init(params), first, _first_probe(params, rates.dtype))
+    _, (loss, fall, sharpness, diverged, taken) = jax.lax.scan(guarded, (jnp.zeros((), bool), start), xs)
+    return Run(first, loss, fall, sharpness, diverged, taken)
+
+
+def _descent(learning_rate: Any) -> GradientTransformation:
+    def update(updates: Any, state: Any, params: Any = None) -> tuple[Any, Any]:
+        del params
+        return jax.tree.map(lambda g: (-learning_rate * g).astype(g.dtype), updates), state
+
+    return GradientTransformation(lambda params: (), update)
+
+
+def _is_twice_differentiable(value_fn: Callable[..., Any], params: Params, batches: Any) -> bool:
+    """Whether forward mode gets through the gradient: a kernel or a callback in a `custom_vjp` may stop it."""
+    batch = () if batches is None else (jax.tree.map(lambda x: x[0], batches),)
+    try:
+        jax.eval_shape(lambda p: jax.jvp(jax.grad(lambda q: value_fn(q, *batch)), (p,), (p,)), params)
+    except (TypeError, ValueError, NotImplementedError):
+        return False
+    return True
+
+
+def _first_probe(params: Params, dtype: Any) -> _Probe:
+    leaves, treedef = jax.tree.flatten(params)
+    v = treedef.unflatten(normal_like(jax.random.key(0), leaves))
+    return _Probe(_times(1 / _norm(v), v), jnp.zeros((), dtype))
+
+
+def _sharper(cost: Callable[[Params], Any], params: Params, probe: _Probe) -> tuple[_Probe, jax.Array]:
+    """One step of the power iteration, and vᵀH v. The shift lets λ_max win against a larger |λ_min|."""
+    v, shift = probe
+    _, hv = jax.jvp(jax.grad(cost), (params,), (v,))
+    sharpness = _inner(v, hv, shift.dtype)
+    shift = jnp.fmax(shift, (_norm(hv).astype(shift.dtype) - sharpness) / 2)
+    w = jax.tree.map(lambda h, x: h + shift.astype(x.dtype) * x, hv, v)
+    length = _norm(w)
+    is_usable = (length > 0) & jnp.isfinite(length)
+    inverse = 1 / jnp.where(is_usable, length, 1)
+    v = jax.tree.map(lambda new, old: jnp.where(is_usable, new, old), _times(inverse, w), v)
+    return _Probe(v, shift), sharpness
+
+
+def _norm(a: Any) -> jax.Array:
+    inverse_scale, relative = scaled_norm(jax.tree.leaves(a))
+    return relative / inverse_scale
+
+
+def _inner(a: Any, b: Any, dtype: Any) -> jax.Array:
+    pairs = zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True)
+    return sum((jnp.sum(x.astype(dtype) * y.astype(dtype)) for x, y in pairs), start=jnp.zeros((), dtype))
+
+
+def _times(factor: jax.Array, a: Any) -> Any:
+    return jax.tree.map(lambda x: factor.astype(x.dtype) * x, a)

@@ -1,0 +1,245 @@
+"""The range test tells the rate from which descent diverges: on a quadratic 2/λ_max, wherever it starts."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+import gradtx
+
+X = np.random.default_rng(0).normal(size=(100, 16, 4)).astype(np.float32)
+
+
+def quadratic(spectrum, seed=None, centre=0.0):
+    """A quadratic with these curvatures, its axes turned at random unless `seed` is None."""
+    rotation = np.eye(len(spectrum))
+    if seed is not None:
+        rotation = np.linalg.qr(np.random.default_rng(seed).normal(size=rotation.shape))[0]
+    matrix = jnp.asarray(rotation * np.array(spectrum) @ rotation.T, jnp.float32)
+    return lambda x: (x - centre) @ matrix @ (x - centre) / 2
+
+
+def ill(x):
+    return jnp.sum(jnp.array([1.0, 20.0]) * x**2) / 2
+
+
+CONDITIONINGS = {
+    "1": ([2.0] * 3, None, 1.7),
+    "20": ([1.0, 20.0], None, 1.7),
+    "1e4": ([0.01, 1.0, 100.0], 1, 0.0),
+    "1e5, 20 curvatures": (np.geomspace(1e-3, 1e2, 20), 0, 1.7),
+    "a flat direction": ([0.0, 0.5, 3.0], 0, 1.7),
+    "one dimension": ([20.0], None, 0.0),
+    "a saddle, steeper down than up": ([-5.0, 1.0, 3.0], None, 0.0),
+    "as far down as up": ([-3.0, 3.0, 1.0], 2, 1.7),
+}
+
+
+@pytest.mark.parametrize("name", CONDITIONINGS)
+def test_diverges_from_two_over_the_largest_curvature(name):
+    spectrum, seed, centre = CONDITIONINGS[name]
+    found = gradtx.lr_range_test(quadratic(spectrum, seed, centre), jnp.ones(len(spectrum)))
+    np.testing.assert_allclose(found.divergence, 2 / max(spectrum), rtol=1e-3)
+
+
+STARTS = {
+    "far": [1e6, -1e6],
+    "at the minimum": [0.0, 0.0],
+    "in the flattest direction": [1.0, 0.0],
+    "in the steepest direction": [0.0, 1.0],
+}
+
+
+@pytest.mark.parametrize("name", STARTS)
+def test_the_start_does_not_matter(name):
+    np.testing.assert_allclose(gradtx.lr_range_test(ill, jnp.array(STARTS[name])).divergence, 0.1, rtol=1e-3)
+
+
+@pytest.mark.parametrize("steps", [40, 100, 1000])
+def test_neither_does_the_number_of_steps(steps):
+    found = gradtx.lr_range_test(ill, jnp.ones(2), steps=steps)  # in 1000, all gradients are 0 before that rate comes
+    np.testing.assert_allclose(found.divergence, 0.1, rtol=1e-3)
+
+
+def test_gradient_descent_does_diverge_above_that_rate_and_not_below():
+    loss = quadratic([0.1, 3.0, 8.0], 1)
+    divergence = gradtx.lr_range_test(loss, jnp.ones(3)).divergence
+    x = jnp.ones((2, 3))  # a run a row
+    factors = jnp.array([[0.97], [1.03]])
+    descend = jax.jit(jax.vmap(lambda x, rate: x - rate * jax.grad(loss)(x)))
+    for _ in range(200):
+        x = descend(x, factors * divergence)
+    below, above = loss(x[0]), loss(x[1])
+    assert below < loss(jnp.ones(3)) / 100
+    assert above > 100 * loss(jnp.ones(3))
+
+
+def test_nearly_equal_curvatures_are_told_to_within_one_ratio_of_rates():
+    found = gradtx.lr_range_test(quadratic([1.0, 19.0, 20.0], 1), jnp.ones(3), steps=30)
+    assert 0.1 * (1 - 1e-5) <= found.divergence <= 0.1 * (1e7 ** (1 / 29))
+
+
+@pytest.mark.parametrize("unit", [1e-25, 1e25])
+def test_the_unit_of_the_loss_only_scales_the_rates(unit):
+    found = gradtx.lr_range_test(lambda x: unit * ill(x), jnp.ones(2), lowest=1e-4 / unit, highest=10 / unit)
+    np.testing.assert_allclose(found.divergence * unit, 0.1, rtol=1e-3)
+
+
+def test_a_range_below_the_divergence_does_not_diverge():
+    found = gradtx.lr_range_test(ill, jnp.ones(2), highest=0.09)
+    assert found.divergence == np.inf
+    assert np.isfinite(found.losses).all()
+    assert found.minimum > 0.05
+
+
+def test_the_numbers_are_those_of_a_plain_loop():
+    found = gradtx.lr_range_test(ill, jnp.ones(2), steps=30, lowest=1e-3, highest=1.0)
+    rates, x, losses = np.geomspace(1e-3, 1.0, 30), np.ones(2), []
+    for rate in rates:
+        x = x - rate * np.array([1.0, 20.0]) * x
+        losses.append(np.sum([1.0, 20.0] * x**2) / 2)
+    np.testing.assert_allclose(found.learning_rates, rates, rtol=1e-6)
+    kept = np.isfinite(found.losses)
+    np.testing.assert_allclose(found.losses[kept], np.array(losses)[kept], rtol=1e-3, atol=1e-10)
+    best = np.minimum.accumulate([10.5, *losses])[:-1]
+    over = np.array(losses) > best + 4 * np.maximum(best, 10.5 - best)
+    ended = int(np.argmax(over)) if over.any() else 30
+    assert kept.tolist() == [i < ended for i in range(30)]
+    falls = -np.diff([10.5, *losses])
+    sharp = gradtx.lr_range_test(ill, jnp.ones(2), steps=30, lowest=1e-3, highest=1.0, smooth=0, skip_first=0)
+    assert sharp.steepest == rates[np.argmax(falls[:ended])]
+    assert sharp.minimum == rates[np.argmin(losses[:ended])]
+
+
+def test_smoothing_is_a_centred_mean_so_that_it_shifts_nothing():
+    plain, smooth = (gradtx.lr_range_test(ill, jnp.ones(2), smooth=s, highest=0.09) for s in (0.0, 0.1))
+    np.testing.assert_array_equal(plain.losses, smooth.losses)
+    assert abs(np.log(smooth.steepest / plain.steepest)) < 5.1 * np.log(plain.learning_rates[1] / 1e-6)
+
+
+METHODS = {
+    "sgd": (gradtx.sgd, 0.1, 0.1),
+    "optax's sgd": (optax.sgd, 0.1, 0.1),
+    # Heavy ball is stable to 2 (1 + momentum) / λ_max; a sweep with its late rise says no less than plain descent's.
+    "momentum": (lambda rate: gradtx.sgd(rate, momentum=0.9), 0.1, 0.4),
+    "RMSProp": (gradtx.rmsprop, 0.1, np.inf),
+    "clipped": (lambda rate: optax.chain(gradtx.clip_by_global_norm(1.0), gradtx.sgd(rate)), 0.1, 2.0),
+    "Adam": (gradtx.adam, 0.1, np.inf),
+    "Newton, which needs value_fn": (lambda rate: optax.chain(gradtx.newton(), optax.scale(rate)), 1.9, np.inf),
+}
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_other_methods_are_swept_too(name):
+    make_tx, low, high = METHODS[name]
+    found = gradtx.lr_range_test(ill, jnp.array([3.0, 2.0]), make_tx)
+    assert low * (1 - 1e-3) <= found.divergence <= high * (1 + 1e-3)
+    assert 0 < found.steepest <= found.minimum < np.inf
+
+
+def test_minibatches_are_taken_one_a_step_and_each_is_judged_on_its_own():
+    truth = jnp.array([1.0, -2.0, 3.0, 0.5])
+    batches = {"x": jnp.asarray(X), "y": jnp.asarray(X) @ truth}
+
+    def loss(w, batch):
+        return jnp.mean((batch["x"] @ w - batch["y"]) ** 2)
+
+    found = gradtx.lr_range_test(loss, jnp.zeros(4), batches=batches)
+    np.testing.assert_allclose(
+        found.losses[0], loss(-1e-6 * jax.grad(loss)(jnp.zeros(4), jax.tree.map(lambda a: a[0], batches)),
+                              jax.tree.map(lambda a: a[0], batches)), rtol=1e-5)  # fmt: skip
+    sharpest = [2 / np.linalg.eigvalsh(2 * x.T @ x / 16)[-1] for x in X]
+    assert min(sharpest) <= found.divergence <= 2 * max(sharpest)
+
+
+def test_a_net_trains_below_the_divergence_and_not_above():
+    x = jax.random.normal(jax.random.key(0), (256, 8))
+    y = jnp.sin(x @ jax.random.normal(jax.random.key(1), (8,)))
+    params = {"w": jax.random.normal(jax.random.key(2), (8, 32)) / 3, "v": jax.random.normal(jax.random.key(3), (32,)) / 6}
+
+    def loss(p):
+        return jnp.mean((jnp.tanh(x @ p["w"]) @ p["v"] - y) ** 2)
+
+    @jax.jit
+    def trained(rate):
+        step = lambda _, p: jax.tree.map(lambda a, g: a - rate * g, p, jax.grad(loss)(p))  # noqa: E731
+        return loss(jax.lax.fori_loop(0, 300, step, params))
+
+    found = gradtx.lr_range_test(loss, params)
+    assert trained(found.divergence / 2) < trained(found.divergence / 20) < loss(params)
+    assert not trained(4 * found.divergence) < loss(params)
+
+
+@pytest.mark.parametrize(
+    ("loss", "divergence"),
+    [
+        (jnp.sum, np.inf),  # no curvature
+        (lambda x: -jnp.sum(jnp.log(x)), np.inf),  # it flattens faster than the rates grow
+        (lambda x: jnp.sum(jnp.sqrt(1 + x**2)), 2.0),
+    ],
+)
+def test_no_quadratic(loss, divergence):
+    found = gradtx.lr_range_test(loss, jnp.array([1.0, 0.5]))
+    np.testing.assert_allclose(found.divergence, divergence, rtol=0.2)
+
+
+def test_half_precision_and_a_loss_without_second_derivative_are_tested_too():
+    found = gradtx.lr_range_test(ill, jnp.ones(2, jnp.bfloat16))
+    np.testing.assert_allclose(found.divergence, 0.1, rtol=0.02)
+
+    @jax.custom_vjp
+    def square(x):
+        return jnp.sum(x**2)
+
+    def backward(x, cotangent):
+        return (jax.pure_callback(lambda x, c: np.float32(2 * c * x), x, x, cotangent),)
+
+    square.defvjp(lambda x: (square(x), x), backward)
+    found = gradtx.lr_range_test(lambda x: 10 * square(x), jnp.array([3.0, 2.0]))
+    assert 0.1 <= found.divergence < 0.3  # the rise of the loss alone
+
+
+def test_where_the_first_step_ends_the_run_there_is_nothing_to_see():
+    found = gradtx.lr_range_test(ill, jnp.ones(2), lowest=10.0, highest=100.0)
+    assert np.isnan([found.steepest, found.minimum]).all()
+    assert np.isnan(found.losses).all()
+    assert found.divergence <= 10.0
+    falls_for_ever = gradtx.lr_range_test(lambda x: jnp.log(jnp.sum(x**2)), jnp.array([1.0]), lowest=0.5, highest=0.50001)
+    assert np.isnan(falls_for_ever.losses[0])  # one step to the minimum of -inf
+
+
+def test_prints_one_sentence():
+    text = str(gradtx.lr_range_test(ill, np.ones(2)))  # NumPy's float64 is taken as JAX takes it
+    assert "diverges from 0.1" in text
+    assert text.startswith("steepest at ")
+
+
+@pytest.mark.parametrize(
+    ("change", "error", "message"),
+    [
+        ({"lowest": 0.0}, ValueError, "must be 0 < lowest < highest < inf, got 0.0 and 10.0"),
+        ({"lowest": 1.0, "highest": 1.0}, ValueError, "must be 0 < lowest < highest < inf, got 1.0 and 1.0"),
+        ({"highest": float("nan")}, ValueError, "got 1e-06 and nan"),
+        ({"steps": 1}, ValueError, "lr_range_test: steps must be at least 2, got 1"),
+        ({"steps": 10.0}, TypeError, "steps must be an integer, got 10.0"),
+        ({"skip_first": -1}, ValueError, "skip_first must be at least 0, got -1"),
+        ({"skip_last": -1}, ValueError, "skip_last must be at least 0, got -1"),
+        ({"smooth": 1.0}, ValueError, r"smooth must be in \[0, 1\), got 1.0"),
+        ({"diverge": 1.0}, ValueError, r"diverge must be in \(1, inf\), got 1.0"),
+        ({"batches": jnp.ones((3, 2))}, ValueError, "a leading axis of steps = 100, got 3"),
+        ({"batches": {"x": jnp.ones((100, 2)), "y": 1.0}}, ValueError, "steps = 100, got 100, None"),
+        ({"batches": ()}, ValueError, "steps = 100, got no array"),
+        ({"params": jnp.arange(2)}, TypeError, "lr_range_test: params must be of a floating dtype, got int32"),
+        ({"params": {}}, ValueError, "params must hold at least one number"),
+        ({"value_fn": lambda x: x}, ValueError, r"must return a real floating scalar, got shape \(2,\)"),
+        ({"value_fn": lambda x: jnp.nan * jnp.sum(x)}, ValueError, "the loss must be finite at the start, got nan"),
+        ({"make_tx": lambda rate: rate}, TypeError, "make_tx must give a gradient transformation, got float"),
+        ({"make_tx": gradtx.delta_bar_delta}, ValueError, r"must not be kept in the state .* at state\[0\].rates"),
+        ({"make_tx": optax.inject_hyperparams(optax.sgd)}, ValueError, "at state.hyperparams.'learning_rate'."),
+    ],
+)
+def test_bad_input_is_named(change, error, message):
+    arguments = {"value_fn": ill, "params": jnp.ones(2)} | change
+    with pytest.raises(error, match=message):
+        gradtx.lr_range_test(arguments.pop("value_fn"), arguments.pop("params"), **arguments)
