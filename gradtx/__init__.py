@@ -10,6 +10,9 @@ from .instruments.clipping_events import clipping_events as clipping_events
 from .instruments.critical_points import CriticalPoint as CriticalPoint
 from .instruments.critical_points import critical_point as critical_point
 from .instruments.curvature_ratio import curvature_ratio as curvature_ratio
+from .instruments.diagnosis import Diagnosis as Diagnosis
+from .instruments.diagnosis import Finding as Finding
+from .instruments.diagnosis import diagnose as diagnose
 from .instruments.gain_ratio import gain_ratio as gain_ratio
 from .instruments.gradient_norm import gradient_norm as gradient_norm
 from .instruments.gradient_tests import gradient_tests as gradient_tests

@@ -1,0 +1,71 @@
+"""`diagnose`: all rules over one run."""
+
+from collections.abc import Callable
+from typing import Any
+
+from .evidence import Evidence
+from .flat_places import shelf, wandering
+from .noise import batch_too_large, noise, stationary
+from .report import Diagnosis, Finding
+from .steep_places import nonfinite, spikes
+from .step_length import edge_of_stability, ill_conditioning, learning_rate_too_high, learning_rate_too_low, oscillation
+from .verdict import Verdict
+
+# In an order in which later rules may ask what earlier ones found.
+RULES: tuple[Callable[[Evidence, Verdict], Any], ...] = (
+    nonfinite,
+    spikes,
+    learning_rate_too_high,
+    learning_rate_too_low,
+    oscillation,
+    edge_of_stability,
+    shelf,
+    ill_conditioning,
+    wandering,
+    noise,
+    stationary,
+    batch_too_large,
+)
+_ORDER = {"high": 0, "medium": 1, "low": 2}
+
+
+def diagnose(history: Any) -> Diagnosis:
+    """Which of the chapter's challenges a run shows, on what evidence, and what to do about each.
+
+    Args:
+        history: a `lab.History`, or a dict of your own loop's arrays: `loss` [steps], readings by their names, each
+            [steps] (what `gradtx.readings(state)` gave at each step, stacked); optionally `learning_rate` and
+            `batch_size`, numbers or [steps], and `iterates` [steps + 1, dim]. Full batches, or one `gradtx.panel` with
+            `every=1`, tell most; what is missing is named in `unjudged`.
+
+    Returns:
+        The `Diagnosis`: `challenges`, a set of words; `findings` with evidence, confidence, chapter section, source and
+        code to paste; `ruled_out`; `unjudged`. Print it, show it in a notebook, or take `to_dict()` / `to_json()`.
+
+    Raises:
+        TypeError: no history, or curves that are no numbers. ValueError: no loss, or curves of other lengths.
+
+    >>> import gradtx, numpy as np
+    >>> k = np.arange(50)
+    >>> run = {"loss": 2.0 * 1.1**k, "curvature_ratio/ratio": np.full(50, 1.025), "gradient_norm/global": 1.05**k}
+    >>> print(sorted(gradtx.diagnose(run).challenges))
+    ['learning_rate_too_high']
+    """
+    evidence, verdict = Evidence(history), Verdict()
+    findings: list[Finding] = []
+    if evidence.steps:
+        for rule in RULES:
+            said = rule(evidence, verdict)
+            new = said if isinstance(said, list) else [] if said is None else [said]
+            new = [f for f in new if f.challenge not in verdict.found]
+            verdict.found |= {f.challenge for f in new}
+            findings += new
+    else:
+        findings = [f for f in [nonfinite(evidence, verdict)] if f is not None]
+    for challenge in verdict.found:
+        verdict.ruled_out.pop(challenge, None)
+        verdict.unjudged.pop(challenge, None)
+    for challenge in verdict.ruled_out:
+        verdict.unjudged.pop(challenge, None)
+    findings.sort(key=lambda f: _ORDER[f.confidence])
+    return Diagnosis(tuple(findings), verdict.ruled_out, verdict.unjudged, len(evidence.all_loss))

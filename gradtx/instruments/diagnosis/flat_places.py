@@ -1,0 +1,167 @@
+"""Rules on where the gradient is small: saddles, flat regions, vanishing gradients, and descent that leads nowhere.
+
+A *shelf* is a part of the run over which the gradient is below a tenth of the largest the run met, or the whole run where
+moving the parameters by their own length would change the loss by less than 2 % to first order. At a shelf the
+curvature along the gradient tells: clearly negative against the largest met (below -2 %), a saddle is being left; next
+to nothing, the region is flat. (Both numbers from the labelled runs of the tests.)
+"""
+
+import numpy as np
+
+from .evidence import Evidence, late_median, medians
+from .report import Finding, finding
+from .verdict import Verdict
+
+_SMALL, _FLAT = 0.1, 0.02
+
+
+def shelf(e: Evidence, verdict: Verdict) -> list[Finding]:
+    """Saddle, plateau or vanishing gradients, where the norm and the curvature tell."""
+    if e.norm is None:
+        for challenge in ("saddle", "plateau", "vanishing_gradients"):
+            verdict.needs(challenge, "gradtx.gradient_norm()")
+        return []
+    norms = medians(e.norm)
+    largest = float(np.nanmax(norms))
+    if np.nanmin(norms) > _SMALL * largest and not _is_flat_throughout(e):
+        reason = f"the gradient norm never fell below {np.nanmin(norms) / largest:.0%} of its largest: no critical point"
+        verdict.rules_out("minima, saddles and plateaus", reason + " is to blame (chapter §2.2).")
+        return _from_temporal(e, verdict)
+    if e.curvature is None:
+        for challenge in ("saddle", "plateau"):
+            verdict.needs(challenge, "gradtx.curvature_ratio(learning_rate)")
+        return _from_temporal(e, verdict)
+    if _is_flat_throughout(e):
+        return _flat_run(e) + _from_temporal(e, verdict)
+    return _passed_shelf(e, norms / largest) + _from_temporal(e, verdict)
+
+
+def _is_flat_throughout(e: Evidence) -> bool:
+    """‖g‖ times the parameters' size is next to nothing beside the loss, from the first steps to the last."""
+    if e.norm is None or e.drop > _FLAT * abs(e.start) or e.end > e.start * 1.5 + 1e-30:
+        return False
+    relative = np.nanmedian(e.norm) * _size(e) / max(abs(e.start), 1e-30)
+    return bool(relative < _FLAT)
+
+
+def _size(e: Evidence) -> float:
+    """‖θ‖, at least 1: from the path, else from update ratio and rate, else 1."""
+    if e.iterates is not None:
+        return max(1.0, float(np.sqrt(np.mean(e.iterates[0] ** 2))))
+    ratio = late_median(e.curve("update_ratio/global"))
+    if e.learning_rate and e.norm is not None and ratio > 0:
+        return max(1.0, e.learning_rate * float(np.nanmedian(e.norm)) / ratio)
+    return 1.0
+
+
+def _flat_run(e: Evidence) -> list[Finding]:
+    """Nothing moves from the first step on: a flat start, or gradients that vanish on their way back."""
+    norm, size = float(np.nanmedian(e.norm)), _size(e)
+    text = (
+        f"The loss stays at {e.end:.4g}, and the gradient norm, {norm:.2g}, is next to nothing beside it: moving the "
+        f"parameters by their own size, {size:.2g}, would change the loss by {norm * size / abs(e.start):.1%}."
+    )
+    numbers = {"gradient_norm": norm, "loss": e.end, "size": size}
+    kinds = ["plateau", "vanishing_gradients"] if e.has_layers else ["plateau"]
+    return [finding(kind, text, numbers, (0, e.steps - 1), "medium" if len(kinds) > 1 else "high") for kind in kinds]
+
+
+def _passed_shelf(e: Evidence, relative: np.ndarray) -> list[Finding]:
+    """A part of the run with a small gradient, high up: with lower places found later, or none found at all."""
+    small = np.flatnonzero(relative < _SMALL)
+    parts = np.split(small, np.flatnonzero(np.diff(small) > 1) + 1)
+    curvature = e.curvature
+    steepest = float(np.nanmax(np.abs(curvature)))
+    edges = np.linspace(0, e.steps, len(relative) + 1).astype(int)
+    for part in parts:
+        first, last = int(edges[part[0]]), int(edges[part[-1] + 1]) - 1
+        level = float(np.median(e.loss[first : last + 1]))
+        later = float(e.levels[part[-1] :].min())
+        is_last = part[-1] == len(relative) - 1
+        still_to_fall = level - later > 0.2 * max(e.start - later, level - later)
+        stuck = is_last and e.start > 0 and (e.loss >= 0).all() and level > 0.5 * e.start
+        seen = curvature[first : last + 1]
+        seen = seen[np.isfinite(seen)]
+        if (last - first + 1) < 0.05 * e.steps or not len(seen) or not (still_to_fall or stuck or is_last):
+            continue
+        lowest = float(np.percentile(seen, 10)) / steepest
+        near_zero = float(np.median(np.abs(seen))) / steepest
+        where = f"steps {first} to {last}: gradient norm down to {np.nanmin(relative[part]):.2%} of its largest, loss {level:.3g}"
+        numbers = {"level": level, "later": later, "relative_curvature": lowest}
+        if lowest < -_FLAT:
+            text = f"{where}, and the curvature along the gradient negative ({lowest:.0%} of the largest met): a way down."
+            return [finding("saddle", text, numbers, (first, last), "high")]
+        if near_zero < _FLAT and (still_to_fall or stuck):
+            text = f"{where}, and no curvature to speak of ({near_zero:.2%} of the largest met)."
+            return [finding("plateau", text, numbers, (first, last), "high")]
+    return []
+
+
+def _from_temporal(e: Evidence, verdict: Verdict) -> list[Finding]:
+    """Gradients through time, where the user measured them."""
+    slope, norms = e.curve("temporal_gradients/slope"), e.vectors("temporal_gradients/norms")
+    if slope is None and norms is None:
+        if e.has_layers:
+            verdict.needs("vanishing_gradients", "gradtx.temporal_gradients(value_fn, params, probes)")
+        return []
+    if norms is not None:
+        with np.errstate(all="ignore"):
+            log_ratio = float(np.nanmedian(np.log(norms[:, -1] / norms[:, 0])))
+        length = norms.shape[1]
+    else:
+        log_ratio, length = float(np.nanmedian(slope)) * 50, 50
+    text = f"From the last step to the first of {length}, gradients change by a factor of {np.exp(-log_ratio):.2g}."
+    numbers = {"log_ratio": log_ratio}
+    if log_ratio > np.log(1e3):
+        return [finding("vanishing_gradients", text, numbers, (0, e.steps - 1), "high")]
+    if log_ratio < -np.log(1e3):
+        return [finding("exploding_gradients", text, numbers, (0, e.steps - 1), "high")]
+    verdict.rules_out("vanishing and exploding gradients", text)
+    return []
+
+
+def wandering(e: Evidence, verdict: Verdict) -> Finding | None:
+    """A long way for nothing, or a way off a hill towards an asymptote."""
+    way, straight = _way(e)
+    if way is None:
+        verdict.needs("wandering", "gradtx.trajectory()")
+        return None
+    gained = e.start - e.end
+    crooked = late_median(straight, 0.1)
+    if crooked < 0.2 and gained < 0.1 * max(abs(e.start), e.scatter) and e.steps >= 20:
+        text = f"After a path of which {crooked:.0%} leads away from the start, the loss went from {e.start:.3g} to {e.end:.3g}."
+        return finding("wandering", text, {"straightness": crooked, "gained": gained}, (0, e.steps - 1), "medium")
+    return _asymptote(e, way)
+
+
+def _way(e: Evidence) -> tuple[np.ndarray | None, np.ndarray | None]:
+    """Distance from the start and straightness of each step."""
+    distance, straight = e.curve("trajectory/distance"), e.curve("trajectory/straightness")
+    if distance is not None and straight is not None:
+        return distance, straight
+    if e.iterates is None:
+        return None, None
+    path = e.iterates[: e.steps + 1]
+    distance = np.linalg.norm(path[1:] - path[0], axis=1)
+    walked = np.cumsum(np.linalg.norm(np.diff(path, axis=0), axis=1))
+    return distance, distance / np.maximum(walked, 1e-30)
+
+
+def _asymptote(e: Evidence, distance: np.ndarray) -> Finding | None:
+    """The way began downhill off a hill (negative curvature), and goes on and on while loss and gradient die away."""
+    curvature, norm = e.curvature, e.norm
+    if curvature is None or norm is None or e.steps < 40:
+        return None
+    quarter, half = e.steps // 4, e.steps // 2
+    came_off_a_hill = np.nanmin(curvature[:half]) < -_FLAT * np.nanmax(np.abs(curvature))
+    # Towards an asymptote the steps fall off as 1/k: as far again from a quarter to half of the run as in its last half.
+    steps_out = distance[half] - distance[quarter], distance[-1] - distance[half]
+    goes_on = steps_out[1] > 0.02 * distance[-1] and 0.3 < steps_out[1] / max(steps_out[0], 1e-30) < 1.5
+    decay = np.log(late_median(norm, 0.05) / norm[half]) / np.log(2)
+    if came_off_a_hill and goes_on and -1.6 < decay < -0.5:
+        text = (
+            f"The start lay on the far side of a hill (negative curvature), and the parameters still move away from it, by "
+            f"{steps_out[1] / distance[-1]:.0%} of their distance in the last half, while the gradient dies away as k^{decay:.1f}."
+        )
+        return finding("wandering", text, {"distance": distance[-1], "decay": decay}, (half, e.steps - 1), "medium")
+    return None

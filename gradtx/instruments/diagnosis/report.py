@@ -1,0 +1,115 @@
+"""What a diagnosis says, as data, as text, and as a page in a notebook."""
+
+import html
+import json
+import textwrap
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+from .challenges import CHALLENGES
+
+Confidence = Literal["high", "medium", "low"]
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One challenge that the run shows."""
+
+    challenge: str  # a key of the chapter's challenges, such as "saddle"
+    evidence: str  # a sentence with numbers
+    numbers: dict[str, float]
+    steps: tuple[int, int]  # first and last step it was seen at
+    confidence: Confidence  # high: a threshold with a source was crossed; medium: a pattern; low: one of several reasons
+    section: str  # of the chapter
+    source: str
+    advice: str
+    remedy: str  # gradtx code to paste
+
+    @property
+    def title(self) -> str:
+        """The challenge in words."""
+        return CHALLENGES[self.challenge].title
+
+
+@dataclass(frozen=True)
+class Diagnosis:
+    """Findings, most certain first; what the run rules out; what it cannot tell, and which instrument would. Print it."""
+
+    findings: tuple[Finding, ...]
+    ruled_out: dict[str, str]  # challenge or suspect -> why it is not to blame
+    unjudged: dict[str, str]  # challenge -> what would tell
+    steps: int
+
+    @property
+    def challenges(self) -> set[str]:
+        """The words of the findings; empty where the run shows nothing amiss."""
+        return {finding.challenge for finding in self.findings}
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values only."""
+        return asdict(self) | {"findings": [asdict(f) for f in self.findings], "challenges": sorted(self.challenges)}
+
+    def to_json(self) -> str:
+        """The same as JSON."""
+        return json.dumps(self.to_dict(), indent=2)
+
+    def __str__(self) -> str:
+        lines = [self._headline()]
+        for finding in self.findings:
+            first, last = finding.steps
+            lines += [
+                "",
+                f"{finding.title} [{finding.challenge}] chapter {finding.section}, {finding.confidence} confidence, "
+                f"steps {first} to {last}",
+                *_wrapped(finding.evidence),
+                *_wrapped(finding.advice),
+                *(f"      {line}" for line in finding.remedy.splitlines()),
+                *_wrapped(f"Source: {finding.source}."),
+            ]
+        for heading, items in (("Ruled out", self.ruled_out), ("Not judged", self.unjudged)):
+            if items:
+                lines += ["", f"{heading}:", *(line for k, v in items.items() for line in _wrapped(f"{k}: {v}"))]
+        return "\n".join(lines)
+
+    def _repr_html_(self) -> str:
+        blocks = [f"<h4>{html.escape(self._headline())}</h4>"]
+        for f in self.findings:
+            blocks.append(
+                f"<details open><summary><b>{html.escape(f.title)}</b> · chapter {f.section} · {f.confidence} confidence "
+                f"· steps {f.steps[0]}–{f.steps[1]}</summary><p>{html.escape(f.evidence)}<br>{html.escape(f.advice)}</p>"
+                f"<pre>{html.escape(f.remedy)}</pre><p><small>{html.escape(f.source)}</small></p></details>"
+            )
+        for heading, items in (("Ruled out", self.ruled_out), ("Not judged", self.unjudged)):
+            if items:
+                rows = "".join(f"<li><b>{html.escape(k)}</b>: {html.escape(v)}</li>" for k, v in items.items())
+                blocks.append(f"<details><summary>{heading}</summary><ul>{rows}</ul></details>")
+        return "".join(blocks)
+
+    def _headline(self) -> str:
+        if not self.findings:
+            return f"{self.steps} steps: nothing amiss that these readings show."
+        names = ", ".join(finding.challenge.replace("_", " ") for finding in self.findings)
+        return f"{self.steps} steps: {names}."
+
+
+def finding(
+    challenge: str, evidence: str, numbers: dict[str, float], steps: tuple[int, int], confidence: Confidence
+) -> Finding:
+    """A finding with what the chapter says of its challenge."""
+    known = CHALLENGES[challenge]
+    plain = {name: float(value) for name, value in numbers.items()}
+    return Finding(
+        challenge,
+        evidence,
+        plain,
+        (int(steps[0]), int(steps[1])),
+        confidence,
+        known.section,
+        known.source,
+        known.advice,
+        known.remedy.format_map({"usual_norm": 1.0, "times": 10.0} | plain),
+    )
+
+
+def _wrapped(text: str) -> list[str]:
+    return textwrap.wrap(text, 112, initial_indent="    ", subsequent_indent="    ")

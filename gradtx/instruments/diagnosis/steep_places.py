@@ -1,0 +1,124 @@
+"""Rules on where the gradient is very large: cliffs, exploding gradients, and numbers that are none.
+
+A *spike* is a gradient of ten times or more the norms on both sides of it, and of three times all but the largest twentieth
+of the run. A cliff shows as one, or a few, at places where the model of the loss saw nothing coming (r < 1 the step
+before); many, or a norm that grows by orders of magnitude, are gradients that explode. (Pascanu, Mikolov & Bengio 2013
+clip at half to ten times the usual norm: beyond ten nothing usual is left.)
+"""
+
+import numpy as np
+
+from .evidence import Evidence, late_median, medians
+from .report import Finding, finding
+from .verdict import Verdict
+
+
+def nonfinite(e: Evidence, verdict: Verdict) -> Finding | None:
+    """NaN or inf in loss, gradients or parameters."""
+    where = []
+    if e.steps < len(e.all_loss):
+        where.append(e.steps)
+    if e.diverged_at >= 0:
+        where.append(e.diverged_at)
+    counts = e._curves.get("gradient_norm/nonfinite")
+    if counts is not None and np.nanmax(counts, initial=0) > 0:
+        where.append(int(np.argmax(np.nan_to_num(counts) > 0)))
+    norms = e._curves.get("gradient_norm/global")
+    if norms is not None and np.isinf(norms).any():
+        where.append(int(np.argmax(np.isinf(norms))))
+    if not where:
+        verdict.rules_out("nonfinite", "every loss is finite.")
+        return None
+    text = f"From step {min(where)} on a loss, gradient or parameter is NaN or inf."
+    return finding("nonfinite", text, {"step": min(where)}, (min(where), len(e.all_loss) - 1), "high")
+
+
+def spikes(e: Evidence, verdict: Verdict) -> list[Finding]:
+    """Cliffs and exploding gradients, from the norms."""
+    if e.norm is None:
+        for challenge in ("cliff", "exploding_gradients"):
+            verdict.needs(challenge, "gradtx.gradient_norm()")
+        return []
+    found = _spikes(e.norm)
+    usual = float(np.nanmedian(e.norm))
+    if growth := _growth(e):
+        return [growth]
+    ratio = e.curve("curvature_ratio/ratio")
+    if ratio is not None:
+        found = [k for k in found if k == 0 or not ratio[k - 1] >= 1]
+    if not found:
+        largest = float(np.nanmax(e.norm)) / max(usual, 1e-30)
+        if largest < 5:
+            verdict.rules_out("cliff", f"the largest gradient is {largest:.2g} times the usual one.")
+        return []
+    height = float(np.nanmax(e.norm[found]))
+    after = e.loss[min(found[0] + 1, e.steps - 1)] - e.loss[found[0]]
+    text = (
+        f"At {_listed(found)} the gradient norm leaps to {height:.3g}, {height / max(usual, 1e-30):.0f} times the usual "
+        f"{usual:.3g}, and the loss goes from {e.loss[found[0]]:.3g} to {e.loss[found[0]] + after:.3g}."
+    )
+    numbers = {"spikes": len(found), "height": height, "usual_norm": usual}
+    many = len(found) > max(3, 0.02 * e.steps)
+    word = "exploding_gradients" if many and e.has_layers else "cliff"
+    return [finding(word, text, numbers, (found[0], found[-1]), "high" if len(found) < 3 else "medium")]
+
+
+def _spikes(norm: np.ndarray) -> list[int]:
+    """Steps of isolated large gradients."""
+    known = norm[np.isfinite(norm) & (norm > 0)]
+    if len(known) < 4:
+        return []
+    floor = 3 * np.percentile(known, 95) if len(known) >= 40 else 0.5 * known.max()
+    found = []
+    for k in np.flatnonzero(norm >= floor):
+        before, after = norm[max(0, k - 20) : k], norm[k + 1 : k + 21]
+        if not len(before):
+            continue
+        jumped = norm[k] >= 10 * np.nanmedian(before) and norm[k] >= 5 * before[-1]
+        fell = not len(after) or norm[k] >= 10 * np.nanmedian(after)
+        if jumped and fell:
+            found.append(int(k))
+    return found
+
+
+def _growth(e: Evidence) -> Finding | None:
+    """The norm grows by two orders of magnitude and more, and takes the loss up with it."""
+    if not e.has_layers:
+        return None
+    parts = medians(e.norm)
+    lowest, highest = int(np.nanargmin(parts)), int(np.nanargmax(parts))
+    ratio = e.curve("curvature_ratio/ratio")
+    overshoots_first = ratio is not None and bool(np.nanmax(ratio[: max(3, e.steps // 20)]) >= 1)
+    grew = parts[highest] / max(parts[lowest], 1e-30)
+    relative = _pull(e)
+    if highest > lowest and grew >= 100 and e.levels[highest] > 2 * abs(e.levels[lowest]) and not overshoots_first:
+        text = f"The gradient norm grew {grew:.0f} times, from {parts[lowest]:.3g} to {parts[highest]:.3g}, and the loss with it."
+        edges = np.linspace(0, e.steps, len(parts) + 1).astype(int)
+        numbers = {"growth": grew, "usual_norm": float(parts[lowest])}
+        return finding("exploding_gradients", text, numbers, (edges[lowest], edges[highest + 1] - 1), "high")
+    if relative > 1e3:
+        text = (
+            f"The first gradients are enormous: a step of a thousandth of the parameters' length changes the loss by "
+            f"{relative / 10:.0f} % to first order."
+        )
+        usual = late_median(e.norm)
+        return finding("exploding_gradients", text, {"pull": relative, "usual_norm": usual}, (0, e.steps - 1), "medium")
+    return None
+
+
+def _pull(e: Evidence) -> float:
+    """‖g‖ ‖θ‖ / loss at the first steps: 2 on any bowl about 0, a few on healthy nets."""
+    ratio = e.curve("update_ratio/global")
+    if ratio is None or not e.learning_rate or e.start <= 0:
+        return 0.0
+    first = slice(0, max(3, e.steps // 50))
+    with np.errstate(all="ignore"):
+        length = e.learning_rate * e.norm[first] / ratio[first]
+        pull = e.norm[first] * length / np.abs(e.loss[first])
+    pull = pull[np.isfinite(pull)]
+    return float(np.median(pull)) if len(pull) else 0.0
+
+
+def _listed(steps: list[int]) -> str:
+    shown = ", ".join(map(str, steps[:4]))
+    return f"step{'s' if len(steps) > 1 else ''} {shown}{', ...' if len(steps) > 4 else ''}"
