@@ -12,14 +12,14 @@ def main(argv: list[str] | None = None) -> int:
     _use_every_core()
     try:
         from gradtx import lab
-        from gradtx.lab.cli import compare, sweep, trace
+        from gradtx.lab.cli import compare, diagnose, sweep, trace
         from gradtx.landscapes import LANDSCAPES
     except ModuleNotFoundError as error:
         print(f"{EXTRA} ({error.name} is missing).", file=sys.stderr)
         return 1
     parser = argparse.ArgumentParser(prog="python -m gradtx", description="Optimisation methods on real problems.")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    for command in (compare, sweep, trace):
+    for command in (compare, sweep, trace, diagnose):
         command.add(commands)
     listing = commands.add_parser("list", help="the problems, methods and landscapes there are")
 

@@ -12,6 +12,8 @@ from .history import History as History
 from .plots.comparison import plot_comparison as plot_comparison
 from .plots.comparison import plot_performance_profile as plot_performance_profile
 from .plots.curves import plot_curves as plot_curves
+from .plots.diagnosis import plot_diagnosis as plot_diagnosis
+from .plots.readings import plot_readings as plot_readings
 from .plots.sweeps import plot_batch_sizes as plot_batch_sizes
 from .plots.sweeps import plot_sensitivity as plot_sensitivity
 from .plots.sweeps import plot_sweep as plot_sweep

@@ -126,6 +126,8 @@ def wandering(e: Evidence, verdict: Verdict) -> Finding | None:
     if way is None:
         verdict.needs("wandering", "gradtx.trajectory()")
         return None
+    if verdict.found & {"learning_rate_too_high", "cliff", "exploding_gradients"}:
+        return None  # the way is explained
     gained = e.start - e.end
     crooked = late_median(straight, 0.1)
     if crooked < 0.2 and gained < 0.1 * max(abs(e.start), e.scatter) and e.steps >= 20:

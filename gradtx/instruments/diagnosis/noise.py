@@ -72,7 +72,7 @@ def _too_small(e: Evidence, where: tuple[int, int]) -> list[Finding]:
 
 def stationary(e: Evidence, verdict: Verdict) -> Finding | None:
     """Equilibrium: the fluctuation-dissipation balance holds, or Pflug's sum falls, and the loss hovers."""
-    if e.steps < 20 or e.is_falling:
+    if e.steps < 20 or e.is_falling or "learning_rate_too_high" in verdict.found:
         return None
     ratio, pflug = e.curve("stationarity/ratio"), e.curve("gradient_alignment/pflug")
     where = e.steps // 2, e.steps - 1

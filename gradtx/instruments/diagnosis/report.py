@@ -54,7 +54,7 @@ class Diagnosis:
         return json.dumps(self.to_dict(), indent=2)
 
     def __str__(self) -> str:
-        lines = [self._headline()]
+        lines = [self.headline]
         for finding in self.findings:
             first, last = finding.steps
             lines += [
@@ -72,7 +72,7 @@ class Diagnosis:
         return "\n".join(lines)
 
     def _repr_html_(self) -> str:
-        blocks = [f"<h4>{html.escape(self._headline())}</h4>"]
+        blocks = [f"<h4>{html.escape(self.headline)}</h4>"]
         for f in self.findings:
             blocks.append(
                 f"<details open><summary><b>{html.escape(f.title)}</b> · chapter {f.section} · {f.confidence} confidence "
@@ -85,7 +85,9 @@ class Diagnosis:
                 blocks.append(f"<details><summary>{heading}</summary><ul>{rows}</ul></details>")
         return "".join(blocks)
 
-    def _headline(self) -> str:
+    @property
+    def headline(self) -> str:
+        """One sentence: what was found."""
         if not self.findings:
             return f"{self.steps} steps: nothing amiss that these readings show."
         names = ", ".join(finding.challenge.replace("_", " ") for finding in self.findings)

@@ -1,0 +1,70 @@
+"""A diagnosis as one page: the loss with where each challenge showed, what was found, and the panels behind it."""
+
+import textwrap
+
+import numpy as np
+
+import gradtx
+
+from .readings import PANELS, Run, curves_of, draw_panels, name_of
+from .style import COLOURS, Picture, headline, light_grid, new_picture, styled
+
+
+@styled
+def plot_diagnosis(run: Run, diagnosis: gradtx.Diagnosis | None = None) -> Picture:
+    """What a run shows, in one page.
+
+    Args:
+        run: a `History`, or a dict of arrays [steps]: `loss` and readings by their names.
+        diagnosis: of that run; made here where it is not given.
+    """
+    diagnosis = gradtx.diagnose(run) if diagnosis is None else diagnosis
+    curves = curves_of(run)
+    panels = [p for p in PANELS if p.title != "Loss" and any(name in curves for name in p.curves)]
+    rows = -(-len(panels) // 3)
+    text = _text(diagnosis)
+    top = max(3.2, 0.19 * (text.count("\n") + 2))
+    figure = new_picture(12, top + 2.9 * rows + 0.5)
+    headline(figure, f"{name_of(run)}{diagnosis.headline}", 13)
+    upper, *lower = np.atleast_1d(np.asarray(figure.subfigures(2 if rows else 1, 1, height_ratios=[top, 2.9 * rows][: 2 if rows else 1]))).ravel()  # fmt: skip
+    left, right = upper.subplots(1, 2, width_ratios=[1, 1])
+    _loss(left, curves["loss"], diagnosis)
+    right.axis("off")
+    right.text(0, 1, text, va="top", fontsize=9, linespacing=1.35, transform=right.transAxes)
+    if lower:
+        grid = lower[0].subplots(rows, 3, squeeze=False, sharex=True)
+        draw_panels(list(grid.ravel()), panels, curves)
+    return figure
+
+
+def _loss(axes, loss: np.ndarray, diagnosis: gradtx.Diagnosis) -> None:
+    finite = loss[np.isfinite(loss)]
+    axes.plot(loss, color="k", lw=1.2, marker="." if len(loss) < 40 else "")
+    if len(finite) and (finite > 0).all():
+        axes.set_yscale("log")
+    for i, finding in enumerate(diagnosis.findings):
+        colour = COLOURS[(i + 1) % len(COLOURS)]
+        first, last = finding.steps
+        y = 0.02 + 0.045 * i  # a bar a challenge, so that spans that coincide can be told apart
+        axes.axvspan(first, max(last, first + 1), color=colour, alpha=0.08, lw=0)
+        axes.plot([first, max(last, first + 1)], [y, y], transform=axes.get_xaxis_transform(), color=colour, lw=5,
+                  solid_capstyle="butt", label=finding.challenge.replace("_", " "))  # fmt: skip
+    if diagnosis.findings:
+        axes.legend(loc="upper right", fontsize=8)
+    axes.set(xlabel="optimizer step", ylabel="minibatch loss")
+    axes.set_title("Loss, and where each challenge showed", fontweight="bold")
+    light_grid(axes)
+
+
+def _text(diagnosis: gradtx.Diagnosis) -> str:
+    lines = []
+    for finding in diagnosis.findings:
+        lines.append(f"{finding.title.upper()}  (chapter {finding.section}, {finding.confidence} confidence)")
+        lines += [f"   {line}" for line in textwrap.wrap(finding.evidence, 82)]
+        lines += [f"   → {line}" if i == 0 else f"      {line}" for i, line in enumerate(textwrap.wrap(finding.advice, 80))]
+        lines.append("")
+    for heading, items in (("Ruled out", diagnosis.ruled_out), ("Not judged", diagnosis.unjudged)):
+        names = ", ".join(name.replace("_", " ") for name in items)
+        if names:
+            lines += textwrap.wrap(f"{heading}: {names}.", 88)
+    return "\n".join(lines)
