@@ -21,7 +21,11 @@ def shelf(e: Evidence, verdict: Verdict) -> list[Finding]:
         for challenge in ("saddle", "plateau", "vanishing_gradients"):
             verdict.needs(challenge, "gradtx.gradient_norm()")
         return []
+    if verdict.found & {"learning_rate_too_high", "cliff", "exploding_gradients"}:
+        return _from_temporal(e, verdict)  # where a run was thrown to is no place that it met on its way
     norms = medians(e.norm)
+    if passage := _passage(e, norms):
+        return [passage, *_from_temporal(e, verdict)]
     largest = float(np.nanmax(norms))
     if np.nanmin(norms) > _SMALL * largest and not _is_flat_throughout(e):
         reason = f"the gradient norm never fell below {np.nanmin(norms) / largest:.0%} of its largest: no critical point"
@@ -34,6 +38,25 @@ def shelf(e: Evidence, verdict: Verdict) -> list[Finding]:
     if _is_flat_throughout(e):
         return _flat_run(e) + _from_temporal(e, verdict)
     return _passed_shelf(e, norms / largest) + _from_temporal(e, verdict)
+
+
+def _passage(e: Evidence, norms: np.ndarray) -> Finding | None:
+    """Past a saddle: the norm dips to a quarter and rises again, while the curvature turns from positive to negative."""
+    if e.curvature is None or len(norms) < 5:
+        return None
+    curvature = medians(e.curvature)
+    k = int(np.nanargmin(norms[1:-1])) + 1
+    dips = norms[k] < 0.25 * min(np.nanmax(norms[:k]), np.nanmax(norms[k + 1 :]))
+    turns = np.nanmedian(curvature[max(0, k - 3) : k]) > 0 > np.nanmedian(curvature[k + 1 : k + 4])
+    if not (dips and turns and e.levels[-1] < e.levels[k]):
+        return None
+    edges = np.linspace(0, e.steps, len(norms) + 1).astype(int)
+    text = (
+        f"About step {edges[k]} the gradient norm dips to {norms[k]:.3g}, from {np.nanmax(norms[:k]):.3g}, and rises again to "
+        f"{np.nanmax(norms[k + 1 :]):.3g}, as the curvature along it turns from positive to negative: a saddle passed by."
+    )
+    numbers = {"norm": norms[k], "before": np.nanmax(norms[:k]), "after": np.nanmax(norms[k + 1 :])}
+    return finding("saddle", text, numbers, (edges[max(0, k - 3)], edges[min(k + 4, len(norms))] - 1), "high")
 
 
 def _is_flat_throughout(e: Evidence) -> bool:

@@ -107,7 +107,7 @@ def batch_too_large(e: Evidence, verdict: Verdict) -> Finding | None:
         return None
     wasted = float(np.mean(known < batch / 10))
     typical = float(np.median(known))
-    if wasted > 0.8 and batch >= 32 and e.is_falling:
+    if wasted > 0.8 and batch >= 32 and e.is_falling and "learning_rate_too_high" not in verdict.found:
         text = f"A step sees {batch:.0f} examples where noise and signal balance at {typical:.3g}, over {wasted:.0%} of the run."
         numbers = {"batch_size": batch, "noise_scale": typical, "times": min(batch / max(typical, 1.0), batch)}
         return finding("batch_too_large", text, numbers, (0, e.steps - 1), "high")

@@ -51,7 +51,7 @@ def spikes(e: Evidence, verdict: Verdict) -> list[Finding]:
         if largest < 5:
             verdict.rules_out("cliff", f"the largest gradient is {largest:.2g} times the usual one.")
         return []
-    height = float(np.nanmax(e.norm[found]))
+    height, usual = float(np.nanmax(e.norm[found])), float(np.nanmedian(e.norm[: found[0]]))
     after = e.loss[min(found[0] + 1, e.steps - 1)] - e.loss[found[0]]
     text = (
         f"At {_listed(found)} the gradient norm leaps to {height:.3g}, {height / max(usual, 1e-30):.0f} times the usual "
@@ -72,10 +72,10 @@ def _spikes(norm: np.ndarray) -> list[int]:
     found = []
     for k in np.flatnonzero(norm >= floor):
         before, after = norm[max(0, k - 20) : k], norm[k + 1 : k + 21]
-        if not len(before):
+        if not len(before) or not np.isfinite(after).any():
             continue
         jumped = norm[k] >= 10 * np.nanmedian(before) and norm[k] >= 5 * before[-1]
-        fell = not len(after) or norm[k] >= 10 * np.nanmedian(after)
+        fell = norm[k] >= 10 * np.nanmedian(after)
         if jumped and fell:
             found.append(int(k))
     return found
