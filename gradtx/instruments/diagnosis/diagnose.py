@@ -5,7 +5,7 @@ from typing import Any
 
 from .evidence import Evidence
 from .flat_places import shelf, wandering
-from .noise import batch_too_large, noise, stationary
+from .noise import batch_size, noise, stationary
 from .report import Diagnosis, Finding
 from .steep_places import nonfinite, spikes
 from .step_length import edge_of_stability, ill_conditioning, learning_rate_too_high, learning_rate_too_low, oscillation
@@ -20,11 +20,11 @@ RULES: tuple[Callable[[Evidence, Verdict], Any], ...] = (
     learning_rate_too_low,
     oscillation,
     edge_of_stability,
-    ill_conditioning,
     wandering,
+    ill_conditioning,
     noise,
     stationary,
-    batch_too_large,
+    batch_size,
 )
 _ORDER = {"high": 0, "medium": 1, "low": 2}
 

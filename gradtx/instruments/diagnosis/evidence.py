@@ -53,6 +53,13 @@ class Evidence:
         found = self.curve(name)
         return None if found is None else medians(found)
 
+    def stretches_with_inf(self, name: str) -> np.ndarray | None:
+        """The same of a reading that may say inf and mean it."""
+        found = self._curves.get(name)
+        if found is None or found.ndim != 1 or np.isnan(found[: self.steps]).all():
+            return None
+        return medians(found[: self.steps], keep_inf=True)
+
     @cached_property
     def levels(self) -> np.ndarray:
         """Median loss of each stretch."""
@@ -152,10 +159,16 @@ class Evidence:
         return self.iterates is None
 
 
-def medians(curve: np.ndarray) -> np.ndarray:
-    """Medians over up to `STRETCHES` equal parts; NaN where a part holds no finite value."""
-    parts = np.array_split(curve, min(STRETCHES, len(curve)))
-    return np.array([np.median(p[np.isfinite(p)]) if np.isfinite(p).any() else np.nan for p in parts])
+def medians(curve: np.ndarray, keep_inf: bool = False) -> np.ndarray:
+    """Medians over up to `STRETCHES` equal parts; NaN where a part holds no finite value (no number, with `keep_inf`)."""
+    counted = ~np.isnan(curve) if keep_inf else np.isfinite(curve)
+    parts = zip(*(np.array_split(x, min(STRETCHES, len(curve))) for x in (curve, counted)), strict=True)
+    return np.array([_median(part[known]) for part, known in parts])
+
+
+def _median(values: np.ndarray) -> float:
+    """NaN of nothing; of an even number the lower middle one, which infinities cannot turn into NaN."""
+    return float(np.sort(values)[(len(values) - 1) // 2]) if len(values) else float("nan")
 
 
 def late(values: np.ndarray, share: float = 0.5) -> np.ndarray:

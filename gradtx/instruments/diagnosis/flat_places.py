@@ -102,7 +102,7 @@ def _passed_shelf(e: Evidence, relative: np.ndarray) -> list[Finding]:
         later = float(e.levels[part[-1] :].min())
         is_last = part[-1] == len(relative) - 1
         still_to_fall = level - later > 0.2 * max(e.start - later, level - later)
-        stuck = is_last and e.start > 0 and (e.loss >= 0).all() and level > 0.5 * e.start
+        stuck = is_last and e.start > 0 and (e.loss >= 0).all() and level > 0.9 * e.start
         seen = curvature[first : last + 1]
         seen = seen[np.isfinite(seen)]
         if (last - first + 1) < 0.05 * e.steps or not len(seen) or not (still_to_fall or stuck or is_last):

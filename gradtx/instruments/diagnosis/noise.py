@@ -1,10 +1,14 @@
 """Rules on noise: whether it decides the run, whether the run is in equilibrium with it, whether the batch fits it.
 
-Noise is common and harmless while the loss falls. It is named where the loss *hovers* at a level that noise holds: SGD at a
-rate ε with gradients of standard error s hovers about ε s² / 4 above the bottom of a bowl, whatever its curvature (to
-first order in ε). That height against what the run gained, or against the level itself, says what noise costs.
-Thresholds: a tenfold mismatch of batch and noise scale (McCandlish et al. 2018 call the turn at one); 5 % of the gain or
-30 % of the level (from the labelled runs of the tests).
+Noise s² = tr Σ / B against signal ‖G‖² is B_simple / B, the noise scale over the batch size. With B = m B_simple a run takes
+1 + 1/m times the fewest steps and 1 + m times the fewest examples that reach a loss (McCandlish et al. 2018, eq. 2.11).
+So a batch is *too small* at m < 1/5 (six times the steps), *too large* at m > 5 (six times the examples), over the first half of the
+run: towards the end the signal dies and any batch is small.
+
+Elsewhere noise is harmless while the loss falls. *Gradient noise* is named where the loss hovers at a level that noise
+holds: SGD at rate ε hovers about ε s² / 4 above the bottom of a bowl, whatever its curvature (to first order in ε). That
+height against what the run gained (5 %), or against the level itself (30 %; 10 % where the balance of fluctuation and
+dissipation is known to hold), says what noise costs; these numbers are from the labelled runs of the tests.
 """
 
 import numpy as np
@@ -16,28 +20,48 @@ from .verdict import Verdict
 
 def noise(e: Evidence, verdict: Verdict) -> list[Finding]:
     """gradient_noise, stationary, batch_too_small."""
-    theta = late_median(e.curve("gradient_tests/norm"))
-    if not np.isfinite(theta):
-        verdict.needs("gradient_noise", "gradtx.gradient_tests() on batches of two examples and more")
-    if theta < 0.5:
-        verdict.rules_out("gradient_noise", f"the gradient is {1 / max(theta, 1e-9):.2g} times as long as its standard error.")
-    height = _height(e)
+    against = noise_to_signal(e)
+    usual = float("nan") if against is None else float(np.nanmedian(against[len(against) // 2 :]))
+    if not np.isfinite(usual) and not np.isinf(usual):
+        verdict.needs("gradient_noise", "gradtx.gradient_noise_scale() on batches of two examples and more")
+    if usual < 0.25:
+        verdict.rules_out("gradient_noise", f"noise has {usual**0.5:.0%} of the gradient's length.")
+    height, share_of_gain, share_of_level = _cost(e)
     hovers = not e.is_falling and e.steps >= 20
-    share_of_gain = height / max(e.drop, 1e-30)
-    share_of_level = height / max(abs(e.end), 1e-30)
     costs = share_of_gain > 0.05 or share_of_level > 0.3
-    dominated = theta > 1 or (not np.isfinite(theta) and _looks_random(e))
+    dominated = usual > 1 or (np.isnan(usual) and _looks_random(e))
     if not (hovers and costs and dominated):
         return []
     where = e.steps // 2, e.steps - 1
-    numbers = {"height": height, "gain": e.drop, "level": e.end, "norm_test": theta}
-    said = f"noise is {theta:.2g} times the signal" if np.isfinite(theta) else "consecutive gradients have little in common"
+    numbers = {"height": height, "gain": e.drop, "level": e.end, "noise_to_signal": usual}
+    said = "consecutive gradients have little in common" if np.isnan(usual) else f"noise is {usual**0.5:.2g} times the signal"
     text = (
         f"The loss hovers at {e.end:.3g}, and {said}: at this rate noise alone holds it about {height:.2g} above the bottom, "
         f"{share_of_gain:.0%} of all that the run gained."
     )
-    findings = [finding("gradient_noise", text, numbers, where, "high" if np.isfinite(theta) else "medium")]
-    return findings + _too_small(e, where)
+    findings = [finding("gradient_noise", text, numbers, where, "medium" if np.isnan(usual) else "high")]
+    if e.batch_size == 1 and np.isnan(usual):
+        text = "A step sees one example, which cannot tell its own noise, and noise decides."
+        findings.append(finding("batch_too_small", text, {"batch_size": 1, "times": 16}, where, "medium"))
+    return findings
+
+
+def noise_to_signal(e: Evidence) -> np.ndarray | None:
+    """s² / ‖G‖² over the stretches; inf where no signal is left."""
+    scale, batch = e.stretches_with_inf("gradient_noise_scale/noise_scale"), e.batch_size
+    if scale is not None and batch:
+        return scale / batch
+    theta = e.stretches("gradient_tests/norm")  # s / ‖g‖, ‖g‖² = ‖G‖² + s²
+    if theta is None:
+        return None
+    share = np.minimum(theta**2, 1 - 1e-9)
+    return share / (1 - share)
+
+
+def _cost(e: Evidence) -> tuple[float, float, float]:
+    """How high noise holds the loss; the same over what the run gained, and over the level where it ended."""
+    height = _height(e)
+    return height, height / max(e.drop, 1e-30), height / max(abs(e.end), 1e-30)
 
 
 def _height(e: Evidence) -> float:
@@ -60,16 +84,6 @@ def _looks_random(e: Evidence) -> bool:
     return -0.5 < cosine < 0.3 and kept > 0.3
 
 
-def _too_small(e: Evidence, where: tuple[int, int]) -> list[Finding]:
-    scale, batch = late_median(e.curve("gradient_noise_scale/noise_scale")), e.batch_size
-    if batch is not None and (scale > 10 * batch or (batch == 1 and not np.isfinite(scale) and not np.isinf(scale))):
-        known = np.isfinite(scale)
-        text = f"A step sees {batch:.0f} examples" + (f"; noise and signal balance at {scale:.0f}." if known else ", and noise decides.")
-        numbers = {"batch_size": batch, "noise_scale": scale, "times": min(scale / batch if known else 16.0, 1024.0)}
-        return [finding("batch_too_small", text, numbers, where, "high" if known else "medium")]
-    return []
-
-
 def stationary(e: Evidence, verdict: Verdict) -> Finding | None:
     """Equilibrium: the fluctuation-dissipation balance holds, or Pflug's sum falls, and the loss hovers."""
     if e.steps < 20 or e.is_falling or "learning_rate_too_high" in verdict.found:
@@ -78,10 +92,13 @@ def stationary(e: Evidence, verdict: Verdict) -> Finding | None:
     where = e.steps // 2, e.steps - 1
     if ratio is not None:
         value = late_median(ratio, 0.2)
-        if abs(np.log(max(value, 1e-9))) < np.log(1.3) and (e.scatter > 0):
+        _, share_of_gain, share_of_level = _cost(e)
+        costs = share_of_gain > 0.05 or share_of_level > 0.1
+        if abs(np.log(max(value, 1e-9))) < np.log(1.3) and e.scatter > 0 and costs:
             text = f"The two sides of the fluctuation-dissipation relation balance: ratio {value:.2f}, 1 at equilibrium."
             return finding("stationary", text, {"ratio": value}, where, "high")
-        verdict.rules_out("stationary", f"the fluctuation-dissipation ratio is {value:.3g}, not 1.")
+        if abs(value - 1) > 0.3:
+            verdict.rules_out("stationary", f"the fluctuation-dissipation ratio is {value:.3g}, not 1.")
         return None
     if pflug is None:
         verdict.needs("stationary", "gradtx.stationarity(learning_rate)")
@@ -95,20 +112,33 @@ def stationary(e: Evidence, verdict: Verdict) -> Finding | None:
     return None
 
 
-def batch_too_large(e: Evidence, verdict: Verdict) -> Finding | None:
-    """Batch far above the noise scale for most of the run."""
-    scale, batch = e.stretches("gradient_noise_scale/noise_scale"), e.batch_size
-    if scale is None or batch is None:
-        verdict.needs("batch_too_large", "gradtx.gradient_noise_scale(), with batch_size in the history")
-        verdict.unjudged.setdefault("batch_too_small", verdict.unjudged["batch_too_large"])
+def batch_size(e: Evidence, verdict: Verdict) -> Finding | None:
+    """Batch far below or far above the noise scale."""
+    against, batch = noise_to_signal(e), e.batch_size
+    if against is None or batch is None or e.curve("gradient_noise_scale/noise_scale") is None:
+        for challenge in ("batch_too_small", "batch_too_large"):
+            verdict.needs(challenge, "gradtx.gradient_noise_scale(), with batch_size in the history")
         return None
-    known = scale[~np.isnan(scale)]
-    if not len(known):
+    trace = late_median(e.curve("gradient_noise_scale/trace_covariance"), 1.0)
+    coming_down = against[: int(np.argmax(e.levels <= e.levels.min() + 0.2 * (e.start - e.levels.min())))]
+    typical = _median(coming_down)
+    text = "A step sees {:.0f} examples; noise and signal balance at {:.3g} ({})."
+    if typical > 5 and len(coming_down) >= 0.3 * len(against) and trace > 0:
+        numbers = {"batch_size": batch, "noise_scale": typical * batch, "times": min(typical, 1024.0)}
+        said = text.format(batch, typical * batch, "while the loss comes down")
+        return finding("batch_too_small", said, numbers, (0, len(coming_down) * e.steps // len(against)), "high")
+    typical = _median(against[: max(1, len(against) // 2)])
+    if typical < 0.2 and batch >= 32 and trace > 0 and not verdict.found & {"learning_rate_too_high", "oscillation"}:
+        numbers = {"batch_size": batch, "noise_scale": typical * batch, "times": min(1 / max(typical, 1e-9), batch)}
+        said = text.format(batch, typical * batch, "first half of the run")
+        return finding("batch_too_large", said, numbers, (0, e.steps // 2), "high")
+    if np.isnan(typical):
         return None
-    wasted = float(np.mean(known < batch / 10))
-    typical = float(np.median(known))
-    if wasted > 0.8 and batch >= 32 and e.is_falling and "learning_rate_too_high" not in verdict.found:
-        text = f"A step sees {batch:.0f} examples where noise and signal balance at {typical:.3g}, over {wasted:.0%} of the run."
-        numbers = {"batch_size": batch, "noise_scale": typical, "times": min(batch / max(typical, 1.0), batch)}
-        return finding("batch_too_large", text, numbers, (0, e.steps - 1), "high")
+    text = text.format(batch, typical * batch, "first half of the run")
+    verdict.rules_out("a batch too small or too large", text)
     return None
+
+
+def _median(values: np.ndarray) -> float:
+    known = np.sort(values[~np.isnan(values)])
+    return float(known[(len(known) - 1) // 2]) if len(known) else float("nan")
