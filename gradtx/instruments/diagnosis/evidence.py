@@ -153,6 +153,13 @@ class Evidence:
             cosines = (moves[1:] * moves[:-1]).sum(axis=1) / (lengths[1:] * lengths[:-1])
         return np.concatenate([[np.nan], cosines])
 
+    @cached_property
+    def gradients_agree(self) -> bool:
+        """Whether consecutive gradients all but coincide late in the run: then noise, of whatever size, is not felt. A full
+        batch has per-example noise as any batch has, and yet none.
+        """
+        return late_median(self.cosine) > 0.8
+
     @property
     def has_layers(self) -> bool:
         """Whether gradients pass through anything on their way: a landscape is one point."""

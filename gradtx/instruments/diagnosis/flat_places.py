@@ -9,6 +9,7 @@ to nothing, the region is flat. (Both numbers from the labelled runs of the test
 import numpy as np
 
 from .evidence import Evidence, late_median, medians
+from .noise import noise_to_signal
 from .report import Finding, finding
 from .verdict import Verdict
 
@@ -23,10 +24,12 @@ def shelf(e: Evidence, verdict: Verdict) -> list[Finding]:
         return []
     if verdict.found & {"learning_rate_too_high", "cliff", "exploding_gradients"}:
         return _from_temporal(e, verdict)  # where a run was thrown to is no place that it met on its way
+    if silent := _no_signal(e):
+        return [*silent, *_from_temporal(e, verdict)]
     norms = medians(e.norm)
-    if passage := _passage(e, norms):
-        return [passage, *_from_temporal(e, verdict)]
     largest = float(np.nanmax(norms))
+    if not _is_flat_throughout(e) and (passage := _passage(e, norms) or _leaving(e, norms)):
+        return [passage, *_from_temporal(e, verdict)]
     if np.nanmin(norms) > _SMALL * largest and not _is_flat_throughout(e):
         reason = f"the gradient norm never fell below {np.nanmin(norms) / largest:.0%} of its largest: no critical point"
         verdict.rules_out("minima, saddles and plateaus", reason + " is to blame (chapter §2.2).")
@@ -57,6 +60,48 @@ def _passage(e: Evidence, norms: np.ndarray) -> Finding | None:
     )
     numbers = {"norm": norms[k], "before": np.nanmax(norms[:k]), "after": np.nanmax(norms[k + 1 :])}
     return finding("saddle", text, numbers, (edges[max(0, k - 3)], edges[min(k + 4, len(norms))] - 1), "high")
+
+
+def _leaving(e: Evidence, norms: np.ndarray) -> Finding | None:
+    """Away from a saddle: the run starts with a small gradient that grows while its curvature is negative."""
+    if e.curvature is None or len(norms) < 5:
+        return None
+    k = int(np.nanargmax(norms))
+    small = norms[:k] < 0.25 * norms[k]
+    if not small.all() and k:
+        small = small[: int(np.argmin(small))]
+    if len(small) < 0.05 * len(norms) or not small.any():
+        return None
+    last = int(len(small) * e.steps / len(norms))
+    curvature = medians(e.curvature)[: len(small)]
+    steepest = float(np.nanmax(np.abs(medians(e.curvature))))
+    is_level = abs(e.levels[len(small) - 1] - e.start) < 0.1 * e.drop
+    if not is_level or not np.nanmin(curvature) < -_FLAT * steepest or np.nanmedian(np.abs(curvature)) < _FLAT * steepest:
+        return None
+    text = (
+        f"Over the first {last} steps the loss stays near {e.start:.3g} and the gradient grows from {norms[0]:.3g} towards "
+        f"{norms[k]:.3g}, with negative curvature along it ({np.nanmin(curvature) / steepest:.0%} of the largest): a saddle left."
+    )
+    numbers = {"norm": norms[0], "after": norms[k], "curvature": np.nanmin(curvature) / steepest}
+    return finding("saddle", text, numbers, (0, last), "high")
+
+
+def _no_signal(e: Evidence) -> list[Finding]:
+    """A model whose loss never left its start, in gradients that are noise alone, on a surface without curvature."""
+    against = noise_to_signal(e)
+    if not e.has_layers or against is None or e.gradients_agree or e.curvature is None or e.steps < 20:
+        return []
+    noise = float(np.nanmedian(against))
+    is_stuck = abs(e.start - float(np.median(e.loss))) < 0.03 * abs(e.start) and e.drop < 0.05 * abs(e.start)
+    if not (is_stuck and noise > 1 and late_median(e.curve("curvature_ratio/ratio")) < 0.2):
+        return []
+    text = (
+        f"The loss stays where it began, {e.start:.4g}, without noise or steps so large as to explain it (r about "
+        f"{late_median(e.curve('curvature_ratio/ratio')):.2g}): of ‖g‖ = {np.nanmedian(e.norm):.2g} hardly anything is signal. The "
+        "gradient does not come through, or there is nothing to learn."
+    )
+    numbers = {"loss": e.start, "noise_to_signal": noise}
+    return [finding(kind, text, numbers, (0, e.steps - 1), "medium") for kind in ("vanishing_gradients", "plateau")]
 
 
 def _is_flat_throughout(e: Evidence) -> bool:
@@ -149,14 +194,14 @@ def wandering(e: Evidence, verdict: Verdict) -> Finding | None:
     if way is None:
         verdict.needs("wandering", "gradtx.trajectory()")
         return None
-    if verdict.found & {"learning_rate_too_high", "cliff", "exploding_gradients"}:
+    if verdict.found & {"learning_rate_too_high", "cliff", "exploding_gradients", "plateau"}:
         return None  # the way is explained
     gained = e.start - e.end
     crooked = late_median(straight, 0.1)
     if crooked < 0.2 and gained < 0.1 * max(abs(e.start), e.scatter) and e.steps >= 20:
         text = f"After a path of which {crooked:.0%} leads away from the start, the loss went from {e.start:.3g} to {e.end:.3g}."
         return finding("wandering", text, {"straightness": crooked, "gained": gained}, (0, e.steps - 1), "medium")
-    return _asymptote(e, way)
+    return None if "saddle" in verdict.found else _asymptote(e, way)
 
 
 def _way(e: Evidence) -> tuple[np.ndarray | None, np.ndarray | None]:

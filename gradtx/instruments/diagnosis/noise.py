@@ -30,7 +30,7 @@ def noise(e: Evidence, verdict: Verdict) -> list[Finding]:
     hovers = not e.is_falling and e.steps >= 20
     costs = share_of_gain > 0.05 or share_of_level > 0.3
     dominated = usual > 1 or (np.isnan(usual) and _looks_random(e))
-    if not (hovers and costs and dominated):
+    if not (hovers and costs and dominated) or e.gradients_agree or "vanishing_gradients" in verdict.found:
         return []
     where = e.steps // 2, e.steps - 1
     numbers = {"height": height, "gain": e.drop, "level": e.end, "noise_to_signal": usual}
@@ -86,7 +86,7 @@ def _looks_random(e: Evidence) -> bool:
 
 def stationary(e: Evidence, verdict: Verdict) -> Finding | None:
     """Equilibrium: the fluctuation-dissipation balance holds, or Pflug's sum falls, and the loss hovers."""
-    if e.steps < 20 or e.is_falling or "learning_rate_too_high" in verdict.found:
+    if e.steps < 20 or e.is_falling or verdict.found & {"learning_rate_too_high", "vanishing_gradients"}:
         return None
     ratio, pflug = e.curve("stationarity/ratio"), e.curve("gradient_alignment/pflug")
     where = e.steps // 2, e.steps - 1
@@ -123,6 +123,8 @@ def batch_size(e: Evidence, verdict: Verdict) -> Finding | None:
     coming_down = against[: int(np.argmax(e.levels <= e.levels.min() + 0.2 * (e.start - e.levels.min())))]
     typical = _median(coming_down)
     text = "A step sees {:.0f} examples; noise and signal balance at {:.3g} ({})."
+    if "vanishing_gradients" in verdict.found:
+        return None
     if typical > 5 and len(coming_down) >= 0.3 * len(against) and trace > 0:
         numbers = {"batch_size": batch, "noise_scale": typical * batch, "times": min(typical, 1024.0)}
         said = text.format(batch, typical * batch, "while the loss comes down")

@@ -91,6 +91,14 @@ def _growth(e: Evidence) -> Finding | None:
     overshoots_first = ratio is not None and bool(np.nanmax(ratio[: max(3, e.steps // 20)]) >= 1)
     grew = parts[highest] / max(parts[lowest], 1e-30)
     relative = _pull(e)
+    with np.errstate(all="ignore"):
+        leaps = e.norm[1:] / e.norm[:-1]
+    ends_in_it = e.steps < len(e.all_loss) and len(leaps) and np.nanmax(leaps[-5:]) >= 1e3
+    if ends_in_it:
+        k = len(leaps) - len(leaps[-5:]) + int(np.nanargmax(leaps[-5:]))
+        text = f"At step {k + 1} the gradient norm leaps from {e.norm[k]:.3g} to {e.norm[k + 1]:.3g}, and then nothing is finite."
+        usual = float(np.nanmedian(e.norm[: k + 1]))
+        return finding("exploding_gradients", text, {"leap": leaps[k], "usual_norm": usual}, (k, k + 1), "high")
     if highest > lowest and grew >= 100 and e.levels[highest] > 2 * abs(e.levels[lowest]) and not overshoots_first:
         text = f"The gradient norm grew {grew:.0f} times, from {parts[lowest]:.3g} to {parts[highest]:.3g}, and the loss with it."
         edges = np.linspace(0, e.steps, len(parts) + 1).astype(int)

@@ -60,7 +60,7 @@ def learning_rate_too_low(e: Evidence, verdict: Verdict) -> Finding | None:
         return None  # no rate makes up for a gradient that is not there
     kept = late_median(norm, 0.1) / np.nanmedian(norm[: max(1, e.steps // 10)])
     foretold = e.learning_rate * float(np.nansum(norm**2))  # what the steps can have lowered the loss by, to first order
-    is_noise = late_median(e.curve("gradient_tests/norm")) > 0.9
+    is_noise = late_median(e.curve("gradient_tests/norm")) > 0.9 and not e.gradients_agree
     crawls = max(foretold, e.drop - 3 * e.scatter) < 0.5 * abs(e.start) and kept > 0.5 and not is_noise
     if highest < 0.02 and crawls and e.end <= e.start + 3 * e.scatter:
         text = (
@@ -141,8 +141,12 @@ def ill_conditioning(e: Evidence, verdict: Verdict) -> Finding | None:
     used = (e.learning_rate or 0) * steepest / 2
     half = max(1, e.steps // 2)
     kept = late_median(norm, 0.1) / float(np.nanmedian(norm[half : half + max(1, e.steps // 10)]))
-    is_noisy = late_median(e.curve("gradient_tests/norm")) > 0.7  # half of ‖g‖² is noise
-    if spread >= 50 and used >= 0.05 and kept > 0.3 and not is_noisy and e.late_fall > 0:
+    # At 0.7 half of ‖g‖² is noise.
+    is_noisy = late_median(e.curve("gradient_tests/norm")) > 0.7 and not e.gradients_agree
+    # What is still to gain along the flat direction, and whether it matters: a loss of a model that has all but gone does not.
+    to_gain = late_median(norm, 0.1) ** 2 / (2 * flattest)
+    matters = to_gain > min(0.01 * e.drop, 0.1 * abs(e.end)) and not (e.has_layers and e.has_arrived)
+    if spread >= 50 and matters and used >= 0.05 and kept > 0.3 and not is_noisy and e.late_fall > 0:
         text = (
             f"The steepest curvature met is {steepest:.3g}, the run now descends along {flattest:.3g}: {spread:.0f} times "
             f"flatter. The steepest one bounds the rate (ε c / 2 = {used:.2g} there), and over the last half the gradient "
