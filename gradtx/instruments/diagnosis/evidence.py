@@ -168,14 +168,16 @@ class Evidence:
 
 def medians(curve: np.ndarray, keep_inf: bool = False) -> np.ndarray:
     """Medians over up to `STRETCHES` equal parts; NaN where a part holds no finite value (no number, with `keep_inf`)."""
-    counted = ~np.isnan(curve) if keep_inf else np.isfinite(curve)
-    parts = zip(*(np.array_split(x, min(STRETCHES, len(curve))) for x in (curve, counted)), strict=True)
-    return np.array([_median(part[known]) for part, known in parts])
+    return np.array([median_of(part, keep_inf) for part in np.array_split(curve, min(STRETCHES, len(curve)))])
 
 
-def _median(values: np.ndarray) -> float:
-    """NaN of nothing; of an even number the lower middle one, which infinities cannot turn into NaN."""
-    return float(np.sort(values)[(len(values) - 1) // 2]) if len(values) else float("nan")
+def median_of(values: np.ndarray, keep_inf: bool = False) -> float:
+    """Median of the finite values (of all numbers, with `keep_inf`); NaN where there is none."""
+    known = np.sort(values[~np.isnan(values)] if keep_inf else values[np.isfinite(values)])
+    if not len(known):
+        return float("nan")
+    low, high = known[(len(known) - 1) // 2], known[len(known) // 2]
+    return float(low if np.isinf(high) else (low + high) / 2)  # inf is more than any number, not a number itself
 
 
 def late(values: np.ndarray, share: float = 0.5) -> np.ndarray:
@@ -186,8 +188,7 @@ def late(values: np.ndarray, share: float = 0.5) -> np.ndarray:
 
 def late_median(values: np.ndarray | None, share: float = 0.5) -> float:
     """Median of the last `share`; NaN where nothing is known."""
-    found = np.zeros(0) if values is None else late(values, share)
-    return float(np.median(found)) if len(found) else float("nan")
+    return float("nan") if values is None else median_of(late(values, share))
 
 
 def _curves(history: Any) -> dict[str, np.ndarray]:

@@ -8,7 +8,7 @@ to nothing, the region is flat. (Both numbers from the labelled runs of the test
 
 import numpy as np
 
-from .evidence import Evidence, late_median, medians
+from .evidence import Evidence, late_median, median_of, medians
 from .noise import noise_to_signal
 from .report import Finding, finding
 from .verdict import Verdict
@@ -91,7 +91,7 @@ def _no_signal(e: Evidence) -> list[Finding]:
     against = noise_to_signal(e)
     if not e.has_layers or against is None or e.gradients_agree or e.curvature is None or e.steps < 20:
         return []
-    noise = float(np.nanmedian(against))
+    noise = median_of(against, keep_inf=True)
     is_stuck = abs(e.start - float(np.median(e.loss))) < 0.03 * abs(e.start) and e.drop < 0.05 * abs(e.start)
     if not (is_stuck and noise > 1 and late_median(e.curve("curvature_ratio/ratio")) < 0.2):
         return []

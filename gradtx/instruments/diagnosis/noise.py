@@ -13,7 +13,7 @@ dissipation is known to hold), says what noise costs; these numbers are from the
 
 import numpy as np
 
-from .evidence import Evidence, late_median
+from .evidence import STRETCHES, Evidence, late_median, median_of
 from .report import Finding, finding
 from .verdict import Verdict
 
@@ -21,7 +21,7 @@ from .verdict import Verdict
 def noise(e: Evidence, verdict: Verdict) -> list[Finding]:
     """gradient_noise, stationary, batch_too_small."""
     against = noise_to_signal(e)
-    usual = float("nan") if against is None else float(np.nanmedian(against[len(against) // 2 :]))
+    usual = float("nan") if against is None else median_of(against[len(against) // 2 :], keep_inf=True)
     if not np.isfinite(usual) and not np.isinf(usual):
         verdict.needs("gradient_noise", "gradtx.gradient_noise_scale() on batches of two examples and more")
     if usual < 0.25:
@@ -52,10 +52,23 @@ def noise_to_signal(e: Evidence) -> np.ndarray | None:
     if scale is not None and batch:
         return scale / batch
     theta = e.stretches("gradient_tests/norm")  # s / ‖g‖, ‖g‖² = ‖G‖² + s²
-    if theta is None:
+    if theta is not None:
+        share = np.minimum(theta**2, 1 - 1e-9)
+        return share / (1 - share)
+    return _from_consecutive(e)
+
+
+def _from_consecutive(e: Evidence) -> np.ndarray | None:
+    """The same from steps alone, as for batches of one: two batches in a row share their signal, E g_k·g_{k-1} = ‖G‖²."""
+    sums, norm = e.curve("gradient_alignment/pflug"), e.norm
+    if sums is None or norm is None or e.steps < 40:
         return None
-    share = np.minimum(theta**2, 1 - 1e-9)
-    return share / (1 - share)
+    products = np.diff(sums, prepend=np.nan)
+    stretches = zip(*(np.array_split(x, min(STRETCHES // 2, e.steps // 20)) for x in (products, norm**2)), strict=True)
+    pairs = [(np.nanmean(p), np.nanmean(n)) for p, n in stretches if np.isfinite(p).any() and np.isfinite(n).any()]
+    found = np.array([(total - signal) / signal if signal > 0 else np.inf for signal, total in pairs])
+    # As many stretches as the other curves have, so that rules can look at one beside the other.
+    return np.maximum(0, found)[np.minimum(np.arange(len(e.levels)) * len(found) // len(e.levels), len(found) - 1)]
 
 
 def _cost(e: Evidence) -> tuple[float, float, float]:
@@ -115,22 +128,23 @@ def stationary(e: Evidence, verdict: Verdict) -> Finding | None:
 def batch_size(e: Evidence, verdict: Verdict) -> Finding | None:
     """Batch far below or far above the noise scale."""
     against, batch = noise_to_signal(e), e.batch_size
-    if against is None or batch is None or e.curve("gradient_noise_scale/noise_scale") is None:
+    if against is None or batch is None:
         for challenge in ("batch_too_small", "batch_too_large"):
             verdict.needs(challenge, "gradtx.gradient_noise_scale(), with batch_size in the history")
         return None
     trace = late_median(e.curve("gradient_noise_scale/trace_covariance"), 1.0)
+    has_noise = not trace <= 0
     coming_down = against[: int(np.argmax(e.levels <= e.levels.min() + 0.2 * (e.start - e.levels.min())))]
-    typical = _median(coming_down)
+    typical = median_of(coming_down, keep_inf=True)
     text = "A step sees {:.0f} examples; noise and signal balance at {:.3g} ({})."
     if "vanishing_gradients" in verdict.found:
         return None
-    if typical > 5 and len(coming_down) >= 0.3 * len(against) and trace > 0:
+    if typical > 5 and len(coming_down) >= 0.3 * len(against) and has_noise:
         numbers = {"batch_size": batch, "noise_scale": typical * batch, "times": min(typical, 1024.0)}
         said = text.format(batch, typical * batch, "while the loss comes down")
         return finding("batch_too_small", said, numbers, (0, len(coming_down) * e.steps // len(against)), "high")
-    typical = _median(against[: max(1, len(against) // 2)])
-    if typical < 0.2 and batch >= 32 and trace > 0 and not verdict.found & {"learning_rate_too_high", "oscillation"}:
+    typical = median_of(against[: max(1, len(against) // 2)], keep_inf=True)
+    if typical < 0.2 and batch >= 32 and has_noise and not verdict.found & {"learning_rate_too_high", "oscillation"}:
         numbers = {"batch_size": batch, "noise_scale": typical * batch, "times": min(1 / max(typical, 1e-9), batch)}
         said = text.format(batch, typical * batch, "first half of the run")
         return finding("batch_too_large", said, numbers, (0, e.steps // 2), "high")
@@ -139,8 +153,3 @@ def batch_size(e: Evidence, verdict: Verdict) -> Finding | None:
     text = text.format(batch, typical * batch, "first half of the run")
     verdict.rules_out("a batch too small or too large", text)
     return None
-
-
-def _median(values: np.ndarray) -> float:
-    known = np.sort(values[~np.isnan(values)])
-    return float(known[(len(known) - 1) // 2]) if len(known) else float("nan")
