@@ -112,11 +112,20 @@ class Comparison:
 def compare(
     problems: Problem | Iterable[Problem], methods: Iterable[Method | str] = tuple(METHODS), **settings: int
 ) -> Comparison:
-    """The last of `comparisons`, which describes the settings: all methods on all problems, trained and judged."""
-    finished = list(comparisons(problems, methods, **settings))
-    if not finished:
+    """The last of `comparisons`, which describes the settings: all methods on all problems, trained and judged.
+
+    Ctrl-C returns the methods that were finished.
+    """
+    finished = None
+    try:
+        for finished in comparisons(problems, methods, **settings):
+            pass
+    except KeyboardInterrupt:
+        if finished is None:
+            raise
+    if finished is None:
         raise ValueError("compare: problems and methods must each hold at least one.")
-    return finished[-1]
+    return finished
 
 
 def comparisons(
@@ -177,6 +186,8 @@ def comparisons(
                 eval_every=every,
                 progress=False,
             )
+            if not result.finished.all():
+                raise KeyboardInterrupt  # the sweep kept what it had; a method is judged on all of it or not at all
             judged = _judge(method.name, None if whole else batch_size, result, patience, time.perf_counter() - started)
             results = (*results, judged)
             yield Comparison(settings, tried, results)

@@ -57,7 +57,8 @@ class Recording:
         step = self.last.step
         if step != checkpoint.step:
             records = {name: value for name, value in self._records().items() if value is not None}
-            records["readings"] = dict(enumerate(records["readings"].values()))  # names of readings hold slashes
+            # Names of readings hold slashes, which Orbax would take for folders; compiled code hands them back sorted.
+            records["readings"] = {str(i): records["readings"][name] for i, name in enumerate(sorted(records["readings"]))}
             arrays = {"key": self.key_data, "batch_sizes": self.batch_sizes[:step], **records, **self._evaluations()}
             checkpoint.save(step, self.last.carry, arrays)
 
@@ -78,7 +79,7 @@ class Recording:
             raise ValueError(
                 f"run: the checkpoint in {checkpoint.path} is of a run with another {what}, or a longer one."
             )
-        readings = {name: arrays["readings"][str(i)] for i, name in enumerate(reading_names)}
+        readings = {name: arrays["readings"][str(i)] for i, name in enumerate(sorted(reading_names))}
         whole = Record(arrays["loss"], readings, arrays.get("iterate"))
         before = 0
         for i, end in enumerate(arrays["eval_steps"].tolist()):
@@ -107,4 +108,5 @@ class Recording:
             ended=ended,
             problem=subject.name,
             metric_name="value" if isinstance(subject, Landscape) else subject.metric_name,
+            higher_is_better=self.objective.higher_is_better,
         )

@@ -82,19 +82,22 @@ def run(
     if not recording.stretches:
         recording.add(start, None, 0, _evaluate(problem, tx, start, objective.examples))
 
-    ended = "finished"
+    patience = Patience(stopping, [stretch.evaluation.metric for stretch in recording.stretches])
+    ended = "stopped early" if patience.is_over else "finished"
     save_every = every * -(-steps // (5 * every))
     with progress_bar(steps, "training", progress) as advance:
         advance(recording.last.step, "")
         try:
-            for inputs, active in _stretches(objective, key_batches, sizes, every, recording.last.step):
+            left = () if patience.is_over else _stretches(objective, key_batches, sizes, every, recording.last.step)
+            for inputs, active in left:
                 carry, record = _stretch(problem, tx, recording.last.carry, objective.data, inputs, active)
                 before, done = recording.last.step, int(active.sum())
                 recording.add(carry, record, done, _evaluate(problem, tx, carry, objective.examples))
                 advance(done, f"loss {recording.last.evaluation.train_loss:.4g}")
                 if saved is not None and recording.last.step // save_every > before // save_every:
                     recording.save(saved)
-                ended = _ending(recording, callbacks, stopping) or ended
+                wanted = _call_back(recording, callbacks)
+                ended = "stopped" if wanted else "stopped early" if patience.after(recording.last.evaluation) else ended
                 if ended != "finished":
                     break
         except KeyboardInterrupt:
@@ -146,15 +149,28 @@ def _stretches(
             yield inputs[np.minimum(steps, end - 1) - first], steps < end
 
 
-def _ending(recording: Recording, callbacks: Sequence[Callback], stopping: EarlyStopping | None) -> str | None:
-    """Why the run should end now, if it should; every callback is called."""
+def _call_back(recording: Recording, callbacks: Sequence[Callback]) -> bool:
+    """Whether one of them wants the run to end; every one is called."""
     step, evaluation = recording.last.step, recording.last.evaluation
     numbers = {name: float(value) for name, value in evaluation._asdict().items()}
-    if any([callback(step, recording.last.carry.params, numbers) for callback in callbacks]):
-        return "stopped"
-    if stopping is None:
-        return None
-    state = stopping.init()
-    for stretch in recording.stretches:
-        state = stopping.update(stretch.evaluation.metric, state)
-    return "stopped early" if state.should_stop else None
+    return any([callback(step, recording.last.carry.params, numbers) for callback in callbacks])
+
+
+class Patience:
+    """Where early stopping stands; `seen` are the metrics of a run that goes on."""
+
+    def __init__(self, stopping: EarlyStopping | None, seen: Sequence[np.ndarray]) -> None:
+        self._stopping, self._state = stopping, None if stopping is None else stopping.init()
+        self.is_over = False
+        for metric in seen:
+            self._follow(metric)
+
+    def after(self, evaluation: Evaluation) -> bool:
+        """Whether it is over, one more evaluation later."""
+        self._follow(evaluation.metric)
+        return self.is_over
+
+    def _follow(self, metric: np.ndarray) -> None:
+        if self._stopping is not None:
+            self._state = self._stopping.update(metric, self._state)
+            self.is_over = bool(self._state.should_stop)

@@ -22,7 +22,7 @@ class Outcome(NamedTuple):
     """What one member leaves behind; all of them in front of it once stacked."""
 
     loss: Any  # [steps]
-    readings: dict[str, Any]  # name -> [steps]
+    readings: dict[str, Any]  # name -> [steps], or [steps, leaves]
     evaluation: Evaluation  # leaves [evaluations]
     diverged_at: Any  # []
 
@@ -119,7 +119,13 @@ def sweep(
                 outcomes.append(jax.tree.map(np.asarray, outcome))
                 advance(min(per_call, members - first), "")
         except TypeError as error:
-            raise _explained(error, make_tx, columns, shared) from error
+            untraceable = _untraceable(make_tx, columns, shared)
+            if untraceable is None:
+                raise
+            raise TypeError(
+                f"sweep: make_tx cannot take a traced {untraceable} (it decides shapes or Python branches): close over it, "
+                "one sweep a value."
+            ) from error
         except KeyboardInterrupt:
             if not outcomes:
                 raise
@@ -167,19 +173,16 @@ def _train_member(
         return carry, (record.loss, record.readings, evaluate(objective, carry, shared.examples))
 
     end, (loss, seen, later) = jax.lax.scan(stretch, start, (inputs, shared.active))
-    loss, seen = jax.tree.map(jnp.ravel, (loss, seen))
+    loss, seen = jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), (loss, seen))  # stretches end to end
     first = evaluate(objective, start, shared.examples)
     evaluations = jax.tree.map(lambda a, b: jnp.concatenate([a[None], b]), first, later)
     return Outcome(loss, seen, evaluations, end.diverged_at)
 
 
-def _explained(
-    error: TypeError,
-    make_tx: Callable[..., optax.GradientTransformation],
-    columns: dict[str, jax.Array],
-    shared: Shared,
-) -> TypeError:
-    """Which hyper-parameter could not be traced, found by tracing one at a time; the error itself where none is."""
+def _untraceable(
+    make_tx: Callable[..., optax.GradientTransformation], columns: dict[str, jax.Array], shared: Shared
+) -> str | None:
+    """The hyper-parameter that cannot be traced, found by tracing one at a time; None where each can."""
     params = jax.tree.map(lambda x: x[0], shared.params)
     first = {name: column[0].item() for name, column in columns.items()}
 
@@ -191,11 +194,8 @@ def _explained(
         try:
             jax.eval_shape(partial(attempt, name), column[0])
         except TypeError:
-            return TypeError(
-                f"sweep: make_tx cannot take a traced {name} (it decides shapes or Python branches): "
-                f"close over it, one sweep a value."
-            )
-    return error
+            return name
+    return None
 
 
 def _labelled(

@@ -22,7 +22,7 @@ class Sweep:
     axes: dict[str, np.ndarray]  # hyper-parameter -> its values; of a random grid one value a point
     is_random: bool  # one axis of points instead of one a hyper-parameter
     loss: np.ndarray  # [*grid, K, n] mean loss of each step's minibatch, before the step
-    readings: dict[str, np.ndarray]  # name -> [*grid, K, n]
+    readings: dict[str, np.ndarray]  # name -> [*grid, K, n], or [*grid, K, n, leaves]
     eval_steps: np.ndarray  # [E] int
     train_loss: np.ndarray  # [*grid, K, E] on (at most 2,048) training examples
     validation_loss: np.ndarray  # [*grid, K, E]

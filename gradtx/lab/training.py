@@ -34,7 +34,7 @@ class Record(NamedTuple):
     """What a step leaves behind; NaN from the step after the divergence on."""
 
     loss: jax.Array  # [] mean loss of the step's minibatch, before the step
-    readings: dict[str, jax.Array]  # name -> []
+    readings: dict[str, jax.Array]  # name -> [], or what shape the instrument gives, such as [leaves]
     iterate: jax.Array | None  # [dim] after the step; None for a problem
 
 
@@ -198,7 +198,7 @@ def behind_lookahead(params: Any, opt_state: Any) -> Any:
 
 
 def _is_finite(tree: Any) -> jax.Array:
-    return jnp.all(jnp.stack([jnp.all(jnp.isfinite(leaf)) for leaf in jax.tree.leaves(tree)]))
+    return jnp.all(jnp.stack([jnp.array(True), *(jnp.all(jnp.isfinite(leaf)) for leaf in jax.tree.leaves(tree))]))
 
 
 def checked_keys(caller: str, argument: str, keys: Any, ndim: int) -> jax.Array:
