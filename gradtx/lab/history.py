@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import dataclass, field, fields
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ class History:
     """
 
     loss: np.ndarray  # [n] mean loss of each step's minibatch, before the step
-    readings: dict[str, np.ndarray]  # name -> [n] or [n, leaves], what the instruments in the chain measured at each step
+    readings: dict[str, np.ndarray]  # name -> [n] or [n, leaves], what the instruments measured at each step
     params: Any  # after the last step, as trained (Nesterov: the look-ahead point)
     opt_state: Any  # after the last step
     iterates: np.ndarray | None  # [n + 1, dim] for a landscape, the start first; None for a problem
@@ -53,7 +54,7 @@ class History:
             ModuleNotFoundError: pandas is not installed.
         """
         try:
-            import pandas as pd
+            pd: Any = import_module("pandas")
         except ModuleNotFoundError as error:
             raise ModuleNotFoundError("History.to_dataframe needs pandas: pip install pandas.") from error
         frame = pd.DataFrame({"loss": self.loss, "batch_size": self.batch_sizes, **scalar_columns(self.readings)})
@@ -65,7 +66,7 @@ class History:
         return frame.join(evaluations, how="outer")
 
     def save(self, path: str | Path) -> None:
-        """Writes an .npz: all of `to_dict` and the parameters (not the optimizer state: that is what checkpoints are)."""
+        """Writes an .npz: all of `to_dict` and the parameters (not the optimizer state: checkpoints are for that)."""
         arrays: dict[str, Any] = {}
         plain: dict[str, Any] = {}
         for name, value in self.to_dict().items():

@@ -58,7 +58,8 @@ class Recording:
         if step != checkpoint.step:
             records = {name: value for name, value in self._records().items() if value is not None}
             # Names of readings hold slashes, which Orbax would take for folders; compiled code hands them back sorted.
-            records["readings"] = {str(i): records["readings"][name] for i, name in enumerate(sorted(records["readings"]))}
+            names = sorted(records["readings"])
+            records["readings"] = {str(i): records["readings"][name] for i, name in enumerate(names)}
             arrays = {"key": self.key_data, "batch_sizes": self.batch_sizes[:step], **records, **self._evaluations()}
             checkpoint.save(step, self.last.carry, arrays)
 

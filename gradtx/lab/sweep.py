@@ -10,12 +10,20 @@ import numpy as np
 import optax
 from jax.sharding import Mesh, PartitionSpec
 
-from .grids import RandomGrid, checked_axes, points
+from .arguments import checked_batch_size, checked_count, checked_keys
+from .grids import RandomGrid, checked_axes, points, untraceable_name
 from .problems import Problem
 from .progress import progress_bar
 from .sweep_result import Sweep
-from .training import Evaluation, Objective, Subject, checked_batch_size, checked_count, checked_keys
-from .training import evaluate, first_carry, objective_of, train
+from .training import (
+    Evaluation,
+    Objective,
+    Subject,
+    evaluate,
+    first_carry,
+    objective_of,
+    train,
+)
 
 
 class Outcome(NamedTuple):
@@ -52,9 +60,9 @@ def sweep(
 ) -> Sweep:
     """Trains every point of a grid from every key, compiled once, on all devices of this process.
 
-    A key decides initial parameters and minibatches: all points of one key see the same of both, as `lab.run` would with
-    that key, and each member's numbers are those of `lab.run`. A member whose parameters would not be finite freezes at
-    its last good ones, its loss NaN from there; its neighbours do not notice.
+    A key decides initial parameters and minibatches: all points of one key see the same of both, as `lab.run` would
+    with that key, and each member's numbers are those of `lab.run`. A member whose parameters would not be finite
+    freezes at its last good ones, its loss NaN from there; its neighbours do not notice.
 
     Args:
         problem: a `lab.Problem` or a landscape.
@@ -64,8 +72,8 @@ def sweep(
         keys: [K] random keys.
         batch_size: examples a step, as in `lab.run`.
         eval_every: steps between two evaluations; default a 25th of the steps.
-        memory_budget: bytes that members may take at a time, estimated from parameters, optimizer state and curves; more
-            members than fit are trained in turn, by the same compiled program.
+        memory_budget: bytes that members may take at a time, estimated from parameters, optimizer state and curves;
+            more members than fit are trained in turn, by the same compiled program.
         at_once: members a device trains side by side (vmapped). Default 1 on a CPU, where side by side is not faster
             and one by one is bit-equal to `lab.run`; elsewhere as many as the budget allows.
         progress: show a bar; default: where standard error is a terminal.
@@ -80,7 +88,8 @@ def sweep(
     >>> import gradtx, jax
     >>> from gradtx import lab, landscapes
     >>> keys = jax.random.split(jax.random.key(0), 1)
-    >>> result = lab.sweep(landscapes.quadratic(10.0), gradtx.sgd, {"learning_rate": [0.01, 0.1, 0.3]}, steps=50, keys=keys)
+    >>> grid = {"learning_rate": [0.01, 0.1, 0.3]}
+    >>> result = lab.sweep(landscapes.quadratic(10.0), gradtx.sgd, grid, steps=50, keys=keys)
     >>> print(result.loss.shape, result.best(), result.diverged_at.ravel() >= 0)
     (3, 1, 50) {'learning_rate': 0.1} [False False False]
     """
@@ -89,7 +98,7 @@ def sweep(
     every = min(every, steps)
     keys = checked_keys("sweep", "keys", keys, ndim=1)
     axes, objective = checked_axes("sweep", grid), objective_of(problem)
-    size = checked_batch_size("sweep", objective, batch_size)
+    size = checked_batch_size("sweep", objective.num_examples, objective.default_batch_size, batch_size)
     columns = points(axes, isinstance(grid, RandomGrid))
     shared = _shared(objective, keys, steps, every, size)
     num_keys = len(keys)
@@ -119,12 +128,12 @@ def sweep(
                 outcomes.append(jax.tree.map(np.asarray, outcome))
                 advance(min(per_call, members - first), "")
         except TypeError as error:
-            untraceable = _untraceable(make_tx, columns, shared)
+            untraceable = untraceable_name(make_tx, columns, jax.tree.map(lambda x: x[0], shared.params))
             if untraceable is None:
                 raise
             raise TypeError(
-                f"sweep: make_tx cannot take a traced {untraceable} (it decides shapes or Python branches): close over it, "
-                "one sweep a value."
+                f"sweep: make_tx cannot take a traced {untraceable} (it decides shapes or Python branches): close over "
+                "it, one sweep a value."
             ) from error
         except KeyboardInterrupt:
             if not outcomes:
@@ -143,7 +152,7 @@ def _shared(objective: Objective, keys: jax.Array, steps: int, every: int, batch
     return Shared(
         params=jax.tree.map(lambda *leaves: jnp.stack(leaves), *params),
         inputs=inputs.reshape(len(keys), stretches, every, *inputs.shape[2:]),
-        active=(np.arange(stretches * every) < steps).reshape(stretches, every),
+        active=jnp.asarray((np.arange(stretches * every) < steps).reshape(stretches, every)),
         data=objective.data,
         examples=objective.examples,
     )
@@ -156,7 +165,7 @@ def _member_bytes(shared: Shared, steps: int) -> int:
 
 
 def _in_turn(train_one: Callable[[Any, Shared], Outcome], at_once: int, members: Any, shared: Shared) -> Outcome:
-    """The members of one device; not vmapped where one at a time is asked for, so that their bits are those of a run."""
+    """The members of one device; one at a time is not vmapped, so that their bits are those of a run."""
     return jax.lax.map(lambda member: train_one(member, shared), members, batch_size=at_once if at_once > 1 else None)
 
 
@@ -179,25 +188,6 @@ def _train_member(
     return Outcome(loss, seen, evaluations, end.diverged_at)
 
 
-def _untraceable(
-    make_tx: Callable[..., optax.GradientTransformation], columns: dict[str, jax.Array], shared: Shared
-) -> str | None:
-    """The hyper-parameter that cannot be traced, found by tracing one at a time; None where each can."""
-    params = jax.tree.map(lambda x: x[0], shared.params)
-    first = {name: column[0].item() for name, column in columns.items()}
-
-    def attempt(name: str, value: jax.Array) -> Any:
-        tx = optax.with_extra_args_support(make_tx(**(first | {name: value})))
-        return tx.update(params, tx.init(params), params)
-
-    for name, column in columns.items():
-        try:
-            jax.eval_shape(partial(attempt, name), column[0])
-        except TypeError:
-            return name
-    return None
-
-
 def _labelled(
     outcome: Outcome,
     objective: Objective,
@@ -215,7 +205,7 @@ def _labelled(
         rest = np.full((members - len(x), *x.shape[1:]), missing, x.dtype)
         return np.concatenate([x, rest]).reshape(*grid, num_keys, *x.shape[1:])
 
-    is_problem = isinstance(objective.subject, Problem)
+    subject = objective.subject
     return Sweep(
         axes=axes,
         is_random=is_random,
@@ -225,7 +215,7 @@ def _labelled(
         **{name: spread(values) for name, values in outcome.evaluation._asdict().items()},
         diverged_at=spread(outcome.diverged_at, -1),
         finished=spread(np.ones(len(outcome.loss), bool), False),
-        problem=objective.subject.name,
-        metric_name=objective.subject.metric_name if is_problem else "value",
+        problem=subject.name,
+        metric_name=subject.metric_name if isinstance(subject, Problem) else "value",
         higher_is_better=objective.higher_is_better,
     )

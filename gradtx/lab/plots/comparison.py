@@ -11,7 +11,7 @@ from .style import GREY, Picture, headline, light_grid, look, new_picture, style
 
 @styled
 def plot_comparison(comparison: Comparison) -> Picture:
-    """One problem: learning curves, steps to the target, sensitivity. Several: steps to each target, performance profile."""
+    """One problem: learning curves, steps to the target, sensitivity. Several: steps to each target and the profile."""
     return _one_problem(comparison) if len(comparison.problems) == 1 else _several_problems(comparison)
 
 
@@ -41,7 +41,8 @@ def _one_problem(comparison: Comparison) -> Picture:
         for other in results:
             panel.plot(other.sweep.eval_steps, np.median(other.train_loss, axis=0), color=GREY, lw=0.8)
         _curves(panel, result, look(i)["color"], is_rate)
-    panels[0].legend(fontsize=7, loc="lower left")
+    if is_rate:  # else there is one line, and the axis names it
+        panels[0].legend(fontsize=7, loc="lower left")
     upper.supxlabel("optimizer step", fontsize=9)
     upper.supylabel("loss · error (fraction)" if is_rate else "training loss", fontsize=9)
     left, right = lower.subplots(1, 2, width_ratios=[1, 1.25])
@@ -172,8 +173,9 @@ def _profile_conclusion(profile: PerformanceProfile) -> str:
     if len(order) > 1:
         text += f", next {order[1]} ({profile.scores[order[1]]:.2f})"
     quickest = {m: int((r == 1).sum()) for m, r in profile.ratios.items()}
-    most = max(quickest, key=lambda method: quickest[method])
-    text += f"; most often the quickest: {most} ({quickest[most]} of {count})."
+    most = max(quickest.values())
+    names = ", ".join(method for method, times in quickest.items() if times == most)
+    text += f"; most often the quickest: {names} ({most} of {count})."
     unreached = [
         n for i, n in enumerate(profile.problems) if not any(np.isfinite(r[i]) for r in profile.ratios.values())
     ]

@@ -18,11 +18,15 @@ def plot_curves(runs: Runs | Mapping[str, Runs], what: str = "loss", *, smooth: 
     """One line each: the median over runs, in a band from their lowest to their highest.
 
     Args:
-        runs: a History, several of them (a band), a Sweep (its best point, a band over its keys), or {name: any of these}.
-        what: "loss", "train_loss", "validation_loss", "metric", or the name of a reading, `name[i]` where it has several
-            numbers a step.
-        smooth: median over so many steps, so that minibatch noise does not hide the course; default a 50th of the steps for
-            what is measured at every step.
+        runs: a History, several of them (a band), a Sweep (its best point, a band over its keys), or {name: any of
+            these}.
+        what: "loss", "train_loss", "validation_loss", "metric", or the name of a reading, `name[i]` where it has
+            several numbers a step.
+        smooth: median over so many steps, so that minibatch noise does not hide the course; default a 50th of the steps
+            for what is measured at every step.
+
+    Raises:
+        ValueError: nothing is called `what`.
     """
     named = dict(runs) if isinstance(runs, Mapping) else {"": runs}
     figure = new_picture(8, 4.6)
@@ -78,9 +82,7 @@ def _runs_of_best(sweep: Sweep) -> list[dict[str, np.ndarray]]:
     """One for each key, at the sweep's best point."""
     index, axes = int(sweep.order()[0]), sweep.loss.ndim - 2
     names = {name: getattr(sweep, name) for name in ("loss", *EVALUATED)}
-    best = {
-        name: values.reshape(-1, *values.shape[axes:])[index] for name, values in (names | sweep.readings).items()
-    }
+    best = {name: values.reshape(-1, *values.shape[axes:])[index] for name, values in (names | sweep.readings).items()}
     return [scalar_columns({name: values[key] for name, values in best.items()}) for key in range(sweep.loss.shape[-2])]
 
 

@@ -3,9 +3,10 @@
 from collections.abc import Mapping
 from typing import Any
 
-import matplotlib as mpl
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.colors import LogNorm
+from matplotlib.patches import Rectangle
 from matplotlib.ticker import LogLocator, StrMethodFormatter
 
 from ..compare import first_step_reaching
@@ -41,10 +42,10 @@ def plot_sweep(sweep: Sweep, x: str = "learning_rate", y: str | None = None, *, 
     axes = figure.subplots()
     axes.set_facecolor("#f4dcdc")
     positive = bool((values[np.isfinite(values)] > 0).all()) and not higher
-    norm = mpl.colors.LogNorm() if positive else None
+    norm = LogNorm() if positive else None
     image = axes.imshow(values, aspect="auto", origin="lower", cmap="cividis" if higher else "cividis_r", norm=norm)
     bar = figure.colorbar(image, label=f"final {_label(sweep, by)}")
-    bar.outline.set_visible(False)  # pyright: ignore[reportCallIssue]
+    bar.outline.set_visible(False)
     best = np.nanargmax(values) if higher else np.nanargmin(values)
     _write_cells(axes, values, image, np.unravel_index(best, values.shape))
     axes.set_xticks(range(len(sweep.axes[x])), [f"{v:.2g}" for v in sweep.axes[x]])
@@ -63,15 +64,15 @@ def _write_cells(axes: Axes, values: np.ndarray, image: Any, best: Any) -> None:
         luminance = np.dot(image.to_rgba(value)[:3], (0.2126, 0.7152, 0.0722))
         ink = "w" if luminance < 0.45 else "k"
         axes.text(column, row, f"{value:.3g}", ha="center", va="center", fontsize=8, color=ink)
-    axes.add_patch(mpl.patches.Rectangle((best[1] - 0.5, best[0] - 0.5), 1, 1, fill=False, ec="#D55E00", lw=3))
+    axes.add_patch(Rectangle((best[1] - 0.5, best[0] - 0.5), 1, 1, fill=False, ec="#D55E00", lw=3))
 
 
 @styled
 def plot_sensitivity(sweeps: Sweep | Mapping[str, Sweep], x: str = "learning_rate", *, by: Measure = "loss") -> Picture:
     """Final loss (or metric) over one hyper-parameter: a wide valley forgives a wrong choice, a narrow one does not.
 
-    The line is the mean over the keys, the band runs from their best to their worst, over further hyper-parameters the best
-    point counts; a line ends where a member diverged.
+    The line is the mean over the keys, the band runs from their best to their worst, over further hyper-parameters the
+    best point counts; a line ends where a member diverged.
     """
     named = dict(sweeps) if isinstance(sweeps, Mapping) else {"": sweeps}
     figure = new_picture(8, 4.6)
@@ -118,8 +119,8 @@ def _width(values: np.ndarray, middle: np.ndarray, higher: bool) -> float:
 def plot_batch_sizes(sweeps: Mapping[int, Sweep], target: float, *, by: Measure = "train_loss") -> Picture:
     """Steps and examples to a target over the batch size, each size at its own best hyper-parameters.
 
-    Where steps fall as 1/B (grey), a larger batch is free if it runs in parallel; where they level off, examples are wasted (Shallue et
-    al. 2019, "Measuring the effects of data parallelism"; chapter §3.1: less than linear returns).
+    Where steps fall as 1/B (grey), a larger batch is free if it runs in parallel; where they level off, examples are
+    wasted (Shallue et al. 2019, "Measuring the effects of data parallelism"; chapter §3.1: less than linear returns).
 
     Args:
         sweeps: {batch size: sweep}, all of one problem.

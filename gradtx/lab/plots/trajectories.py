@@ -1,21 +1,18 @@
-"""Paths over a landscape: from above, in three dimensions, and moving."""
+"""Paths over a landscape: from above, and in three dimensions."""
 
 import textwrap
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import jax
 import jax.numpy as jnp
-import matplotlib as mpl
 import numpy as np
-from matplotlib.animation import FuncAnimation, PillowWriter
 from matplotlib.axes import Axes
 
 from gradtx.landscapes import Landscape
 
 from ..history import History
-from .style import RC, Picture, headline, look, new_picture, styled
+from .style import Picture, headline, look, new_picture, styled
 
 Paths = History | np.ndarray | Mapping[str, History | np.ndarray]
 CRITICAL = {  # kind -> marker, label
@@ -30,27 +27,27 @@ CRITICAL = {  # kind -> marker, label
 def plot_trajectories(landscape: Landscape, paths: Paths, *, arrows: int = 12) -> Picture:
     """Paths over the contours of a landscape; arrows show where the plain gradient would have gone.
 
-    Contours are at quantiles of the visible values, so that cliffs and valleys both show. As in Goodfellow et al. 2016, Fig. 8.5,
-    the arrows are the steepest-descent direction (all of one length) at some iterates: where path and arrows disagree, the
-    method does something that the gradient alone would not.
+    Contours are at quantiles of the visible values, so that cliffs and valleys both show. As in Goodfellow et al. 2016,
+    Fig. 8.5, the arrows are the steepest-descent direction (all of one length) at some iterates: where path and arrows
+    disagree, the method does something that the gradient alone would not.
 
     Args:
         landscape: of dimension 1 or more; from 3 on its first two coordinates, the others as at the start.
         paths: {name: History or iterates [n + 1, dim]}, or a single one.
         arrows: at how many iterates, over all paths; 0 for none.
     """
-    named = _named(landscape, paths)
+    named = paths_by_name(landscape, paths)
     figure = new_picture(7.5, 6.2)
     axes = figure.subplots()
     if landscape.dim == 1:
         _draw_line(axes, landscape, named)
     else:
-        _draw_contours(axes, landscape)
+        draw_contours(axes, landscape)
         for i, (name, path) in enumerate(named.items()):
             every = -(-len(path) // 60)  # a marker at each step, or so many that they do not hide the path
             axes.plot(path[:, 0], path[:, 1], **look(i), ms=3.5, markevery=every, lw=1.6, label=name, zorder=3)
         _draw_arrows(axes, landscape, named, arrows)
-        _draw_critical_points(axes, landscape)
+        draw_critical_points(axes, landscape)
         axes.plot(*named[next(iter(named))][0, :2], "o", ms=12, mfc="none", mec="k", mew=1.5, label="start", zorder=5)
         axes.set(xlim=landscape.view[0], ylim=landscape.view[1], xlabel="θ₁ (parameter)", ylabel="θ₂ (parameter)")
     axes.set_title(_what(landscape), fontsize=9)
@@ -61,7 +58,7 @@ def plot_trajectories(landscape: Landscape, paths: Paths, *, arrows: int = 12) -
 
 @styled
 def plot_surface(landscape: Landscape, paths: Paths | None = None) -> Picture:
-    """The landscape as a surface in three dimensions, with paths on it; heights beyond the 98th percentile are cut off."""
+    """The landscape as a surface in three dimensions, with paths on it; the highest 2 % are cut off."""
     if landscape.dim < 2:
         raise ValueError(f"plot_surface: the landscape must have at least 2 dimensions, {landscape.name} has 1.")
     x, y, z = _heights(landscape, 150)
@@ -69,7 +66,7 @@ def plot_surface(landscape: Landscape, paths: Paths | None = None) -> Picture:
     figure = new_picture(8, 6.5)
     axes: Any = figure.add_subplot(projection="3d", computed_zorder=False)
     axes.plot_surface(x, y, np.minimum(z, top), cmap="cividis", alpha=0.75, lw=0, rcount=150, ccount=150)
-    named = {} if paths is None else _named(landscape, paths)
+    named = {} if paths is None else paths_by_name(landscape, paths)
     for i, (name, path) in enumerate(named.items()):
         inside = _inside(landscape, path)
         heights = np.minimum(_values(landscape, path), top)
@@ -84,67 +81,7 @@ def plot_surface(landscape: Landscape, paths: Paths | None = None) -> Picture:
     return figure
 
 
-class Animation:
-    """A moving picture: plays in a notebook as it stands (HTML and images, no video codec), saves as HTML or GIF."""
-
-    def __init__(self, animation: FuncAnimation, frames_per_second: int) -> None:
-        self._animation, self._rate = animation, frames_per_second
-
-    def _repr_html_(self) -> str:
-        with mpl.rc_context({"animation.embed_limit": 64}):  # MB
-            return self._animation.to_jshtml(fps=self._rate, default_mode="loop")
-
-    def save(self, path: str | Path) -> None:
-        """Writes `.html` (with controls) or `.gif`."""
-        path = Path(path)
-        if path.suffix == ".html":
-            path.write_text(self._repr_html_(), encoding="utf-8")
-        elif path.suffix == ".gif":
-            self._animation.save(path, writer=PillowWriter(fps=self._rate))
-        else:
-            raise ValueError(f"Animation.save: path must end in .html or .gif, got {path.name!r}.")
-
-
-def animate_trajectories(
-    landscape: Landscape, paths: Paths, *, frames: int = 60, frames_per_second: int = 12
-) -> Animation:
-    """Paths over the contours as they go; every path takes the same share of its steps in each frame.
-
-    Args:
-        landscape: of at least 2 dimensions.
-        paths: as in `plot_trajectories`.
-        frames: pictures in all, at least 2.
-        frames_per_second: speed.
-    """
-    if landscape.dim < 2 or frames < 2:
-        what = f"a landscape of at least 2 dimensions and frames >= 2, got {landscape.dim} and {frames}"
-        raise ValueError(f"animate_trajectories: needs {what}.")
-    named = _named(landscape, paths)
-    with mpl.rc_context(RC):
-        figure = new_picture(6.5, 5.4)
-        figure.set_dpi(80)
-        axes = figure.subplots()
-        _draw_contours(axes, landscape)
-        _draw_critical_points(axes, landscape)
-        axes.set(xlim=landscape.view[0], ylim=landscape.view[1], xlabel="θ₁ (parameter)", ylabel="θ₂ (parameter)")
-        lines = [axes.plot([], [], color=look(i)["color"], lw=1.6, label=name)[0] for i, name in enumerate(named)]
-        heads = [axes.plot([], [], **look(i), ms=9, mec="k")[0] for i in range(len(named))]
-        axes.legend(loc="upper right")
-        title = axes.set_title(" ")
-
-    def draw(frame: int) -> Any:
-        for line, head, path in zip(lines, heads, named.values(), strict=True):
-            last = round(frame / (frames - 1) * (len(path) - 1))
-            line.set_data(*path[: last + 1, :2].T)
-            head.set_data(*path[last : last + 1, :2].T)
-        longest = max(len(path) for path in named.values()) - 1
-        title.set_text(f"{landscape.name}, step {round(frame / (frames - 1) * longest)} of {longest}")
-        return (*lines, *heads, title)
-
-    return Animation(FuncAnimation(figure, draw, frames=frames, blit=False), frames_per_second)
-
-
-def _named(landscape: Landscape, paths: Paths) -> dict[str, np.ndarray]:
+def paths_by_name(landscape: Landscape, paths: Paths) -> dict[str, np.ndarray]:
     """Iterates [n + 1, dim] by name."""
     given = dict(paths) if isinstance(paths, Mapping) else {landscape.name: paths}
     if not given:
@@ -169,7 +106,8 @@ def _heights(landscape: Landscape, points: int) -> tuple[np.ndarray, np.ndarray,
     return x, y, _values(landscape, vectors).reshape(x.shape)
 
 
-def _draw_contours(axes: Axes, landscape: Landscape) -> None:
+def draw_contours(axes: Axes, landscape: Landscape) -> None:
+    """The heights in the landscape's view, from white to grey."""
     x, y, z = _heights(landscape, 240)
     levels = np.unique(np.quantile(z, np.linspace(0, 1, 26) ** 1.5).astype(np.float32))
     if len(levels) > 2:
@@ -201,7 +139,8 @@ def _spread_out(path: np.ndarray, count: int) -> np.ndarray:
     return path[np.unique(np.searchsorted(gone, places).clip(max=len(path) - 1))]
 
 
-def _draw_critical_points(axes: Axes, landscape: Landscape) -> None:
+def draw_critical_points(axes: Axes, landscape: Landscape) -> None:
+    """A marker for each kind."""
     seen = set()
     for point, kind in landscape.critical_points:
         marker, label = CRITICAL[kind]
@@ -221,7 +160,7 @@ def _draw_line(axes: Axes, landscape: Landscape, named: dict[str, np.ndarray]) -
         axes.plot(path[:, 0], _values(landscape, path), **look(i), ms=5, lw=0.8, alpha=0.7, label=name)
     start = next(iter(named.values()))[:1]
     axes.plot(start[:, 0], _values(landscape, start), "o", ms=12, mfc="none", mec="k", mew=1.5, label="start")
-    _draw_critical_points(axes, landscape)
+    draw_critical_points(axes, landscape)
     axes.set(xlim=landscape.view[0], xlabel="θ (parameter)", ylabel="f(θ)")
 
 

@@ -85,7 +85,7 @@ def regression(
     optimum: float | None = None,
     section: str = "§1.1",
 ) -> Problem:
-    """A regression as a problem: the loss is ½ (prediction - target)², the metric its root mean square, lower is better.
+    """A regression as a problem: the loss is ½ (prediction - target)², the metric its root mean square, lower better.
 
     With several outputs, the loss of an example is the sum over them, and the metric's mean is over them too.
 
