@@ -35,7 +35,7 @@ def readings(opt_state: Any) -> dict[str, jax.Array]:
             continue
         taken = state.readings()
         kinds = dict.fromkeys(name.partition("/")[0] for name in taken)
-        seen.update(kinds)
+        seen.update(list(kinds))  # a mapping would be taken for counts
         for name, value in taken.items():
             kind, _, quantity = name.partition("/")
             number = "" if seen[kind] == 1 else f"@{seen[kind]}"

@@ -87,6 +87,10 @@ def untraceable_name(
 ) -> str | None:
     """The hyper-parameter that cannot be traced, found by tracing one at a time; None where each can."""
     first = {name: column[0].item() for name, column in columns.items()}
+    try:
+        make_tx(**first)
+    except TypeError:
+        return None  # not of tracing: it does not take numbers either
 
     def attempt(name: str, value: jax.Array) -> Any:
         tx = optax.with_extra_args_support(make_tx(**(first | {name: value})))

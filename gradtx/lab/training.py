@@ -147,7 +147,8 @@ def train(
         def losses_fn(params: Any) -> jax.Array:
             return objective.losses(params, data, values)
 
-        def value_fn(params: Any) -> jax.Array:
+        def value_fn(params: Any, losses_fn: Any = losses_fn) -> jax.Array:
+            # Named as an argument because Optax's line searches refuse what `value_fn` does not take.
             return jnp.mean(losses_fn(params))
 
         value, grads = jax.value_and_grad(value_fn)(carry.params)
