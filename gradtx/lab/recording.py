@@ -77,9 +77,7 @@ class Recording:
         same_key = np.array_equal(arrays["key"], self.key_data)
         if not same_key or not np.array_equal(arrays["batch_sizes"], self.batch_sizes[:step]):
             what = "other batch sizes" if same_key else "another key"
-            raise ValueError(
-                f"run: the checkpoint in {checkpoint.path} is of a run with {what}, or a longer one."
-            )
+            raise ValueError(f"run: the checkpoint in {checkpoint.path} is of a run with {what}, or a longer one.")
         readings = {name: arrays["readings"][str(i)] for i, name in enumerate(sorted(reading_names))}
         whole = Record(arrays["loss"], readings, arrays.get("iterate"))
         before = 0

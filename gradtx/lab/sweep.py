@@ -96,6 +96,8 @@ def sweep(
     steps = checked_count("sweep", "steps", steps)
     every = checked_count("sweep", "eval_every", max(1, steps // 25) if eval_every is None else eval_every)
     every = min(every, steps)
+    memory_budget = checked_count("sweep", "memory_budget", memory_budget)
+    at_once = None if at_once is None else checked_count("sweep", "at_once", at_once)
     keys = checked_keys("sweep", "keys", keys, ndim=1)
     axes, objective = checked_axes("sweep", grid), objective_of(problem)
     size = checked_batch_size("sweep", objective.num_examples, objective.default_batch_size, batch_size)
@@ -109,15 +111,7 @@ def sweep(
         at_once = 1 if devices[0].platform == "cpu" else min(fit, -(-members // len(devices)))
     rounds = -(-members // (len(devices) * at_once))
     per_call = len(devices) * at_once * max(1, min(fit // at_once, -(-rounds // 16)))  # a 16th: something to watch
-    compiled = jax.jit(
-        jax.shard_map(
-            partial(_in_turn, partial(_train_member, objective, make_tx), at_once),
-            mesh=Mesh(np.array(devices), ("members",)),
-            in_specs=(PartitionSpec("members"), PartitionSpec()),
-            out_specs=PartitionSpec("members"),
-            check_vma=False,
-        )
-    )
+    compiled = partial(_train_members, problem, _hashable(make_tx), at_once, tuple(devices))
     outcomes: list[Outcome] = []
     with progress_bar(members, "sweeping", progress) as advance:
         try:
@@ -164,9 +158,33 @@ def _member_bytes(shared: Shared, steps: int) -> int:
     return 6 * params + 4 * 20 * steps
 
 
-def _in_turn(train_one: Callable[[Any, Shared], Outcome], at_once: int, members: Any, shared: Shared) -> Outcome:
-    """The members of one device; one at a time is not vmapped, so that their bits are those of a run."""
-    return jax.lax.map(lambda member: train_one(member, shared), members, batch_size=at_once if at_once > 1 else None)
+@partial(jax.jit, static_argnums=(0, 1, 2, 3))
+def _train_members(
+    problem: Subject, make_tx: Callable, at_once: int, devices: tuple[jax.Device, ...], members: Any, shared: Shared
+) -> Outcome:
+    """Each device takes its share; one at a time is not vmapped, so that a member's bits are those of a run.
+
+    Compiled once for a problem, a `make_tx` and a size: a second sweep with another grid does not compile.
+    """
+    train_one = partial(_train_member, objective_of(problem), make_tx)
+
+    def in_turn(members: Any, shared: Shared) -> Outcome:
+        width = at_once if at_once > 1 else None
+        return jax.lax.map(lambda member: train_one(member, shared), members, batch_size=width)
+
+    spread = PartitionSpec("members")
+    mesh = Mesh(np.array(devices), ("members",))
+    share_out = jax.shard_map(in_turn, mesh=mesh, in_specs=(spread, PartitionSpec()), out_specs=spread, check_vma=False)
+    return share_out(members, shared)
+
+
+def _hashable(make_tx: Callable[..., optax.GradientTransformation]) -> Callable[..., optax.GradientTransformation]:
+    """Itself where `jit` can tell it from others, else a function around it."""
+    try:
+        hash(make_tx)
+    except TypeError:
+        return lambda **hyperparameters: make_tx(**hyperparameters)
+    return make_tx
 
 
 def _train_member(

@@ -20,7 +20,7 @@ class WatchState(NamedTuple):
 
 @pytest.fixture(scope="session")
 def watch():
-    """A pass-through transformation whose state has readings, a number and a vector, not in the order of their names."""
+    """A pass-through transformation with readings, numbers and a vector, not in the order of their names."""
 
     def init(params):
         return WatchState(jnp.full((), jnp.nan), jnp.full(len(jax.tree.leaves(params)), jnp.nan))

@@ -65,7 +65,8 @@ def test_a_walk_over_a_landscape_is_gradient_descent(key):
 def test_more_samples_a_step_average_the_noise_of_a_landscape(key):
     f = landscapes.noisy(landscapes.quadratic(1.0), 1.0)
     spread = {
-        size: np.std(lab.run(f, gradtx.sgd(0.1), steps=2000, key=key, batch_size=size).iterates[500:]) for size in (1, 16)
+        size: np.std(lab.run(f, gradtx.sgd(0.1), steps=2000, key=key, batch_size=size).iterates[500:])
+        for size in (1, 16)
     }
     assert spread[1] / spread[16] == pytest.approx(4.0, rel=0.15)  # √16
 
@@ -182,7 +183,11 @@ def test_a_run_is_quiet_unless_told_to_show_its_progress(key, capsys):
         ({"batch_size": 0}, ValueError, "run: batch_size must be at least 1 and at most 1437"),
         ({"batch_size": 2000}, ValueError, "at most 1437, the training set, or .all., got 2000"),
         ({"batch_size": "half"}, TypeError, "run: batch_size must be a whole number or .all., got 'half'"),
-        ({"batch_size": 8, "batch_size_schedule": lambda k: 8}, ValueError, "batch_size or batch_size_schedule, not both"),
+        (
+            {"batch_size": 8, "batch_size_schedule": lambda k: 8},
+            ValueError,
+            "batch_size or batch_size_schedule, not both",
+        ),
         ({"batch_size_schedule": lambda k: 0}, ValueError, "run: batch_size must be at least 1"),
         ({"problem": "digits"}, TypeError, "must be a lab.Problem or a gradtx.landscapes.Landscape, got 'digits'"),
     ],
