@@ -6,6 +6,7 @@ import re
 import jax
 import matplotlib as mpl
 import numpy as np
+import optax
 import pytest
 
 import gradtx
@@ -26,12 +27,8 @@ def paths():
 
 @pytest.fixture(scope="module")
 def swept(watch):
-    import optax
-
     grid = {"learning_rate": [0.001, 0.01, 0.1, 20.0], "momentum": [0.0, 0.5, 0.9]}
-    return lab.sweep(
-        F, lambda **h: optax.chain(watch, gradtx.sgd(**h)), grid, steps=60, keys=KEYS, eval_every=1
-    )
+    return lab.sweep(F, lambda **h: optax.chain(watch, gradtx.sgd(**h)), grid, steps=60, keys=KEYS, eval_every=1)
 
 
 @pytest.fixture(scope="module")
@@ -65,7 +62,7 @@ PICTURES = {
     "a reading": lambda paths, swept, compared: lab.plot_curves(swept, "watch/norm"),
     "a part of a reading": lambda paths, swept, compared: lab.plot_curves(swept, "watch/norms[0]"),
     "heat map": lambda paths, swept, compared: lab.plot_sweep(swept),
-    "heat map of the metric": lambda paths, swept, compared: lab.plot_sweep(swept, y="learning_rate", x="momentum", by="metric"),
+    "heat map of the metric": lambda paths, swept, compared: lab.plot_sweep(swept, "momentum", by="metric"),
     "sensitivity": lambda paths, swept, compared: lab.plot_sensitivity({"a": swept, "b": swept}),
     "sensitivity to the momentum": lambda paths, swept, compared: lab.plot_sensitivity(swept, "momentum", by="metric"),
     "batch sizes": lambda paths, swept, compared: lab.plot_batch_sizes({8: swept, 32: swept}, 1.0),
@@ -84,7 +81,7 @@ def test_it_renders_with_named_axes_and_a_conclusion(name, paths, swept, compare
     for axes in axes_of(figure):
         if axes.get_label() != "<colorbar>":
             assert axes.get_xlabel(), name
-        assert axes.get_ylabel() or len(axes.get_yticklabels()) and axes.get_yticklabels()[0].get_text(), name
+        assert axes.get_ylabel() or (len(axes.get_yticklabels()) and axes.get_yticklabels()[0].get_text()), name
 
 
 @pytest.mark.parametrize("name", landscapes.LANDSCAPES)

@@ -13,6 +13,7 @@ from flax import linen, nnx
 import gradtx
 from gradtx import lab
 from gradtx.lab import problems
+from gradtx.lab.problems.images import _convolve_and_pool
 
 KEY = jax.random.key(0)
 HERE = [name for name in lab.PROBLEMS if name != "mnist"]  # its images come with a package that tests do not need
@@ -23,14 +24,33 @@ def made():
     return {name: lab.PROBLEMS[name]() for name in HERE}
 
 
-@pytest.mark.parametrize("name", HERE)
-def test_it_trains(made, name):
-    history = lab.run(made[name], gradtx.adam(0.01), steps=30, key=KEY, batch_size=32, eval_every=30)
+SMALL = {
+    "digits": lambda: problems.digits(hidden=8),
+    "digits_cnn": lambda: problems.digits_cnn(channels=2),
+    "breast_cancer": problems.breast_cancer,
+    "diabetes": problems.diabetes,
+    "adding": lambda: problems.adding(length=8, hidden=8, examples=100),
+    "copying": lambda: problems.copying(delay=2, remember=2, symbols=4, examples=100),
+    "characters": lambda: problems.characters(context=8, width=8, heads=2, layers=1),
+}
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_it_trains(name):
+    problem = SMALL[name]()
+    history = lab.run(problem, gradtx.adam(0.02), steps=40, key=KEY, batch_size=32, eval_every=40)
     assert history.train_loss[-1] < 0.95 * history.train_loss[0]
     assert np.isfinite(history.metric).all()
-    assert made[name].description
-    assert made[name].section.startswith("§")
-    assert made[name].target is not None
+    assert set(SMALL) == set(HERE)
+
+
+@pytest.mark.parametrize("name", HERE)
+def test_it_says_what_it_is_and_what_a_good_run_reaches(made, name):
+    problem = made[name]
+    assert (problem.name, problem.section[0]) == (name, "§")
+    assert problem.description
+    guess = float(jax.jit(problem.metric)(problem.init(KEY), jax.tree.map(lambda x: x[:99], problem.validation)))
+    assert (guess < problem.target) == problem.higher_is_better  # and no run begins there
 
 
 @pytest.mark.parametrize("name", HERE)
@@ -39,10 +59,12 @@ def test_the_loss_of_an_example_does_not_depend_on_its_neighbours(made, name):
     params = problem.init(KEY)
     few = jax.tree.map(lambda x: x[:6], problem.train)
     turned = jax.tree.map(lambda x: x[::-1], few)
-    losses = problem.losses(params, few)
+    losses_of = jax.jit(problem.losses)
+    losses = losses_of(params, few)
     assert losses.shape == (6,)
-    np.testing.assert_allclose(problem.losses(params, turned)[::-1], losses, rtol=1e-4)
-    np.testing.assert_allclose(problem.losses(params, jax.tree.map(lambda x: x[2:3], few))[0], losses[2], rtol=1e-4)
+    np.testing.assert_allclose(losses_of(params, turned)[::-1], losses, rtol=1e-4)
+    again = jax.tree.map(lambda x: x[np.array([2] * 6)], few)
+    np.testing.assert_allclose(losses_of(params, again), losses[2], rtol=1e-4)
 
 
 @pytest.mark.parametrize("name", HERE)
@@ -51,7 +73,7 @@ def test_no_example_of_the_validation_set_is_in_the_training_set(made, name):
         {np.asarray(x).tobytes() for x in part[0]} for part in (made[name].train, made[name].validation)
     )
     shared = len(train & validation) / len(validation)
-    assert shared == 0 or (name == "copying" and shared == 1)  # of 8³ sequences every one is seen: the task is to learn
+    assert shared == 0 or (name == "copying" and shared > 0.9)  # of 8³ sequences nearly all are seen
 
 
 def test_digits_are_real_and_split_by_class():
@@ -63,16 +85,19 @@ def test_digits_are_real_and_split_by_class():
     np.testing.assert_array_equal(problem.train[0], problems.digits().train[0])
 
 
-def test_the_convolution_is_that_of_jax():
-    from gradtx.lab.problems.images import _convolve_and_pool
-
-    x, w, b = (jax.random.normal(k, shape) for k, shape in zip(
-        jax.random.split(KEY, 3), [(2, 8, 8, 3), (27, 5), (5,)], strict=True))  # fmt: skip
-    whole = jax.lax.conv_general_dilated(
-        x, w.reshape(3, 3, 3, 5), (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC")
+def test_the_convolution_is_the_sum_over_each_neighbourhood():
+    x, w, b = np.ones((1, 4, 4, 2)), np.zeros((18, 3)), np.array([-1.0, 0.0, 0.5])
+    rng = np.random.default_rng(0)
+    x, w = rng.normal(size=x.shape).astype(np.float32), rng.normal(size=w.shape).astype(np.float32)
+    padded = np.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)))
+    whole = np.array(
+        [[np.tensordot(padded[0, i : i + 3, j : j + 3], w.reshape(3, 3, 2, 3), 3) for j in range(4)] for i in range(4)]
     )
-    expected = linen.max_pool(jax.nn.relu(whole + b), (2, 2), strides=(2, 2))
-    np.testing.assert_allclose(_convolve_and_pool(x, w, b), expected, rtol=1e-4, atol=1e-5)
+    rectified = np.maximum(whole + b, 0)
+    expected = rectified.reshape(2, 2, 2, 2, 3).max(axis=(1, 3))
+    np.testing.assert_allclose(
+        jax.jit(_convolve_and_pool)(x, w, b.astype(np.float32))[0], expected, rtol=1e-4, atol=1e-5
+    )
 
 
 def test_the_optimum_of_diabetes_is_the_closed_form(made):
@@ -89,9 +114,9 @@ def test_the_optimum_of_diabetes_is_the_closed_form(made):
 
 def test_the_optimum_of_breast_cancer_is_where_newton_ends(made):
     problem = made["breast_cancer"]
-    history = lab.run(problem, gradtx.newton(damping=1e-4), steps=20, key=KEY, batch_size="all", eval_every=1)
-    assert history.train_loss.min() == pytest.approx(problem.optimum, rel=1e-4)
-    assert (history.train_loss > problem.optimum * (1 - 1e-5)).all()
+    history = lab.run(problem, gradtx.newton(damping=1e-4), steps=12, key=KEY, batch_size="all", eval_every=12)
+    assert history.train_loss[-1] == pytest.approx(problem.optimum, rel=1e-4)
+    assert history.loss.min() > problem.optimum * (1 - 1e-5)
     with pytest.raises(ValueError, match=r"breast_cancer: l2 must be in \(0, inf\), got 0"):
         problems.breast_cancer(l2=0)
 
@@ -120,23 +145,23 @@ def test_characters_start_at_a_uniform_guess_and_their_frequencies_are_the_state
     share = np.bincount(targets.ravel(), minlength=96) / targets.size
     validation = np.asarray(problem.validation[1]).ravel()
     assert -np.mean(np.log2(np.maximum(share[validation], 1e-6))) == pytest.approx(4.6, abs=0.15)
-    few = jax.tree.map(lambda x: x[:64], problem.validation)
-    assert float(problem.metric(problem.init(KEY), few)) == pytest.approx(np.log2(96), abs=0.2)
+    few = jax.tree.map(lambda x: x[:16], problem.validation)
+    assert float(jax.jit(problem.metric)(problem.init(KEY), few)) == pytest.approx(np.log2(96), abs=0.2)
 
 
 def test_the_transformer_sees_no_later_character():
-    problem = problems.characters(context=8)
+    problem = problems.characters(context=6, width=4, heads=2, layers=1)
     params, (inputs, targets) = problem.init(KEY), jax.tree.map(lambda x: x[:1], problem.train)
-    gradients = jax.grad(lambda rows: jnp.sum(problem.losses(params | {"places": rows}, (inputs, targets))))(
-        params["places"]
-    )
-    assert (np.abs(gradients).sum(axis=1) > 0).all()
+    loss_at = jax.jit(lambda inputs, targets: problem.losses(params, (inputs, targets)))
 
-    def first_half(rows):  # the loss of four characters cannot depend on the places after them
-        whole = problem.losses(params | {"places": rows}, (inputs[:, :4], targets[:, :4]))
-        return jnp.sum(whole)
+    def share(position, inputs):  # of the loss, what the target at this place adds: two targets there differ by it
+        one, other = (loss_at(inputs, targets.at[0, position].set(guess))[0] for guess in (5, 60))
+        return float(one - other)
 
-    np.testing.assert_array_equal(jax.grad(first_half)(params["places"])[4:], 0)
+    changed = inputs.at[0, 3].set((inputs[0, 3] + 7) % 96)
+    before, after = ([share(k, x) for k in range(6)] for x in (inputs, changed))
+    np.testing.assert_allclose(before[:3], after[:3], atol=1e-6)
+    assert (np.abs(np.subtract(before[3:], after[3:])) > 1e-6).all()
 
 
 @pytest.mark.parametrize(
@@ -208,7 +233,7 @@ def bad(train=DATA, outputs=10, make=problems.classification):
 @pytest.mark.parametrize(
     ("call", "error", "message"),
     [
-        (lambda: bad((DATA[0], DATA[1] + 0.5)), TypeError, "labels of train must be integers, got dtype float64"),
+        (lambda: bad((DATA[0], DATA[1] + 0.5)), TypeError, "labels of train must be integers, got dtype float32"),
         (lambda: bad((DATA[0], DATA[1] + 5)), ValueError, r"labels must be in \[0, 10\), train has 5 to 14"),
         (lambda: bad((DATA[0], DATA[1][:, None])), ValueError, r"logits must have shape \(200, 1, classes\) for train"),
         (lambda: bad((DATA[0][:100], DATA[1])), ValueError, "must have one leading axis of examples"),

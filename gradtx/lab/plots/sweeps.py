@@ -147,14 +147,15 @@ def plot_batch_sizes(sweeps: Mapping[int, Sweep], target: float, *, by: Measure 
         axes.plot(shown, np.median(values[reached], axis=1), "o-", color=COLOURS[0], label="median and range over keys")
         axes.set(
             xscale="log",
-            yscale="log",
+            yscale="log" if reached.any() else "linear",  # a logarithmic axis wants something on it
             xlabel="batch size (examples)",
             ylabel=f"{label} to {_label_of(by)} {target:.3g}",
         )
         axes.set_xticks(sizes, [str(size) for size in sizes])
         axes.minorticks_off()
-        axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-        axes.yaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
+        if reached.any():
+            axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+            axes.yaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
         light_grid(axes)
     medians = np.median(steps, axis=1)
     if np.isfinite(medians[0]):

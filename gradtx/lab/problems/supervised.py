@@ -172,6 +172,9 @@ def _pair(function: str, argument: str, batch: Batch) -> tuple[Any, jax.Array]:
         raise TypeError(f"{function}: {argument} must be a pair (inputs, targets), got {type(batch).__name__}.")
     inputs, targets = batch
     check_examples(function, argument, (inputs, np.asarray(targets)))
+    dtype = np.asarray(targets).dtype
+    if not jnp.issubdtype(dtype, jnp.number):
+        raise TypeError(f"{function}: the targets of {argument} must be real numbers, got dtype {dtype}.")
     return jax.tree.map(jnp.asarray, inputs), jnp.asarray(targets)
 
 
