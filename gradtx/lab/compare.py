@@ -1,9 +1,8 @@
 """The same problems, the same tuning budget, every method: which one, and how sure?"""
 
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 import jax
@@ -12,43 +11,16 @@ import optax
 
 import gradtx
 
+from .arguments import checked_count
+from .methods import METHODS, Method, method_called
 from .problems import Problem
 from .sweep import sweep
 from .sweep_result import Sweep
-from .training import checked_count
-
-
-@dataclass(frozen=True)
-class Method:
-    """A row of the comparison: how to make it from a learning rate, and the middle of the grid it is tuned on."""
-
-    name: str
-    make_tx: Callable[..., optax.GradientTransformation]  # of a learning rate, and what else the method takes by name
-    middle: float  # of the learning-rate grid
-    full_batch: bool = False
-
-
-METHODS: dict[str, Method] = {
-    method.name: method
-    for method in (
-        Method("sgd", gradtx.sgd, 1.0),
-        Method("momentum", partial(gradtx.sgd, momentum=0.9), 0.1),
-        Method("nesterov", partial(gradtx.sgd, momentum=0.9, nesterov=True), 0.1),
-        # Minibatch noise flips signs whatever the surface does (chapter §5.1): this one gets the whole training set.
-        Method("delta_bar_delta", gradtx.delta_bar_delta, 0.1, full_batch=True),
-        Method("adagrad", gradtx.adagrad, 0.1),
-        Method("rmsprop", gradtx.rmsprop, 0.01),
-        Method("rmsprop_momentum", partial(gradtx.rmsprop, momentum=0.9), 0.001),
-        Method("rmsprop_nesterov", partial(gradtx.rmsprop, momentum=0.9, nesterov=True), 0.001),
-        Method("adadelta", gradtx.adadelta, 3.0),
-        Method("adam", gradtx.adam, 0.01),
-    )
-}
 
 
 @dataclass(frozen=True)
 class MethodResult:
-    """One method on one problem, all its learning rates and seeds, and the choice among them; S seeds, E evaluations."""
+    """One method on one problem, all its learning rates and seeds, the choice among them; S seeds, E evaluations."""
 
     problem: str
     method: str
@@ -88,7 +60,7 @@ class MethodResult:
 
 @dataclass(frozen=True)
 class Comparison:
-    """What `compare` found, problem by problem and method by method; `settings` holds everything that decides the numbers."""
+    """What `compare` found, problem by problem, method by method; `settings` holds what decides the numbers."""
 
     settings: dict[str, Any]
     problems: dict[str, Problem]
@@ -112,11 +84,20 @@ class Comparison:
 def compare(
     problems: Problem | Iterable[Problem], methods: Iterable[Method | str] = tuple(METHODS), **settings: int
 ) -> Comparison:
-    """The last of `comparisons`, which describes the settings: all methods on all problems, trained and judged."""
-    finished = list(comparisons(problems, methods, **settings))
-    if not finished:
+    """The last of `comparisons`, which describes the settings: all methods on all problems, trained and judged.
+
+    Ctrl-C returns the methods that were finished.
+    """
+    finished = None
+    try:
+        for so_far in comparisons(problems, methods, **settings):
+            finished = so_far
+    except KeyboardInterrupt:
+        if finished is None:
+            raise
+    if finished is None:
         raise ValueError("compare: problems and methods must each hold at least one.")
-    return finished[-1]
+    return finished
 
 
 def comparisons(
@@ -154,7 +135,7 @@ def comparisons(
     for argument, value in {**numbers, "evaluations": evaluations, "patience": patience}.items():
         checked_count("compare", argument, value)
     tried = {problem.name: problem for problem in ([problems] if isinstance(problems, Problem) else problems)}
-    rows = [_method(method) for method in methods]
+    rows = [method_called(method) for method in methods]
     every = -(-steps // evaluations)
     steps = every * -(-steps // every)
     settings = numbers | {"steps": steps, "evaluate_every": every, "patience": patience}
@@ -177,17 +158,11 @@ def comparisons(
                 eval_every=every,
                 progress=False,
             )
+            if not result.finished.all():
+                raise KeyboardInterrupt  # the sweep kept what it had; a method is judged on all of it or not at all
             judged = _judge(method.name, None if whole else batch_size, result, patience, time.perf_counter() - started)
             results = (*results, judged)
             yield Comparison(settings, tried, results)
-
-
-def _method(method: Method | str) -> Method:
-    if isinstance(method, Method):
-        return method
-    if method not in METHODS:
-        raise ValueError(f"compare: no method is called {method!r}; there are {', '.join(METHODS)}.")
-    return METHODS[method]
 
 
 def _judge(name: str, batch_size: int | None, result: Sweep, patience: int, seconds: float) -> MethodResult:

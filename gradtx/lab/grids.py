@@ -1,12 +1,14 @@
 """Which hyper-parameters to try: a Cartesian grid, or points drawn at random."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 
 GridLike = "Mapping[str, Sequence[Any] | np.ndarray | jax.Array] | RandomGrid"
 
@@ -65,8 +67,8 @@ def checked_axes(caller: str, grid: Any) -> dict[str, np.ndarray]:
         axis = np.asarray(values)
         if axis.ndim != 1 or not axis.size or axis.dtype.kind not in "fiu":
             raise TypeError(
-                f"{caller}: the grid's {name} must be a list of numbers, got {values!r}. What is not a number cannot be "
-                f"traced: close over it in make_tx, one {caller} a value."
+                f"{caller}: the grid's {name} must be a list of numbers, got {values!r}. What is not a number cannot "
+                f"be traced: close over it in make_tx, one {caller} a value."
             )
         axes[str(name)] = axis
     return axes
@@ -74,9 +76,29 @@ def checked_axes(caller: str, grid: Any) -> dict[str, np.ndarray]:
 
 def points(axes: dict[str, np.ndarray], is_random: bool) -> dict[str, jax.Array]:
     """{name: [number of points]}: the product of the axes in C order, or the columns as they are."""
-    if is_random:
-        columns = axes.values()
-    else:
-        columns = (mesh.ravel() for mesh in np.meshgrid(*axes.values(), indexing="ij"))
+    product = (mesh.ravel() for mesh in np.meshgrid(*axes.values(), indexing="ij"))
+    columns = axes.values() if is_random else product
     default = {"f": jnp.result_type(float), "i": jnp.int32, "u": jnp.int32}
     return {name: jnp.asarray(column, default[column.dtype.kind]) for name, column in zip(axes, columns, strict=True)}
+
+
+def untraceable_name(
+    make_tx: Callable[..., optax.GradientTransformation], columns: dict[str, jax.Array], params: Any
+) -> str | None:
+    """The hyper-parameter that cannot be traced, found by tracing one at a time; None where each can."""
+    first = {name: column[0].item() for name, column in columns.items()}
+    try:
+        make_tx(**first)
+    except TypeError:
+        return None  # not of tracing: it does not take numbers either
+
+    def attempt(name: str, value: jax.Array) -> Any:
+        tx = optax.with_extra_args_support(make_tx(**(first | {name: value})))
+        return tx.update(params, tx.init(params), params)
+
+    for name, column in columns.items():
+        try:
+            jax.eval_shape(partial(attempt, name), column[0])
+        except TypeError:
+            return name
+    return None

@@ -2,15 +2,17 @@
 
 import json
 from dataclasses import dataclass, field, fields
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 
 @jax.tree_util.register_dataclass
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class History:
     """One training run; n steps were done, E evaluations made. A pytree: its arrays are the leaves.
 
@@ -19,7 +21,7 @@ class History:
     """
 
     loss: np.ndarray  # [n] mean loss of each step's minibatch, before the step
-    readings: dict[str, np.ndarray]  # name -> [n], what the instruments in the chain measured at each step
+    readings: dict[str, np.ndarray]  # name -> [n] or [n, leaves], what the instruments measured at each step
     params: Any  # after the last step, as trained (Nesterov: the look-ahead point)
     opt_state: Any  # after the last step
     iterates: np.ndarray | None  # [n + 1, dim] for a landscape, the start first; None for a problem
@@ -32,6 +34,7 @@ class History:
     ended: str = field(default="finished", metadata={"static": True})  # or "stopped early", "stopped", "interrupted"
     problem: str = field(default="", metadata={"static": True})
     metric_name: str = field(default="", metadata={"static": True})
+    higher_is_better: bool = field(default=False, metadata={"static": True})  # of the metric
 
     @property
     def steps(self) -> int:
@@ -45,14 +48,16 @@ class History:
     def to_dataframe(self) -> Any:
         """A pandas DataFrame, one row a step: loss, batch size, readings; evaluations where they were made.
 
+        A reading of several numbers a step has a column for each: `name[0]`, `name[1]`, ...
+
         Raises:
             ModuleNotFoundError: pandas is not installed.
         """
         try:
-            import pandas as pd
+            pd: Any = import_module("pandas")
         except ModuleNotFoundError as error:
             raise ModuleNotFoundError("History.to_dataframe needs pandas: pip install pandas.") from error
-        frame = pd.DataFrame({"loss": self.loss, "batch_size": self.batch_sizes, **self.readings})
+        frame = pd.DataFrame({"loss": self.loss, "batch_size": self.batch_sizes, **scalar_columns(self.readings)})
         frame.index.name = "step"
         evaluations = pd.DataFrame(
             {"train_loss": self.train_loss, "validation_loss": self.validation_loss, "metric": self.metric},
@@ -61,7 +66,7 @@ class History:
         return frame.join(evaluations, how="outer")
 
     def save(self, path: str | Path) -> None:
-        """Writes an .npz: all of `to_dict` and the parameters (not the optimizer state: that is what checkpoints are)."""
+        """Writes an .npz: all of `to_dict` and the parameters (not the optimizer state: checkpoints are for that)."""
         arrays: dict[str, Any] = {}
         plain: dict[str, Any] = {}
         for name, value in self.to_dict().items():
@@ -71,11 +76,11 @@ class History:
                 arrays[name] = value
             elif value is not None:
                 plain[name] = value
-        paths = []
+        plain["params"] = []
         for i, (key_path, leaf) in enumerate(jax.tree_util.tree_leaves_with_path(self.params)):
-            paths.append([_entry(key) for key in key_path])
             arrays[f"params/{i}"] = np.asarray(leaf)
-        plain["params"] = paths
+            # The dtype by name: a file knows bfloat16 only as two bytes.
+            plain["params"].append([[_entry(key) for key in key_path], np.asarray(leaf).dtype.name])
         with Path(path).open("wb") as file:  # a name of the user's own, without .npz put behind it
             np.savez_compressed(file, plain=np.array(json.dumps(plain)), **arrays)
 
@@ -85,11 +90,24 @@ class History:
         with np.load(path, allow_pickle=False) as file:
             plain = json.loads(str(file["plain"]))
             arrays = {name: file[name] for name in file.files if name != "plain"}
-        leaves = [(entries, arrays.pop(f"params/{i}")) for i, entries in enumerate(plain.pop("params"))]
+        leaves = [
+            (entries, arrays.pop(f"params/{i}").view(jnp.dtype(dtype)))
+            for i, (entries, dtype) in enumerate(plain.pop("params"))
+        ]
         names = [name for name in arrays if name.startswith("readings/")]
         taken = {name.removeprefix("readings/"): arrays.pop(name) for name in names}
         absent = {"iterates": None, "opt_state": None}
         return cls(**(absent | arrays | plain), readings=taken, params=_nested(leaves))
+
+
+def scalar_columns(readings: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """[n] each; a reading of several numbers a step becomes `name[0]`, `name[1]`, ..."""
+    columns = {}
+    for name, reading in readings.items():
+        flat = reading.reshape(len(reading), -1)
+        names = [name] if reading.ndim == 1 else [f"{name}[{i}]" for i in range(flat.shape[1])]
+        columns |= dict(zip(names, flat.T, strict=True))
+    return columns
 
 
 def _entry(key: Any) -> str | int:

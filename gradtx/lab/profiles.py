@@ -1,7 +1,7 @@
 """Performance profiles: how often a method is within a factor of the best, over problems.
 
-**Source**: Dolan & Moré 2002, "Benchmarking optimization software with performance profiles"; scored as in Dahl et al. 2023,
-"Benchmarking neural network training algorithms" (AlgoPerf), §4.5: the area under the profile up to a factor of 4.
+**Source**: Dolan & Moré 2002, "Benchmarking optimization software with performance profiles"; scored as in Dahl et al.
+2023, "Benchmarking neural network training algorithms" (AlgoPerf), §4.5: the area under the profile up to factor 4.
 """
 
 from dataclasses import dataclass
@@ -26,7 +26,7 @@ class PerformanceProfile:
 
     @property
     def scores(self) -> dict[str, float]:
-        """Area under each profile from 1 to `max_ratio`, over its width: 1 is quickest everywhere, 0 is never in time."""
+        """Area under each profile from 1 to `max_ratio`, over its width: 1 is quickest everywhere, 0 never in time."""
         width = self.max_ratio - 1
         return {
             method: float(np.mean(np.clip(self.max_ratio - ratios, 0, width) / width))

@@ -57,7 +57,9 @@ class Recording:
         step = self.last.step
         if step != checkpoint.step:
             records = {name: value for name, value in self._records().items() if value is not None}
-            records["readings"] = dict(enumerate(records["readings"].values()))  # names of readings hold slashes
+            # Names of readings hold slashes, which Orbax would take for folders; compiled code hands them back sorted.
+            names = sorted(records["readings"])
+            records["readings"] = {str(i): records["readings"][name] for i, name in enumerate(names)}
             arrays = {"key": self.key_data, "batch_sizes": self.batch_sizes[:step], **records, **self._evaluations()}
             checkpoint.save(step, self.last.carry, arrays)
 
@@ -74,11 +76,9 @@ class Recording:
         step = int(arrays["eval_steps"][-1])
         same_key = np.array_equal(arrays["key"], self.key_data)
         if not same_key or not np.array_equal(arrays["batch_sizes"], self.batch_sizes[:step]):
-            what = "batch sizes" if same_key else "key"
-            raise ValueError(
-                f"run: the checkpoint in {checkpoint.path} is of a run with another {what}, or a longer one."
-            )
-        readings = {name: arrays["readings"][str(i)] for i, name in enumerate(reading_names)}
+            what = "other batch sizes" if same_key else "another key"
+            raise ValueError(f"run: the checkpoint in {checkpoint.path} is of a run with {what}, or a longer one.")
+        readings = {name: arrays["readings"][str(i)] for i, name in enumerate(sorted(reading_names))}
         whole = Record(arrays["loss"], readings, arrays.get("iterate"))
         before = 0
         for i, end in enumerate(arrays["eval_steps"].tolist()):
@@ -107,4 +107,5 @@ class Recording:
             ended=ended,
             problem=subject.name,
             metric_name="value" if isinstance(subject, Landscape) else subject.metric_name,
+            higher_is_better=self.objective.higher_is_better,
         )

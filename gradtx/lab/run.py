@@ -2,16 +2,19 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
 import optax
+from jax.typing import ArrayLike
 
 from gradtx import readings
 from gradtx.stopping import EarlyStopping
 
+from .arguments import checked_batch_size, checked_count, checked_keys
 from .checkpoints import Checkpoint
 from .history import History
 from .progress import progress_bar
@@ -22,9 +25,6 @@ from .training import (
     Objective,
     Record,
     Subject,
-    checked_batch_size,
-    checked_count,
-    checked_keys,
     evaluate,
     first_carry,
     objective_of,
@@ -51,8 +51,8 @@ def run(
     """Trains a problem, or walks a landscape, and returns all it showed.
 
     The steps between two evaluations are one compiled scan; between them the host draws progress, calls back, saves.
-    The transformation may use `value`, `value_fn` and `losses_fn` of the step's minibatch: instruments, line searches and
-    Newton work as they are. The key decides initial parameters and minibatches: same key, same result, bit for bit.
+    The transformation may use `value`, `value_fn` and `losses_fn` of the step's minibatch: instruments, line searches
+    and Newton work as they are. The key decides initial parameters and minibatches: same key, same result, bit for bit.
 
     Args:
         problem: a `lab.Problem` or a `gradtx.landscapes.Landscape`.
@@ -64,7 +64,8 @@ def run(
         batch_size_schedule: step -> examples, instead of `batch_size`; each size compiles once.
         eval_every: steps between two evaluations, default a 25th of the steps.
         stopping: a `gradtx.early_stopping(...)`; follows the metric on the validation set, or a landscape's value.
-        callbacks: called as `callback(step, params, evaluation)` after each evaluation; one that returns True ends the run.
+        callbacks: called as `callback(step, params, evaluation)` after each evaluation; one that returns True ends the
+            run.
         checkpoint: a folder. What it holds is gone on from; the run is saved there five times and when interrupted.
         progress: show a bar; default: where standard error is a terminal.
 
@@ -94,19 +95,22 @@ def run(
     if not recording.stretches:
         recording.add(start, None, 0, _evaluate(problem, tx, start, objective.examples))
 
-    ended = "finished"
+    patience = Patience(stopping, [stretch.evaluation.metric for stretch in recording.stretches])
+    ended = "stopped early" if patience.is_over else "finished"
     save_every = every * -(-steps // (5 * every))
     with progress_bar(steps, "training", progress) as advance:
         advance(recording.last.step, "")
         try:
-            for inputs, active in _stretches(objective, key_batches, sizes, every, recording.last.step):
+            left = () if patience.is_over else _stretches(objective, key_batches, sizes, every, recording.last.step)
+            for inputs, active in left:
                 carry, record = _stretch(problem, tx, recording.last.carry, objective.data, inputs, active)
                 before, done = recording.last.step, int(active.sum())
                 recording.add(carry, record, done, _evaluate(problem, tx, carry, objective.examples))
                 advance(done, f"loss {recording.last.evaluation.train_loss:.4g}")
                 if saved is not None and recording.last.step // save_every > before // save_every:
                     recording.save(saved)
-                ended = _ending(recording, callbacks, stopping) or ended
+                wanted = _call_back(recording, callbacks)
+                ended = "stopped" if wanted else "stopped early" if patience.after(recording.last.evaluation) else ended
                 if ended != "finished":
                     break
         except KeyboardInterrupt:
@@ -133,11 +137,12 @@ def _batch_sizes(
     objective: Objective, steps: int, batch_size: int | str | None, schedule: Callable[[int], int] | None
 ) -> np.ndarray:
     """[steps], the examples of each step."""
+    checked = partial(checked_batch_size, "run", objective.num_examples, objective.default_batch_size)
     if schedule is None:
-        return np.full(steps, checked_batch_size("run", objective, batch_size))
+        return np.full(steps, checked(batch_size))
     if batch_size is not None:
         raise ValueError("run: give batch_size or batch_size_schedule, not both.")
-    return np.array([checked_batch_size("run", objective, schedule(k)) for k in range(steps)])
+    return np.array([checked(schedule(k)) for k in range(steps)])
 
 
 def _stretches(
@@ -148,7 +153,7 @@ def _stretches(
     A stretch ends where the batch size changes; what is `done` is left out.
     """
     changes = [0, *(np.flatnonzero(np.diff(sizes)) + 1), len(sizes)]
-    for first, end in zip(changes[:-1], changes[1:], strict=True):
+    for first, end in pairwise(changes):
         if end <= done:
             continue
         segment_key = key if first == 0 else jax.random.fold_in(key, first)
@@ -158,15 +163,28 @@ def _stretches(
             yield inputs[np.minimum(steps, end - 1) - first], steps < end
 
 
-def _ending(recording: Recording, callbacks: Sequence[Callback], stopping: EarlyStopping | None) -> str | None:
-    """Why the run should end now, if it should; every callback is called."""
+def _call_back(recording: Recording, callbacks: Sequence[Callback]) -> bool:
+    """Whether one of them wants the run to end; every one is called."""
     step, evaluation = recording.last.step, recording.last.evaluation
     numbers = {name: float(value) for name, value in evaluation._asdict().items()}
-    if any([callback(step, recording.last.carry.params, numbers) for callback in callbacks]):
-        return "stopped"
-    if stopping is None:
-        return None
-    state = stopping.init()
-    for stretch in recording.stretches:
-        state = stopping.update(stretch.evaluation.metric, state)
-    return "stopped early" if state.should_stop else None
+    answers = [callback(step, recording.last.carry.params, numbers) for callback in callbacks]
+    return any(answers)
+
+
+class Patience:
+    """Where early stopping stands; `seen` are the metrics of a run that goes on."""
+
+    def __init__(self, stopping: EarlyStopping | None, seen: Sequence[ArrayLike]) -> None:
+        self._stopping, self._state, self.is_over = stopping, stopping and stopping.init(), False
+        for metric in seen:
+            self._follow(metric)
+
+    def after(self, evaluation: Evaluation) -> bool:
+        """Whether it is over, one more evaluation later."""
+        self._follow(evaluation.metric)
+        return self.is_over
+
+    def _follow(self, metric: ArrayLike) -> None:
+        if self._stopping is not None and self._state is not None:
+            self._state = self._stopping.update(metric, self._state)
+            self.is_over = bool(self._state.should_stop)

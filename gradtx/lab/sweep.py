@@ -10,7 +10,8 @@ import numpy as np
 import optax
 from jax.sharding import Mesh, PartitionSpec
 
-from .grids import RandomGrid, checked_axes, points
+from .arguments import checked_batch_size, checked_count, checked_keys
+from .grids import RandomGrid, checked_axes, points, untraceable_name
 from .problems import Problem
 from .progress import progress_bar
 from .sweep_result import Sweep
@@ -18,9 +19,6 @@ from .training import (
     Evaluation,
     Objective,
     Subject,
-    checked_batch_size,
-    checked_count,
-    checked_keys,
     evaluate,
     first_carry,
     objective_of,
@@ -32,7 +30,7 @@ class Outcome(NamedTuple):
     """What one member leaves behind; all of them in front of it once stacked."""
 
     loss: Any  # [steps]
-    readings: dict[str, Any]  # name -> [steps]
+    readings: dict[str, Any]  # name -> [steps], or [steps, leaves]
     evaluation: Evaluation  # leaves [evaluations]
     diverged_at: Any  # []
 
@@ -62,9 +60,9 @@ def sweep(
 ) -> Sweep:
     """Trains every point of a grid from every key, compiled once, on all devices of this process.
 
-    A key decides initial parameters and minibatches: all points of one key see the same of both, as `lab.run` would with
-    that key, and each member's numbers are those of `lab.run`. A member whose parameters would not be finite freezes at
-    its last good ones, its loss NaN from there; its neighbours do not notice.
+    A key decides initial parameters and minibatches: all points of one key see the same of both, as `lab.run` would
+    with that key, and each member's numbers are those of `lab.run`. A member whose parameters would not be finite
+    freezes at its last good ones, its loss NaN from there; its neighbours do not notice.
 
     Args:
         problem: a `lab.Problem` or a landscape.
@@ -74,8 +72,8 @@ def sweep(
         keys: [K] random keys.
         batch_size: examples a step, as in `lab.run`.
         eval_every: steps between two evaluations; default a 25th of the steps.
-        memory_budget: bytes that members may take at a time, estimated from parameters, optimizer state and curves; more
-            members than fit are trained in turn, by the same compiled program.
+        memory_budget: bytes that members may take at a time, estimated from parameters, optimizer state and curves;
+            more members than fit are trained in turn, by the same compiled program.
         at_once: members a device trains side by side (vmapped). Default 1 on a CPU, where side by side is not faster
             and one by one is bit-equal to `lab.run`; elsewhere as many as the budget allows.
         progress: show a bar; default: where standard error is a terminal.
@@ -90,16 +88,19 @@ def sweep(
     >>> import gradtx, jax
     >>> from gradtx import lab, landscapes
     >>> keys = jax.random.split(jax.random.key(0), 1)
-    >>> result = lab.sweep(landscapes.quadratic(10.0), gradtx.sgd, {"learning_rate": [0.01, 0.1, 0.3]}, steps=50, keys=keys)
+    >>> grid = {"learning_rate": [0.01, 0.1, 0.3]}
+    >>> result = lab.sweep(landscapes.quadratic(10.0), gradtx.sgd, grid, steps=50, keys=keys)
     >>> print(result.loss.shape, result.best(), result.diverged_at.ravel() >= 0)
     (3, 1, 50) {'learning_rate': 0.1} [False False False]
     """
     steps = checked_count("sweep", "steps", steps)
     every = checked_count("sweep", "eval_every", max(1, steps // 25) if eval_every is None else eval_every)
     every = min(every, steps)
+    memory_budget = checked_count("sweep", "memory_budget", memory_budget)
+    at_once = None if at_once is None else checked_count("sweep", "at_once", at_once)
     keys = checked_keys("sweep", "keys", keys, ndim=1)
     axes, objective = checked_axes("sweep", grid), objective_of(problem)
-    size = checked_batch_size("sweep", objective, batch_size)
+    size = checked_batch_size("sweep", objective.num_examples, objective.default_batch_size, batch_size)
     columns = points(axes, isinstance(grid, RandomGrid))
     shared = _shared(objective, keys, steps, every, size)
     num_keys = len(keys)
@@ -110,15 +111,7 @@ def sweep(
         at_once = 1 if devices[0].platform == "cpu" else min(fit, -(-members // len(devices)))
     rounds = -(-members // (len(devices) * at_once))
     per_call = len(devices) * at_once * max(1, min(fit // at_once, -(-rounds // 16)))  # a 16th: something to watch
-    compiled = jax.jit(
-        jax.shard_map(
-            partial(_in_turn, partial(_train_member, objective, make_tx), at_once),
-            mesh=Mesh(np.array(devices), ("members",)),
-            in_specs=(PartitionSpec("members"), PartitionSpec()),
-            out_specs=PartitionSpec("members"),
-            check_vma=False,
-        )
-    )
+    compiled = partial(_train_members, problem, _hashable(make_tx), at_once, tuple(devices))
     outcomes: list[Outcome] = []
     with progress_bar(members, "sweeping", progress) as advance:
         try:
@@ -129,7 +122,13 @@ def sweep(
                 outcomes.append(jax.tree.map(np.asarray, outcome))
                 advance(min(per_call, members - first), "")
         except TypeError as error:
-            raise _explained(error, make_tx, columns, shared) from error
+            untraceable = untraceable_name(make_tx, columns, jax.tree.map(lambda x: x[0], shared.params))
+            if untraceable is None:
+                raise
+            raise TypeError(
+                f"sweep: make_tx cannot take a traced {untraceable} (it decides shapes or Python branches): close over "
+                "it, one sweep a value."
+            ) from error
         except KeyboardInterrupt:
             if not outcomes:
                 raise
@@ -147,7 +146,7 @@ def _shared(objective: Objective, keys: jax.Array, steps: int, every: int, batch
     return Shared(
         params=jax.tree.map(lambda *leaves: jnp.stack(leaves), *params),
         inputs=inputs.reshape(len(keys), stretches, every, *inputs.shape[2:]),
-        active=(np.arange(stretches * every) < steps).reshape(stretches, every),
+        active=jnp.asarray((np.arange(stretches * every) < steps).reshape(stretches, every)),
         data=objective.data,
         examples=objective.examples,
     )
@@ -159,9 +158,33 @@ def _member_bytes(shared: Shared, steps: int) -> int:
     return 6 * params + 4 * 20 * steps
 
 
-def _in_turn(train_one: Callable[[Any, Shared], Outcome], at_once: int, members: Any, shared: Shared) -> Outcome:
-    """The members of one device; not vmapped where one at a time is asked for, so that their bits are those of a run."""
-    return jax.lax.map(lambda member: train_one(member, shared), members, batch_size=at_once if at_once > 1 else None)
+@partial(jax.jit, static_argnums=(0, 1, 2, 3))
+def _train_members(
+    problem: Subject, make_tx: Callable, at_once: int, devices: tuple[jax.Device, ...], members: Any, shared: Shared
+) -> Outcome:
+    """Each device takes its share; one at a time is not vmapped, so that a member's bits are those of a run.
+
+    Compiled once for a problem, a `make_tx` and a size: a second sweep with another grid does not compile.
+    """
+    train_one = partial(_train_member, objective_of(problem), make_tx)
+
+    def in_turn(members: Any, shared: Shared) -> Outcome:
+        width = at_once if at_once > 1 else None
+        return jax.lax.map(lambda member: train_one(member, shared), members, batch_size=width)
+
+    spread = PartitionSpec("members")
+    mesh = Mesh(np.array(devices), ("members",))
+    share_out = jax.shard_map(in_turn, mesh=mesh, in_specs=(spread, PartitionSpec()), out_specs=spread, check_vma=False)
+    return share_out(members, shared)
+
+
+def _hashable(make_tx: Callable[..., optax.GradientTransformation]) -> Callable[..., optax.GradientTransformation]:
+    """Itself where `jit` can tell it from others, else a function around it."""
+    try:
+        hash(make_tx)
+    except TypeError:
+        return lambda **hyperparameters: make_tx(**hyperparameters)
+    return make_tx
 
 
 def _train_member(
@@ -177,35 +200,10 @@ def _train_member(
         return carry, (record.loss, record.readings, evaluate(objective, carry, shared.examples))
 
     end, (loss, seen, later) = jax.lax.scan(stretch, start, (inputs, shared.active))
-    loss, seen = jax.tree.map(jnp.ravel, (loss, seen))
+    loss, seen = jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), (loss, seen))  # stretches end to end
     first = evaluate(objective, start, shared.examples)
     evaluations = jax.tree.map(lambda a, b: jnp.concatenate([a[None], b]), first, later)
     return Outcome(loss, seen, evaluations, end.diverged_at)
-
-
-def _explained(
-    error: TypeError,
-    make_tx: Callable[..., optax.GradientTransformation],
-    columns: dict[str, jax.Array],
-    shared: Shared,
-) -> TypeError:
-    """Which hyper-parameter could not be traced, found by tracing one at a time; the error itself where none is."""
-    params = jax.tree.map(lambda x: x[0], shared.params)
-    first = {name: column[0].item() for name, column in columns.items()}
-
-    def attempt(name: str, value: jax.Array) -> Any:
-        tx = optax.with_extra_args_support(make_tx(**(first | {name: value})))
-        return tx.update(params, tx.init(params), params)
-
-    for name, column in columns.items():
-        try:
-            jax.eval_shape(partial(attempt, name), column[0])
-        except TypeError:
-            return TypeError(
-                f"sweep: make_tx cannot take a traced {name} (it decides shapes or Python branches): "
-                f"close over it, one sweep a value."
-            )
-    return error
 
 
 def _labelled(
@@ -225,7 +223,7 @@ def _labelled(
         rest = np.full((members - len(x), *x.shape[1:]), missing, x.dtype)
         return np.concatenate([x, rest]).reshape(*grid, num_keys, *x.shape[1:])
 
-    is_problem = isinstance(objective.subject, Problem)
+    subject = objective.subject
     return Sweep(
         axes=axes,
         is_random=is_random,
@@ -235,7 +233,7 @@ def _labelled(
         **{name: spread(values) for name, values in outcome.evaluation._asdict().items()},
         diverged_at=spread(outcome.diverged_at, -1),
         finished=spread(np.ones(len(outcome.loss), bool), False),
-        problem=objective.subject.name,
-        metric_name=objective.subject.metric_name if is_problem else "value",
+        problem=subject.name,
+        metric_name=subject.metric_name if isinstance(subject, Problem) else "value",
         higher_is_better=objective.higher_is_better,
     )

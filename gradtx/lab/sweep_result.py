@@ -22,7 +22,7 @@ class Sweep:
     axes: dict[str, np.ndarray]  # hyper-parameter -> its values; of a random grid one value a point
     is_random: bool  # one axis of points instead of one a hyper-parameter
     loss: np.ndarray  # [*grid, K, n] mean loss of each step's minibatch, before the step
-    readings: dict[str, np.ndarray]  # name -> [*grid, K, n]
+    readings: dict[str, np.ndarray]  # name -> [*grid, K, n], or [*grid, K, n, leaves]
     eval_steps: np.ndarray  # [E] int
     train_loss: np.ndarray  # [*grid, K, E] on (at most 2,048) training examples
     validation_loss: np.ndarray  # [*grid, K, E]
@@ -66,10 +66,11 @@ class Sweep:
 
     def table(self, rows: int = 10, by: Measure = "loss") -> Table:
         """The best points, with the spread over the keys."""
-        keys = self.loss.shape[-2]
+        keys, steps = self.loss.shape[-2:]
+        order = self.order(by)
         table = Table(
-            title=f"{self.problem}: best {min(rows, len(self.order(by)))} of {len(self.order(by))} points by final {by}",
-            caption=f"Mean ± standard deviation over {keys} keys, {self.loss.shape[-1]} steps. Diverged: members of {keys}.",
+            title=f"{self.problem}: best {min(rows, len(order))} of {len(order)} points by final {by}",
+            caption=f"Mean ± standard deviation over {keys} keys, {steps} steps. Diverged: members of {keys}.",
             caption_justify="left",
         )
         for name in self.axes:
@@ -80,7 +81,7 @@ class Sweep:
             table.add_column(self.metric_name if measure == "metric" else measure.replace("_", "\n"), justify="right")
         table.add_column("diverged", justify="right")
         diverged = (self.diverged_at >= 0).reshape(-1, keys).sum(axis=1)
-        for index in self.order(by)[:rows]:
+        for index in order[:rows]:
             spreads = (f"{finals[m][index].mean():.4g} ± {finals[m][index].std():.2g}" for m in measures)
             table.add_row(*(f"{v:.4g}" for v in self.point(int(index)).values()), *spreads, f"{diverged[index]}")
         return table

@@ -10,7 +10,6 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 import optax
 
 from gradtx import nesterov_eval_params, readings, shuffled_epochs
@@ -34,7 +33,7 @@ class Record(NamedTuple):
     """What a step leaves behind; NaN from the step after the divergence on."""
 
     loss: jax.Array  # [] mean loss of the step's minibatch, before the step
-    readings: dict[str, jax.Array]  # name -> []
+    readings: dict[str, jax.Array]  # name -> [], or what shape the instrument gives, such as [leaves]
     iterate: jax.Array | None  # [dim] after the step; None for a problem
 
 
@@ -127,22 +126,6 @@ def _of_landscape(landscape: Landscape) -> Objective:
     )
 
 
-def checked_batch_size(caller: str, objective: Objective, batch_size: Any) -> int:
-    """The batch size as a number: None is the default, "all" the whole training set."""
-    if batch_size is None:
-        return objective.default_batch_size
-    if isinstance(batch_size, str) and batch_size == "all" and objective.num_examples is not None:
-        return objective.num_examples
-    is_whole = isinstance(batch_size, int | np.integer) and not isinstance(batch_size, bool)
-    most = objective.num_examples or np.inf
-    if not is_whole or not 1 <= batch_size <= most:
-        raise ValueError(
-            f"{caller}: batch_size must be a whole number from 1 to {most} examples"
-            f"{'' if objective.num_examples is None else ', or all'}, got {batch_size!r}."
-        )
-    return int(batch_size)
-
-
 def first_carry(params: Any, tx: optax.GradientTransformation) -> Carry:
     """Before the first step."""
     return Carry(params, tx.init(params), jnp.zeros((), jnp.int32), jnp.full((), -1, jnp.int32))
@@ -164,7 +147,8 @@ def train(
         def losses_fn(params: Any) -> jax.Array:
             return objective.losses(params, data, values)
 
-        def value_fn(params: Any) -> jax.Array:
+        def value_fn(params: Any, losses_fn: Any = losses_fn) -> jax.Array:
+            # Named as an argument because Optax's line searches refuse what `value_fn` does not take.
             return jnp.mean(losses_fn(params))
 
         value, grads = jax.value_and_grad(value_fn)(carry.params)
@@ -179,7 +163,8 @@ def train(
         )
         diverged_at = jnp.where(is_alive & ~is_good, carry.step, carry.diverged_at)
         iterate = params if isinstance(objective.subject, Landscape) else None
-        return Carry(params, opt_state, carry.step + is_active, diverged_at), Record(*seen, iterate)
+        loss, measured = seen
+        return Carry(params, opt_state, carry.step + is_active, diverged_at), Record(loss, measured, iterate)
 
     return jax.lax.scan(one_step, carry, (inputs, active))
 
@@ -198,24 +183,4 @@ def behind_lookahead(params: Any, opt_state: Any) -> Any:
 
 
 def _is_finite(tree: Any) -> jax.Array:
-    return jnp.all(jnp.stack([jnp.all(jnp.isfinite(leaf)) for leaf in jax.tree.leaves(tree)]))
-
-
-def checked_keys(caller: str, argument: str, keys: Any, ndim: int) -> jax.Array:
-    """Random keys of either kind, as new-style ones; `ndim` 0 for one key, 1 for several."""
-    array = keys if isinstance(keys, jax.Array) else jnp.asarray(keys)
-    if array.dtype == jnp.uint32 and array.ndim == ndim + 1:
-        array = jax.random.wrap_key_data(array)
-    if not jnp.issubdtype(array.dtype, jax.dtypes.prng_key) or array.ndim != ndim or not array.size:
-        example = "jax.random.key(0)" if ndim == 0 else "jax.random.split(jax.random.key(0), 3)"
-        raise TypeError(f"{caller}: {argument} must be {('a key', 'an array of keys')[ndim]}, {example}, got {keys!r}.")
-    return array
-
-
-def checked_count(caller: str, argument: str, value: Any) -> int:
-    """A whole number of at least 1."""
-    if not isinstance(value, int | np.integer) or isinstance(value, bool):
-        raise TypeError(f"{caller}: {argument} must be a whole number, got {value!r} ({type(value).__name__}).")
-    if value < 1:
-        raise ValueError(f"{caller}: {argument} must be at least 1, got {value}.")
-    return int(value)
+    return jnp.all(jnp.stack([jnp.array(True), *(jnp.all(jnp.isfinite(leaf)) for leaf in jax.tree.leaves(tree))]))

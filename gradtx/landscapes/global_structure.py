@@ -7,8 +7,8 @@
 `cliff` is a recurrent network of one unit: its gradient is a sum of products of up to T factors w σ'(h), which explode
 once w > 4. It starts at the fixed point that it should reach, so that every point of the line b = σ⁻¹(0.7) - 0.7 w is a
 minimum of exactly 0; three stand for the line. For w >= 0 there is no other critical point, as h_T then always grows
-with b: no bad minimum, only the wall. `plateau` is exactly flat beyond r = 6; its start lies within, where descent takes
-hundreds of steps to notice.
+with b: no bad minimum, only the wall. `plateau` is exactly flat beyond r = 6; its start lies within, where descent
+takes hundreds of steps to notice.
 
 >>> import jax, jax.numpy as jnp
 >>> from gradtx import landscapes

@@ -1,165 +1,166 @@
-"""The comparison trains what it says, in one compilation a method, and judges it as a reader would."""
+"""A comparison gives every method the same budget and judges it as a reader would."""
 
+import dataclasses
 import json
+import sys
 
 import jax
-import jax.numpy as jnp
 import numpy as np
-import optax
 import pytest
 
 import gradtx
 from gradtx import lab
 from gradtx.lab.compare import first_step_reaching
 
-
-@pytest.fixture(scope="module")
-def digits():
-    return lab.digits(hidden=8)
+METHODS = ("sgd", "rmsprop_nesterov", "delta_bar_delta")
+SMALL = {"steps": 40, "seeds": 2, "learning_rates": 3, "evaluations": 8, "patience": 2}
 
 
 @pytest.fixture(scope="module")
-def small(digits):
-    methods = [lab.METHODS[name] for name in ("momentum", "rmsprop_nesterov", "delta_bar_delta")]
-    return lab.compare(digits, methods, steps=60, seeds=2, learning_rates=3, evaluations=6, patience=2)
+def three(digits):
+    problems = [lab.problems.diabetes(), lab.problems.breast_cancer(), digits]
+    return lab.compare(problems, METHODS, **SMALL)
 
 
-def test_digits_are_real_and_split_once(digits):
-    again = lab.digits()
-    assert (len(digits.train[0]), len(digits.validation[0])) == (1437, 360)
-    np.testing.assert_array_equal(digits.train[0], again.train[0])
-    assert set(np.asarray(digits.validation[1]).tolist()) == set(range(10))
-    assert float(digits.train[0].max()) == 1.0
+@pytest.fixture(scope="module")
+def one(digits):
+    return lab.compare(digits, METHODS, **SMALL)
 
 
-@pytest.mark.parametrize("name", ["momentum", "rmsprop_nesterov"])
-def test_a_member_is_a_plain_loop_of_optimizer_steps(digits, name):
-    make_tx, keys = lab.METHODS[name].make_tx, jax.random.split(jax.random.key(0), 2)
-    rates = np.array([0.003, 0.01])
-    curves = lab.train_grid(digits, make_tx, rates, keys, steps=20, batch_size=32, evaluate_every=10)
-    key_init, key_batches = jax.random.split(keys[1])
-    params = digits.init(key_init)
-    tx = make_tx(rates[0])
-    state = tx.init(params)
-    for indices in gradtx.shuffled_epochs(key_batches, 1437, 32, 1)[:20]:
-        batch = digits.train[0][indices], digits.train[1][indices]
-        updates, state = tx.update(jax.grad(digits.loss)(params, batch), state, params)
-        params = optax.apply_updates(params, updates)
-    if "nesterov" in name:
-        params = gradtx.nesterov_eval_params(params, state)
-    assert curves.train_loss[0, 1, -1] == pytest.approx(float(digits.loss(params, digits.train)), rel=1e-4)
-    assert curves.validation_metric[0, 1, -1] == pytest.approx(
-        float(digits.metric(params, digits.validation)), abs=1e-6
+def test_every_method_gets_the_same_budget_on_every_problem(three):
+    assert [(r.problem, r.method) for r in three.results] == [
+        (problem, method) for problem in ("diabetes", "breast_cancer", "digits") for method in METHODS
+    ]
+    for result in three.results:
+        assert result.sweep.metric.shape == (3, 2, 9)
+        assert result.sweep.loss.shape == (3, 2, 40)
+        np.testing.assert_allclose(np.diff(np.log10(result.sweep.axes["learning_rate"])), 0.5)
+        assert result.sweep.axes["learning_rate"][1] == pytest.approx(lab.METHODS[result.method].middle)
+    assert [r.batch_size for r in three.of("digits")] == [64, 64, None]
+
+
+def test_the_choice_is_the_best_mean_final_metric(three):
+    for result in three.results:
+        finals = result.sweep.final("metric").mean(axis=1)
+        assert finals[result.best] == (finals.max() if result.sweep.higher_is_better else finals.min())
+        assert result.learning_rate == result.sweep.axes["learning_rate"][result.best]
+
+
+def test_a_member_is_a_run(digits, one):
+    result = one.results[0]
+    alone = lab.run(
+        digits, gradtx.sgd(result.learning_rate), steps=40, key=jax.random.split(jax.random.key(0), 2)[1], eval_every=5
     )
+    np.testing.assert_array_equal(result.metric[1], alone.metric)
+    np.testing.assert_array_equal(result.train_loss[1], alone.train_loss)
 
 
-def test_a_grid_is_one_compilation(digits):
-    traces = []
-
-    def make_tx(learning_rate):
-        traces.append(learning_rate)
-        return gradtx.sgd(learning_rate)
-
-    keys = jax.random.split(jax.random.key(0), 3)
-    lab.train_grid(digits, make_tx, np.array([0.1, 0.2, 0.3, 0.4]), keys, steps=4, batch_size=8, evaluate_every=2)
-    assert len(traces) == 1
+def test_the_same_call_gives_the_same_numbers_in_any_company(one, three):
+    for alone, among in zip(one.results, three.of("digits"), strict=True):
+        np.testing.assert_array_equal(alone.train_loss, among.train_loss)
 
 
-def test_a_diverging_member_freezes_and_does_not_poison_its_neighbours(digits):
-    keys = jax.random.split(jax.random.key(0), 2)
-
-    def exploding(learning_rate):
-        growth = optax.scale_by_schedule(lambda k: jnp.where(learning_rate > 0.5, 4.0**k, 1.0))
-        return optax.chain(gradtx.sgd(learning_rate), growth)
-
-    def grid(rates):
-        return lab.train_grid(digits, exploding, rates, keys, steps=100, batch_size=32, evaluate_every=50)
-
-    both, alone = grid(np.array([0.1, 1.0])), grid(np.array([0.1]))
-    assert (both.diverged_at[0] == -1).all()
-    assert (both.diverged_at[1] >= 0).all()
-    assert np.isfinite(both.validation_metric).all()
-    np.testing.assert_allclose(both.train_loss[0], alone.train_loss[0], rtol=1e-5)
-
-
-def test_the_same_call_gives_the_same_numbers(digits, small):
-    again = lab.compare(
-        digits, [lab.METHODS["momentum"]], steps=60, seeds=2, learning_rates=3, evaluations=6, patience=2
-    )
-    np.testing.assert_array_equal(again.results[0].curves.train_loss, small.results[0].curves.train_loss)
-
-
-def test_every_method_has_the_same_budget_and_a_choice_that_follows_the_rule(small):
-    for result in small.results:
-        assert result.curves.train_loss.shape == (3, 2, 7)
-        final = result.curves.validation_metric[..., -1].mean(axis=1)
-        assert final[result.best] == final.max()
-        np.testing.assert_allclose(np.diff(np.log10(result.curves.learning_rates)), 0.5)
-    assert [r.batch_size for r in small.results] == [64, 64, None]
-
-
-def test_early_stopping_is_what_a_reader_of_the_curve_would_do(small):
-    for result in small.results:
-        for seed, curve in enumerate(result.curves.validation_metric[result.best]):
+def test_early_stopping_is_what_a_reader_of_the_curve_would_do(three):
+    for result in three.results:
+        sign = 1 if result.sweep.higher_is_better else -1
+        for seed, curve in enumerate(sign * result.metric):
             best, at, stopped = -np.inf, -1, -1
             for k, metric in enumerate(curve):
                 if metric > best:
                     best, at = metric, k
                 if k - at >= 2:
-                    stopped = result.curves.steps[k]
+                    stopped = result.sweep.eval_steps[k]
                     break
             assert result.stopped_at[seed] == stopped
-            assert result.stopped_metric[seed] == pytest.approx(best)
+            assert result.stopped_metric[seed] == pytest.approx(sign * best)
+
+
+def test_the_area_is_the_mean_height_of_the_curve(one):
+    for result in one.results:
+        expected = np.trapezoid(result.train_loss, result.sweep.eval_steps) / 40
+        np.testing.assert_allclose(result.area, expected, rtol=1e-6)
 
 
 def test_steps_to_a_target_on_hand_made_curves():
     steps = np.array([0, 5, 10])
     metric = np.array([[0.1, 0.9, 0.8], [0.1, 0.2, 0.3], [0.95, 0.1, 0.1]])
     np.testing.assert_array_equal(first_step_reaching(steps, metric, 0.9), [5, np.inf, 0])
+    np.testing.assert_array_equal(first_step_reaching(steps, metric, 0.1, higher_is_better=False), [0, 0, 5])
 
 
-def test_every_method_learns_digits():
-    comparison = lab.compare(lab.digits(), lab.METHODS.values(), steps=200, seeds=2, learning_rates=3, evaluations=4)
-    for result in comparison.results:
-        assert result.curves.validation_metric[result.best, :, -1].mean() > 0.93, result.method
+def test_three_problems_end_in_one_table_with_scores(three):
+    table = lab.comparison_table(three)
+    assert table.row_count == 3 * (1 + 3) + 1 + 3  # a heading and the methods each, and the scores
+    assert "same budget: 3 learning rates" in table.caption
+    assert {"diabetes", "breast_cancer", "digits", "score"} <= {
+        cell.replace("[bold]", "").replace("[/bold]", "") for cell in table.columns[0].cells
+    }
 
 
-def test_the_report_holds_everything(small, tmp_path):
-    lab.save_comparison(small, tmp_path / "c.json")
+def test_three_problems_end_in_one_figure_with_a_conclusion(three):
+    figure = lab.plot_comparison(three)
+    titles = [axes.get_title(loc="left") for sub in figure.subfigs for axes in sub.axes]
+    for problem in ("diabetes", "breast_cancer", "digits", "Performance profile", "Score"):
+        assert any(title.startswith(problem) for title in titles), problem
+    assert "scores highest" in figure.get_suptitle()
+
+
+def test_one_problem_has_a_panel_for_each_method(one):
+    figure = lab.plot_comparison(one)
+    titles = [axes.get_title(loc="left") for sub in figure.subfigs for axes in sub.axes]
+    assert all(any(title.startswith(r.method) for title in titles) for r in one.results)
+    assert "ends highest" in figure.get_suptitle()
+
+
+def test_a_problem_without_a_target_is_judged_by_what_half_of_the_methods_reach(one):
+    finals = sorted(result.metric[:, -1].mean() for result in one.results)
+    without = lab.Comparison(
+        one.settings, {"digits": dataclasses.replace(one.problems["digits"], target=None)}, one.results
+    )
+    assert without.target("digits") == pytest.approx(finals[1])
+    assert one.target("digits") == 0.95
+
+
+def test_the_report_holds_everything_and_is_json(three, tmp_path):
+    lab.save_comparison(three, tmp_path / "c.json")
     loaded = json.loads((tmp_path / "c.json").read_text())
     assert loaded["settings"]["seeds"] == 2
-    for entry, result in zip(loaded["results"], small.results, strict=True):
-        np.testing.assert_allclose(entry["curves"]["train_loss"], result.curves.train_loss)
+    assert set(loaded["scores"]) == set(METHODS)
+    for entry, result in zip(loaded["results"], three.results, strict=True):
+        finite = np.where(np.isfinite(result.sweep.train_loss), result.sweep.train_loss, np.nan)  # JSON has no inf
+        np.testing.assert_allclose(np.array(entry["train_loss"], float), finite)
         assert entry["best_learning_rate"] == result.learning_rate
-    table = lab.comparison_table(small)
-    assert table.row_count == 3
-    assert "same budget: 3 learning rates" in table.caption
+    assert [path.name for path in tmp_path.iterdir()] == ["c.json"]
 
 
-def test_the_figure_has_a_panel_for_each_method_and_a_conclusion(small, tmp_path):
-    figure = lab.plot_comparison(small)
-    figure.savefig(tmp_path / "c.png")
-    assert (tmp_path / "c.png").stat().st_size > 10_000
-    titles = [axes.get_title() for sub in figure.subfigs for axes in sub.axes]
-    assert all(any(title.startswith(r.method) for title in titles) for r in small.results)
-    assert "ends highest" in figure.get_suptitle()
+def test_ctrl_c_returns_the_methods_that_are_finished(digits, one, monkeypatch):
+    module = sys.modules["gradtx.lab.compare"]
+    real, calls = module.sweep, []
+
+    def breaks(*args, **kwargs):
+        calls.append(1)
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+        return real(*args, **kwargs)
+
+    monkeypatch.setattr(module, "sweep", breaks)
+    broken = lab.compare(digits, METHODS, **SMALL)
+    assert [result.method for result in broken.results] == ["sgd"]
+    np.testing.assert_array_equal(broken.results[0].metric, one.results[0].metric)
+
+
+def test_a_method_of_ones_own_may_be_compared(digits):
+    mine = lab.Method("mine", lambda learning_rate: gradtx.adam(learning_rate, b1=0.5), 0.01)
+    compared = lab.compare(digits, [mine], **SMALL)
+    assert compared.methods == ("mine",)
 
 
 def test_bad_settings_are_refused(digits):
     for setting in ("steps", "seeds", "learning_rates", "batch_size", "evaluations", "patience"):
         with pytest.raises(ValueError, match=f"compare: {setting} must be at least 1, got 0"):
-            lab.compare(digits, [lab.METHODS["sgd"]], **{setting: 0})
-    with pytest.raises(ValueError, match="batch_size must be at most 1437"):
-        lab.compare(digits, [lab.METHODS["sgd"]], batch_size=2000)
-    with pytest.raises(ValueError, match="at least one method"):
-        lab.compare(digits, [])
-    with pytest.raises(ValueError, match="must divide steps"):
-        lab.train_grid(
-            digits,
-            gradtx.sgd,
-            jnp.ones(1),
-            jax.random.split(jax.random.key(0), 1),
-            steps=5,
-            batch_size=1,
-            evaluate_every=2,
-        )
+            lab.compare(digits, ["sgd"], **{setting: 0})
+    with pytest.raises(ValueError, match="no method is called 'sdg'; there are sgd, momentum"):
+        lab.compare(digits, ["sdg"])
+    for problems, methods in ((digits, []), ([], ["sgd"])):
+        with pytest.raises(ValueError, match="must each hold at least one"):
+            lab.compare(problems, methods)

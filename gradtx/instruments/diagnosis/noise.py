@@ -7,7 +7,7 @@ run: towards the end the signal dies and any batch is small.
 
 Elsewhere noise is harmless while the loss falls. *Gradient noise* is named where the loss hovers at a level that noise
 holds: SGD at rate ε hovers about ε s² / 4 above the bottom of a bowl, whatever its curvature (to first order in ε). That
-height against what the run gained (5 %), or against the level itself (30 %; 10 % where the balance of fluctuation and
+height against what the run gained (5 %), or against the level itself (30 %; 5 % where the balance of fluctuation and
 dissipation is known to hold), says what noise costs; these numbers are from the labelled runs of the tests.
 """
 
@@ -106,7 +106,7 @@ def stationary(e: Evidence, verdict: Verdict) -> Finding | None:
     if ratio is not None:
         value = late_median(ratio, 0.2)
         _, share_of_gain, share_of_level = _cost(e)
-        costs = share_of_gain > 0.05 or share_of_level > 0.1
+        costs = share_of_gain > 0.05 or share_of_level > 0.05
         if abs(np.log(max(value, 1e-9))) < np.log(1.3) and e.scatter > 0 and costs:
             text = f"The two sides of the fluctuation-dissipation relation balance: ratio {value:.2f}, 1 at equilibrium."
             return finding("stationary", text, {"ratio": value}, where, "high")

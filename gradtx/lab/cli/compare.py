@@ -8,7 +8,8 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
-from ..compare import METHODS, Comparison, comparisons
+from ..compare import Comparison, comparisons
+from ..methods import METHODS
 from ..plots.comparison import plot_comparison
 from ..problems import PROBLEMS
 from ..report import comparison_table, save_comparison

@@ -9,7 +9,7 @@ import jax
 import numpy as np
 from rich.console import Console
 
-from ..compare import METHODS
+from ..methods import METHODS, Method
 from ..plots.style import Picture
 from ..plots.sweeps import plot_sensitivity, plot_sweep
 from ..problems import PROBLEMS
@@ -37,8 +37,8 @@ def add(commands: Any) -> None:
         type=axis,
         nargs="+",
         action="extend",
-        help="values of a hyper-parameter: log:1e-4:1:13, lin:0:0.9:4 or 0.5,0.9; may be repeated, all combinations are "
-        "tried; without it, 13 learning rates around the method's usual one",
+        help="values of a hyper-parameter: log:1e-4:1:13, lin:0:0.9:4 or 0.5,0.9; may be repeated, all combinations "
+        "are tried; without it, 13 learning rates around the method's usual one",
     )
     for option, default, text in (
         ("--steps", 500, "optimizer steps of each training"),
@@ -61,6 +61,7 @@ def run(parser: argparse.ArgumentParser, arguments: argparse.Namespace) -> int:
     for name in grid:
         if name not in known:
             parser.error(f"argument --grid: {method.name} has no {name}; it has {', '.join(known)}")
+        _try_values(parser, method, name, grid[name])
     if "learning_rate" not in grid:
         grid = {"learning_rate": np.array([method.middle])} | grid
     problem = make_problem(parser, PROBLEMS, arguments.problem)
@@ -74,8 +75,6 @@ def run(parser: argparse.ArgumentParser, arguments: argparse.Namespace) -> int:
     except KeyboardInterrupt:
         print("interrupted: nothing was finished.", file=sys.stderr)
         return 130
-    except ValueError as error:  # a value out of the method's range, known when it is first used
-        parser.error(str(error))
     result.save(out / "sweep.npz")
     console = Console()
     (console if console.is_terminal else Console(width=132)).print(result.table(arguments.rows))
@@ -85,6 +84,15 @@ def run(parser: argparse.ArgumentParser, arguments: argparse.Namespace) -> int:
         print(f"interrupted: {result.finished.sum()} of {result.finished.size} trainings were finished and are kept.")
         return 130
     return 0
+
+
+def _try_values(parser: argparse.ArgumentParser, method: Method, name: str, values: np.ndarray) -> None:
+    """The method checks its range here, one value at a time: in the sweep the values are traced and pass unchecked."""
+    for value in values.tolist():
+        try:
+            method.make_tx(**({"learning_rate": method.middle} | {name: value}))
+        except ValueError as error:
+            parser.error(f"argument --grid: {error}")
 
 
 def _picture(result: Sweep) -> Picture:

@@ -1,6 +1,7 @@
 """`python -m gradtx trace LANDSCAPE --methods A,B`: the paths of methods over a landscape."""
 
 import argparse
+import sys
 from typing import Any
 
 import jax
@@ -8,8 +9,10 @@ import numpy as np
 
 from gradtx.landscapes import LANDSCAPES, Landscape
 
-from ..compare import METHODS, Method
-from ..plots.trajectories import animate_trajectories, plot_trajectories
+from ..history import History
+from ..methods import METHODS, Method
+from ..plots.animation import animate_trajectories
+from ..plots.trajectories import plot_trajectories
 from ..run import run as run_lab
 from ..sweep import sweep
 from .arguments import add_out, make_out, one_of, positive, positive_float, some_of
@@ -47,25 +50,36 @@ def add(commands: Any) -> None:
 
 
 def run(parser: argparse.ArgumentParser, arguments: argparse.Namespace) -> int:
-    """Walks, draws, writes."""
+    """Walks, draws, writes; a break keeps the paths that are finished."""
     out = make_out(parser, arguments.out)
     landscape = LANDSCAPES[arguments.landscape]()
     if arguments.animate and landscape.dim < 2:
         parser.error("argument --animate: needs a landscape of at least 2 dimensions")
-    key, paths = jax.random.key(0), {}
-    for name in arguments.methods:
-        rate = arguments.learning_rate or _best_rate(landscape, METHODS[name], arguments.steps)
-        history = run_lab(landscape, METHODS[name].make_tx(rate), steps=arguments.steps, key=key)
-        paths[f"{name}, ε = {rate:.2g}"] = history
-        value = float(landscape(history.params))
-        diverged = f", diverged at step {history.diverged_at}" if history.diverged_at >= 0 else ""
-        print(f"{name:16} learning rate {rate:<8.3g} f {float(history.loss[0]):.4g} -> {value:.4g}{diverged}")
-    plot_trajectories(landscape, paths).savefig(out / "trace.png")
-    print(f"wrote {out / 'trace.png'}")
-    if arguments.animate:
+    paths, status = {}, 0
+    try:
+        for name in arguments.methods:
+            rate = arguments.learning_rate or _best_rate(landscape, METHODS[name], arguments.steps)
+            paths[f"{name}, ε = {rate:.2g}"] = _walk(landscape, METHODS[name], rate, arguments.steps)
+    except KeyboardInterrupt:
+        print(f"interrupted: {len(paths)} of {len(arguments.methods)} paths were finished.", file=sys.stderr)
+        status = 130
+    if paths:
+        plot_trajectories(landscape, paths).savefig(out / "trace.png")
+        print(f"wrote {out / 'trace.png'}")
+    if paths and arguments.animate:
         animate_trajectories(landscape, paths).save(out / "trace.html")
         print(f"wrote {out / 'trace.html'}")
-    return 0
+    return status
+
+
+def _walk(landscape: Landscape, method: Method, rate: float, steps: int) -> History:
+    history = run_lab(landscape, method.make_tx(rate), steps=steps, key=jax.random.key(0))
+    if history.ended == "interrupted":
+        raise KeyboardInterrupt
+    value = float(landscape(history.params))
+    diverged = f", diverged at step {history.diverged_at}" if history.diverged_at >= 0 else ""
+    print(f"{method.name:16} learning rate {rate:<8.3g} f {float(history.loss[0]):.4g} -> {value:.4g}{diverged}")
+    return history
 
 
 def _best_rate(landscape: Landscape, method: Method, steps: int) -> float:
@@ -74,6 +88,7 @@ def _best_rate(landscape: Landscape, method: Method, steps: int) -> float:
         return landscape.learning_rate
     keys = jax.random.split(jax.random.key(0), 1)
     grid = {"learning_rate": np.geomspace(1e-5, 10, 25)}
-    return sweep(landscape, method.make_tx, grid, steps=steps, keys=keys, progress=False).best("train_loss")[
-        "learning_rate"
-    ]
+    found = sweep(landscape, method.make_tx, grid, steps=steps, keys=keys, progress=False)
+    if not found.finished.all():
+        raise KeyboardInterrupt
+    return found.best("train_loss")["learning_rate"]

@@ -11,7 +11,7 @@ from .style import GREY, Picture, headline, light_grid, look, new_picture, style
 
 @styled
 def plot_comparison(comparison: Comparison) -> Picture:
-    """One problem: learning curves, steps to the target, sensitivity. Several: steps to each target, performance profile."""
+    """One problem: learning curves, steps to the target, sensitivity. Several: steps to each target and the profile."""
     return _one_problem(comparison) if len(comparison.problems) == 1 else _several_problems(comparison)
 
 
@@ -41,7 +41,8 @@ def _one_problem(comparison: Comparison) -> Picture:
         for other in results:
             panel.plot(other.sweep.eval_steps, np.median(other.train_loss, axis=0), color=GREY, lw=0.8)
         _curves(panel, result, look(i)["color"], is_rate)
-    panels[0].legend(fontsize=7, loc="lower left")
+    if is_rate:  # else there is one line, and the axis names it
+        panels[0].legend(fontsize=7, loc="lower left")
     upper.supxlabel("optimizer step", fontsize=9)
     upper.supylabel("loss · error (fraction)" if is_rate else "training loss", fontsize=9)
     left, right = lower.subplots(1, 2, width_ratios=[1, 1.25])
@@ -105,11 +106,11 @@ def _steps_to_target(panel: Axes, comparison: Comparison, problem: str, title: s
             panel.plot(np.median(steps), y, "|", color=colour, ms=16, mew=3)
         else:
             text = f"{len(steps) - len(reached)} of {len(steps)} never"
-            panel.annotate(text, (last, y), ha="right", va="center", fontsize=8, color=colour)
+            panel.annotate(text, (1.05 * last, y), va="center", fontsize=8, color=colour)
     metric, shown = results[0].sweep.metric_name, f"{target:.0%}" if _is_rate(results[0]) else f"{target:.3g}"
     panel.set_yticks(range(len(results)), [r.method for r in results], fontsize=9)
     panel.set_ylim(-0.6, len(results) - 0.4)
-    panel.set_xlim(0, last * 1.02)
+    panel.set_xlim(0, last * (1.02 if all_reach else 1.4))
     panel.set_xlabel("optimizer steps (dot: a seed, bar: median)")
     panel.set_title(
         f"{title}: {metric} {shown}" if title else f"Steps to {shown} validation {metric} (left is quicker)"
@@ -148,7 +149,7 @@ def _profile(panel: Axes, profile: PerformanceProfile, comparison: Comparison) -
         ylim=(-0.06, 1.08), xlabel="τ: steps over those of the quickest method", ylabel="problems within τ (fraction)"
     )
     panel.set_title(f"Performance profile over {len(profile.problems)} problems (up and left is better)")
-    panel.legend(fontsize=8, ncols=2, loc="lower right")
+    panel.legend(fontsize=8, ncols=5, loc="upper left", bbox_to_anchor=(0, -0.14), borderaxespad=0)
     light_grid(panel)
 
 
@@ -172,8 +173,9 @@ def _profile_conclusion(profile: PerformanceProfile) -> str:
     if len(order) > 1:
         text += f", next {order[1]} ({profile.scores[order[1]]:.2f})"
     quickest = {m: int((r == 1).sum()) for m, r in profile.ratios.items()}
-    most = max(quickest, key=lambda method: quickest[method])
-    text += f"; most often the quickest: {most} ({quickest[most]} of {count})."
+    most = max(quickest.values())
+    names = ", ".join(method for method, times in quickest.items() if times == most)
+    text += f"; most often the quickest: {names} ({most} of {count})." if most > 1 else "; none is often the quickest."
     unreached = [
         n for i, n in enumerate(profile.problems) if not any(np.isfinite(r[i]) for r in profile.ratios.values())
     ]
@@ -196,7 +198,7 @@ def _conclusion(comparison: Comparison, problem: str) -> str:
     target = comparison.target(problem)
     quickest = min(results, key=lambda r: np.median(r.steps_to(target)))
     steps = np.median(quickest.steps_to(target))
-    goal = form.format(target).replace("%", "\u00a0%")
+    goal = form.format(target)
     return text + (
         f"Quickest to {goal}: {quickest.method}, {steps:.0f} steps." if np.isfinite(steps) else f"None reached {goal}."
     )

@@ -1,10 +1,11 @@
 """A quantity over the steps, with bands over runs."""
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
-from ..history import History
+from ..history import History, scalar_columns
 from ..sweep_result import Sweep
 from .style import Picture, headline, light_grid, look, new_picture, styled
 
@@ -17,58 +18,72 @@ def plot_curves(runs: Runs | Mapping[str, Runs], what: str = "loss", *, smooth: 
     """One line each: the median over runs, in a band from their lowest to their highest.
 
     Args:
-        runs: a History, several of them (a band), a Sweep (its best point, a band over its keys), or {name: any of these}.
-        what: "loss", "train_loss", "validation_loss", "metric", or the name of a reading.
-        smooth: median over so many steps, so that minibatch noise does not hide the course; default a 50th of the steps for
-            what is measured at every step.
+        runs: a History, several of them (a band), a Sweep (its best point, a band over its keys), or {name: any of
+            these}.
+        what: "loss", "train_loss", "validation_loss", "metric", or the name of a reading, `name[i]` where it has
+            several numbers a step.
+        smooth: median over so many steps, so that minibatch noise does not hide the course; default a 50th of the steps
+            for what is measured at every step.
+
+    Raises:
+        ValueError: nothing is called `what`.
     """
     named = dict(runs) if isinstance(runs, Mapping) else {"": runs}
     figure = new_picture(8, 4.6)
     axes = figure.subplots()
+    first = _list(next(iter(named.values())))[0]
+    names = {"loss": "minibatch loss", "train_loss": "training loss", "metric": f"validation {first.metric_name}"}
+    label = names.get(what, what.replace("_", " "))
     ends, positive = {}, True
     for i, (name, given) in enumerate(named.items()):
         steps, values = _curve(given, what)
         if what not in EVALUATED:
             steps, values = _smoothed(steps, values, max(1, values.shape[1] // 50) if smooth is None else smooth)
         colour = look(i)["color"]
+        known = np.isfinite(values).any(axis=0)  # not where all runs have diverged
+        steps, values = steps[known], values[:, known]
         middle = np.nanmedian(values, axis=0)
         if len(values) > 1:
-            axes.fill_between(
-                steps, np.nanmin(values, axis=0), np.nanmax(values, axis=0), color=colour, alpha=0.2, lw=0
-            )
+            low, high = np.nanmin(values, axis=0), np.nanmax(values, axis=0)
+            axes.fill_between(steps, low, high, color=colour, alpha=0.2, lw=0)
         axes.plot(steps, middle, **look(i), ms=5, markevery=max(1, len(steps) // 8), label=name or None)
-        finite = middle[np.isfinite(middle)]
-        positive &= bool((finite > 0).all())
-        ends[name] = finite[-1] if len(finite) else np.nan
+        positive &= bool((middle > 0).all())
+        ends[name] = middle[-1] if len(middle) else np.nan
     if positive and what != "metric":
         axes.set_yscale("log")
-    axes.set(xlabel="optimizer step", ylabel=what.replace("_", " "))
+    axes.set(xlabel="optimizer step", ylabel=label)
     light_grid(axes)
     if any(named):
         axes.legend()
-    headline(figure, _conclusion(what, ends), 11)
+    headline(figure, _conclusion(label, ends, what == "metric" and first.higher_is_better), 11)
     return figure
 
 
 def _curve(given: Runs, what: str) -> tuple[np.ndarray, np.ndarray]:
-    """Steps [n] and values [runs, n]."""
-    if isinstance(given, Sweep):
-        index = int(given.order()[0])
-        keys = given.loss.shape[-2]
-        values = given.readings[what] if what in given.readings else getattr(given, what, None)
-        steps = given.eval_steps if what in EVALUATED else np.arange(given.loss.shape[-1])
-        if isinstance(values, np.ndarray):
-            return steps, values.reshape(-1, keys, values.shape[-1])[index]
-        names = given.readings
-    else:
-        histories = [given] if isinstance(given, History) else list(given)
-        names = histories[0].readings
-        if what == "loss" or what in EVALUATED or what in names:
-            rows = [h.readings[what] if what in names else getattr(h, what) for h in histories]
-            shortest = min(len(row) for row in rows)
-            steps = histories[0].eval_steps if what in EVALUATED else np.arange(shortest)
-            return steps[:shortest], np.stack([row[:shortest] for row in rows])
-    raise ValueError(f"plot_curves: what must be one of {', '.join(('loss', *EVALUATED, *names))}, got {what!r}.")
+    """Steps [n] and values [runs, n]; of runs of different lengths, what all have."""
+    runs = _runs_of_best(given) if isinstance(given, Sweep) else [_curves_of(run) for run in _list(given)]
+    if what not in runs[0]:
+        raise ValueError(f"plot_curves: what must be one of {', '.join(runs[0])}, got {what!r}.")
+    shortest = min(len(run[what]) for run in runs)
+    steps = _list(given)[0].eval_steps if what in EVALUATED else np.arange(shortest)
+    return steps[:shortest], np.stack([run[what][:shortest] for run in runs])
+
+
+def _list(given: Runs) -> list[Any]:
+    return [given] if isinstance(given, History | Sweep) else list(given)
+
+
+def _curves_of(run: History) -> dict[str, np.ndarray]:
+    evaluated = {name: getattr(run, name) for name in EVALUATED}
+    return {"loss": run.loss, **evaluated, **scalar_columns(run.readings)}
+
+
+def _runs_of_best(sweep: Sweep) -> list[dict[str, np.ndarray]]:
+    """One for each key, at the sweep's best point."""
+    index, axes = int(sweep.order()[0]), sweep.loss.ndim - 2
+    names = {name: getattr(sweep, name) for name in ("loss", *EVALUATED)}
+    best = {name: values.reshape(-1, *values.shape[axes:])[index] for name, values in (names | sweep.readings).items()}
+    return [scalar_columns({name: values[key] for name, values in best.items()}) for key in range(sweep.loss.shape[-2])]
 
 
 def _smoothed(steps: np.ndarray, values: np.ndarray, window: int) -> tuple[np.ndarray, np.ndarray]:
@@ -81,9 +96,10 @@ def _smoothed(steps: np.ndarray, values: np.ndarray, window: int) -> tuple[np.nd
     return steps[: blocks * window].reshape(blocks, window).mean(axis=1), medians
 
 
-def _conclusion(what: str, ends: dict[str, float]) -> str:
-    label = what.replace("_", " ")
+def _conclusion(label: str, ends: dict[str, float], higher_is_better: bool) -> str:
     if len(ends) == 1:
         return f"The {label} ends at {next(iter(ends.values())):.3g}."
-    order = sorted(ends, key=lambda name: ends[name] if np.isfinite(ends[name]) else np.inf)
-    return f"Final {label}, lowest first: {', '.join(f'{name} {ends[name]:.3g}' for name in order)}."
+    sign = -1 if higher_is_better else 1
+    order = sorted(ends, key=lambda name: sign * ends[name] if np.isfinite(ends[name]) else np.inf)
+    ranked = ", ".join(f"{name} {ends[name]:.3g}" for name in order)
+    return f"Final {label}, {'highest' if higher_is_better else 'lowest'} first: {ranked}."

@@ -57,8 +57,10 @@ def styled(plot: Callable[P, Picture]) -> Callable[P, Picture]:
 
 
 def headline(figure: Picture | SubFigure, text: str, size: float = 12) -> None:
-    """The conclusion, over the picture, wrapped to its width."""
-    width = figure.get_figure(root=True).get_figwidth()  # pyright: ignore[reportOptionalMemberAccess]
+    """The conclusion, over the picture, wrapped to its width; an equation is not broken."""
+    for sign in "=±":
+        text = text.replace(f" {sign} ", f"\u00a0{sign}\u00a0")
+    width = figure.get_figure(root=True).get_figwidth()
     wrapped = "\n".join(textwrap.wrap(text, int(110 * width / size)))
     figure.suptitle(wrapped, fontsize=size, fontweight="bold", x=0.01, ha="left")
 

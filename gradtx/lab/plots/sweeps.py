@@ -1,14 +1,17 @@
 """What a sweep says: the map of two hyper-parameters, the sensitivity to one, the price of the batch size."""
 
 from collections.abc import Mapping
+from typing import Any
 
-import matplotlib as mpl
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.colors import LogNorm
+from matplotlib.patches import Rectangle
+from matplotlib.ticker import LogLocator, StrMethodFormatter
 
 from ..compare import first_step_reaching
 from ..sweep_result import Measure, Sweep
-from .style import COLOURS, GREY, Picture, headline, light_grid, look, new_picture, styled
+from .style import COLOURS, Picture, headline, light_grid, look, new_picture, styled
 
 
 @styled
@@ -39,11 +42,12 @@ def plot_sweep(sweep: Sweep, x: str = "learning_rate", y: str | None = None, *, 
     axes = figure.subplots()
     axes.set_facecolor("#f4dcdc")
     positive = bool((values[np.isfinite(values)] > 0).all()) and not higher
-    norm = mpl.colors.LogNorm() if positive else None
+    norm = LogNorm() if positive else None
     image = axes.imshow(values, aspect="auto", origin="lower", cmap="cividis" if higher else "cividis_r", norm=norm)
-    bar = figure.colorbar(image, label=f"final {_label(sweep, by)}{' (lighter is worse)' if False else ''}")
-    bar.outline.set_visible(False)  # pyright: ignore[reportCallIssue]
-    _write_cells(axes, values, higher)
+    bar = figure.colorbar(image, label=f"final {_label(sweep, by)}")
+    bar.outline.set_visible(False)
+    best = np.nanargmax(values) if higher else np.nanargmin(values)
+    _write_cells(axes, values, image, np.unravel_index(best, values.shape))
     axes.set_xticks(range(len(sweep.axes[x])), [f"{v:.2g}" for v in sweep.axes[x]])
     axes.set_yticks(range(len(sweep.axes[y])), [f"{v:.3g}" for v in sweep.axes[y]])
     axes.set(xlabel=x.replace("_", " "), ylabel=y.replace("_", " "))
@@ -51,26 +55,24 @@ def plot_sweep(sweep: Sweep, x: str = "learning_rate", y: str | None = None, *, 
     return figure
 
 
-def _write_cells(axes: Axes, values: np.ndarray, higher: bool) -> None:
+def _write_cells(axes: Axes, values: np.ndarray, image: Any, best: Any) -> None:
     """The number in each cell, a frame round the best, a cross where a member diverged."""
-    best = np.unravel_index(np.nanargmax(values) if higher else np.nanargmin(values), values.shape)
-    ranks = np.argsort(np.argsort(values.ravel())).reshape(values.shape) / values.size
     for (row, column), value in np.ndenumerate(values):
         if not np.isfinite(value):
             axes.text(column, row, "×", ha="center", va="center", color="#882255", fontsize=12)
             continue
-        dark = ranks[row, column] < 0.5 if higher else ranks[row, column] > 0.5
-        dark = dark if higher else not dark
-        axes.text(column, row, f"{value:.2g}", ha="center", va="center", fontsize=8, color="w" if dark else "k")
-    axes.add_patch(mpl.patches.Rectangle((best[1] - 0.5, best[0] - 0.5), 1, 1, fill=False, ec="#D55E00", lw=3))
+        luminance = np.dot(image.to_rgba(value)[:3], (0.2126, 0.7152, 0.0722))
+        ink = "w" if luminance < 0.45 else "k"
+        axes.text(column, row, f"{value:.3g}", ha="center", va="center", fontsize=8, color=ink)
+    axes.add_patch(Rectangle((best[1] - 0.5, best[0] - 0.5), 1, 1, fill=False, ec="#D55E00", lw=3))
 
 
 @styled
 def plot_sensitivity(sweeps: Sweep | Mapping[str, Sweep], x: str = "learning_rate", *, by: Measure = "loss") -> Picture:
     """Final loss (or metric) over one hyper-parameter: a wide valley forgives a wrong choice, a narrow one does not.
 
-    The line is the mean over the keys, the band runs from their best to their worst, over further hyper-parameters the best
-    point counts; a line ends where a member diverged.
+    The line is the mean over the keys, the band runs from their best to their worst, over further hyper-parameters the
+    best point counts; a line ends where a member diverged.
     """
     named = dict(sweeps) if isinstance(sweeps, Mapping) else {"": sweeps}
     figure = new_picture(8, 4.6)
@@ -117,8 +119,8 @@ def _width(values: np.ndarray, middle: np.ndarray, higher: bool) -> float:
 def plot_batch_sizes(sweeps: Mapping[int, Sweep], target: float, *, by: Measure = "train_loss") -> Picture:
     """Steps and examples to a target over the batch size, each size at its own best hyper-parameters.
 
-    Where steps fall as 1/B (grey), a larger batch is free if it runs in parallel; where they level off, examples are wasted (Shallue et
-    al. 2019, "Measuring the effects of data parallelism"; chapter §3.1: less than linear returns).
+    Where steps fall as 1/B (grey), a larger batch is free if it runs in parallel; where they level off, examples are
+    wasted (Shallue et al. 2019, "Measuring the effects of data parallelism"; chapter §3.1: less than linear returns).
 
     Args:
         sweeps: {batch size: sweep}, all of one problem.
@@ -145,16 +147,19 @@ def plot_batch_sizes(sweeps: Mapping[int, Sweep], target: float, *, by: Measure 
         axes.plot(shown, np.median(values[reached], axis=1), "o-", color=COLOURS[0], label="median and range over keys")
         axes.set(
             xscale="log",
-            yscale="log",
+            yscale="log" if reached.any() else "linear",  # a logarithmic axis wants something on it
             xlabel="batch size (examples)",
             ylabel=f"{label} to {_label_of(by)} {target:.3g}",
         )
         axes.set_xticks(sizes, [str(size) for size in sizes])
         axes.minorticks_off()
+        if reached.any():
+            axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+            axes.yaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
         light_grid(axes)
     medians = np.median(steps, axis=1)
     if np.isfinite(medians[0]):
-        left.plot(sizes, medians[0] * sizes[0] / np.array(sizes), "--", color=GREY, label="1/B: nothing wasted")
+        left.plot(sizes, medians[0] * sizes[0] / np.array(sizes), "--", color="#888888", label="1/B: nothing wasted")
     left.legend()
     headline(figure, _batch_conclusion(np.array(sizes), medians, target, by), 11)
     return figure

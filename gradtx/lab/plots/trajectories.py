@@ -1,21 +1,18 @@
-"""Paths over a landscape: from above, in three dimensions, and moving."""
+"""Paths over a landscape: from above, and in three dimensions."""
 
 import textwrap
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import jax
 import jax.numpy as jnp
-import matplotlib as mpl
 import numpy as np
-from matplotlib.animation import FuncAnimation, PillowWriter
 from matplotlib.axes import Axes
 
 from gradtx.landscapes import Landscape
 
 from ..history import History
-from .style import RC, Picture, headline, look, new_picture, styled
+from .style import Picture, headline, look, new_picture, styled
 
 Paths = History | np.ndarray | Mapping[str, History | np.ndarray]
 CRITICAL = {  # kind -> marker, label
@@ -30,27 +27,28 @@ CRITICAL = {  # kind -> marker, label
 def plot_trajectories(landscape: Landscape, paths: Paths, *, arrows: int = 12) -> Picture:
     """Paths over the contours of a landscape; arrows show where the plain gradient would have gone.
 
-    Contours are at quantiles of the visible values, so that cliffs and valleys both show. As in Goodfellow et al. 2016, Fig. 8.5,
-    the arrows are the steepest-descent direction (all of one length) at some iterates: where path and arrows disagree, the
-    method does something that the gradient alone would not.
+    Contours are at quantiles of the visible values, so that cliffs and valleys both show. As in Goodfellow et al. 2016,
+    Fig. 8.5, the arrows are the steepest-descent direction (all of one length) at some iterates: where path and arrows
+    disagree, the method does something that the gradient alone would not.
 
     Args:
         landscape: of dimension 1 or more; from 3 on its first two coordinates, the others as at the start.
         paths: {name: History or iterates [n + 1, dim]}, or a single one.
-        arrows: at how many iterates of each path; 0 for none.
+        arrows: at how many iterates, over all paths; 0 for none.
     """
-    named = _named(landscape, paths)
+    named = paths_by_name(landscape, paths)
     figure = new_picture(7.5, 6.2)
     axes = figure.subplots()
     if landscape.dim == 1:
         _draw_line(axes, landscape, named)
     else:
-        _draw_contours(axes, landscape)
+        draw_contours(axes, landscape)
         for i, (name, path) in enumerate(named.items()):
-            axes.plot(path[:, 0], path[:, 1], **look(i), ms=3.5, lw=1.6, label=name, zorder=3)
-            _draw_arrows(axes, landscape, path, arrows)
-        _draw_critical_points(axes, landscape)
-        axes.plot(*named[next(iter(named))][0, :2], "o", ms=10, mfc="none", mec="k", label="start", zorder=5)
+            every = -(-len(path) // 60)  # a marker at each step, or so many that they do not hide the path
+            axes.plot(path[:, 0], path[:, 1], **look(i), ms=3.5, markevery=every, lw=1.6, label=name, zorder=3)
+        _draw_arrows(axes, landscape, named, arrows)
+        draw_critical_points(axes, landscape)
+        axes.plot(*named[next(iter(named))][0, :2], "o", ms=12, mfc="none", mec="k", mew=1.5, label="start", zorder=5)
         axes.set(xlim=landscape.view[0], ylim=landscape.view[1], xlabel="θ₁ (parameter)", ylabel="θ₂ (parameter)")
     axes.set_title(_what(landscape), fontsize=9)
     figure.legend(loc="outside lower center", ncols=min(4, len(figure.axes[0].get_legend_handles_labels()[1])))
@@ -60,88 +58,30 @@ def plot_trajectories(landscape: Landscape, paths: Paths, *, arrows: int = 12) -
 
 @styled
 def plot_surface(landscape: Landscape, paths: Paths | None = None) -> Picture:
-    """The landscape as a surface in three dimensions, with paths on it; heights beyond the 98th percentile are cut off."""
+    """The landscape as a surface in three dimensions, with paths on it; the highest 2 % are cut off."""
     if landscape.dim < 2:
         raise ValueError(f"plot_surface: the landscape must have at least 2 dimensions, {landscape.name} has 1.")
-    x, y, z = _heights(landscape, 90)
+    x, y, z = _heights(landscape, 150)
     top = np.quantile(z, 0.98)
     figure = new_picture(8, 6.5)
     axes: Any = figure.add_subplot(projection="3d", computed_zorder=False)
-    axes.plot_surface(x, y, np.minimum(z, top), cmap="cividis", alpha=0.75, lw=0, rcount=90, ccount=90)
-    named = {} if paths is None else _named(landscape, paths)
+    axes.plot_surface(x, y, np.minimum(z, top), cmap="cividis", alpha=0.75, lw=0, rcount=150, ccount=150)
+    named = {} if paths is None else paths_by_name(landscape, paths)
     for i, (name, path) in enumerate(named.items()):
         inside = _inside(landscape, path)
         heights = np.minimum(_values(landscape, path), top)
         axes.plot(*path[inside, :2].T, heights[inside], **look(i), ms=3, lw=2, label=name, zorder=5)
-    axes.set(xlabel="θ₁ (parameter)", ylabel="θ₂ (parameter)", zlabel="f(θ)")
+    axes.set(xlabel="θ₁ (parameter)", ylabel="θ₂ (parameter)")
+    axes.set_zlabel("f(θ)", labelpad=10)
+    axes.set_title(_what(landscape) + " Blue is low.", fontsize=9)
     axes.view_init(elev=38, azim=-62)
     if named:
         axes.legend(loc="upper left")
-    headline(figure, _conclusion(landscape, named) if named else _what(landscape), 11)
+    headline(figure, _conclusion(landscape, named) if named else f"{landscape.name}: {_infimum(landscape)}.", 11)
     return figure
 
 
-class Animation:
-    """A moving picture: plays in a notebook as it stands (HTML and images, no video codec), saves as HTML or GIF."""
-
-    def __init__(self, animation: FuncAnimation, frames_per_second: int) -> None:
-        self._animation, self._rate = animation, frames_per_second
-
-    def _repr_html_(self) -> str:
-        with mpl.rc_context({"animation.embed_limit": 64}):  # MB
-            return self._animation.to_jshtml(fps=self._rate, default_mode="loop")
-
-    def save(self, path: str | Path) -> None:
-        """Writes `.html` (with controls) or `.gif`."""
-        path = Path(path)
-        if path.suffix == ".html":
-            path.write_text(self._repr_html_(), encoding="utf-8")
-        elif path.suffix == ".gif":
-            self._animation.save(path, writer=PillowWriter(fps=self._rate))
-        else:
-            raise ValueError(f"Animation.save: path must end in .html or .gif, got {path.name!r}.")
-
-
-def animate_trajectories(
-    landscape: Landscape, paths: Paths, *, frames: int = 60, frames_per_second: int = 12
-) -> Animation:
-    """Paths over the contours as they go; every path takes the same share of its steps in each frame.
-
-    Args:
-        landscape: of at least 2 dimensions.
-        paths: as in `plot_trajectories`.
-        frames: pictures in all, at least 2.
-        frames_per_second: speed.
-    """
-    if landscape.dim < 2 or frames < 2:
-        what = f"a landscape of at least 2 dimensions and frames >= 2, got {landscape.dim} and {frames}"
-        raise ValueError(f"animate_trajectories: needs {what}.")
-    named = _named(landscape, paths)
-    with mpl.rc_context(RC):
-        figure = new_picture(6.5, 5.4)
-        figure.set_dpi(80)
-        axes = figure.subplots()
-        _draw_contours(axes, landscape)
-        _draw_critical_points(axes, landscape)
-        axes.set(xlim=landscape.view[0], ylim=landscape.view[1], xlabel="θ₁ (parameter)", ylabel="θ₂ (parameter)")
-        lines = [axes.plot([], [], color=look(i)["color"], lw=1.6, label=name)[0] for i, name in enumerate(named)]
-        heads = [axes.plot([], [], **look(i), ms=9, mec="k")[0] for i in range(len(named))]
-        axes.legend(loc="upper right")
-        title = axes.set_title(" ")
-
-    def draw(frame: int) -> Any:
-        for line, head, path in zip(lines, heads, named.values(), strict=True):
-            last = round(frame / (frames - 1) * (len(path) - 1))
-            line.set_data(*path[: last + 1, :2].T)
-            head.set_data(*path[last : last + 1, :2].T)
-        longest = max(len(path) for path in named.values()) - 1
-        title.set_text(f"{landscape.name}, step {round(frame / (frames - 1) * longest)} of {longest}")
-        return (*lines, *heads, title)
-
-    return Animation(FuncAnimation(figure, draw, frames=frames, blit=False), frames_per_second)
-
-
-def _named(landscape: Landscape, paths: Paths) -> dict[str, np.ndarray]:
+def paths_by_name(landscape: Landscape, paths: Paths) -> dict[str, np.ndarray]:
     """Iterates [n + 1, dim] by name."""
     given = dict(paths) if isinstance(paths, Mapping) else {landscape.name: paths}
     if not given:
@@ -166,7 +106,8 @@ def _heights(landscape: Landscape, points: int) -> tuple[np.ndarray, np.ndarray,
     return x, y, _values(landscape, vectors).reshape(x.shape)
 
 
-def _draw_contours(axes: Axes, landscape: Landscape) -> None:
+def draw_contours(axes: Axes, landscape: Landscape) -> None:
+    """The heights in the landscape's view, from white to grey."""
     x, y, z = _heights(landscape, 240)
     levels = np.unique(np.quantile(z, np.linspace(0, 1, 26) ** 1.5).astype(np.float32))
     if len(levels) > 2:
@@ -176,25 +117,37 @@ def _draw_contours(axes: Axes, landscape: Landscape) -> None:
         axes.contour(x, y, rank, levels=ranks, colors="#8a8a8a", linewidths=0.5)
 
 
-def _draw_arrows(axes: Axes, landscape: Landscape, path: np.ndarray, count: int) -> None:
-    visible = np.flatnonzero(_inside(landscape, path))
-    if not count or not len(visible):
+def _draw_arrows(axes: Axes, landscape: Landscape, named: dict[str, np.ndarray], count: int) -> None:
+    points = [_spread_out(path[_inside(landscape, path)], -(-count // len(named))) for path in named.values()]
+    chosen = np.concatenate(points)
+    if not count or not len(chosen):
         return
-    gone = np.concatenate([[0.0], np.cumsum(np.linalg.norm(np.diff(path[visible], axis=0), axis=1))])
-    chosen = path[np.unique(visible[np.searchsorted(gone, np.linspace(0, gone[-1], count)).clip(max=len(visible) - 1)])]
     downhill = -np.asarray(jax.vmap(jax.grad(landscape))(jnp.asarray(chosen, jnp.result_type(float))))[:, :2]
     sides = np.ptp(np.asarray(landscape.view), axis=1)
     length = np.linalg.norm(downhill / sides, axis=1, keepdims=True)  # as seen: the axes may be scaled differently
-    steps = 0.07 * downhill / np.where(length > 0, length, 1)
-    axes.quiver(*chosen[:, :2].T, *steps.T, angles="xy", scale_units="xy", scale=1, width=0.004, color="k", zorder=4)
+    steps = 0.06 * downhill / np.where(length > 0, length, 1)
+    axes.quiver(*chosen[:, :2].T, *steps.T, angles="xy", scale_units="xy", scale=1, width=0.003, color="k", zorder=4)
+    axes.plot([], [], "k", marker=r"$\rightarrow$", ms=14, ls="none", label="downhill (-gradient)")  # for the legend
 
 
-def _draw_critical_points(axes: Axes, landscape: Landscape) -> None:
+def _spread_out(path: np.ndarray, count: int) -> np.ndarray:
+    """`count` points or fewer of a path, about the same length of it between them."""
+    if not len(path):
+        return path
+    gone = np.concatenate([[0.0], np.cumsum(np.linalg.norm(np.diff(path, axis=0), axis=1))])
+    places = np.linspace(0, gone[-1], count, endpoint=False)
+    return path[np.unique(np.searchsorted(gone, places).clip(max=len(path) - 1))]
+
+
+def draw_critical_points(axes: Axes, landscape: Landscape) -> None:
+    """A marker for each kind."""
     seen = set()
     for point, kind in landscape.critical_points:
         marker, label = CRITICAL[kind]
+        height = _values(landscape, np.asarray(point)[None])[0]
+        place = np.asarray(point)[:2] if landscape.dim > 1 else (*point, height)
         axes.plot(
-            *np.asarray(point)[:2], marker, ms=13 if marker == "*" else 8, mfc="w", mec="k", ls="none", zorder=4.5,
+            *place, marker, ms=13 if marker == "*" else 8, mfc="w", mec="k", ls="none", zorder=4.5,
             label=None if kind in seen else label,
         )  # fmt: skip
         seen.add(kind)
@@ -204,7 +157,10 @@ def _draw_line(axes: Axes, landscape: Landscape, named: dict[str, np.ndarray]) -
     x = np.linspace(*landscape.view[0], 400)
     axes.plot(x, _values(landscape, x[:, None]), color="k", lw=1)
     for i, (name, path) in enumerate(named.items()):
-        axes.plot(path[:, 0], _values(landscape, path), **look(i), ms=5, lw=0.8, label=name)
+        axes.plot(path[:, 0], _values(landscape, path), **look(i), ms=5, lw=0.8, alpha=0.7, label=name)
+    start = next(iter(named.values()))[:1]
+    axes.plot(start[:, 0], _values(landscape, start), "o", ms=12, mfc="none", mec="k", mew=1.5, label="start")
+    draw_critical_points(axes, landscape)
     axes.set(xlim=landscape.view[0], xlabel="θ (parameter)", ylabel="f(θ)")
 
 
@@ -226,3 +182,10 @@ def _conclusion(landscape: Landscape, named: dict[str, np.ndarray]) -> str:
     text += f": {'; '.join(f'{name}: {ends[name]:.3g}' for name in order)}."
     gone = [name for name, path in named.items() if landscape.dim > 1 and not _inside(landscape, path[-1:])[0]]
     return text + (f" Left the picture: {'; '.join(gone)}." if gone else "")
+
+
+def _infimum(landscape: Landscape) -> str:
+    if landscape.minimum == -np.inf:
+        return "unbounded below"
+    count = len(landscape.minimisers)
+    return f"lowest value {landscape.minimum:.3g}, at {count} known point{'' if count == 1 else 's'}"

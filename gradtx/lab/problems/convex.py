@@ -39,7 +39,7 @@ def breast_cancer(l2: float = 0.001) -> Problem:
         raise ValueError(f"breast_cancer: l2 must be in (0, inf), got {l2}.")
     from sklearn.datasets import load_breast_cancer
 
-    inputs, labels = load_breast_cancer(return_X_y=True)
+    inputs, labels = map(np.asarray, load_breast_cancer(return_X_y=True))
     train, validation = _split(inputs, labels, validation_examples=114, stratify=labels)
 
     def losses(params: Weights, batch: Batch) -> jax.Array:
@@ -87,7 +87,7 @@ def diabetes() -> Problem:
     """
     from sklearn.datasets import load_diabetes
 
-    inputs, progression = load_diabetes(return_X_y=True)
+    inputs, progression = map(np.asarray, load_diabetes(return_X_y=True))
     train, validation = _split(inputs, progression, validation_examples=89)
     mean, deviation = train[1].mean(), train[1].std()
     (x, y), (x_valid, y_valid) = ((x, ((y - mean) / deviation).astype(np.float32)) for x, y in (train, validation))
@@ -120,9 +120,8 @@ def _split(inputs: np.ndarray, targets: np.ndarray, *, validation_examples: int,
     """(train, validation), the inputs in float32 with mean 0 and standard deviation 1 over the training set."""
     from sklearn.model_selection import train_test_split
 
-    x, x_valid, y, y_valid = train_test_split(
-        inputs, targets, test_size=validation_examples, stratify=stratify, random_state=0
-    )
+    parts = train_test_split(inputs, targets, test_size=validation_examples, stratify=stratify, random_state=0)
+    x, x_valid, y, y_valid = map(np.asarray, parts)
     mean, deviation = x.mean(axis=0), x.std(axis=0)
     x, x_valid = (((part - mean) / deviation).astype(np.float32) for part in (x, x_valid))
     return (x, y), (x_valid, y_valid)

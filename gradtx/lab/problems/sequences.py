@@ -74,8 +74,8 @@ def copying(delay: int = 10, remember: int = 3, symbols: int = 8, hidden: int = 
     with the loss on the recalled symbols alone.
 
     **Model**: h_t = tanh(W_in e(x_t) + W h_{t-1} + b) with e one-hot, scores W_out h_t + b_out at the steps of recall;
-    W starts orthogonal. **Loss**: softmax cross-entropy in nats, the mean over the recalled symbols; log(symbols), 2.079
-    for 8, for a network that forgot. **Metric**: accuracy, 1 / symbols for a guess.
+    W starts orthogonal. **Loss**: softmax cross-entropy in nats, the mean over the recalled symbols; log(symbols),
+    2.079 for 8, for a network that forgot. **Metric**: accuracy, 1 / symbols for a guess.
 
     **Shows** chapter §2.5: what is asked at the end was said `remember + delay` steps before.
 

@@ -85,7 +85,7 @@ def regression(
     optimum: float | None = None,
     section: str = "§1.1",
 ) -> Problem:
-    """A regression as a problem: the loss is ½ (prediction - target)², the metric its root mean square, lower is better.
+    """A regression as a problem: the loss is ½ (prediction - target)², the metric its root mean square, lower better.
 
     With several outputs, the loss of an example is the sum over them, and the metric's mean is over them too.
 
@@ -172,6 +172,9 @@ def _pair(function: str, argument: str, batch: Batch) -> tuple[Any, jax.Array]:
         raise TypeError(f"{function}: {argument} must be a pair (inputs, targets), got {type(batch).__name__}.")
     inputs, targets = batch
     check_examples(function, argument, (inputs, np.asarray(targets)))
+    dtype = np.asarray(targets).dtype
+    if not jnp.issubdtype(dtype, jnp.number):
+        raise TypeError(f"{function}: the targets of {argument} must be real numbers, got dtype {dtype}.")
     return jax.tree.map(jnp.asarray, inputs), jnp.asarray(targets)
 
 

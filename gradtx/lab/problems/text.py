@@ -28,7 +28,7 @@ def characters(context: int = 32, width: int = 32, heads: int = 2, layers: int =
 
     **Model**: x = E[characters] + P; in each layer x ← x + attention(norm(x)), causal, x ← x + W_2 gelu(W_1 norm(x));
     scores norm(x) W_out. Norm is layer normalisation, before each part (Vaswani et al. 2017; Xiong et al. 2020).
-    **Loss**: cross-entropy in nats a character, the mean over the context; log 96 = 4.56 for a model that knows nothing.
+    **Loss**: cross-entropy in nats a character, mean over the context; log 96 = 4.56 for a model that knows nothing.
     **Metric**: bits a character, loss / log 2, lower is better: 6.58 for a model that knows nothing, about 4.6 for one
     that knows how often each character comes (tests compute it).
 

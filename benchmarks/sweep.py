@@ -1,0 +1,173 @@
+"""A sweep of 64 learning rates of a small network beside the same trainings one after the other.
+
+The network is 64-32-10 on the digits, momentum SGD, batches of 64. Four ways in one process, in turn, several times:
+`lab.sweep`, compiled before; the same trainings as jitted scans, one compiled program called 64 times; a Python loop of
+jitted steps; a loop in torch, where it is installed. Of the two loops a part of the trainings is timed and the rest
+taken to be like it (`--part`). Prints medians, their ratios to the sweep, and what was compiled. One host device a
+core, as the command line sets it.
+"""
+
+import argparse
+import importlib.util
+import os
+import statistics
+import time
+
+os.environ.setdefault("XLA_FLAGS", f"--xla_force_host_platform_device_count={os.cpu_count()}")
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+import gradtx
+from gradtx import lab
+
+KEY = jax.random.key(0)
+BATCH = 64
+
+
+def make_tx(learning_rate):
+    return gradtx.sgd(learning_rate, momentum=0.9)
+
+
+class Compilations:
+    """Counts what XLA compiles."""
+
+    def __init__(self):
+        self.count = 0
+        jax.monitoring.register_event_duration_secs_listener(self._listen)
+
+    def _listen(self, event, duration, **_):
+        self.count += event == "/jax/core/compile/backend_compile_duration"
+
+
+def sequential_scans(problem, rates, steps):
+    """One compiled program, the rate its argument: the sweep without its grid. It evaluates nothing."""
+    key_init, key_batches = jax.random.split(KEY)
+    params, batches = problem.init(key_init), minibatches(problem, key_batches, steps)
+
+    @jax.jit
+    def train(rate):
+        tx = make_tx(rate)
+
+        def step(carry, indices):
+            params, state = carry
+            loss, grads = jax.value_and_grad(problem.loss)(params, batch(problem, indices))
+            updates, state = tx.update(grads, state, params)
+            return (optax.apply_updates(params, updates), state), loss
+
+        return jax.lax.scan(step, (params, tx.init(params)), batches)[1]
+
+    return lambda: np.stack([np.asarray(train(rate)) for rate in rates])
+
+
+def python_loop(problem, rates, steps):
+    """A jitted step, the rate its argument, called from Python."""
+    key_init, key_batches = jax.random.split(KEY)
+    batches = list(minibatches(problem, key_batches, steps))
+
+    @jax.jit
+    def step(params, state, indices, rate):
+        loss, grads = jax.value_and_grad(problem.loss)(params, batch(problem, indices))
+        updates, state = make_tx(rate).update(grads, state, params)
+        return optax.apply_updates(params, updates), state, loss
+
+    def train(rate):
+        params = problem.init(key_init)
+        state, losses = make_tx(rate).init(params), []
+        for indices in batches:
+            params, state, loss = step(params, state, indices, rate)
+            losses.append(loss)
+        return np.stack(losses)
+
+    return lambda: np.stack([train(rate) for rate in rates])
+
+
+def torch_loop(problem, rates, steps):
+    """The same network, data and minibatches in torch, with its fused SGD."""
+    import torch
+
+    key_init, key_batches = jax.random.split(KEY)
+    images, labels = (torch.from_numpy(np.array(part)) for part in problem.train)
+    labels, params = labels.long(), problem.init(key_init)
+    batches = torch.from_numpy(np.array(minibatches(problem, key_batches, steps))).long()
+
+    def train(rate):
+        model = torch.nn.Sequential(torch.nn.Linear(64, 32), torch.nn.Tanh(), torch.nn.Linear(32, 10))
+        with torch.no_grad():
+            for layer, name in ((model[0], "in"), (model[2], "out")):
+                layer.weight.copy_(torch.from_numpy(np.array(params[f"w_{name}"].T)))
+                layer.bias.copy_(torch.from_numpy(np.array(params[f"b_{name}"])))
+        optimizer = torch.optim.SGD(model.parameters(), lr=float(rate), momentum=0.9, fused=True)
+        losses = []
+        for indices in batches:
+            loss = torch.nn.functional.cross_entropy(model(images[indices]), labels[indices])
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            losses.append(loss.item())
+        return np.array(losses)
+
+    return lambda: np.stack([train(rate) for rate in rates])
+
+
+def minibatches(problem, key, steps):
+    epochs = -(-steps // (problem.num_examples // BATCH))
+    return gradtx.shuffled_epochs(key, problem.num_examples, BATCH, epochs)[:steps]
+
+
+def batch(problem, indices):
+    return jax.tree.map(lambda x: x[indices], problem.train)
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--members", type=int, default=64, help="learning rates (default: %(default)s)")
+    parser.add_argument("--steps", type=int, default=500, help="of each training (default: %(default)s)")
+    parser.add_argument("--part", type=int, default=4, help="trainings timed of the loops (default: %(default)s)")
+    parser.add_argument("--repeats", type=int, default=5, help="interleaved runs (default: %(default)s)")
+    arguments = parser.parse_args()
+    problem, steps = lab.digits(), arguments.steps
+    rates = jnp.geomspace(1e-3, 0.3, arguments.members)
+    part = rates[:: max(1, arguments.members // arguments.part)]
+    keys, grid = KEY[None], {"learning_rate": np.asarray(rates)}
+
+    def swept():
+        return lab.sweep(problem, make_tx, grid, steps=steps, keys=keys, batch_size=BATCH, eval_every=steps).loss[:, 0]
+
+    ways = {
+        "lab.sweep": (swept, len(rates)),
+        "jitted scans in turn": (sequential_scans(problem, rates, steps), len(rates)),
+        "Python loop of jitted steps": (python_loop(problem, part, steps), len(part)),
+    }
+    if importlib.util.find_spec("torch"):
+        ways["torch loop, fused"] = (torch_loop(problem, part, steps), len(part))
+    print(f"jax {jax.__version__}, {jax.local_device_count()} host devices, {len(rates)} members x {steps} steps")
+    compilations = Compilations()
+    losses = {}
+    lab.sweep(problem, gradtx.sgd, grid, steps=steps, keys=keys, batch_size=BATCH, eval_every=steps)  # shuffling etc.
+    for name, (way, _) in ways.items():
+        before, started = compilations.count, time.perf_counter()
+        losses[name] = way()
+        seconds = time.perf_counter() - started
+        print(f"first {name}: {compilations.count - before} compilations, {seconds:.2f} s with them")
+    times = {name: [] for name in ways}
+    for _ in range(arguments.repeats):
+        for name, (way, timed) in ways.items():
+            started = time.perf_counter()
+            way()
+            times[name].append((time.perf_counter() - started) * len(rates) / timed)
+    base, ours = losses["lab.sweep"], statistics.median(times["lab.sweep"])
+    for name, (_, timed) in ways.items():
+        seconds = statistics.median(times[name])
+        like = base if timed == len(rates) else base[:: max(1, arguments.members // arguments.part)]
+        scaled = "" if timed == len(rates) else f", {timed} timed"
+        difference = np.abs(losses[name] - like).max()
+        print(
+            f"{name + scaled:46}{seconds:8.2f} s {seconds / ours:7.2f} x the sweep   losses differ by {difference:.1e}"
+        )
+
+
+if __name__ == "__main__":
+    main()

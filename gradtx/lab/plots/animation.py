@@ -1,0 +1,72 @@
+"""Paths over a landscape, moving."""
+
+from pathlib import Path
+from typing import Any
+
+import matplotlib as mpl
+from matplotlib.animation import FuncAnimation, PillowWriter
+
+from gradtx.landscapes import Landscape
+
+from .style import RC, look, new_picture
+from .trajectories import Paths, draw_contours, draw_critical_points, paths_by_name
+
+
+class Animation:
+    """A moving picture: plays in a notebook as it stands (HTML and images, no video codec), saves as HTML or GIF."""
+
+    def __init__(self, animation: FuncAnimation, frames_per_second: int) -> None:
+        self._animation, self._rate = animation, frames_per_second
+
+    def _repr_html_(self) -> str:
+        with mpl.rc_context({"animation.embed_limit": 64}):  # MB
+            return self._animation.to_jshtml(fps=self._rate, default_mode="loop")
+
+    def save(self, path: str | Path) -> None:
+        """Writes `.html` (with controls) or `.gif`."""
+        path = Path(path)
+        if path.suffix == ".html":
+            path.write_text(self._repr_html_(), encoding="utf-8")
+        elif path.suffix == ".gif":
+            self._animation.save(path, writer=PillowWriter(fps=self._rate))
+        else:
+            raise ValueError(f"Animation.save: path must end in .html or .gif, got {path.name!r}.")
+
+
+def animate_trajectories(
+    landscape: Landscape, paths: Paths, *, frames: int = 60, frames_per_second: int = 12
+) -> Animation:
+    """Paths over the contours as they go; every path takes the same share of its steps in each frame.
+
+    Args:
+        landscape: of at least 2 dimensions.
+        paths: as in `plot_trajectories`.
+        frames: pictures in all, at least 2.
+        frames_per_second: speed.
+    """
+    if landscape.dim < 2 or frames < 2:
+        what = f"a landscape of at least 2 dimensions and frames >= 2, got {landscape.dim} and {frames}"
+        raise ValueError(f"animate_trajectories: needs {what}.")
+    named = paths_by_name(landscape, paths)
+    with mpl.rc_context(RC):
+        figure = new_picture(6.5, 5.4)
+        figure.set_dpi(80)
+        axes = figure.subplots()
+        draw_contours(axes, landscape)
+        draw_critical_points(axes, landscape)
+        axes.set(xlim=landscape.view[0], ylim=landscape.view[1], xlabel="θ₁ (parameter)", ylabel="θ₂ (parameter)")
+        lines = [axes.plot([], [], color=look(i)["color"], lw=1.6, label=name)[0] for i, name in enumerate(named)]
+        heads = [axes.plot([], [], **look(i), ms=9, mec="k")[0] for i in range(len(named))]
+        axes.legend(loc="upper right")
+        title = axes.set_title(" ")
+
+    def draw(frame: int) -> Any:
+        for line, head, path in zip(lines, heads, named.values(), strict=True):
+            last = round(frame / (frames - 1) * (len(path) - 1))
+            line.set_data(*path[: last + 1, :2].T)
+            head.set_data(*path[last : last + 1, :2].T)
+        longest = max(len(path) for path in named.values()) - 1
+        title.set_text(f"{landscape.name}, step {round(frame / (frames - 1) * longest)} of {longest}")
+        return (*lines, *heads, title)
+
+    return Animation(FuncAnimation(figure, draw, frames=frames, blit=False), frames_per_second)

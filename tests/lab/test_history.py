@@ -1,0 +1,90 @@
+"""A history is a pytree that goes to a file and to a table and comes back."""
+
+import sys
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from gradtx import lab
+
+
+def history(params, readings=None):
+    return lab.History(
+        loss=np.array([2.0, 1.0, np.nan], np.float32),
+        readings={"a/b": np.array([1.0, 2.0, 3.0])} if readings is None else readings,
+        params=params,
+        opt_state=(jnp.zeros(2),),
+        iterates=None,
+        batch_sizes=np.array([4, 4, 8]),
+        eval_steps=np.array([0, 2, 3]),
+        train_loss=np.array([3.0, 1.0, 0.5]),
+        validation_loss=np.array([3.5, 1.5, 1.0]),
+        metric=np.array([0.1, 0.5, 0.7]),
+        diverged_at=1,
+        ended="stopped",
+        problem="p",
+        metric_name="accuracy",
+        higher_is_better=True,
+    )
+
+
+VECTOR = {"a/b": np.arange(3.0), "watch@2/norms": np.arange(6.0).reshape(3, 2)}
+PARAMS = {
+    "one array": jnp.arange(3.0),
+    "nested": {"w": [jnp.ones((2, 2)), {"b": jnp.zeros(())}], "v": (jnp.ones(1), jnp.ones(2))},
+    "half precision": {"w": jnp.array([1.5, -2.0], jnp.bfloat16)},
+}
+
+
+@pytest.mark.parametrize("name", PARAMS)
+def test_what_is_saved_is_loaded(name, tmp_path):
+    before = history(PARAMS[name], VECTOR)
+    before.save(tmp_path / "h")
+    after = lab.History.load(tmp_path / "h")
+    for field, value in before.to_dict().items():
+        np.testing.assert_equal(getattr(after, field), value, err_msg=field)
+    assert after.readings["watch@2/norms"].shape == (3, 2)
+    assert after.opt_state is None
+    for a, b in zip(jax.tree.leaves(after.params), jax.tree.leaves(before.params), strict=True):
+        assert a.dtype == b.dtype
+        np.testing.assert_array_equal(np.asarray(a, np.float32), np.asarray(b, np.float32))
+    assert set(after.params) == set(before.params) if isinstance(before.params, dict) else True
+
+
+def test_attributes_of_a_module_come_back_as_names(tmp_path):
+    model = eqx.filter(eqx.nn.MLP(2, 1, 3, 1, key=jax.random.key(0)), eqx.is_array)
+    history(model).save(tmp_path / "h")
+    loaded = lab.History.load(tmp_path / "h").params
+    np.testing.assert_array_equal(loaded["layers"][1]["weight"], model.layers[1].weight)
+
+
+def test_it_is_a_pytree_of_its_arrays():
+    before = history(PARAMS["nested"], VECTOR)
+    doubled = jax.tree.map(lambda x: 2 * x, before)
+    np.testing.assert_array_equal(doubled.readings["a/b"], [0, 2, 4])
+    np.testing.assert_array_equal(doubled.params["w"][0], 2 * np.ones((2, 2)))
+    assert (doubled.ended, doubled.diverged_at, doubled.steps) == ("stopped", 1, 3)
+
+
+def test_to_dict_holds_curves_and_plain_values_but_no_parameters():
+    held = history(PARAMS["nested"]).to_dict()
+    assert {"loss", "readings", "metric", "eval_steps", "ended", "problem"} <= set(held)
+    assert not {"params", "opt_state"} & set(held)
+
+
+def test_a_table_has_a_row_a_step_and_a_column_a_number():
+    pytest.importorskip("pandas")
+    frame = history(PARAMS["nested"], VECTOR).to_dataframe()
+    assert list(frame.index) == [0, 1, 2, 3]
+    assert {"loss", "batch_size", "a/b", "watch@2/norms[0]", "watch@2/norms[1]", "metric"} <= set(frame.columns)
+    np.testing.assert_array_equal(frame["metric"], [0.1, np.nan, 0.5, 0.7])
+    np.testing.assert_array_equal(frame["watch@2/norms[1]"][:3], [1, 3, 5])
+
+
+def test_without_pandas_the_error_names_it(monkeypatch):
+    monkeypatch.setitem(sys.modules, "pandas", None)
+    with pytest.raises(ModuleNotFoundError, match="needs pandas: pip install pandas"):
+        history(PARAMS["nested"]).to_dataframe()

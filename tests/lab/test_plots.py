@@ -1,0 +1,155 @@
+"""Every picture renders, names its axes and says what to conclude."""
+
+import io
+import re
+
+import jax
+import matplotlib as mpl
+import numpy as np
+import optax
+import pytest
+
+import gradtx
+from gradtx import lab, landscapes
+
+KEY = jax.random.key(0)
+KEYS = jax.random.split(KEY, 2)
+F = landscapes.quadratic(10.0)
+
+
+@pytest.fixture(scope="module")
+def paths():
+    return {
+        name: lab.run(F, tx, steps=20, key=KEY)
+        for name, tx in {"sgd": gradtx.sgd(0.15), "momentum": gradtx.sgd(0.05, 0.8)}.items()
+    }
+
+
+@pytest.fixture(scope="module")
+def swept(watch):
+    grid = {"learning_rate": [0.001, 0.01, 0.1, 20.0], "momentum": [0.0, 0.5, 0.9]}
+    return lab.sweep(F, lambda **h: optax.chain(watch, gradtx.sgd(**h)), grid, steps=60, keys=KEYS, eval_every=1)
+
+
+@pytest.fixture(scope="module")
+def compared():
+    problems = [lab.problems.diabetes(), lab.problems.breast_cancer()]
+    return lab.compare(problems, ["sgd", "adam"], steps=20, seeds=2, learning_rates=2, evaluations=5)
+
+
+def axes_of(figure):
+    nested = [axes for sub in figure.subfigs for axes in axes_of(sub)]
+    return [axes for axes in (*figure.axes, *nested) if axes.get_visible()]
+
+
+def png(figure):
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png")
+    return buffer.getvalue()
+
+
+PICTURES = {
+    "trajectories": lambda paths, swept, compared: lab.plot_trajectories(F, paths),
+    "one path, as an array": lambda paths, swept, compared: lab.plot_trajectories(F, paths["sgd"].iterates, arrows=0),
+    "trajectories in one dimension": lambda paths, swept, compared: lab.plot_trajectories(
+        landscapes.styblinski_tang(1), np.array([[1.0], [2.0]])
+    ),
+    "surface": lambda paths, swept, compared: lab.plot_surface(F, paths),
+    "surface alone": lambda paths, swept, compared: lab.plot_surface(landscapes.saddle),
+    "curves": lambda paths, swept, compared: lab.plot_curves(paths),
+    "a band": lambda paths, swept, compared: lab.plot_curves(list(paths.values()), "train_loss"),
+    "curves of a sweep": lambda paths, swept, compared: lab.plot_curves(swept, "metric"),
+    "a reading": lambda paths, swept, compared: lab.plot_curves(swept, "watch/norm"),
+    "a part of a reading": lambda paths, swept, compared: lab.plot_curves(swept, "watch/norms[0]"),
+    "heat map": lambda paths, swept, compared: lab.plot_sweep(swept),
+    "heat map of the metric": lambda paths, swept, compared: lab.plot_sweep(swept, "momentum", by="metric"),
+    "sensitivity": lambda paths, swept, compared: lab.plot_sensitivity({"a": swept, "b": swept}),
+    "sensitivity to the momentum": lambda paths, swept, compared: lab.plot_sensitivity(swept, "momentum", by="metric"),
+    "batch sizes": lambda paths, swept, compared: lab.plot_batch_sizes({8: swept, 32: swept}, 1.0),
+    "batch sizes that never get there": lambda paths, swept, compared: lab.plot_batch_sizes({8: swept}, -1.0),
+    "comparison": lambda paths, swept, compared: lab.plot_comparison(compared),
+    "performance profile": lambda paths, swept, compared: lab.plot_performance_profile(compared),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", PICTURES)
+def test_it_renders_with_named_axes_and_a_conclusion(name, paths, swept, compared):
+    figure = PICTURES[name](paths, swept, compared)
+    assert len(png(figure)) > 8_000
+    assert len(figure.get_suptitle()) > 15
+    assert figure.get_figwidth() <= 13
+    for axes in axes_of(figure):
+        if axes.get_label() != "<colorbar>":
+            assert axes.get_xlabel(), name
+        assert axes.get_ylabel() or (len(axes.get_yticklabels()) and axes.get_yticklabels()[0].get_text()), name
+
+
+@pytest.mark.parametrize("name", landscapes.LANDSCAPES)
+def test_every_landscape_can_be_drawn_from_its_start(name):
+    f = landscapes.LANDSCAPES[name]()
+    figure = lab.plot_trajectories(f, np.stack([f.start, f.start]))
+    assert f.section in figure.axes[0].get_title(loc="left")
+    labels = {text.get_text() for legend in figure.legends for text in legend.get_texts()}
+    assert {"start", "downhill (-gradient)"} <= labels
+
+
+def test_conclusions_are_read_off_the_numbers(paths, swept):
+    ends = {name: float(F(history.params)) for name, history in paths.items()}
+    first, second = sorted(ends, key=lambda name: ends[name])
+    title = lab.plot_trajectories(F, paths).get_suptitle().replace("\n", " ")
+    assert title.index(f"{first}: {ends[first]:.3g}") < title.index(f"{second}: {ends[second]:.3g}")
+    best = swept.best()
+    title = lab.plot_sweep(swept).get_suptitle().replace("\n", " ")
+    assert f"learning rate {best['learning_rate']:.3g}, momentum {best['momentum']:.3g}" in title
+    assert "highest first" not in lab.plot_curves(paths, "metric").get_suptitle()
+
+
+def test_the_best_cell_is_framed_and_a_diverged_one_crossed(swept):
+    axes = lab.plot_sweep(swept).axes[0]
+    texts = [text.get_text() for text in axes.texts]
+    assert len(texts) == 12
+    assert "×" in texts
+    best = swept.best()
+    corner = axes.patches[0].get_xy()
+    assert swept.axes["learning_rate"][int(corner[0] + 0.5)] == pytest.approx(best["learning_rate"])
+    assert swept.axes["momentum"][int(corner[1] + 0.5)] == pytest.approx(best["momentum"])
+
+
+def test_a_picture_is_shown_by_a_notebook_and_leaves_the_users_style_alone(paths):
+    with mpl.rc_context({"font.size": 17.0}):
+        figure = lab.plot_trajectories(F, paths)
+        assert mpl.rcParams["font.size"] == 17.0
+    assert figure._repr_png_().startswith(b"\x89PNG")
+
+
+def test_an_animation_plays_in_a_notebook_without_a_codec(paths, tmp_path):
+    animation = lab.animate_trajectories(F, paths, frames=3)
+    html = animation._repr_html_()
+    assert len(re.findall(r"data:image/png;base64", html)) == 3
+    assert "<script" in html
+    animation.save(tmp_path / "a.html")
+    assert "data:image/png" in (tmp_path / "a.html").read_text()
+    animation.save(tmp_path / "a.gif")
+    assert (tmp_path / "a.gif").read_bytes().startswith(b"GIF8")
+    with pytest.raises(ValueError, match=r"path must end in .html or .gif, got 'a.mp4'"):
+        animation.save(tmp_path / "a.mp4")
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda p, s: lab.plot_curves(p, "speed"), "what must be one of loss, train_loss, .* got 'speed'"),
+        (lambda p, s: lab.plot_curves(s, "watch/norms[7]"), r"watch/norms\[1\]|watch/norms\[0\]"),
+        (lambda p, s: lab.plot_sweep(s, x="decay"), "x and y must be two of the sweep's axes"),
+        (lambda p, s: lab.plot_sensitivity(s, "decay"), r"one of \['learning_rate', 'momentum'\], got 'decay'"),
+        (lambda p, s: lab.plot_batch_sizes({}, 1.0), "must hold at least one batch size"),
+        (lambda p, s: lab.plot_batch_sizes({8: s}, 1.0, by="loss"), "by must be an evaluation"),
+        (lambda p, s: lab.plot_trajectories(F, {}), "paths must hold at least one path"),
+        (lambda p, s: lab.plot_trajectories(F, np.zeros((5, 3))), r"must hold iterates \[n \+ 1, 2\] of quadratic"),
+        (lambda p, s: lab.plot_surface(landscapes.styblinski_tang(1)), "must have at least 2 dimensions"),
+        (lambda p, s: lab.animate_trajectories(F, p, frames=1), "frames >= 2, got 2 and 1"),
+    ],
+)
+def test_what_cannot_be_drawn_is_refused(paths, swept, call, message):
+    with pytest.raises(ValueError, match=message):
+        call(paths, swept)

@@ -1,0 +1,239 @@
+"""A sweep is many runs in one compilation, with the numbers of those runs."""
+
+import sys
+from contextlib import contextmanager
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+import gradtx
+from gradtx import lab, landscapes
+
+KEYS = jax.random.split(jax.random.key(5), 2)
+GRID = {"learning_rate": [0.05, 0.2, 0.8], "momentum": [0.0, 0.9]}
+SHORT = {"steps": 12, "keys": KEYS, "batch_size": 16, "eval_every": 5}
+
+
+def nesterov(learning_rate, momentum):
+    return gradtx.sgd(learning_rate, momentum, nesterov=True)
+
+
+@pytest.fixture(scope="module")
+def swept(digits, watch):
+    return lab.sweep(digits, lambda **h: optax.chain(watch, nesterov(**h)), GRID, **SHORT)
+
+
+def test_the_axes_are_the_grid_then_keys_then_steps(swept):
+    assert swept.loss.shape == (3, 2, 2, 12)
+    assert swept.dims == ("learning_rate", "momentum", "key", "step")
+    np.testing.assert_array_equal(swept.axes["momentum"], [0.0, 0.9])
+    np.testing.assert_array_equal(swept.eval_steps, [0, 5, 10, 12])
+    assert swept.metric.shape == swept.train_loss.shape == (3, 2, 2, 4)
+    assert swept.readings["watch/norm"].shape == (3, 2, 2, 12)
+    assert swept.readings["watch/norms"].shape == (3, 2, 2, 12, 4)
+    assert swept.finished.all()
+
+
+@pytest.mark.parametrize("member", [(0, 0, 0), (1, 1, 1), (2, 1, 0)])
+def test_every_member_has_the_numbers_of_its_run_bit_for_bit(digits, watch, swept, member):
+    i, j, k = member
+    tx = optax.chain(watch, nesterov(GRID["learning_rate"][i], GRID["momentum"][j]))
+    alone = lab.run(digits, tx, steps=12, key=KEYS[k], batch_size=16, eval_every=5)
+    np.testing.assert_array_equal(swept.loss[member], alone.loss)
+    for name in ("train_loss", "validation_loss", "metric"):
+        np.testing.assert_array_equal(getattr(swept, name)[member], getattr(alone, name))
+    for name, reading in alone.readings.items():
+        np.testing.assert_array_equal(swept.readings[name][member], reading)
+
+
+def test_sixty_four_members_are_one_trace_and_one_compilation(digits):
+    traces, compilations = [], []
+
+    def make_tx(learning_rate):
+        traces.append(learning_rate)
+        return gradtx.sgd(learning_rate)
+
+    def listen(event, duration, **_):
+        if event == "/jax/core/compile/backend_compile_duration":
+            compilations.append(event)
+
+    grid = {"learning_rate": np.geomspace(1e-3, 1, 32)}
+    lab.sweep(digits, gradtx.sgd, grid, **SHORT)  # warms up what every sweep does on the side: shuffling, stacking
+    jax.monitoring.register_event_duration_secs_listener(listen)
+    try:
+        result = lab.sweep(digits, make_tx, grid, **SHORT)
+    finally:
+        jax.monitoring.unregister_event_duration_listener(listen)
+    assert result.loss.shape == (32, 2, 12)
+    assert (len(traces), len(compilations)) == (1, 1)
+
+
+def test_chunks_under_a_memory_budget_give_the_same_numbers_with_one_trace(digits, swept, watch):
+    traces = []
+
+    def make_tx(**hyperparameters):
+        traces.append(1)
+        return optax.chain(watch, nesterov(**hyperparameters))
+
+    chunked = lab.sweep(digits, make_tx, GRID, **SHORT, memory_budget=1)
+    assert len(traces) == 1
+    np.testing.assert_array_equal(chunked.loss, swept.loss)
+    side_by_side = lab.sweep(digits, nesterov, GRID, **SHORT, at_once=2)
+    np.testing.assert_allclose(side_by_side.loss, swept.loss, rtol=1e-3)
+
+
+def test_a_diverging_member_freezes_and_its_neighbours_do_not_notice(digits):
+    def exploding(learning_rate):
+        growth = optax.scale_by_schedule(lambda k: jnp.where(learning_rate > 0.5, 1e6**k, 1.0))
+        return optax.chain(gradtx.sgd(learning_rate), growth)
+
+    both, alone = (lab.sweep(digits, exploding, {"learning_rate": r}, **SHORT) for r in ([0.1, 1.0], [0.1]))
+    k = both.diverged_at[1]
+    assert (both.diverged_at[0] == -1).all()
+    assert (k > 0).all()
+    for seed in range(2):
+        assert np.isnan(both.loss[1, seed, k[seed] + 1 :]).all()
+    np.testing.assert_array_equal(both.loss[0], alone.loss[0])
+    np.testing.assert_array_equal(both.metric[0], alone.metric[0])
+    assert both.best() == {"learning_rate": pytest.approx(0.1)}
+    assert (both.final()[1] == np.inf).all()
+    assert (both.final("metric")[1] == -np.inf).all()
+
+
+@pytest.mark.parametrize(
+    ("make_tx", "grid"),
+    [
+        (lambda learning_rate, b1: optax.adam(learning_rate, b1), {"learning_rate": [0.01, 0.1], "b1": [0.5, 0.9]}),
+        (lambda momentum: optax.chain(optax.clip(0.1), optax.sgd(0.1, momentum)), {"momentum": [0.0, 0.9]}),
+        (lambda steps: optax.sgd(lambda k: 0.3 * jnp.maximum(0.0, 1 - k / steps)), {"steps": [3, 12]}),
+    ],
+    ids=["adam", "chain", "schedule of a traced whole number"],
+)
+def test_transformations_of_optax_sweep(digits, make_tx, grid):
+    result = lab.sweep(digits, make_tx, grid, **SHORT)
+    last = {name: values[-1] for name, values in grid.items()}
+    alone = lab.run(digits, make_tx(**last), steps=12, key=KEYS[0], batch_size=16, eval_every=5)
+    np.testing.assert_allclose(result.loss.reshape(-1, 2, 12)[-1, 0], alone.loss, rtol=1e-4)
+
+
+@pytest.mark.parametrize(
+    "make_tx",
+    [
+        lambda learning_rate, width: optax.sgd(learning_rate if width > 2 else 0.1),
+        lambda learning_rate, width: optax.adafactor(learning_rate, min_dim_size_to_factor=width),
+        lambda learning_rate, width: gradtx.sgd(learning_rate, momentum=float(width) / 10),
+    ],
+    ids=["a Python branch", "a shape", "a Python number"],
+)
+def test_what_cannot_be_traced_is_named_with_the_way_out(digits, make_tx):
+    with pytest.raises(TypeError, match=r"cannot take a traced width .* close over it, one sweep a value"):
+        lab.sweep(digits, make_tx, {"learning_rate": [0.1, 0.2], "width": [2, 3]}, **SHORT)
+
+
+def test_other_errors_are_left_as_they_are(digits):
+    with pytest.raises(TypeError, match="unexpected keyword argument 'rate'"):
+        lab.sweep(digits, gradtx.sgd, {"rate": [0.1]}, **SHORT)
+
+
+def test_a_landscape_sweeps_and_the_best_rate_is_that_of_the_theory():
+    rates = [0.05, 2 / 11, 0.199, 0.3]  # 2 / (1 + κ) is best for κ = 10; from 2 / κ on it diverges
+    result = lab.sweep(landscapes.quadratic(10.0), gradtx.sgd, {"learning_rate": rates}, steps=100, keys=KEYS[:1])
+    assert result.best() == {"learning_rate": pytest.approx(2 / 11)}
+    assert result.metric_name == "value"
+    assert result.loss[3, 0, -1] > result.loss[3, 0, 0]
+
+
+def test_points_of_a_random_grid_are_members_of_one_axis():
+    grid = lab.random_grid({"learning_rate": (0.01, 0.1), "momentum": (0.1, 0.9)}, 5, jax.random.key(0))
+    result = lab.sweep(landscapes.quadratic(5.0), nesterov, grid, steps=20, keys=KEYS)
+    assert result.loss.shape == (5, 2, 20)
+    assert result.dims == ("point", "key", "step")
+    best = result.best()
+    assert best["learning_rate"] in grid.columns["learning_rate"]
+    tx = nesterov(**best)
+    alone = lab.run(landscapes.quadratic(5.0), tx, steps=20, key=KEYS[0])
+    np.testing.assert_array_equal(result.loss[result.order()[0], 0], alone.loss)
+
+
+def interrupted_after(calls, monkeypatch):
+    @contextmanager
+    def bar(total, label, show=None):
+        left = [calls]
+
+        def advance(done, text):
+            left[0] -= 1
+            if left[0] <= 0:
+                raise KeyboardInterrupt
+
+        yield advance
+
+    monkeypatch.setattr(sys.modules["gradtx.lab.sweep"], "progress_bar", bar)
+
+
+def test_ctrl_c_returns_what_is_finished(digits, monkeypatch):
+    grid = {"learning_rate": np.geomspace(0.01, 1, 12)}
+    interrupted_after(2, monkeypatch)
+    result = lab.sweep(digits, gradtx.sgd, grid, **SHORT, memory_budget=1)  # 24 members, 8 devices
+    assert result.finished.sum() == 16
+    assert np.isfinite(result.loss[:8]).all()
+    assert np.isnan(result.loss[8:]).all()
+    assert result.best()["learning_rate"] in result.axes["learning_rate"][:8]
+
+
+def hand_made(loss, metric, higher_is_better=True, **changes):
+    loss, metric = np.array(loss, float)[..., None], np.array(metric, float)[..., None]
+    fields = {
+        "axes": {"learning_rate": np.array([0.1, 1.0, 10.0])}, "is_random": False, "loss": loss, "readings": {},
+        "eval_steps": np.array([7]), "train_loss": loss, "validation_loss": loss, "metric": metric,
+        "diverged_at": np.full(loss.shape[:-1], -1), "finished": np.ones(loss.shape[:-1], bool), "problem": "made",
+        "metric_name": "accuracy", "higher_is_better": higher_is_better,
+    }  # fmt: skip
+    return lab.Sweep(**(fields | changes))
+
+
+def test_the_best_point_is_that_of_the_mean_over_the_keys():
+    made = hand_made([[1, 9], [2, 3], [4, 4]], [[0.9, 0.8], [0.1, 0.2], [0.3, 1.0]])
+    assert made.best() == {"learning_rate": 1.0}
+    assert made.best("metric") == {"learning_rate": 0.1}
+    assert hand_made([[1], [2], [3]], [[5], [4], [3]], higher_is_better=False).best("metric") == {"learning_rate": 10.0}
+    nan = hand_made([[np.nan, 0], [7, 8], [9, 9]], np.zeros((3, 2)))
+    assert nan.order().tolist() == [1, 2, 0]
+
+
+def test_the_table_shows_the_best_with_their_spread():
+    made = hand_made([[1, 9], [2, 3], [4, 4]], np.zeros((3, 2)), diverged_at=np.array([[-1, -1], [-1, -1], [3, -1]]))
+    table = made.table(rows=2)
+    assert table.row_count == 2
+    cells = [list(column.cells) for column in table.columns]
+    assert cells[0] == ["1", "0.1"]
+    assert cells[1] == ["2.5 ± 0.5", "5 ± 4"]
+    assert "2 keys" in table.caption
+
+
+def test_a_sweep_goes_to_a_file_and_comes_back(swept, tmp_path):
+    swept.save(tmp_path / "s.npz")
+    loaded = lab.Sweep.load(tmp_path / "s.npz")
+    for name, value in swept.to_dict().items():
+        np.testing.assert_equal(getattr(loaded, name), value, err_msg=name)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "message"),
+    [
+        ({"steps": 0}, ValueError, "sweep: steps must be at least 1, got 0"),
+        ({"eval_every": -1}, ValueError, "sweep: eval_every must be at least 1, got -1"),
+        ({"keys": jax.random.key(0)}, TypeError, "sweep: keys must be an array of keys, jax.random.split"),
+        ({"batch_size": 10_000}, ValueError, "sweep: batch_size must be at least 1 and at most 1437"),
+        ({"grid": {"learning_rate": ["big"]}}, TypeError, "the grid's learning_rate must be a list of numbers"),
+        ({"grid": {}}, TypeError, "sweep: grid must be a dict such as"),
+        ({"at_once": 0}, ValueError, "sweep: at_once must be at least 1, got 0"),
+        ({"memory_budget": 0}, ValueError, "sweep: memory_budget must be at least 1, got 0"),
+    ],
+)
+def test_a_wrong_argument_is_named_with_its_rule(digits, arguments, error, message):
+    given = {"grid": {"learning_rate": [0.1]}} | SHORT | arguments
+    with pytest.raises(error, match=message):
+        lab.sweep(digits, gradtx.sgd, given.pop("grid"), **given)
