@@ -1,6 +1,7 @@
 """Lanczos on trees: the ends of a spectrum from products with the matrix alone."""
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -19,31 +20,21 @@ class LanczosResult(NamedTuple):
     residual: jax.Array  # [] norm of what is left of A q_k: 0 where the space is invariant
 
 
-def lanczos(product: Callable[[Any], Any], start: Any, num_iterations: int) -> LanczosResult:
+def lanczos(
+    product: Callable[[Any], Any], start: Any, num_iterations: int, step: Callable[..., Any] | None = None
+) -> LanczosResult:
     """`num_iterations` steps from `start`, with Gram-Schmidt twice and a guard against breakdown.
 
     Unrolled, for k up to a few dozen; memory k trees. Outside `jit` one step is compiled and called k times, which
     compiles in the time of one product; a `product` that is a `Partial`, as `jax.linearize` gives it, hands its arrays
-    to the step instead of having them compiled in. When the Krylov space is exhausted (H = I is after one step), what
+    to the step instead of having them compiled in; for several starts, give all the same `new_step()`, and it is compiled
+    for the first. When the Krylov space is exhausted (H = I is after one step), what
     is left is rounding noise; normalising it would invent eigenvalues, so the basis stops there: later rows and entries
     of T are 0.
     """
     dtype = jnp.result_type(*jax.tree.leaves(start))
-    guard = 32 * jnp.finfo(dtype).eps
+    step = step or new_step()
     linear = product if isinstance(product, Partial) else Partial(product)
-
-    @jax.jit  # made anew for each call: a longer-lived one would keep the loss and its data in its cache
-    def step(linear: Partial, rows: Any, q: Any, at: jax.Array, largest: jax.Array) -> tuple[Any, ...]:
-        rows = jax.tree.map(lambda r, x: r + _column(at, r.ndim) * x[None], rows, q)
-        w = linear(q)
-        alpha = jnp.sum(at * _overlaps(rows, w))
-        for _ in range(2):
-            overlaps = _overlaps(rows, w)
-            w = jax.tree.map(lambda x, r, c=overlaps: x - jnp.sum(_column(c, r.ndim) * r, axis=0), w, rows)
-        beta = _norm(w)
-        largest = jnp.maximum(largest, jnp.abs(alpha) + beta)
-        beta = jnp.where(beta > guard * largest, beta, 0)
-        return rows, _scaled(w, _safe_reciprocal(beta)), alpha, beta, largest
 
     q, largest = _scaled(start, _safe_reciprocal(_norm(start))), jnp.zeros((), dtype)
     rows = jax.tree.map(lambda x: jnp.stack([jnp.zeros_like(x)] * num_iterations), q)
@@ -55,6 +46,25 @@ def lanczos(product: Callable[[Any], Any], start: Any, num_iterations: int) -> L
         off_diagonal.append(beta)
     basis = [jax.tree.map(lambda r, k=k: r[k], rows) for k in range(num_iterations)]
     return LanczosResult(basis, jnp.stack(diagonal), jnp.stack(off_diagonal)[:-1], off_diagonal[-1])
+
+
+def new_step() -> Callable[..., Any]:
+    """One step, compiled at its first call. Not kept for longer: its cache holds the loss and the data in it."""
+    return jax.jit(partial(_step))
+
+
+def _step(linear: Partial, rows: Any, q: Any, at: jax.Array, largest: jax.Array) -> tuple[Any, ...]:
+    """Row `at` of the basis is q; the next q is what A q has that is in no row, if that is more than rounding."""
+    rows = jax.tree.map(lambda r, x: r + _column(at, r.ndim) * x[None], rows, q)
+    w = linear(q)
+    alpha = jnp.sum(at * _overlaps(rows, w))
+    for _ in range(2):
+        overlaps = _overlaps(rows, w)
+        w = jax.tree.map(lambda x, r, c=overlaps: x - jnp.sum(_column(c, r.ndim) * r, axis=0), w, rows)
+    beta = _norm(w)
+    largest = jnp.maximum(largest, jnp.abs(alpha) + beta)
+    beta = jnp.where(beta > 32 * jnp.finfo(at.dtype).eps * largest, beta, 0)
+    return rows, _scaled(w, _safe_reciprocal(beta)), alpha, beta, largest
 
 
 def _overlaps(rows: Any, w: Any) -> jax.Array:

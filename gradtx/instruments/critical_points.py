@@ -139,7 +139,7 @@ def critical_point(
     cost, point = cost_at("critical_point", value_fn, params)
     value, gradient, product = linearised(cost, point)
     size = sum(x.size for x in point)
-    found = ritz(product, normal_like(key, point), min(num_iterations, size))
+    found = ritz(min(num_iterations, size))(product, normal_like(key, point))
     classify = jax.jit(partial(_classified, gradient_tolerance, curvature_tolerance))
     result = classify(point, value, gradient, found.values[jnp.array([0, -1])], found.residuals)
     if not isinstance(result.kind_index, jax.core.Tracer):

@@ -41,11 +41,11 @@ def cost_at(name: str, value_fn: Callable[..., Any], params: Params, *batch: Any
     return cost, point
 
 
-def check_leaves(name: str, params: Params) -> None:
+def check_leaves(name: str, params: Params, argument: str = "params") -> None:
     """Raises where a leaf is no real floating array, or where there is none."""
     size = 0
     for path, leaf in jax.tree_util.tree_leaves_with_path(params):
-        where = f"params{jax.tree_util.keystr(path)}"
+        where = f"{argument}{jax.tree_util.keystr(path)}"
         try:
             dtype = leaf_dtype(leaf)
         except TypeError:
@@ -58,7 +58,7 @@ def check_leaves(name: str, params: Params) -> None:
             raise ValueError(f"{name}: {where} must be real, got {dtype}: give real and imaginary part as two leaves.")
         size += jnp.size(leaf)
     if size == 0:
-        raise ValueError(f"{name}: params must hold at least one number, got a tree without any.")
+        raise ValueError(f"{name}: {argument} must hold at least one number, got a tree without any.")
 
 
 def check_scalar(name: str, value: Any) -> None:
@@ -112,14 +112,15 @@ def signs_like(key: jax.Array, point: Point) -> Point:
     return [jax.random.rademacher(k, x.shape, x.dtype) for k, x in zip(keys, point, strict=True)]
 
 
-def over(function: Callable[..., Any], xs: jax.Array, *arguments: Any) -> Any:
-    """`function(*arguments, x)` for each x along the first axis, stacked; compiled once.
+def over(function: Callable[..., Any], xs: jax.Array, *arguments: Any, is_compiled: bool = False) -> Any:
+    """`function(*arguments, x)` for each x along the first axis, stacked; compiled once, unless it consists of compiled
+    functions already.
 
     A Python loop, because XLA compiles convolutions inside a loop badly for CPUs; a compiled loop under a
     transformation, where the Python loop would be compiled as long as it is.
     """
     if any(isinstance(x, jax.core.Tracer) for x in jax.tree.leaves((xs, arguments))):
         return jax.lax.map(lambda x: function(*arguments, x), xs)
-    compiled = jax.jit(function)
+    compiled = function if is_compiled else jax.jit(function)
     results = [compiled(*arguments, x) for x in xs]
     return jax.tree.map(lambda *rows: jnp.stack(rows), *results)

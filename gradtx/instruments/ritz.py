@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 from jax.tree_util import Partial
 
-from gradtx._core.lanczos import LanczosResult, lanczos
+from gradtx._core.lanczos import LanczosResult, lanczos, new_step
 
 
 class Ritz(NamedTuple):
@@ -25,11 +25,16 @@ class Ritz(NamedTuple):
     residuals: jax.Array  # [k] r; 0 where the space is invariant
 
 
-def ritz(product: Partial, start: Any, num_iterations: int) -> Ritz:
-    """The Ritz values of `product` after `num_iterations` Lanczos steps from `start`."""
-    # Scaled to entries of about 1, the squares inside Lanczos neither overflow nor underflow, whatever the loss's unit.
-    scale = jax.jit(lambda product, v: _scale(product(v)))(product, start)
-    return jax.jit(_from_tridiagonal)(lanczos(Partial(_scaled, product, scale), start, num_iterations), scale)
+def ritz(num_iterations: int) -> Callable[[Partial, Any], Ritz]:
+    """(product, start) -> the Ritz values after `num_iterations` Lanczos steps; compiled once for all starts."""
+    scale_of, step = jax.jit(lambda product, v: _scale(product(v))), new_step()
+
+    def solve(product: Partial, start: Any) -> Ritz:
+        # Scaled to entries of about 1, the squares inside Lanczos neither overflow nor underflow, whatever the unit.
+        scale = scale_of(product, start)
+        return _from_tridiagonal(lanczos(Partial(_scaled, product, scale), start, num_iterations, step), scale)
+
+    return solve
 
 
 def _scale(a: Any) -> jax.Array:
@@ -41,6 +46,7 @@ def _scaled(product: Callable[[Any], Any], scale: jax.Array, v: Any) -> Any:
     return jax.tree.map(lambda x: x / scale, product(v))
 
 
+@jax.jit
 def _from_tridiagonal(found: LanczosResult, scale: jax.Array) -> Ritz:
     off = found.off_diagonal
     in_space = jnp.cumprod(jnp.concatenate([jnp.ones(1, off.dtype), jnp.sign(off)])) == 1

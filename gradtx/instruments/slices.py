@@ -19,7 +19,7 @@ import jax.numpy as jnp
 from gradtx._core.arithmetic import divide
 from gradtx._core.types import Params
 
-from .point import Point, check_at_least, check_key, cost_at, normal_like, over
+from .point import Point, check_at_least, check_key, check_leaves, cost_at, normal_like, over
 
 
 def line_slice(
@@ -50,10 +50,10 @@ def line_slice(
     """
     check_at_least("line_slice", "num_points", num_points, 2)
     cost, start = cost_at("line_slice", value_fn, params)
-    _, end = cost_at("line_slice", value_fn, other)
-    if jax.tree.structure(params) != jax.tree.structure(other) or any(
-        x.shape != y.shape for x, y in zip(start, end, strict=True)
-    ):
+    check_leaves("line_slice", other, "other")
+    end = [jnp.asarray(x, start[0].dtype) for x in jax.tree.leaves(other)]
+    is_like = jax.tree.structure(params) == jax.tree.structure(other)
+    if not is_like or any(x.shape != y.shape for x, y in zip(start, end, strict=True)):
         shapes, other_shapes = (jax.tree.map(jnp.shape, tree) for tree in (params, other))
         raise ValueError(f"line_slice: other must be a tree like params, {shapes}, got {other_shapes}.")
 

@@ -75,11 +75,13 @@ def spectral_density(
     _, _, product = linearised(cost, point)
     steps = min(num_iterations, sum(x.size for x in point))
 
+    solve = ritz(steps)
+
     def density(product: Partial, probe_key: jax.Array) -> tuple[jax.Array, jax.Array]:
-        found = ritz(product, signs_like(probe_key, point), steps)
+        found = solve(product, signs_like(probe_key, point))
         return found.values, found.weights / num_probes
 
-    nodes, weights = over(density, jax.random.split(key, num_probes), product)
+    nodes, weights = over(density, jax.random.split(key, num_probes), product, is_compiled=True)
     missing = ((0, 0), (0, num_iterations - steps))
     return jnp.pad(nodes, missing, mode="edge"), jnp.pad(weights, missing)
 

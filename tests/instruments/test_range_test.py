@@ -94,7 +94,8 @@ def test_a_range_below_the_divergence_does_not_diverge():
 
 
 def test_the_numbers_are_those_of_a_plain_loop():
-    found = gradtx.lr_range_test(ill, jnp.ones(2), steps=30, lowest=1e-3, highest=1.0)
+    sweep = {"steps": 30, "lowest": 1e-3, "highest": 1.0, "skip_first": 2}
+    found, sharp = (gradtx.lr_range_test(ill, jnp.ones(2), smooth=s, **sweep) for s in (0.05, 0.0))
     rates, x, losses = np.geomspace(1e-3, 1.0, 30), np.ones(2), []
     for rate in rates:
         x = x - rate * np.array([1.0, 20.0]) * x
@@ -107,23 +108,16 @@ def test_the_numbers_are_those_of_a_plain_loop():
     ended = int(np.argmax(over)) if over.any() else 30
     assert kept.tolist() == [i < ended for i in range(30)]
     falls = -np.diff([10.5, *losses])
-    sharp = gradtx.lr_range_test(ill, jnp.ones(2), steps=30, lowest=1e-3, highest=1.0, smooth=0, skip_first=0)
-    assert sharp.steepest == rates[np.argmax(falls[:ended])]
+    assert sharp.steepest == rates[2 + np.argmax(falls[2:ended])]
     assert sharp.minimum == rates[np.argmin(losses[:ended])]
-
-
-def test_smoothing_is_a_centred_mean_so_that_it_shifts_nothing():
-    plain, smooth = (gradtx.lr_range_test(ill, jnp.ones(2), smooth=s, highest=0.09) for s in (0.0, 0.1))
-    np.testing.assert_array_equal(plain.losses, smooth.losses)
-    assert abs(np.log(smooth.steepest / plain.steepest)) < 5.1 * np.log(plain.learning_rates[1] / 1e-6)
+    centred = np.convolve(falls, np.ones(3) / 3, mode="same")  # it shifts nothing to later rates
+    assert found.steepest == rates[2 + np.argmax(centred[2 : ended - 5])]
 
 
 METHODS = {
-    "sgd": (gradtx.sgd, 0.1, 0.1),
     "optax's sgd": (optax.sgd, 0.1, 0.1),
     # Heavy ball is stable to 2 (1 + momentum) / λ_max; a sweep with its late rise says no less than plain descent's.
     "momentum": (lambda rate: gradtx.sgd(rate, momentum=0.9), 0.1, 0.4),
-    "RMSProp": (gradtx.rmsprop, 0.1, np.inf),
     "clipped": (lambda rate: optax.chain(gradtx.clip_by_global_norm(1.0), gradtx.sgd(rate)), 0.1, 2.0),
     "Adam": (gradtx.adam, 0.1, np.inf),
     "Newton, which needs value_fn": (lambda rate: optax.chain(gradtx.newton(), optax.scale(rate)), 1.9, np.inf),
@@ -154,7 +148,7 @@ def test_minibatches_are_taken_one_a_step_and_each_is_judged_on_its_own():
 
 
 def test_a_net_trains_below_the_divergence_and_not_above():
-    x = jax.random.normal(jax.random.key(0), (256, 8))
+    x = jax.random.normal(jax.random.key(0), (64, 8))
     y = jnp.sin(x @ jax.random.normal(jax.random.key(1), (8,)))
     params = {"w": jax.random.normal(jax.random.key(2), (8, 32)) / 3, "v": jax.random.normal(jax.random.key(3), (32,)) / 6}
 
