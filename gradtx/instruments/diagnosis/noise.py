@@ -25,7 +25,7 @@ def noise(e: Evidence, verdict: Verdict) -> list[Finding]:
     if not np.isfinite(usual) and not np.isinf(usual):
         verdict.needs("gradient_noise", "gradtx.gradient_noise_scale() on batches of two examples and more")
     if usual < 0.25:
-        verdict.rules_out("gradient_noise", f"noise has {usual**0.5:.0%} of the gradient's length.")
+        verdict.rules_out("gradient_noise", f"noise has {usual**0.5:.0%} of the signal's length.")
     height, share_of_gain, share_of_level = _cost(e)
     hovers = not e.is_falling and e.steps >= 20
     costs = share_of_gain > 0.05 or share_of_level > 0.3
@@ -148,7 +148,7 @@ def batch_size(e: Evidence, verdict: Verdict) -> Finding | None:
         numbers = {"batch_size": batch, "noise_scale": typical * batch, "times": min(1 / max(typical, 1e-9), batch)}
         said = text.format(batch, typical * batch, "first half of the run")
         return finding("batch_too_large", said, numbers, (0, e.steps // 2), "high")
-    if np.isnan(typical):
+    if np.isnan(typical) or batch * typical < 0.01:
         return None
     text = text.format(batch, typical * batch, "first half of the run")
     verdict.rules_out("a batch too small or too large", text)

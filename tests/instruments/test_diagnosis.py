@@ -1,0 +1,125 @@
+"""The diagnosis finds every planted challenge, raises no alarm on healthy runs, and says what it cannot know."""
+
+import json
+from collections import Counter
+
+import numpy as np
+import pytest
+
+import gradtx
+from gradtx import lab, landscapes
+from gradtx.instruments.diagnosis.challenges import CHALLENGES
+from tests.planted import HEALTHY, planted_sets
+
+SETS = planted_sets()
+CONFUSION: Counter[tuple[str, str]] = Counter()
+
+
+@pytest.mark.parametrize("planted", SETS, ids=str)
+def test_what_was_planted_is_found_and_healthy_runs_are_left_alone(planted):
+    for label, name, run in planted.runs():
+        diagnosis = gradtx.diagnose(run)
+        for challenge in diagnosis.challenges or {"nothing"}:
+            CONFUSION[label, challenge] += 1
+        if label == HEALTHY:
+            assert not diagnosis.challenges, f"{name}:\n{diagnosis}"
+        else:
+            assert label in diagnosis.challenges, f"{name}: {label} is not among\n{diagnosis}"
+
+
+def test_the_labelled_runs_cover_the_challenges():
+    labels = {label for planted in SETS for label in planted.labels.values()}
+    assert set(CHALLENGES) - labels == {"nonfinite"}  # planted below, by hand
+
+
+def noisy_fall(steps=200, seed=0):
+    k = np.arange(steps)
+    return 2.0 * np.exp(-k / 40) + 0.02 + 0.01 * np.random.default_rng(seed).normal(size=steps)
+
+
+def test_a_loss_alone_is_enough_to_see_a_divergence_and_names_what_else_would_tell():
+    diagnosis = gradtx.diagnose({"loss": 1.3 ** np.arange(60.0)})
+    assert diagnosis.challenges == {"learning_rate_too_high"}
+    diagnosis = gradtx.diagnose({"loss": noisy_fall()})
+    assert not diagnosis.findings
+    assert "gradtx.gradient_norm()" in diagnosis.unjudged["saddle"]
+    assert "gradtx.curvature_ratio" in diagnosis.unjudged["ill_conditioning"]
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_nan_is_found_wherever_it_is(seed):
+    at = int(np.random.default_rng(seed).integers(10, 150))
+    loss = noisy_fall(seed=seed)
+    counts = np.where(np.arange(200) >= at, 3, 0)
+    assert gradtx.diagnose({"loss": loss, "gradient_norm/nonfinite": counts}).challenges == {"nonfinite"}
+    loss[at:] = np.nan
+    (found,) = gradtx.diagnose({"loss": loss}).findings
+    assert (found.challenge, found.steps[0]) == ("nonfinite", at)
+    assert gradtx.diagnose({"loss": np.full(5, np.inf)}).challenges == {"nonfinite"}
+
+
+def test_a_norm_that_never_falls_rules_critical_points_out():
+    diagnosis = gradtx.diagnose({"loss": noisy_fall(), "gradient_norm/global": 1 + 0.1 * np.sin(np.arange(200))})
+    assert "no critical point" in diagnosis.ruled_out["minima, saddles and plateaus"]
+
+
+@pytest.mark.parametrize(
+    ("rho", "challenge"), [(0.8, "vanishing_gradients"), (1.25, "exploding_gradients"), (1.0, None)]
+)
+def test_gradients_through_time_are_judged_where_they_were_measured(rho, challenge):
+    norms = np.tile(rho ** np.arange(49.0, -1, -1), (100, 1))
+    run = {"loss": noisy_fall(100), "gradient_norm/global": np.ones(100), "temporal_gradients/norms": norms}
+    assert gradtx.diagnose(run).challenges == ({challenge} if challenge else set())
+
+
+def test_a_random_walk_wanders():
+    path = np.random.default_rng(0).normal(size=(401, 2)).cumsum(axis=0)
+    straight = np.linalg.norm(path[1:] - path[0], axis=1) / np.linalg.norm(np.diff(path, axis=0), axis=1).cumsum()
+    run = {"loss": np.full(400, 1.0), "trajectory/straightness": straight, "trajectory/distance": np.ones(400)}
+    assert "wandering" in gradtx.diagnose(run).challenges
+
+
+def test_a_history_and_its_dict_are_judged_alike():
+    import jax
+    import optax
+
+    tx = optax.chain(gradtx.panel(0.23), gradtx.sgd(0.23))
+    history = lab.run(landscapes.quadratic(10.0), tx, steps=60, key=jax.random.key(0))
+    diagnosis = gradtx.diagnose(history)
+    assert "learning_rate_too_high" in diagnosis.challenges
+    as_dict = {"loss": history.loss, **history.readings, "iterates": history.iterates, "batch_size": 1}
+    assert gradtx.diagnose(as_dict).challenges == diagnosis.challenges
+
+
+def test_prints_exports_and_renders():
+    diagnosis = gradtx.diagnose({"loss": 1.3 ** np.arange(60.0)})
+    (found,) = diagnosis.findings
+    text = str(diagnosis)
+    for piece in (found.title, "[learning_rate_too_high]", "chapter §4.1", found.remedy.splitlines()[0], "Not judged"):
+        assert piece in text
+    assert json.loads(diagnosis.to_json())["challenges"] == ["learning_rate_too_high"]
+    page = diagnosis._repr_html_()
+    assert "<b>the learning rate is too high</b>" in page
+    assert "&lt;" not in found.title
+    assert "nothing amiss" in str(gradtx.diagnose({"loss": noisy_fall()}))
+
+
+def test_every_remedy_is_code_that_compiles_and_every_challenge_has_its_section():
+    for word, challenge in CHALLENGES.items():
+        compile(challenge.remedy.format(usual_norm=1.0, times=4), word, "exec")
+        assert challenge.section.startswith("§")
+
+
+@pytest.mark.parametrize(
+    ("history", "error", "message"),
+    [
+        ([1.0, 2.0], TypeError, "diagnose: history must be a lab.History or a dict"),
+        ({}, ValueError, "diagnose: history must hold loss"),
+        ({"loss": np.zeros((2, 2))}, ValueError, "must hold loss, an array .steps., got .2, 2."),
+        ({"loss": np.ones(3), "gradient_norm/global": np.ones(4)}, ValueError, "gradient_norm/global must have one value"),
+        ({"loss": "abc"}, TypeError, "loss must be an array of numbers, got str"),
+    ],
+)
+def test_bad_input_is_named(history, error, message):
+    with pytest.raises(error, match=message):
+        gradtx.diagnose(history)
