@@ -88,6 +88,7 @@ def torch_loop(problem, rates, steps):
     """The same network, data and minibatches in torch, with its fused SGD."""
     import torch
 
+    torch.set_num_threads(1)  # so small a network is no quicker on more, and much slower where cores are shared
     key_init, key_batches = jax.random.split(KEY)
     images, labels = (torch.from_numpy(np.array(part)) for part in problem.train)
     labels, params = labels.long(), problem.init(key_init)
@@ -125,7 +126,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--members", type=int, default=64, help="learning rates (default: %(default)s)")
     parser.add_argument("--steps", type=int, default=500, help="of each training (default: %(default)s)")
-    parser.add_argument("--part", type=int, default=4, help="trainings timed of the loops (default: %(default)s)")
+    parser.add_argument("--part", type=int, default=2, help="trainings timed of the loops (default: %(default)s)")
     parser.add_argument("--repeats", type=int, default=5, help="interleaved runs (default: %(default)s)")
     arguments = parser.parse_args()
     problem, steps = lab.digits(), arguments.steps
@@ -151,7 +152,7 @@ def main():
         before, started = compilations.count, time.perf_counter()
         losses[name] = way()
         seconds = time.perf_counter() - started
-        print(f"first {name}: {compilations.count - before} compilations, {seconds:.2f} s with them")
+        print(f"first {name}: {compilations.count - before} compilations, {seconds:.2f} s with them", flush=True)
     times = {name: [] for name in ways}
     for _ in range(arguments.repeats):
         for name, (way, timed) in ways.items():
