@@ -66,9 +66,14 @@ def temporal_gradients(
     if not leaves or (is_one_array and (leaves[0].ndim == 0 or len(leaves[0]) == 0)):
         raise ValueError("temporal_gradients: probes must hold at least one step, as an array [time, ...] or a list.")
     check_scalar("temporal_gradients", jax.eval_shape(value_fn, params, probes))
-    gradients = jax.tree.leaves(jax.jit(jax.grad(value_fn, argnums=1))(params, probes))
-    norms = jax.vmap(_norm)(gradients[0]) if is_one_array else jnp.stack([_norm(g) for g in gradients])
-    return norms, _log_slope(norms)
+
+    @jax.jit
+    def read(params: Params, probes: Any) -> tuple[jax.Array, jax.Array]:
+        gradients = jax.tree.leaves(jax.grad(value_fn, argnums=1)(params, probes))
+        norms = jax.vmap(_norm)(gradients[0]) if is_one_array else jnp.stack([_norm(g) for g in gradients])
+        return norms, _log_slope(norms)
+
+    return read(params, probes)
 
 
 def _described(x: Any) -> str:
