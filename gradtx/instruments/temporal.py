@@ -1,10 +1,10 @@
-"""Gradients through time: how much of the loss's signal reaches each step of a recurrent net, or each layer of a deep one.
+"""Gradients through time: how much of the loss's signal reaches each step of a recurrent net, or layer of a deep one.
 
     norm_t = ‖∂L/∂h_t‖,    slope = least-squares slope of log norm_t over t
 
-**Which sign**: the slope is per step *forward*, in the order of the probes. Positive: norms grow towards the end, so going
-back from the loss they shrink, and the gradient *vanishes*. Negative: they grow on the way back, it *explodes*. Zero:
-every step hears the same. In a linear net h_t = W h_{t-1} with W = ρ · orthogonal, slope = -log ρ exactly.
+**Which sign**: the slope is per step *forward*, in the order of the probes. Positive: norms grow towards the end, so
+going back from the loss they shrink, and the gradient *vanishes*. Negative: they grow on the way back, it *explodes*.
+Zero: every step hears the same. In a linear net h_t = W h_{t-1} with W = ρ · orthogonal, slope = -log ρ exactly.
 
 **Source**: Bengio, Simard & Frasconi 1994; Pascanu, Mikolov & Bengio 2013; chapter §2.5.
 
