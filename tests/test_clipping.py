@@ -1,5 +1,6 @@
 """Clipping bounds the step, keeps the direction, and tells what it did."""
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
@@ -89,6 +90,21 @@ def test_a_scheduled_limit_is_read_at_each_step():
     for k in range(3):
         u, state = tx.update(jnp.array([10.0]), state)
         assert float(u[0]) == pytest.approx(1 / (k + 1))
+
+
+@pytest.mark.parametrize("scale", [1.0, 0.0, 1e-25])
+@pytest.mark.parametrize("clip", [gradtx.clip_by_norm, gradtx.clip_by_global_norm])
+def test_a_parameter_that_the_loss_does_not_use_gets_a_zero_update_under_jit(clip, scale):
+    tx, params = clip(1e-3), {"used": jnp.ones(2), "unused": jnp.ones(3)}
+
+    @jax.jit
+    def step(params):  # the gradient of `unused` is the constant 0
+        grads = jax.grad(lambda p: scale * jnp.sum(p["used"]))(params)
+        return tx.update(grads, tx.init(params), params)[0]
+
+    updates = step(params)
+    np.testing.assert_array_equal(updates["unused"], 0.0)
+    np.testing.assert_allclose(updates["used"], min(scale, 1e-3 / 2**0.5), rtol=1e-5)
 
 
 def test_optax_agrees_on_ordinary_gradients():

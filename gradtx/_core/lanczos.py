@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.tree_util import Partial
 
 from .arithmetic import sqrt
@@ -27,10 +28,9 @@ def lanczos(
 
     Unrolled, for k up to a few dozen; memory k trees. Outside `jit` one step is compiled and called k times, which
     compiles in the time of one product; a `product` that is a `Partial`, as `jax.linearize` gives it, hands its arrays
-    to the step instead of having them compiled in; for several starts, give all the same `new_step()`, and it is compiled
-    for the first. When the Krylov space is exhausted (H = I is after one step), what
-    is left is rounding noise; normalising it would invent eigenvalues, so the basis stops there: later rows and entries
-    of T are 0.
+    to the step instead of having them compiled in. For several starts give all the same `new_step()`, and it is
+    compiled once. When the Krylov space is exhausted (H = I is after one step), what is left is rounding noise;
+    normalising it would invent eigenvalues, so the basis stops there: later rows and entries of T are 0.
     """
     dtype = jnp.result_type(*jax.tree.leaves(start))
     step = step or new_step()
@@ -39,8 +39,7 @@ def lanczos(
     q, largest = _scaled(start, _safe_reciprocal(_norm(start))), jnp.zeros((), dtype)
     rows = jax.tree.map(lambda x: jnp.stack([jnp.zeros_like(x)] * num_iterations), q)
     diagonal, off_diagonal = [], []
-    for k in range(num_iterations):
-        at = jnp.zeros(num_iterations, dtype).at[k].set(1)
+    for at in np.eye(num_iterations, dtype=dtype):
         rows, q, alpha, beta, largest = step(linear, rows, q, at, largest)
         diagonal.append(alpha)
         off_diagonal.append(beta)

@@ -16,8 +16,8 @@
 Both sides of each comparison are losses, the change over a move by s, so that a loss in other units (times a constant)
 is judged the same. A large constant *added* to the loss makes everything look flat: take it out.
 
-**Why a residual**: k Lanczos steps only ever find less than the true |λ_min|. A negative λ_min is therefore proof of a way
-down, at any residual; that none was found proves nothing while the residual is large. Hence minimum-*like*, and the
+**Why a residual**: k Lanczos steps only ever find less than the true |λ_min|. A negative λ_min is therefore proof of a
+way down, at any residual; that none was found proves nothing while the residual is large. Hence minimum-*like*, and the
 residual is printed with it. Raise `num_iterations` until it is small against λ_max.
 
 **Source**: Dauphin et al. 2014; Goodfellow et al. 2016, §8.2.2-8.2.3; chapter §2.2 and §2.3.
@@ -25,8 +25,8 @@ residual is printed with it. Raise `num_iterations` until it is small against λ
 **Differs from** power iteration, which returns the eigenvalue of largest magnitude only: of diag(3, -3, 1) neither end.
 Exact on degenerate spectra (I, 0, diag(1, ..., 1, 10)), where a Lanczos without guard invents eigenvalues.
 
-**Costs**: `num_iterations` + 1 products of two gradients each; memory for `num_iterations` + 3 copies of the parameters in
-float32 and one backward pass. Called outside `jit`, it compiles one product each time; under `jit`, `num_iterations`.
+**Costs**: `num_iterations` + 1 products of two gradients each; memory for `num_iterations` + 3 copies of the parameters
+in float32 and one backward pass. Called outside `jit`, it compiles one product each time; under `jit`, one a step.
 """
 
 from collections.abc import Callable
@@ -37,6 +37,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.core import Tracer
 
 from gradtx._core.trees import scaled_norm
 from gradtx._core.types import Params
@@ -76,7 +77,7 @@ class CriticalPoint:
         return KINDS[int(self.kind_index)]
 
     def __repr__(self) -> str:
-        if isinstance(self.kind_index, jax.core.Tracer) or np.ndim(self.kind_index) or self.kind_index < 0:
+        if isinstance(self.kind_index, Tracer) or np.ndim(self.kind_index) or self.kind_index < 0:
             return f"CriticalPoint(kind_index={self.kind_index!r})"
         return f"CriticalPoint({self})"
 
@@ -114,13 +115,13 @@ def critical_point(
         params: any tree of real floating arrays. Narrower than float32, they are widened, and `value_fn` sees float32.
         key: a JAX random key, for the start vector.
         num_iterations: Lanczos steps, >= 1. From the number of parameters on, the spectrum's ends are exact.
-        gradient_tolerance: tol of "descending", in [0, inf). A run with a fixed rate and minibatches never comes so near
-            as 1e-4: raise it to judge where it hovers.
+        gradient_tolerance: tol of "descending", in [0, inf). A run with a fixed rate and minibatches never comes
+            as near as 1e-4: raise it to judge where it hovers.
         curvature_tolerance: tol of "plateau", in [0, inf).
 
     Raises:
-        ValueError: a number out of range; a loss that is no real scalar; a complex leaf; a loss, gradient or Hessian that
-            is not finite (outside `jit`).
+        ValueError: a number out of range; a loss that is no real scalar; a complex leaf; a loss, gradient or Hessian
+            that is not finite (outside `jit`).
         TypeError: a leaf is no floating array, `key` no key.
 
     >>> import gradtx, jax, jax.numpy as jnp
@@ -142,7 +143,7 @@ def critical_point(
     found = ritz(min(num_iterations, size))(product, normal_like(key, point))
     classify = jax.jit(partial(_classified, gradient_tolerance, curvature_tolerance))
     result = classify(point, value, gradient, found.values[jnp.array([0, -1])], found.residuals)
-    if not isinstance(result.kind_index, jax.core.Tracer):
+    if not isinstance(result.kind_index, Tracer):
         _ = result.kind  # raises where it is not finite
     return result
 

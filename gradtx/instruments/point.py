@@ -1,8 +1,8 @@
 """A loss at a point: what the functions on a point ask of `value_fn` and `params`, checked once and said once.
 
-The point is the list of the leaves of `params`, widened to one dtype (float64 if a leaf is that wide, else float32), and
-the cost is `value_fn` as a function of that list: products with the Hessian of a bfloat16 net are computed in float32,
-and `value_fn` is called with float32 parameters. `None` leaves stay where they are.
+The point is the list of the leaves of `params`, widened to one dtype (float64 if a leaf is that wide, else float32),
+and the cost is `value_fn` as a function of that list: products with the Hessian of a bfloat16 net are computed in
+float32, and `value_fn` is called with float32 parameters. `None` leaves stay where they are.
 """
 
 from collections.abc import Callable
@@ -10,6 +10,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jax.core import Tracer
 from jax.tree_util import Partial
 
 from gradtx._core.trees import compute_dtype, leaf_dtype
@@ -119,7 +120,7 @@ def over(function: Callable[..., Any], xs: jax.Array, *arguments: Any, is_compil
     A Python loop, because XLA compiles convolutions inside a loop badly for CPUs; a compiled loop under a
     transformation, where the Python loop would be compiled as long as it is.
     """
-    if any(isinstance(x, jax.core.Tracer) for x in jax.tree.leaves((xs, arguments))):
+    if any(isinstance(x, Tracer) for x in jax.tree.leaves((xs, arguments))):
         return jax.lax.map(lambda x: function(*arguments, x), xs)
     compiled = function if is_compiled else jax.jit(function)
     results = [compiled(*arguments, x) for x in xs]

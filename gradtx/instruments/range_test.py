@@ -83,8 +83,8 @@ def lr_range_test(
 
     Raises:
         ValueError: a number out of range; batches of another length; a loss that is no real scalar, or is not finite
-            at the start; a complex leaf; a state that keeps the rate. TypeError: a leaf is no floating array, or `make_tx`
-            gives no transformation.
+            at the start; a complex leaf; a state that keeps the rate.
+        TypeError: a leaf is no floating array, or `make_tx` gives no transformation.
 
     >>> import gradtx, jax.numpy as jnp
     >>> loss = lambda x: jnp.sum(jnp.array([1.0, 20.0]) * x**2) / 2
@@ -124,7 +124,7 @@ def _concluded(rates: np.ndarray, run: Run, width: float, skip_first: int, skip_
 
 def _smoothed(losses: np.ndarray, width: float) -> np.ndarray:
     """Centred mean over 2 half + 1 losses, fewer at the ends; NaN where the loss is."""
-    half = int(round(width / 2))
+    half = round(width / 2)
     windows = np.pad(losses, half, constant_values=np.nan)
     rows = np.lib.stride_tricks.sliding_window_view(windows, 2 * half + 1)
     counted = np.isfinite(rows)
@@ -158,7 +158,7 @@ def _agree(sharpness: np.ndarray, ratio: float) -> bool:
 
 
 def _check_states(make_tx: Callable[[Any], Any], params: Params, rates: np.ndarray) -> None:
-    """Raises where a state depends on the rate it was made with: the sweep makes one state and would not be seen by it."""
+    """Raises where a state depends on the rate it was made with: the sweep makes one state, for its first rate."""
     states = []
     for rate in (float(rates[0]), float(rates[-1])):
         tx = make_tx(rate)

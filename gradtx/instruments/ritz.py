@@ -50,7 +50,7 @@ def _scaled(product: Callable[[Any], Any], scale: jax.Array, v: Any) -> Any:
 def _from_tridiagonal(found: LanczosResult, scale: jax.Array) -> Ritz:
     off = found.off_diagonal
     in_space = jnp.cumprod(jnp.concatenate([jnp.ones(1, off.dtype), jnp.sign(off)])) == 1
-    # Rows after a breakdown are no part of T. Beyond the spectrum (Gershgorin) they sort last, where a count masks them.
+    # Rows after a breakdown are no part of T. Beyond the spectrum (Gershgorin) they sort last and are masked.
     beyond = 1 + 2 * jnp.max(jnp.abs(found.diagonal)) + 2 * jnp.max(off, initial=0)
     diagonal = jnp.where(in_space, found.diagonal, beyond)
     values, vectors = jnp.linalg.eigh(jnp.diag(diagonal) + jnp.diag(off, 1) + jnp.diag(off, -1))

@@ -75,8 +75,8 @@ def plane_slice(
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
     """The loss on a square around `params`, in two random directions with filter normalisation.
 
-    A filter is what feeds one output: a slice of a leaf of two or more axes along `filter_axis`; a leaf of fewer axes is
-    one filter (Li et al. leave such leaves where they are). Each filter of a direction gets the length of the same
+    A filter is what feeds one output: a slice of a leaf of two or more axes along `filter_axis`; a leaf of fewer axes
+    is one filter (Li et al. leave such leaves where they are). Each filter of a direction gets the length of the same
     filter of the parameters, so that planes of nets whose weights differ in scale compare. A filter that is zero does
     not move.
 

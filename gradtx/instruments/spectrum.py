@@ -11,8 +11,8 @@
 
 **Source**: Hutchinson 1989; Ubaru, Chen & Saad 2017 (quadrature); Ghorbani, Krishnan & Xiao 2019 (for nets).
 
-**Reads**: mass at λ < 0 near a supposed minimum means a saddle; a bulk at 0 with a few large outliers is the usual shape
-of a net and the cause of ill-conditioning: the outliers limit the learning rate, the bulk is what learns slowly.
+**Reads**: mass at λ < 0 near a supposed minimum means a saddle; a bulk at 0 with a few large outliers is the usual
+shape of a net and the cause of ill-conditioning: the outliers limit the learning rate, the bulk is what learns slowly.
 """
 
 from collections.abc import Callable
@@ -38,9 +38,9 @@ def spectral_density(
 ) -> tuple[jax.Array, jax.Array]:
     """Nodes and weights of the density of the Hessian's eigenvalues, by stochastic Lanczos quadrature.
 
-    The weights sum to 1 over all entries, 1/`num_probes` a row. `sum(weights * nodes)` estimates tr H / n, and so on for
-    other functions of the eigenvalues: per row exact to degree 2·`num_iterations` - 1, so the error left is that of the
-    probes. A row that is exhausted early (fewer distinct eigenvalues than iterations) repeats its largest node at
+    The weights sum to 1 over all entries, 1/`num_probes` a row. `sum(weights * nodes)` estimates tr H / n, and so on
+    for other functions of the eigenvalues: per row exact to degree 2·`num_iterations` - 1, so the error left is that of
+    the probes. A row that is exhausted early (fewer distinct eigenvalues than iterations) repeats its largest node at
     weight 0. Probes of signs are exact on diagonal Hessians, and can miss an eigenvector of a tiny problem.
 
     Args:
@@ -64,7 +64,8 @@ def spectral_density(
     >>> import gradtx, jax, jax.numpy as jnp
     >>> curvatures = jnp.array([1.0, 1.0, 1.0, 10.0])
     >>> loss = lambda x: jnp.sum(curvatures * x**2) / 2
-    >>> nodes, weights = gradtx.spectral_density(loss, jnp.zeros(4), key=jax.random.key(0), num_probes=1, num_iterations=3)
+    >>> sizes = {"num_probes": 1, "num_iterations": 3}
+    >>> nodes, weights = gradtx.spectral_density(loss, jnp.zeros(4), key=jax.random.key(0), **sizes)
     >>> print(nodes.round(3), weights.round(3))
     [[ 1. 10. 10.]] [[0.75 0.25 0.  ]]
     """

@@ -1,10 +1,10 @@
-"""Gradients through time: how much of the loss's signal reaches each step of a recurrent net, or each layer of a deep one.
+"""Gradients through time: how much of the loss's signal reaches each step of a recurrent net, or layer of a deep one.
 
     norm_t = ‖∂L/∂h_t‖,    slope = least-squares slope of log norm_t over t
 
-**Which sign**: the slope is per step *forward*, in the order of the probes. Positive: norms grow towards the end, so going
-back from the loss they shrink, and the gradient *vanishes*. Negative: they grow on the way back, it *explodes*. Zero:
-every step hears the same. In a linear net h_t = W h_{t-1} with W = ρ · orthogonal, slope = -log ρ exactly.
+**Which sign**: the slope is per step *forward*, in the order of the probes. Positive: norms grow towards the end, so
+going back from the loss they shrink, and the gradient *vanishes*. Negative: they grow on the way back, it *explodes*.
+Zero: every step hears the same. In a linear net h_t = W h_{t-1} with W = ρ · orthogonal, slope = -log ρ exactly.
 
 **Source**: Bengio, Simard & Frasconi 1994; Pascanu, Mikolov & Bengio 2013; chapter §2.5.
 
@@ -66,9 +66,14 @@ def temporal_gradients(
     if not leaves or (is_one_array and (leaves[0].ndim == 0 or len(leaves[0]) == 0)):
         raise ValueError("temporal_gradients: probes must hold at least one step, as an array [time, ...] or a list.")
     check_scalar("temporal_gradients", jax.eval_shape(value_fn, params, probes))
-    gradients = jax.tree.leaves(jax.jit(jax.grad(value_fn, argnums=1))(params, probes))
-    norms = jax.vmap(_norm)(gradients[0]) if is_one_array else jnp.stack([_norm(g) for g in gradients])
-    return norms, _log_slope(norms)
+
+    @jax.jit
+    def read(params: Params, probes: Any) -> tuple[jax.Array, jax.Array]:
+        gradients = jax.tree.leaves(jax.grad(value_fn, argnums=1)(params, probes))
+        norms = jax.vmap(_norm)(gradients[0]) if is_one_array else jnp.stack([_norm(g) for g in gradients])
+        return norms, _log_slope(norms)
+
+    return read(params, probes)
 
 
 def _described(x: Any) -> str:

@@ -24,6 +24,13 @@ def test_a_mix_of_scales_keeps_what_matters():
     assert norm([jnp.full(4, 1e-30), jnp.full(1, 1e-12)]) == pytest.approx(1e-12, rel=1e-6)
 
 
+@pytest.mark.parametrize("values", [[0.0, 0.0], [1e-30, 0.0], [1e25, 3.0], [3e38, 0.0]])
+def test_leaves_that_the_compiler_knows_have_that_norm_too(values):
+    leaf = jnp.array(values)
+    inverse, relative = jax.jit(lambda: scaled_norm([leaf]))()
+    np.testing.assert_allclose(np.float64(relative) / np.float64(inverse), np.linalg.norm(np.float64(leaf)), rtol=1e-6)
+
+
 def test_no_leaves_and_no_entries_have_norm_zero():
     assert norm([]) == 0.0
     assert norm([jnp.zeros((0, 3))]) == 0.0

@@ -63,6 +63,7 @@ def test_the_plane_is_the_loss_along_two_directions_whose_filters_are_as_long_as
 
     flat, unravel = jax.flatten_util.ravel_pytree(params)
 
+    @jax.jit
     @jax.vmap
     def plane_of_entry(index):  # the points of the plane, one number of theirs at a time
         def entry(p):
@@ -84,12 +85,12 @@ def test_rescaling_a_layer_against_the_next_one_does_not_change_the_plane():
     scale = jnp.array([10.0, 0.1, 3.0, 1.0, 1e-3])
     rescaled = {"first": params["first"] * scale, "bias": 10 * params["bias"], "second": params["second"] / 10}
     uniform = {"first": 10 * params["first"], "bias": 10 * params["bias"], "second": params["second"] / 10}
-    _, _, expected = gradtx.plane_slice(net, params, key=KEY, num_points=5)
-    _, _, values = gradtx.plane_slice(net, uniform, key=KEY, num_points=5)
+    _, _, expected = gradtx.plane_slice(net, params, key=KEY, num_points=3)
+    _, _, values = gradtx.plane_slice(net, uniform, key=KEY, num_points=3)
     np.testing.assert_allclose(values, expected, rtol=1e-4)  # relu(10 x) / 10 = relu(x)
     _, _, plain = gradtx.plane_slice(lambda p: net(p | {"first": p["first"] / scale, "bias": p["bias"] / 10,
                                                         "second": p["second"] * 10}),
-                                     rescaled, key=KEY, num_points=5)  # fmt: skip
+                                     rescaled, key=KEY, num_points=3)  # fmt: skip
     np.testing.assert_allclose(plain, expected, rtol=1e-3)  # each column is a filter of its own
     assert expected.std() > 0.1
 

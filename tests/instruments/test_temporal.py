@@ -72,7 +72,6 @@ def test_a_list_a_dict_and_an_array_of_probes_are_read_alike():
         "array": ZEROS,
         "only leaf of nested dicts": {"cell": {"h": ZEROS}},
         "list": list(ZEROS),
-        "tuple": tuple(ZEROS),
         "dict": {f"layer_{t:02d}": zeros for t, zeros in enumerate(ZEROS)},
     }
     found = {}
