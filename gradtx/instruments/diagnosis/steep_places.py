@@ -104,12 +104,21 @@ def _growth(e: Evidence) -> Finding | None:
         edges = np.linspace(0, e.steps, len(parts) + 1).astype(int)
         numbers = {"growth": grew, "usual_norm": float(parts[lowest])}
         return finding("exploding_gradients", text, numbers, (edges[lowest], edges[highest + 1] - 1), "high")
+    wild = 0.0 if ratio is None else float(np.nanmax(np.abs(ratio)))
+    highest_at, usual = int(np.nanargmax(e.norm)), float(np.nanmedian(e.norm))
+    if wild >= 1e3 and e.norm[highest_at] >= 100 * usual:
+        text = (
+            f"Gradients of up to {e.norm[highest_at]:.3g} (step {highest_at}) where {usual:.3g} is usual, on curvatures that make a "
+            f"step {wild:.2g} times too long: products that run away."
+        )
+        numbers = {"height": e.norm[highest_at], "usual_norm": usual, "ratio": wild}
+        seen = np.flatnonzero(e.norm >= 10 * usual)
+        return finding("exploding_gradients", text, numbers, (seen[0], seen[-1]), "high")
     if relative > 1e3:
         text = (
             f"The first gradients are enormous: a step of a thousandth of the parameters' length changes the loss by "
             f"{relative / 10:.0f} % to first order."
         )
-        usual = late_median(e.norm)
         return finding("exploding_gradients", text, {"pull": relative, "usual_norm": usual}, (0, e.steps - 1), "medium")
     return None
 
