@@ -116,7 +116,11 @@ def test_every_remedy_is_code_that_compiles_and_every_challenge_has_its_section(
         ([1.0, 2.0], TypeError, "diagnose: history must be a lab.History or a dict"),
         ({}, ValueError, "diagnose: history must hold loss"),
         ({"loss": np.zeros((2, 2))}, ValueError, "must hold loss, an array .steps., got .2, 2."),
-        ({"loss": np.ones(3), "gradient_norm/global": np.ones(4)}, ValueError, "gradient_norm/global must have one value"),
+        (
+            {"loss": np.ones(3), "gradient_norm/global": np.ones(4)},
+            ValueError,
+            "gradient_norm/global must have one value",
+        ),
         ({"loss": "abc"}, TypeError, "loss must be an array of numbers, got str"),
     ],
 )

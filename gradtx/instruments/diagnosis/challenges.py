@@ -47,14 +47,16 @@ CHALLENGES: dict[str, Challenge] = {
         "training at the edge of stability",
         "§2.1",
         "Cohen et al. 2021; Andreyev & Beneventano 2024 for minibatches",
-        "The loss still falls, though not at every step: common, and no harm; a smaller rate would only sharpen further.",
+        "The loss still falls, though not at every step: common, and no harm; a smaller rate would only sharpen "
+        "further.",
         "tx = optax.chain(gradtx.sharpness(learning_rate), gradtx.sgd(learning_rate))  # keep watching",
     ),
     "ill_conditioning": Challenge(
         "ill-conditioned curvature",
         "§2.1",
         "Goodfellow et al. 2016, §8.2.1",
-        "The steepest direction bounds the rate, the flattest would need it far higher: use momentum or adaptive rates.",
+        "The steepest direction bounds the rate, the flattest would need it far higher: use momentum or adaptive "
+        "rates.",
         "tx = gradtx.sgd(learning_rate, momentum=0.9, nesterov=True)  # or gradtx.rmsprop(0.001)",
     ),
     "saddle": Challenge(
@@ -90,7 +92,8 @@ CHALLENGES: dict[str, Challenge] = {
         "vanishing gradients",
         "§2.5",
         "Bengio, Simard & Frasconi 1994; Pascanu, Mikolov & Bengio 2013",
-        "No rate repairs it (scaling up cannot tell it from a minimum): change the start, the units or the architecture.",
+        "No rate repairs it (scaling up cannot tell it from a minimum): change the start, the units or the "
+        "architecture.",
         "print(gradtx.temporal_gradients(value_fn, params, probes))  # which step still hears the loss",
     ),
     "gradient_noise": Challenge(

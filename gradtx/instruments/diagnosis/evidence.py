@@ -21,7 +21,9 @@ class Evidence:
         loss = curves.pop("loss", None)
         if loss is None or loss.ndim != 1 or not len(loss):
             shape = None if loss is None else loss.shape
-            raise ValueError(f"diagnose: history must hold loss, an array [steps], got {'none' if shape is None else shape}.")
+            raise ValueError(
+                f"diagnose: history must hold loss, an array [steps], got {'none' if shape is None else shape}."
+            )
         self.all_loss = loss
         bad = ~np.isfinite(loss)
         self.steps = int(np.argmax(bad)) if bad.any() else len(loss)  # of which the loss is finite
@@ -155,8 +157,9 @@ class Evidence:
 
     @cached_property
     def gradients_agree(self) -> bool:
-        """Whether consecutive gradients all but coincide late in the run: then noise, of whatever size, is not felt. A full
-        batch has per-example noise as any batch has, and yet none.
+        """Whether consecutive gradients all but coincide late in the run: then noise, of whatever size, is not felt.
+
+        A full batch has per-example noise as any batch has, and yet none.
         """
         return late_median(self.cosine) > 0.8
 
@@ -167,7 +170,7 @@ class Evidence:
 
 
 def medians(curve: np.ndarray, keep_inf: bool = False) -> np.ndarray:
-    """Medians over up to `STRETCHES` equal parts; NaN where a part holds no finite value (no number, with `keep_inf`)."""
+    """Medians over up to `STRETCHES` equal parts; NaN where a part has no finite value (no number, with `keep_inf`)."""
     return np.array([median_of(part, keep_inf) for part in np.array_split(curve, min(STRETCHES, len(curve)))])
 
 

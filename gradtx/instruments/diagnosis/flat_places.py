@@ -1,7 +1,7 @@
 """Rules on where the gradient is small: saddles, flat regions, vanishing gradients, and descent that leads nowhere.
 
-A *shelf* is a part of the run over which the gradient is below a tenth of the largest the run met, or the whole run where
-moving the parameters by their own length would change the loss by less than 2 % to first order. At a shelf the
+A *shelf* is a part of the run over which the gradient is below a tenth of the largest the run met, or the whole run
+where moving the parameters by their own length would change the loss by less than 2 % to first order. At a shelf the
 curvature along the gradient tells: clearly negative against the largest met (below -2 %), a saddle is being left; next
 to nothing, the region is flat. (Both numbers from the labelled runs of the tests.)
 """
@@ -31,7 +31,9 @@ def shelf(e: Evidence, verdict: Verdict) -> list[Finding]:
     if not _is_flat_throughout(e) and (passage := _passage(e, norms) or _leaving(e, norms)):
         return [passage, *_from_temporal(e, verdict)]
     if np.nanmin(norms) > _SMALL * largest and not _is_flat_throughout(e):
-        reason = f"the gradient norm never fell below {np.nanmin(norms) / largest:.0%} of its largest: no critical point"
+        reason = (
+            f"the gradient norm never fell below {np.nanmin(norms) / largest:.0%} of its largest: no critical point"
+        )
         verdict.rules_out("minima, saddles and plateaus", reason + " is to blame (chapter §2.2).")
         return _from_temporal(e, verdict)
     if e.curvature is None:
@@ -44,7 +46,7 @@ def shelf(e: Evidence, verdict: Verdict) -> list[Finding]:
 
 
 def _passage(e: Evidence, norms: np.ndarray) -> Finding | None:
-    """Past a saddle: the norm dips to a quarter and rises again, while the curvature turns from positive to negative."""
+    """Past a saddle: the norm dips to a quarter and rises again, while the curvature turns negative."""
     if e.curvature is None or len(norms) < 5:
         return None
     curvature = medians(e.curvature)
@@ -55,8 +57,11 @@ def _passage(e: Evidence, norms: np.ndarray) -> Finding | None:
         return None
     edges = np.linspace(0, e.steps, len(norms) + 1).astype(int)
     text = (
-        f"About step {edges[k]} the gradient norm dips to {norms[k]:.3g}, from {np.nanmax(norms[:k]):.3g}, and rises again to "
-        f"{np.nanmax(norms[k + 1 :]):.3g}, as the curvature along it turns from positive to negative: a saddle passed by."
+        f"About step {edges[k]} the gradient norm dips to {norms[k]:.3g}, from {np.nanmax(norms[:k]):.3g}, and rises "
+        "again "
+        "to "
+        f"{np.nanmax(norms[k + 1 :]):.3g}, as the curvature along it turns from positive to negative: a saddle passed "
+        "by."
     )
     numbers = {"norm": norms[k], "before": np.nanmax(norms[:k]), "after": np.nanmax(norms[k + 1 :])}
     return finding("saddle", text, numbers, (edges[max(0, k - 3)], edges[min(k + 4, len(norms))] - 1), "high")
@@ -76,11 +81,17 @@ def _leaving(e: Evidence, norms: np.ndarray) -> Finding | None:
     curvature = medians(e.curvature)[: len(small)]
     steepest = float(np.nanmax(np.abs(medians(e.curvature))))
     is_level = abs(e.levels[len(small) - 1] - e.start) < 0.1 * e.drop
-    if not is_level or not np.nanmin(curvature) < -_FLAT * steepest or np.nanmedian(np.abs(curvature)) < _FLAT * steepest:
+    if (
+        not is_level
+        or not np.nanmin(curvature) < -_FLAT * steepest
+        or np.nanmedian(np.abs(curvature)) < _FLAT * steepest
+    ):
         return None
     text = (
-        f"Over the first {last} steps the loss stays near {e.start:.3g} and the gradient grows from {norms[0]:.3g} towards "
-        f"{norms[k]:.3g}, with negative curvature along it ({np.nanmin(curvature) / steepest:.0%} of the largest): a saddle left."
+        f"Over the first {last} steps the loss stays near {e.start:.3g} and the gradient grows from {norms[0]:.3g} "
+        "towards "
+        f"{norms[k]:.3g}, with negative curvature along it ({np.nanmin(curvature) / steepest:.0%} of the largest): a "
+        "saddle left."
     )
     numbers = {"norm": norms[0], "after": norms[k], "curvature": np.nanmin(curvature) / steepest}
     return finding("saddle", text, numbers, (0, last), "high")
@@ -97,7 +108,8 @@ def _no_signal(e: Evidence) -> list[Finding]:
         return []
     text = (
         f"The loss stays where it began, {e.start:.4g}, without noise or steps so large as to explain it (r about "
-        f"{late_median(e.curve('curvature_ratio/ratio')):.2g}): of ‖g‖ = {np.nanmedian(e.norm):.2g} hardly anything is signal. The "
+        f"{late_median(e.curve('curvature_ratio/ratio')):.2g}): of ‖g‖ = {np.nanmedian(e.norm):.2g} hardly anything is "
+        "signal. The "
         "gradient does not come through, or there is nothing to learn."
     )
     numbers = {"loss": e.start, "noise_to_signal": noise}
@@ -154,10 +166,15 @@ def _passed_shelf(e: Evidence, relative: np.ndarray) -> list[Finding]:
             continue
         lowest = float(np.percentile(seen, 10)) / steepest
         near_zero = float(np.median(np.abs(seen))) / steepest
-        where = f"steps {first} to {last}: gradient norm down to {np.nanmin(relative[part]):.2%} of its largest, loss {level:.3g}"
+        where = (
+            f"steps {first} to {last}: gradient norm down to {np.nanmin(relative[part]):.2%} of its largest, loss "
+            f"{level:.3g}"
+        )
         numbers = {"level": level, "later": later, "relative_curvature": lowest}
         if lowest < -_FLAT:
-            text = f"{where}, and the curvature along the gradient negative ({lowest:.0%} of the largest met): a way down."
+            text = (
+                f"{where}, and the curvature along the gradient negative ({lowest:.0%} of the largest met): a way down."
+            )
             return [finding("saddle", text, numbers, (first, last), "high")]
         if near_zero < _FLAT and (still_to_fall or stuck):
             text = f"{where}, and no curvature to speak of ({near_zero:.2%} of the largest met)."
@@ -199,7 +216,10 @@ def wandering(e: Evidence, verdict: Verdict) -> Finding | None:
     gained = e.start - e.end
     crooked = late_median(straight, 0.1)
     if crooked < 0.2 and gained < 0.1 * max(abs(e.start), e.scatter) and e.steps >= 20:
-        text = f"After a path of which {crooked:.0%} leads away from the start, the loss went from {e.start:.3g} to {e.end:.3g}."
+        text = (
+            f"After a path of which {crooked:.0%} leads away from the start, the loss went from {e.start:.3g} to "
+            f"{e.end:.3g}."
+        )
         return finding("wandering", text, {"straightness": crooked, "gained": gained}, (0, e.steps - 1), "medium")
     return None if "saddle" in verdict.found else _asymptote(e, way)
 
@@ -224,14 +244,16 @@ def _asymptote(e: Evidence, distance: np.ndarray) -> Finding | None:
         return None
     quarter, half = e.steps // 4, e.steps // 2
     came_off_a_hill = np.nanmin(curvature[:half]) < -_FLAT * np.nanmax(np.abs(curvature))
-    # Towards an asymptote the steps fall off as 1/k: as far again from a quarter to half of the run as in its last half.
+    # Towards an asymptote the steps fall off as 1/k: as far from a quarter to half of the run as in its last half.
     steps_out = distance[half] - distance[quarter], distance[-1] - distance[half]
     goes_on = steps_out[1] > 0.02 * distance[-1] and 0.3 < steps_out[1] / max(steps_out[0], 1e-30) < 1.5
     decay = np.log(late_median(norm, 0.05) / norm[half]) / np.log(2)
     if came_off_a_hill and goes_on and -1.6 < decay < -0.5:
         text = (
-            f"The start lay on the far side of a hill (negative curvature), and the parameters still move away from it, by "
-            f"{steps_out[1] / distance[-1]:.0%} of their distance in the last half, while the gradient dies away as k^{decay:.1f}."
+            f"The start lay on the far side of a hill (negative curvature), and the parameters still move away from "
+            "it, by "
+            f"{steps_out[1] / distance[-1]:.0%} of their distance in the last half, while the gradient dies away as "
+            f"k^{decay:.1f}."
         )
         return finding("wandering", text, {"distance": distance[-1], "decay": decay}, (half, e.steps - 1), "medium")
     return None

@@ -1,14 +1,14 @@
 """Rules on noise: whether it decides the run, whether the run is in equilibrium with it, whether the batch fits it.
 
-Noise s² = tr Σ / B against signal ‖G‖² is B_simple / B, the noise scale over the batch size. With B = m B_simple a run takes
-1 + 1/m times the fewest steps and 1 + m times the fewest examples that reach a loss (McCandlish et al. 2018, eq. 2.11).
-So a batch is *too small* at m < 1/5 (six times the steps), *too large* at m > 5 (six times the examples), over the first half of the
-run: towards the end the signal dies and any batch is small.
+Noise s² = tr Σ / B against signal ‖G‖² is B_simple / B, the noise scale over the batch size. With B = m B_simple a run
+takes 1 + 1/m times the fewest steps and 1 + m times the fewest examples that reach a loss (McCandlish et al. 2018, eq.
+2.11). So a batch is *too small* at m < 1/5 (six times the steps), *too large* at m > 5 (six times the examples), over
+the first half of the run: towards the end the signal dies and any batch is small.
 
 Elsewhere noise is harmless while the loss falls. *Gradient noise* is named where the loss hovers at a level that noise
-holds: SGD at rate ε hovers about ε s² / 4 above the bottom of a bowl, whatever its curvature (to first order in ε). That
-height against what the run gained (5 %), or against the level itself (30 %; 5 % where the balance of fluctuation and
-dissipation is known to hold), says what noise costs; these numbers are from the labelled runs of the tests.
+holds: SGD at rate ε hovers about ε s² / 4 above the bottom of a bowl, whatever its curvature (to first order in ε).
+That height against what the run gained (5 %), or against the level itself (30 %; 5 % where the balance of fluctuation
+and dissipation is known to hold), says what noise costs; these numbers are from the labelled runs of the tests.
 """
 
 import numpy as np
@@ -34,9 +34,14 @@ def noise(e: Evidence, verdict: Verdict) -> list[Finding]:
         return []
     where = e.steps // 2, e.steps - 1
     numbers = {"height": height, "gain": e.drop, "level": e.end, "noise_to_signal": usual}
-    said = "consecutive gradients have little in common" if np.isnan(usual) else f"noise is {usual**0.5:.2g} times the signal"
+    said = (
+        "consecutive gradients have little in common"
+        if np.isnan(usual)
+        else f"noise is {usual**0.5:.2g} times the signal"
+    )
     text = (
-        f"The loss hovers at {e.end:.3g}, and {said}: at this rate noise alone holds it about {height:.2g} above the bottom, "
+        f"The loss hovers at {e.end:.3g}, and {said}: at this rate noise alone holds it about {height:.2g} above the "
+        "bottom, "
         f"{share_of_gain:.0%} of all that the run gained."
     )
     findings = [finding("gradient_noise", text, numbers, where, "medium" if np.isnan(usual) else "high")]
@@ -59,7 +64,8 @@ def noise_to_signal(e: Evidence) -> np.ndarray | None:
 
 
 def _from_consecutive(e: Evidence) -> np.ndarray | None:
-    """The same from steps alone, as for batches of one: two batches in a row share their signal, E g_k·g_{k-1} = ‖G‖²."""
+    """The same from steps alone, as for batches of one: two batches in a row share their signal, E g_k·g_{k-1} = "
+    "‖G‖²."""
     sums, norm = e.curve("gradient_alignment/pflug"), e.norm
     if sums is None or norm is None or e.steps < 40:
         return None
@@ -108,7 +114,9 @@ def stationary(e: Evidence, verdict: Verdict) -> Finding | None:
         _, share_of_gain, share_of_level = _cost(e)
         costs = share_of_gain > 0.05 or share_of_level > 0.05
         if abs(np.log(max(value, 1e-9))) < np.log(1.3) and e.scatter > 0 and costs:
-            text = f"The two sides of the fluctuation-dissipation relation balance: ratio {value:.2f}, 1 at equilibrium."
+            text = (
+                f"The two sides of the fluctuation-dissipation relation balance: ratio {value:.2f}, 1 at equilibrium."
+            )
             return finding("stationary", text, {"ratio": value}, where, "high")
         if abs(value - 1) > 0.3:
             verdict.rules_out("stationary", f"the fluctuation-dissipation ratio is {value:.3g}, not 1.")
@@ -120,7 +128,10 @@ def stationary(e: Evidence, verdict: Verdict) -> Finding | None:
     half = half[np.isfinite(half)]
     falls = len(half) > 20 and half[-1] < half[0] and np.mean(np.diff(half[:: max(1, len(half) // 20)]) < 0) > 0.6
     if falls and "gradient_noise" in verdict.found:
-        text = f"Pflug's sum of products of consecutive gradients falls, from {half[0]:.3g} to {half[-1]:.3g}, over the last half."
+        text = (
+            f"Pflug's sum of products of consecutive gradients falls, from {half[0]:.3g} to {half[-1]:.3g}, over the "
+            "last half."
+        )
         return finding("stationary", text, {"pflug_change": half[-1] - half[0]}, where, "medium")
     return None
 

@@ -19,7 +19,7 @@ class Finding:
     evidence: str  # a sentence with numbers
     numbers: dict[str, float]
     steps: tuple[int, int]  # first and last step it was seen at
-    confidence: Confidence  # high: a threshold with a source was crossed; medium: a pattern; low: one of several reasons
+    confidence: Confidence  # high: a threshold was crossed; medium: a pattern, or one of two reasons; low: a guess
     section: str  # of the chapter
     source: str
     advice: str
@@ -33,7 +33,7 @@ class Finding:
 
 @dataclass(frozen=True)
 class Diagnosis:
-    """Findings, most certain first; what the run rules out; what it cannot tell, and which instrument would. Print it."""
+    """Findings, most certain first; what is ruled out; what it cannot tell, and which instrument would. Print it."""
 
     findings: tuple[Finding, ...]
     ruled_out: dict[str, str]  # challenge or suspect -> why it is not to blame
@@ -75,8 +75,9 @@ class Diagnosis:
         blocks = [f"<h4>{html.escape(self.headline)}</h4>"]
         for f in self.findings:
             blocks.append(
-                f"<details open><summary><b>{html.escape(f.title)}</b> · chapter {f.section} · {f.confidence} confidence "
-                f"· steps {f.steps[0]}–{f.steps[1]}</summary><p>{html.escape(f.evidence)}<br>{html.escape(f.advice)}</p>"
+                f"<details open><summary><b>{html.escape(f.title)}</b> · chapter {f.section} · {f.confidence} "
+                f"confidence · steps "
+                f"{f.steps[0]}–{f.steps[1]}</summary><p>{html.escape(f.evidence)}<br>{html.escape(f.advice)}</p>"
                 f"<pre>{html.escape(f.remedy)}</pre><p><small>{html.escape(f.source)}</small></p></details>"
             )
         for heading, items in (("Ruled out", self.ruled_out), ("Not judged", self.unjudged)):

@@ -1,14 +1,14 @@
 """Rules on where the gradient is very large: cliffs, exploding gradients, and numbers that are none.
 
-A *spike* is a gradient of ten times or more the norms on both sides of it, and of three times all but the largest twentieth
-of the run. A cliff shows as one, or a few, at places where the model of the loss saw nothing coming (r < 1 the step
-before); many, or a norm that grows by orders of magnitude, are gradients that explode. (Pascanu, Mikolov & Bengio 2013
-clip at half to ten times the usual norm: beyond ten nothing usual is left.)
+A *spike* is a gradient of ten times or more the norms on both sides of it, and of three times all but the largest
+twentieth of the run. A cliff shows as one, or a few, at places where the model of the loss saw nothing coming (r < 1
+the step before); many, or a norm that grows by orders of magnitude, are gradients that explode. (Pascanu, Mikolov &
+Bengio 2013 clip at half to ten times the usual norm: beyond ten nothing usual is left.)
 """
 
 import numpy as np
 
-from .evidence import Evidence, late_median, medians
+from .evidence import Evidence, medians
 from .report import Finding, finding
 from .verdict import Verdict
 
@@ -54,7 +54,8 @@ def spikes(e: Evidence, verdict: Verdict) -> list[Finding]:
     height, usual = float(np.nanmax(e.norm[found])), float(np.nanmedian(e.norm[: found[0]]))
     after = e.loss[min(found[0] + 1, e.steps - 1)] - e.loss[found[0]]
     text = (
-        f"At {_listed(found)} the gradient norm leaps to {height:.3g}, {height / max(usual, 1e-30):.0f} times the usual "
+        f"At {_listed(found)} the gradient norm leaps to {height:.3g}, {height / max(usual, 1e-30):.0f} times the "
+        "usual "
         f"{usual:.3g}, and the loss goes from {e.loss[found[0]]:.3g} to {e.loss[found[0]] + after:.3g}."
     )
     numbers = {"spikes": len(found), "height": height, "usual_norm": usual}
@@ -96,11 +97,17 @@ def _growth(e: Evidence) -> Finding | None:
     ends_in_it = e.steps < len(e.all_loss) and len(leaps) and np.nanmax(leaps[-5:]) >= 1e3
     if ends_in_it:
         k = len(leaps) - len(leaps[-5:]) + int(np.nanargmax(leaps[-5:]))
-        text = f"At step {k + 1} the gradient norm leaps from {e.norm[k]:.3g} to {e.norm[k + 1]:.3g}, and then nothing is finite."
+        text = (
+            f"At step {k + 1} the gradient norm leaps from {e.norm[k]:.3g} to {e.norm[k + 1]:.3g}, and then nothing is "
+            "finite."
+        )
         usual = float(np.nanmedian(e.norm[: k + 1]))
         return finding("exploding_gradients", text, {"leap": leaps[k], "usual_norm": usual}, (k, k + 1), "high")
     if highest > lowest and grew >= 100 and e.levels[highest] > 2 * abs(e.levels[lowest]) and not overshoots_first:
-        text = f"The gradient norm grew {grew:.0f} times, from {parts[lowest]:.3g} to {parts[highest]:.3g}, and the loss with it."
+        text = (
+            f"The gradient norm grew {grew:.0f} times, from {parts[lowest]:.3g} to {parts[highest]:.3g}, and the loss "
+            "with it."
+        )
         edges = np.linspace(0, e.steps, len(parts) + 1).astype(int)
         numbers = {"growth": grew, "usual_norm": float(parts[lowest])}
         return finding("exploding_gradients", text, numbers, (edges[lowest], edges[highest + 1] - 1), "high")
@@ -108,7 +115,8 @@ def _growth(e: Evidence) -> Finding | None:
     highest_at, usual = int(np.nanargmax(e.norm)), float(np.nanmedian(e.norm))
     if wild >= 1e3 and e.norm[highest_at] >= 100 * usual:
         text = (
-            f"Gradients of up to {e.norm[highest_at]:.3g} (step {highest_at}) where {usual:.3g} is usual, on curvatures that make a "
+            f"Gradients of up to {e.norm[highest_at]:.3g} (step {highest_at}) where {usual:.3g} is usual, on "
+            "curvatures that make a "
             f"step {wild:.2g} times too long: products that run away."
         )
         numbers = {"height": e.norm[highest_at], "usual_norm": usual, "ratio": wild}

@@ -1,9 +1,9 @@
 """Rules on how long the steps are: rates too high and too low, oscillation, the edge of stability, ill-conditioning.
 
-All go by the curvature c = g'Hg / g'g that a step meets and its ratio r = ε c / 2: the step is expected to lower the loss
-while r < 1. Thresholds: r = 1 and ε λ_max / 2 = 1 are theory (Goodfellow et al. 2016, eq. 8.10; Cohen et al. 2021); the
-others were chosen on the labelled runs of the tests: r < 0.02 (a rate fifty times as high would do), a spread of curvatures
-of 50, a cosine below -0.5.
+All go by the curvature c = g'Hg / g'g that a step meets and its ratio r = ε c / 2: the step is expected to lower the
+loss while r < 1. Thresholds: r = 1 and ε λ_max / 2 = 1 are theory (Goodfellow et al. 2016, eq. 8.10; Cohen et al.
+2021); the others were chosen on the labelled runs of the tests: r < 0.02 (a rate fifty times as high would do), a
+spread of curvatures of 50, a cosine below -0.5.
 """
 
 import numpy as np
@@ -32,7 +32,8 @@ def learning_rate_too_high(e: Evidence, verdict: Verdict) -> Finding | None:
     thrown = ends_high or (rose and e.end > 0.7 * e.start)
     if thrown and len(overshoots) and (len(overshoots) >= 0.2 * e.steps or overshoots[0] <= 2):
         text = (
-            f"The loss went from {e.start:.3g} to {e.end:.3g} (highest {np.max(e.loss):.3g}) in steps expected to raise it: "
+            f"The loss went from {e.start:.3g} to {e.end:.3g} (highest {np.max(e.loss):.3g}) in steps expected to "
+            "raise it: "
             f"r >= 1 at {len(overshoots)} of {e.steps} steps, first at step {overshoots[0]}, where r = "
             f"{ratio[overshoots[0]]:.3g}."
         )
@@ -42,7 +43,9 @@ def learning_rate_too_high(e: Evidence, verdict: Verdict) -> Finding | None:
         return finding("learning_rate_too_high", text, numbers, (overshoots[0], overshoots[-1]), "high")
     if typical < 0.5 and float(np.nanmax(ratio)) < 1:
         largest = float(np.nanmax(ratio))
-        verdict.rules_out("learning_rate_too_high", f"no step was expected to raise the loss (r at most {largest:.2g}).")
+        verdict.rules_out(
+            "learning_rate_too_high", f"no step was expected to raise the loss (r at most {largest:.2g})."
+        )
     return None
 
 
@@ -59,12 +62,13 @@ def learning_rate_too_low(e: Evidence, verdict: Verdict) -> Finding | None:
     if verdict.found & {"plateau", "vanishing_gradients"} or not e.learning_rate:
         return None  # no rate makes up for a gradient that is not there
     kept = late_median(norm, 0.1) / np.nanmedian(norm[: max(1, e.steps // 10)])
-    foretold = e.learning_rate * float(np.nansum(norm**2))  # what the steps can have lowered the loss by, to first order
+    foretold = e.learning_rate * float(np.nansum(norm**2))  # that much the steps can have gained, to first order
     is_noise = late_median(e.curve("gradient_tests/norm")) > 0.9 and not e.gradients_agree
     crawls = max(foretold, e.drop - 3 * e.scatter) < 0.5 * abs(e.start) and kept > 0.5 and not is_noise
     if highest < 0.02 and crawls and e.end <= e.start + 3 * e.scatter:
         text = (
-            f"{e.steps} steps can have lowered the loss by {foretold:.2g} from {e.start:.3g}, the gradient is as long as at "
+            f"{e.steps} steps can have lowered the loss by {foretold:.2g} from {e.start:.3g}, the gradient is as long "
+            "as at "
             f"the start ({kept:.0%}), and 95 % of the steps have r below {highest:.2g}: a rate "
             f"{min(1 / max(highest, 1e-6), 1e6):.0f} times as high would still lower it."
         )
@@ -85,11 +89,18 @@ def oscillation(e: Evidence, verdict: Verdict) -> Finding | None:
     back = np.flatnonzero(parts < -0.5)
     if len(back) >= max(2, 0.3 * len(parts)):
         share, typical = len(back) / len(parts), float(np.median(parts[back]))
-        text = f"Over {share:.0%} of the run each gradient points back at the last: cosine {typical:.2f} where -1 is a full turn."
+        text = (
+            f"Over {share:.0%} of the run each gradient points back at the last: cosine {typical:.2f} where -1 is a "
+            "full turn."
+        )
         first, last = (int(i * e.steps / len(parts)) for i in (back[0], back[-1] + 1))
-        return finding("oscillation", text, {"share": share, "cosine": typical}, (first, min(last, e.steps - 1)), "high")
+        return finding(
+            "oscillation", text, {"share": share, "cosine": typical}, (first, min(last, e.steps - 1)), "high"
+        )
     if np.isfinite(parts).any() and np.nanmin(parts) > -0.3:
-        verdict.rules_out("oscillation", f"consecutive gradients never turn back (lowest cosine {np.nanmin(parts):.2f}).")
+        verdict.rules_out(
+            "oscillation", f"consecutive gradients never turn back (lowest cosine {np.nanmin(parts):.2f})."
+        )
     return None
 
 
@@ -109,7 +120,9 @@ def edge_of_stability(e: Evidence, verdict: Verdict) -> Finding | None:
     there = np.flatnonzero((parts > 0.85) & (parts < 1.5))
     grew = len(parts) > 1 and np.isfinite(parts[0]) and parts[0] < 0.7
     if fell and grew and len(there) >= 0.25 * len(parts) and late_median(parts, 0.25) > 0.8:
-        text = f"{name} grew from {parts[0]:.2g} to {late_median(parts, 0.25):.2g} and hovers about 1 while the loss fell."
+        text = (
+            f"{name} grew from {parts[0]:.2g} to {late_median(parts, 0.25):.2g} and hovers about 1 while the loss fell."
+        )
         first = int(there[0] * e.steps / len(parts))
         numbers = {"first": parts[0], "late": late_median(parts, 0.25)}
         confidence = "high" if stability is not None else "medium"
@@ -143,13 +156,15 @@ def ill_conditioning(e: Evidence, verdict: Verdict) -> Finding | None:
     kept = late_median(norm, 0.1) / float(np.nanmedian(norm[half : half + max(1, e.steps // 10)]))
     # At 0.7 half of ‖g‖² is noise.
     is_noisy = late_median(e.curve("gradient_tests/norm")) > 0.7 and not e.gradients_agree
-    # What is still to gain along the flat direction, and whether it matters: a loss of a model that has all but gone does not.
+    # What is still to gain along the flat direction matters, unless a model's loss has all but gone.
     to_gain = late_median(norm, 0.1) ** 2 / (2 * flattest)
     matters = to_gain > min(0.01 * e.drop, 0.1 * abs(e.end)) and not (e.has_layers and e.has_arrived)
     if spread >= 50 and matters and used >= 0.05 and kept > 0.3 and not is_noisy and e.late_fall > 0:
         text = (
-            f"The steepest curvature met is {steepest:.3g}, the run now descends along {flattest:.3g}: {spread:.0f} times "
-            f"flatter. The steepest one bounds the rate (ε c / 2 = {used:.2g} there), and over the last half the gradient "
+            f"The steepest curvature met is {steepest:.3g}, the run now descends along {flattest:.3g}: {spread:.0f} "
+            "times "
+            f"flatter. The steepest one bounds the rate (ε c / 2 = {used:.2g} there), and over the last half the "
+            "gradient "
             f"kept {kept:.0%} of its norm."
         )
         numbers = {"spread": spread, "steepest": steepest, "flattest": flattest, "norm_kept": kept}

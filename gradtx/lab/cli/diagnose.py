@@ -21,8 +21,8 @@ def add(commands: Any) -> None:
     parser = commands.add_parser(
         "diagnose",
         help="train once with every instrument and say which of the chapter's challenges show",
-        description="Trains one problem, or walks one landscape, with every instrument reading at every step. Prints the "
-        "diagnosis; writes diagnosis.json, history.npz (lab.History.load reads it) and diagnosis.png, one page.",
+        description="Trains one problem, or walks one landscape, with every instrument reading at every step. Prints "
+        "the diagnosis; writes diagnosis.json, history.npz (lab.History.load reads it) and diagnosis.png, one page.",
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
     names = [*PROBLEMS, *LANDSCAPES]

@@ -26,8 +26,9 @@ def plot_diagnosis(run: Run, diagnosis: gradtx.Diagnosis | None = None) -> Pictu
     top = max(3.2, 0.19 * (text.count("\n") + 2))
     figure = new_picture(12, top + 2.9 * rows + 0.5)
     headline(figure, f"{name_of(run)}{diagnosis.headline}", 13)
-    upper, *lower = np.atleast_1d(np.asarray(figure.subfigures(2 if rows else 1, 1, height_ratios=[top, 2.9 * rows][: 2 if rows else 1]))).ravel()  # fmt: skip
-    left, right = upper.subplots(1, 2, width_ratios=[1, 1])
+    heights = [top, 2.9 * rows] if rows else [top]
+    upper, *lower = np.ravel(figure.subfigures(len(heights), 1, height_ratios=heights))
+    left, right = upper.subplots(1, 2)
     _loss(left, curves["loss"], diagnosis)
     right.axis("off")
     right.text(0, 1, text, va="top", fontsize=9, linespacing=1.35, transform=right.transAxes)
@@ -61,7 +62,9 @@ def _text(diagnosis: gradtx.Diagnosis) -> str:
     for finding in diagnosis.findings:
         lines.append(f"{finding.title.upper()}  (chapter {finding.section}, {finding.confidence} confidence)")
         lines += [f"   {line}" for line in textwrap.wrap(finding.evidence, 82)]
-        lines += [f"   → {line}" if i == 0 else f"      {line}" for i, line in enumerate(textwrap.wrap(finding.advice, 80))]
+        lines += [
+            f"   → {line}" if i == 0 else f"      {line}" for i, line in enumerate(textwrap.wrap(finding.advice, 80))
+        ]
         lines.append("")
     for heading, items in (("Ruled out", diagnosis.ruled_out), ("Not judged", diagnosis.unjudged)):
         names = ", ".join(name.replace("_", " ") for name in items)
