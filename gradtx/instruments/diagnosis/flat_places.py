@@ -41,8 +41,8 @@ def shelf(e: Evidence, verdict: Verdict) -> list[Finding]:
             verdict.needs(challenge, "gradtx.curvature_ratio(learning_rate)")
         return _from_temporal(e, verdict)
     if _is_flat_throughout(e):
-        return _flat_run(e) + _from_temporal(e, verdict)
-    return _passed_shelf(e, norms / largest) + _from_temporal(e, verdict)
+        return _flat_run(e, e.norm) + _from_temporal(e, verdict)
+    return _passed_shelf(e, norms / largest, e.curvature) + _from_temporal(e, verdict)
 
 
 def _passage(e: Evidence, norms: np.ndarray) -> Finding | None:
@@ -108,7 +108,7 @@ def _no_signal(e: Evidence) -> list[Finding]:
         return []
     text = (
         f"The loss stays where it began, {e.start:.4g}, without noise or steps so large as to explain it (r about "
-        f"{late_median(e.curve('curvature_ratio/ratio')):.2g}): of ‖g‖ = {np.nanmedian(e.norm):.2g} hardly anything is "
+        f"{late_median(e.curve('curvature_ratio/ratio')):.2g}): of ‖g‖ = {late_median(e.norm, 1.0):.2g} hardly anything is "
         "signal. The "
         "gradient does not come through, or there is nothing to learn."
     )
@@ -134,9 +134,9 @@ def _size(e: Evidence) -> float:
     return 1.0
 
 
-def _flat_run(e: Evidence) -> list[Finding]:
+def _flat_run(e: Evidence, gradient_norm: np.ndarray) -> list[Finding]:
     """Nothing moves from the first step on: a flat start, or gradients that vanish on their way back."""
-    norm, size = float(np.nanmedian(e.norm)), _size(e)
+    norm, size = float(np.nanmedian(gradient_norm)), _size(e)
     text = (
         f"The loss stays at {e.end:.4g}, and the gradient norm, {norm:.2g}, is next to nothing beside it: moving the "
         f"parameters by their own size, {size:.2g}, would change the loss by {norm * size / abs(e.start):.1%}."
@@ -146,11 +146,10 @@ def _flat_run(e: Evidence) -> list[Finding]:
     return [finding(kind, text, numbers, (0, e.steps - 1), "medium" if len(kinds) > 1 else "high") for kind in kinds]
 
 
-def _passed_shelf(e: Evidence, relative: np.ndarray) -> list[Finding]:
+def _passed_shelf(e: Evidence, relative: np.ndarray, curvature: np.ndarray) -> list[Finding]:
     """A part of the run with a small gradient, high up: with lower places found later, or none found at all."""
     small = np.flatnonzero(relative < _SMALL)
     parts = np.split(small, np.flatnonzero(np.diff(small) > 1) + 1)
-    curvature = e.curvature
     steepest = float(np.nanmax(np.abs(curvature)))
     edges = np.linspace(0, e.steps, len(relative) + 1).astype(int)
     for part in parts:
@@ -194,7 +193,7 @@ def _from_temporal(e: Evidence, verdict: Verdict) -> list[Finding]:
             log_ratio = float(np.nanmedian(np.log(norms[:, -1] / norms[:, 0])))
         length = norms.shape[1]
     else:
-        log_ratio, length = float(np.nanmedian(slope)) * 50, 50
+        log_ratio, length = late_median(slope, 1.0) * 50, 50
     text = f"From the last step to the first of {length}, gradients change by a factor of {np.exp(-log_ratio):.2g}."
     numbers = {"log_ratio": log_ratio}
     if log_ratio > np.log(1e3):

@@ -41,7 +41,7 @@ def spikes(e: Evidence, verdict: Verdict) -> list[Finding]:
         return []
     found = _spikes(e.norm)
     usual = float(np.nanmedian(e.norm))
-    if growth := _growth(e):
+    if growth := _growth(e, e.norm):
         return [growth]
     ratio = e.curve("curvature_ratio/ratio")
     if ratio is not None:
@@ -82,26 +82,26 @@ def _spikes(norm: np.ndarray) -> list[int]:
     return found
 
 
-def _growth(e: Evidence) -> Finding | None:
+def _growth(e: Evidence, norm: np.ndarray) -> Finding | None:
     """The norm grows by two orders of magnitude and more, and takes the loss up with it."""
     if not e.has_layers:
         return None
-    parts = medians(e.norm)
+    parts = medians(norm)
     lowest, highest = int(np.nanargmin(parts)), int(np.nanargmax(parts))
     ratio = e.curve("curvature_ratio/ratio")
     overshoots_first = ratio is not None and bool(np.nanmax(ratio[: max(3, e.steps // 20)]) >= 1)
     grew = parts[highest] / max(parts[lowest], 1e-30)
-    relative = _pull(e)
+    relative = _pull(e, norm)
     with np.errstate(all="ignore"):
-        leaps = e.norm[1:] / e.norm[:-1]
+        leaps = norm[1:] / norm[:-1]
     ends_in_it = e.steps < len(e.all_loss) and len(leaps) and np.nanmax(leaps[-5:]) >= 1e3
     if ends_in_it:
         k = len(leaps) - len(leaps[-5:]) + int(np.nanargmax(leaps[-5:]))
         text = (
-            f"At step {k + 1} the gradient norm leaps from {e.norm[k]:.3g} to {e.norm[k + 1]:.3g}, and then nothing is "
+            f"At step {k + 1} the gradient norm leaps from {norm[k]:.3g} to {norm[k + 1]:.3g}, and then nothing is "
             "finite."
         )
-        usual = float(np.nanmedian(e.norm[: k + 1]))
+        usual = float(np.nanmedian(norm[: k + 1]))
         return finding("exploding_gradients", text, {"leap": leaps[k], "usual_norm": usual}, (k, k + 1), "high")
     if highest > lowest and grew >= 100 and e.levels[highest] > 2 * abs(e.levels[lowest]) and not overshoots_first:
         text = (
@@ -112,15 +112,15 @@ def _growth(e: Evidence) -> Finding | None:
         numbers = {"growth": grew, "usual_norm": float(parts[lowest])}
         return finding("exploding_gradients", text, numbers, (edges[lowest], edges[highest + 1] - 1), "high")
     wild = 0.0 if ratio is None else float(np.nanmax(np.abs(ratio)))
-    highest_at, usual = int(np.nanargmax(e.norm)), float(np.nanmedian(e.norm))
-    if wild >= 1e3 and e.norm[highest_at] >= 100 * usual:
+    highest_at, usual = int(np.nanargmax(norm)), float(np.nanmedian(norm))
+    if wild >= 1e3 and norm[highest_at] >= 100 * usual:
         text = (
-            f"Gradients of up to {e.norm[highest_at]:.3g} (step {highest_at}) where {usual:.3g} is usual, on "
+            f"Gradients of up to {norm[highest_at]:.3g} (step {highest_at}) where {usual:.3g} is usual, on "
             "curvatures that make a "
             f"step {wild:.2g} times too long: products that run away."
         )
-        numbers = {"height": e.norm[highest_at], "usual_norm": usual, "ratio": wild}
-        seen = np.flatnonzero(e.norm >= 10 * usual)
+        numbers = {"height": norm[highest_at], "usual_norm": usual, "ratio": wild}
+        seen = np.flatnonzero(norm >= 10 * usual)
         return finding("exploding_gradients", text, numbers, (seen[0], seen[-1]), "high")
     if relative > 1e3:
         text = (
@@ -131,15 +131,15 @@ def _growth(e: Evidence) -> Finding | None:
     return None
 
 
-def _pull(e: Evidence) -> float:
+def _pull(e: Evidence, norm: np.ndarray) -> float:
     """‖g‖ ‖θ‖ / loss at the first steps: 2 on any bowl about 0, a few on healthy nets."""
     ratio = e.curve("update_ratio/global")
     if ratio is None or not e.learning_rate or e.start <= 0:
         return 0.0
     first = slice(0, max(3, e.steps // 50))
     with np.errstate(all="ignore"):
-        length = e.learning_rate * e.norm[first] / ratio[first]
-        pull = e.norm[first] * length / np.abs(e.loss[first])
+        length = e.learning_rate * norm[first] / ratio[first]
+        pull = norm[first] * length / np.abs(e.loss[first])
     pull = pull[np.isfinite(pull)]
     return float(np.median(pull)) if len(pull) else 0.0
 

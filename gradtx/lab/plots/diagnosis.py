@@ -3,6 +3,7 @@
 import textwrap
 
 import numpy as np
+from matplotlib.axes import Axes
 
 import gradtx
 
@@ -26,19 +27,18 @@ def plot_diagnosis(run: Run, diagnosis: gradtx.Diagnosis | None = None) -> Pictu
     top = max(3.2, 0.19 * (text.count("\n") + 2))
     figure = new_picture(12, top + 2.9 * rows + 0.5)
     headline(figure, f"{name_of(run)}{diagnosis.headline}", 13)
-    heights = [top, 2.9 * rows] if rows else [top]
-    upper, *lower = np.ravel(figure.subfigures(len(heights), 1, height_ratios=heights))
-    left, right = upper.subplots(1, 2)
+    grid = figure.add_gridspec(2, 1, height_ratios=[top, max(2.9 * rows, 0.01)])
+    left, right = figure.add_subfigure(grid[0]).subplots(1, 2)
     _loss(left, curves["loss"], diagnosis)
     right.axis("off")
     right.text(0, 1, text, va="top", fontsize=9, linespacing=1.35, transform=right.transAxes)
-    if lower:
-        grid = lower[0].subplots(rows, 3, squeeze=False, sharex=True)
-        draw_panels(list(grid.ravel()), panels, curves)
+    if rows:
+        places = figure.add_subfigure(grid[1]).subplots(rows, 3, squeeze=False, sharex=True)
+        draw_panels(list(places.ravel()), panels, curves)
     return figure
 
 
-def _loss(axes, loss: np.ndarray, diagnosis: gradtx.Diagnosis) -> None:
+def _loss(axes: Axes, loss: np.ndarray, diagnosis: gradtx.Diagnosis) -> None:
     finite = loss[np.isfinite(loss)]
     axes.plot(loss, color="k", lw=1.2, marker="." if len(loss) < 40 else "")
     if len(finite) and (finite > 0).all():
