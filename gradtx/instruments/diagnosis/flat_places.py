@@ -108,7 +108,8 @@ def _no_signal(e: Evidence) -> list[Finding]:
         return []
     text = (
         f"The loss stays where it began, {e.start:.4g}, without noise or steps so large as to explain it (r about "
-        f"{late_median(e.curve('curvature_ratio/ratio')):.2g}): of ‖g‖ = {late_median(e.norm, 1.0):.2g} hardly anything is "
+        f"{late_median(e.curve('curvature_ratio/ratio')):.2g}): of ‖g‖ = {late_median(e.norm, 1.0):.2g} hardly "
+        "anything is "
         "signal. The "
         "gradient does not come through, or there is nothing to learn."
     )
