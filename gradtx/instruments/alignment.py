@@ -27,6 +27,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
+from gradtx._core.across import AxisName, total_over_shards
 from gradtx._core.hyperparameters import NON_NEGATIVE, first_count, hyperparameter
 from gradtx._core.trees import accumulators, compute_dtype, scaled_norm, widen
 from gradtx._core.types import FLOAT32, GradientTransformationExtraArgs, Params, ScalarOrSchedule, Updates
@@ -55,12 +56,15 @@ class GradientAlignmentState(NamedTuple):
         }
 
 
-def gradient_alignment(*, burn_in: ScalarOrSchedule = 0, every: int = 1) -> GradientTransformationExtraArgs:
+def gradient_alignment(
+    *, burn_in: ScalarOrSchedule = 0, every: int = 1, axis_name: AxisName = None
+) -> GradientTransformationExtraArgs:
     """Cosine and sign agreement of consecutive gradients, and Pflug's running sum of their products.
 
     Args:
         burn_in: steps that Pflug's sum leaves out: a transient adds to it what takes long to wear off.
         every: steps from one measurement to the next.
+        axis_name: inside `shard_map`, of the mesh axes that gradients are sharded over.
 
     Raises:
         ValueError: out of range; at `init`, a complex leaf. TypeError: of the wrong kind, a leaf that is no array.
@@ -73,7 +77,7 @@ def gradient_alignment(*, burn_in: ScalarOrSchedule = 0, every: int = 1) -> Grad
     >>> print({name: round(float(value), 3) for name, value in gradtx.readings(state).items()})
     {'gradient_alignment/cosine': -1.0, 'gradient_alignment/pflug': -2.0, 'gradient_alignment/sign_agreement': 0.0}
     """
-    return instrument("gradient_alignment", alignment_measurement(burn_in), every)
+    return instrument("gradient_alignment", alignment_measurement(burn_in), every, axis_name)
 
 
 def alignment_measurement(burn_in: ScalarOrSchedule = 0) -> Measurement:
@@ -111,16 +115,20 @@ def alignment_measurement(burn_in: ScalarOrSchedule = 0) -> Measurement:
 def _compared(seen: Seen, pairs: list[tuple[jax.Array, jax.Array]]) -> tuple[jax.Array, jax.Array, jax.Array]:
     """Cosine, inner product and agreement of signs."""
     float_dtype = jnp.result_type(float)
-    inverse_p, relative_p = scaled_norm([p for _, p in pairs])
+    inverse_p, relative_p = scaled_norm([p for _, p in pairs], seen.axis_name)
     inverse_g, relative_g = seen.relative_norm
-    scaled_product, agreeing, size = jnp.zeros((), float_dtype), jnp.zeros((), float_dtype), 0
+    products, agreements, sizes = [], [], []
     for g, p in pairs:
         dtype = compute_dtype(g.dtype, p.dtype)
         terms = widen(g, dtype) * inverse_g.astype(dtype) * (widen(p, dtype) * inverse_p.astype(dtype))
-        scaled_product = scaled_product + jnp.sum(terms).astype(float_dtype)
+        products.append(jnp.sum(terms).astype(float_dtype))
         same = jnp.sign(g).astype(dtype) * jnp.sign(p).astype(dtype) > 0
-        agreeing, size = agreeing + jnp.sum(same).astype(float_dtype), size + g.size
+        agreements.append(jnp.sum(same).astype(float_dtype))
+        sizes.append(jnp.full_like(agreements[-1], g.size))  # like a count of g's own: summed over devices as that is
+    scaled_product, agreeing, size = (
+        total_over_shards(parts, seen.axis_name, float_dtype) for parts in (products, agreements, sizes)
+    )
     lengths = (relative_g * relative_p).astype(float_dtype)
     cosine = jnp.where(lengths > 0, scaled_product / jnp.where(lengths > 0, lengths, 1), jnp.nan)
     product = scaled_product / inverse_g.astype(float_dtype) / inverse_p.astype(float_dtype)
-    return cosine, product, agreeing / max(size, 1)
+    return cosine, product, agreeing / jnp.maximum(size, 1)

@@ -30,6 +30,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
+from gradtx._core.across import AxisName
 from gradtx._core.hyperparameters import BELOW_ONE, NON_NEGATIVE_OR_INF, POSITIVE, first_count, hyperparameter
 from gradtx._core.types import GradientTransformationExtraArgs, Params, ScalarOrSchedule
 
@@ -66,6 +67,7 @@ def clipping_events(
     threshold: ScalarOrSchedule = 2.5,
     decay: ScalarOrSchedule = 0.97,
     every: int = 1,
+    axis_name: AxisName = None,
 ) -> GradientTransformationExtraArgs:
     """Fraction of the steps that a clip at `max_norm` changes, how much it shrinks them, and spikes of the norm.
 
@@ -74,6 +76,7 @@ def clipping_events(
         threshold: z_max, in (0, inf).
         decay: of the level that spikes are told from, in [0, 1).
         every: steps from one measurement to the next.
+        axis_name: inside `shard_map`, of the mesh axes that gradients are sharded over.
 
     Raises:
         ValueError: out of range. TypeError: of the wrong kind; at `init`, a leaf that is no floating array.
@@ -86,7 +89,7 @@ def clipping_events(
     >>> print({name: float(value) for name, value in gradtx.readings(state).items()})  # shrink (1 + 1/2 + 1/4 + 1) / 4
     {'clipping_events/fraction': 0.5, 'clipping_events/shrink': 0.6875, 'clipping_events/spikes': 0.0}
     """
-    return instrument("clipping_events", clipping_measurement(max_norm, threshold, decay), every)
+    return instrument("clipping_events", clipping_measurement(max_norm, threshold, decay), every, axis_name)
 
 
 def clipping_measurement(

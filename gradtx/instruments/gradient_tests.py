@@ -82,10 +82,10 @@ def gradient_tests(*, num_probes: int = 1, seed: int = 0, every: int = 1) -> Gra
     {'gradient_tests/standard_error': 1.291, 'gradient_tests/inner_product': 1.291, 'gradient_tests/norm': 1.291, \
 'gradient_tests/orthogonality': 0.0}
     """
-    return instrument("gradient_tests", tests_measurement(num_probes, seed), every)
+    return instrument("gradient_tests", measurement_of_tests(num_probes, seed), every)
 
 
-def tests_measurement(num_probes: int = 1, seed: int = 0) -> Measurement:
+def measurement_of_tests(num_probes: int = 1, seed: int = 0) -> Measurement:
     """What `gradient_tests` measures."""
     check_at_least("gradient_tests", "num_probes", num_probes, 1)
 
@@ -98,7 +98,7 @@ def tests_measurement(num_probes: int = 1, seed: int = 0) -> Measurement:
         slopes = _per_example(seen).astype(jnp.result_type(float))
         count = len(slopes)
         parallel = jnp.var(slopes, ddof=1)  # of the part along g, in units of the gradient
-        total = seen.trace_covariance(num_probes, seed).astype(slopes.dtype)
+        total = seen.trace_covariance(num_probes, seed)[0].astype(slopes.dtype)
         norm = jnp.where(seen.norm > 0, seen.norm, jnp.nan)
         standard_error = jnp.sqrt(total / count)
         return state._replace(

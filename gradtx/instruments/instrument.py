@@ -9,7 +9,7 @@ A measurement is three small functions; `instrument` does the rest (when to meas
 **When**: every step with `every=1`; with `every=N` at steps 0, N, 2N, ..., decided on the device by `lax.cond`, which
 costs next to nothing on the others (but under `vmap` both branches run). Or decided on the host: pass a Python bool,
 `update(..., measure=True)`, as a static argument of the jitted step, and the step without measurement has no trace of
-it; two programs are compiled.
+it; two programs are compiled. What has to see every step (`sees_every_step`) does so whatever `measure` says.
 
 Several measurements in one instrument share one `seen`, so that a pass over the model is made once for all of them.
 """
@@ -20,6 +20,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
+from gradtx._core.across import AxisName, check_axis_name
 from gradtx._core.hyperparameters import next_count
 from gradtx._core.trees import check_params
 from gradtx._core.types import GradientTransformationExtraArgs, Params, Updates
@@ -36,6 +37,7 @@ class Measurement(NamedTuple):
     measure: Callable[[Any, Seen], Any]
     remember: Callable[[Any, Seen], Any] | None = None
     allow_complex: bool = True
+    sees_every_step: bool = False  # a path or a velocity that leaves steps out would be wrong, not coarse
 
 
 def never() -> jax.Array:
@@ -48,9 +50,11 @@ def unmeasured() -> jax.Array:
     return jnp.full((), jnp.nan, jnp.result_type(float))
 
 
-def instrument(name: str, measurement: Measurement, every: int) -> GradientTransformationExtraArgs:
+def instrument(
+    name: str, measurement: Measurement, every: int, axis_name: AxisName = None
+) -> GradientTransformationExtraArgs:
     """The transformation that makes one measurement; its state is the measurement's."""
-    return _transformation(name, (measurement,), lambda states: states[0], lambda state: (state,), every)
+    return _transformation(name, (measurement,), lambda states: states[0], lambda state: (state,), every, axis_name)
 
 
 def instruments(
@@ -66,8 +70,10 @@ def _transformation(
     joined: Callable[[tuple[Any, ...]], Any],
     apart: Callable[[Any], tuple[Any, ...]],
     every: int,
+    axis_name: AxisName = None,
 ) -> GradientTransformationExtraArgs:
     check_at_least(name, "every", every, 1)
+    check_axis_name(name, axis_name)
 
     def init(params: Params) -> Any:
         check_params(name, params, allow_complex=all(m.allow_complex for m in measurements))
@@ -82,7 +88,7 @@ def _transformation(
             )
         states = apart(state)
         count = getattr(states[0], f"{measurements[0].name}_count")
-        seen = Seen(name, updates, params, count, extra)
+        seen = Seen(name, updates, params, count, extra, axis_name)
         _ = seen.gradients  # refuses another tree than the parameters' in every instrument alike
 
         def skip(states: tuple[Any, ...]) -> tuple[Any, ...]:
@@ -99,7 +105,7 @@ def _transformation(
                    for m, s in zip(measurements, states, strict=True))  # fmt: skip
             return tuple(_like(n, s) for n, s in zip(new, states, strict=True))
 
-        if measure is not None:
+        if measure is not None and not all(m.sees_every_step for m in measurements):
             states = (look if measure else skip)(states)
         elif every == 1:
             states = look(states)

@@ -31,7 +31,7 @@ from .alignment import GradientAlignmentState, alignment_measurement
 from .clipping_events import ClippingEventsState, clipping_measurement
 from .curvature_ratio import CurvatureRatioState, curvature_measurement
 from .gradient_norm import GradientNormState, norm_measurement
-from .gradient_tests import GradientTestsState, tests_measurement
+from .gradient_tests import GradientTestsState, measurement_of_tests
 from .instrument import Measurement, instruments, never, unmeasured
 from .noise_scale import GradientNoiseScaleState, noise_measurement
 from .seen import Seen
@@ -105,7 +105,7 @@ def panel(
         alignment_measurement(),
         clipping_measurement(max_norm),
         curvature_measurement(learning_rate),
-        tests_measurement(num_probes, seed),
+        measurement_of_tests(num_probes, seed),
         noise_measurement(None, num_probes, seed),
     )
     return instruments("panel", measurements, PanelState, every)

@@ -16,9 +16,12 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
+from gradtx._core.across import AxisName
 from gradtx._core.lift import aligned
 from gradtx._core.trees import compute_dtype, scaled_norm, widen
 from gradtx._core.types import MaskedNode, Params, Updates
+
+from .point import signs_like
 
 EXACT_UP_TO = 128  # parameters: per-example gradients of so few are taken one coordinate at a time
 
@@ -34,10 +37,18 @@ class Along(NamedTuple):
 class Seen:
     """One step as an instrument sees it; errors name the instrument and say what to pass."""
 
-    def __init__(self, name: str, updates: Updates, params: Params | None, count: jax.Array, extra: dict[str, Any]):
-        self.name, self.updates, self.count = name, updates, count
+    def __init__(
+        self,
+        name: str,
+        updates: Updates,
+        params: Params | None,
+        count: jax.Array,
+        extra: dict[str, Any],
+        axis_name: AxisName = None,
+    ):
+        self.name, self.updates, self.count, self.axis_name = name, updates, count, axis_name
         self._params, self._extra = params, extra
-        self._traces: dict[tuple[int, int], jax.Array] = {}
+        self._traces: dict[tuple[int, int], tuple[jax.Array, int]] = {}
 
     @cached_property
     def gradients(self) -> list[jax.Array]:
@@ -58,7 +69,7 @@ class Seen:
     @cached_property
     def relative_norm(self) -> tuple[jax.Array, jax.Array]:
         """(inverse scale, norm * inverse scale) of the updates: finite also where the norm is not."""
-        return scaled_norm(self.gradients)
+        return scaled_norm(self.gradients, self.axis_name)
 
     @property
     def norm(self) -> jax.Array:
@@ -71,7 +82,10 @@ class Seen:
         """The loss of the step's batch."""
         if self._extra.get("value") is None:
             raise ValueError(f"{self.name} needs the loss's value: call update(grads, state, params, value=value).")
-        return jnp.asarray(self._extra["value"]).astype(jnp.result_type(float))
+        value = jnp.asarray(self._extra["value"])
+        if value.shape != ():
+            raise ValueError(f"{self.name}: value must be a scalar, got shape {value.shape}.")
+        return value.astype(jnp.result_type(float))
 
     @property
     def losses_fn(self) -> Callable[[Params], jax.Array]:
@@ -143,8 +157,8 @@ class Seen:
             return along(self.losses_fn, self.params, self.direction)
         return along(lambda params: self.value_fn(params)[None], self.params, self.direction)
 
-    def trace_covariance(self, num_probes: int, seed: int) -> jax.Array:
-        """tr Σ, Σ the covariance of the gradients of single examples (divisor B - 1); NaN for one example.
+    def trace_covariance(self, num_probes: int, seed: int) -> tuple[jax.Array, int]:
+        """tr Σ and B, Σ the covariance of the gradients of B single examples (divisor B - 1); NaN for one example.
 
         Up to `EXACT_UP_TO` parameters exactly; beyond, the mean over probes v of random signs of Var_i(v'g_i).
         """
@@ -152,26 +166,23 @@ class Seen:
             self._traces[num_probes, seed] = self._trace_covariance(num_probes, seed)
         return self._traces[num_probes, seed]
 
-    def _trace_covariance(self, num_probes: int, seed: int) -> jax.Array:
+    def _trace_covariance(self, num_probes: int, seed: int) -> tuple[jax.Array, int]:
         at = jax.tree.map(jnp.asarray, self.params)
         leaves, treedef = jax.tree.flatten(at)
         size = sum(x.size for x in leaves)
 
-        def variance(direction: Params) -> jax.Array:
-            return jnp.var(_slopes(self.losses_fn, at, direction), ddof=1)
+        def slopes(direction: Params) -> jax.Array:
+            return _slopes(self.losses_fn, at, direction)
 
         if size == 0:
-            return jnp.zeros((), jnp.result_type(float))
+            return jnp.zeros((), jnp.result_type(float)), len(self.losses_fn(at))
         if size <= EXACT_UP_TO:
             flat, unravel = jax.flatten_util.ravel_pytree(at)
-            return jnp.sum(jax.vmap(lambda d: variance(unravel(d)))(jnp.eye(size, dtype=flat.dtype)))
-        key = jax.random.fold_in(jax.random.key(seed), self.count)
-        total = jnp.zeros((), jnp.result_type(float))
-        for probe_key in jax.random.split(key, num_probes):
-            keys = jax.random.split(probe_key, len(leaves))
-            signs = [_signs(k, x) for k, x in zip(keys, leaves, strict=True)]
-            total = total + variance(treedef.unflatten(signs))
-        return total / num_probes
+            found = jax.vmap(lambda d: slopes(unravel(d)))(jnp.eye(size, dtype=flat.dtype))
+            return jnp.sum(jnp.var(found, axis=1, ddof=1)), found.shape[1]
+        probe_keys = jax.random.split(jax.random.fold_in(jax.random.key(seed), self.count), num_probes)
+        found = jnp.stack([slopes(treedef.unflatten(signs_like(key, leaves))) for key in probe_keys])
+        return jnp.mean(jnp.var(found, axis=1, ddof=1)), found.shape[1]
 
 
 def along(losses_fn: Callable[[Params], jax.Array], params: Params, direction: Params) -> Along:
@@ -202,12 +213,8 @@ def _slopes(losses_fn: Callable[[Params], jax.Array], params: Params, direction:
 def _along_by_differences(losses_fn: Callable[[Params], jax.Array], params: Params, direction: Params) -> Along:
     """Central differences of losses for the slopes, of the mean's gradient for the curvature."""
     losses = losses_fn(params)
-    squares = [jnp.sum(widen(x, losses.dtype) ** 2) for x in jax.tree.leaves(params)]
-    length = jnp.sqrt(jnp.maximum(1, sum(squares)))  # a step in proportion to the parameters is seen in each of them
-    step = jnp.finfo(losses.dtype).eps ** (1 / 3) * length
-
-    def shifted(sign: int) -> Params:
-        return jax.tree.map(lambda x, d: (x + sign * step.astype(x.dtype) * d).astype(x.dtype), params, direction)
+    ahead, behind, width = two_sides(params, direction)
+    width = width.astype(losses.dtype)
 
     def slope(at: Params) -> jax.Array:
         gradient = jax.grad(lambda p: jnp.mean(losses_fn(p)))(at)
@@ -216,17 +223,30 @@ def _along_by_differences(losses_fn: Callable[[Params], jax.Array], params: Para
         )
         return sum(jax.tree.leaves(products), start=jnp.zeros((), losses.dtype))
 
-    ahead, behind = shifted(1), shifted(-1)
-    return Along(
-        losses,
-        (losses_fn(ahead) - losses_fn(behind)) / (2 * step),
-        (slope(ahead) - slope(behind)) / (2 * step),
-    )
+    return Along(losses, (losses_fn(ahead) - losses_fn(behind)) / width, (slope(ahead) - slope(behind)) / width)
 
 
-def _signs(key: jax.Array, like: jax.Array) -> jax.Array:
-    like = jnp.asarray(like)
-    return jax.random.rademacher(key, like.shape, like.dtype)
+def two_sides(params: Params, direction: Params) -> tuple[Params, Params, jax.Array]:
+    """The points that a central difference along `direction` (of any length) compares, and what to divide by.
+
+    They are as far apart as the parameters are long times the cube root of their rounding, so that the step is seen in
+    each of them.
+    """
+    leaves, towards = jax.tree.leaves(params), jax.tree.leaves(direction)
+    dtype = compute_dtype(*(x.dtype for x in leaves))
+    rounding = max((float(jnp.finfo(x.dtype).eps) for x in leaves), default=1.0)
+    length, reach = (jnp.sqrt(sum((jnp.sum(widen(x, dtype) ** 2) for x in tree), start=jnp.zeros((), dtype)))
+                     for tree in (leaves, towards))  # fmt: skip
+    step = rounding ** (1 / 3) * jnp.maximum(1, length) / jnp.where(reach > 0, reach, 1)
+
+    def shifted(sign: int) -> Params:
+        def moved(x: jax.Array, d: jax.Array) -> jax.Array:
+            wide = compute_dtype(x.dtype)
+            return (widen(x, wide) + sign * step.astype(wide) * widen(d, wide)).astype(x.dtype)
+
+        return jax.tree.map(moved, params, direction)
+
+    return shifted(1), shifted(-1), 2 * step
 
 
 def _is_masked(x: Any) -> bool:

@@ -40,7 +40,7 @@ from gradtx._core.types import FLOAT32, GradientTransformationExtraArgs, Params,
 
 from .instrument import Measurement, instrument, never, unmeasured
 from .point import check_at_least, normal_like
-from .seen import Seen
+from .seen import Seen, two_sides
 
 
 class SharpnessState(NamedTuple):
@@ -133,11 +133,8 @@ def _hessian(seen: Seen) -> Any:
 
 
 def _product_by_differences(gradient: Any, params: Params, v: Updates) -> Updates:
-    squares = [jnp.sum(widen(x, jnp.dtype("float32")) ** 2) for x in jax.tree.leaves(params)]
-    step = jnp.finfo(jnp.float32).eps ** (1 / 3) * jnp.sqrt(jnp.maximum(1, sum(squares)))
-    ahead, behind = (gradient(jax.tree.map(lambda p, x, s=s: (p + s * step * x).astype(p.dtype), params, v))
-                     for s in (1, -1))  # fmt: skip
-    return jax.tree.map(lambda a, b: (a - b) / (2 * step).astype(a.dtype), ahead, behind)
+    ahead, behind, width = two_sides(params, v)
+    return jax.tree.map(lambda a, b: (a - b) / width.astype(a.dtype), gradient(ahead), gradient(behind))
 
 
 def _both_ends(
