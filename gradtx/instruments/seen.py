@@ -194,18 +194,23 @@ def along(losses_fn: Callable[[Params], jax.Array], params: Params, direction: P
 
     try:
         (losses, slopes), (_, curvatures) = jax.jvp(first, (params,), (direction,))
-    except TypeError as error:
-        if "custom_vjp" not in str(error):
+    except (TypeError, NotImplementedError) as error:
+        if not is_forward_blocked(error):
             raise
         return _along_by_differences(losses_fn, params, direction)
     return Along(losses, slopes, jnp.mean(curvatures))
 
 
+def is_forward_blocked(error: Exception) -> bool:
+    """Whether it says that forward mode met a `custom_vjp` (`custom_lin` where another forward mode is around it)."""
+    return "custom_vjp" in str(error) or "custom_lin" in str(error)
+
+
 def _slopes(losses_fn: Callable[[Params], jax.Array], params: Params, direction: Params) -> jax.Array:
     try:
         return jax.jvp(losses_fn, (params,), (direction,))[1]
-    except TypeError as error:
-        if "custom_vjp" not in str(error):
+    except (TypeError, NotImplementedError) as error:
+        if not is_forward_blocked(error):
             raise
         return _along_by_differences(losses_fn, params, direction).slopes
 

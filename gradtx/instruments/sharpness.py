@@ -40,7 +40,7 @@ from gradtx._core.types import FLOAT32, GradientTransformationExtraArgs, Params,
 
 from .instrument import Measurement, instrument, never, unmeasured
 from .point import check_at_least, normal_like
-from .seen import Seen, two_sides
+from .seen import Seen, is_forward_blocked, two_sides
 
 
 class SharpnessState(NamedTuple):
@@ -123,8 +123,8 @@ def _hessian(seen: Seen) -> Any:
         tangent = jax.tree.map(lambda x, p: x.astype(p.dtype), v, params)
         try:
             _, hv = jax.jvp(gradient, (params,), (tangent,))
-        except TypeError as error:
-            if "custom_vjp" not in str(error):
+        except (TypeError, NotImplementedError) as error:
+            if not is_forward_blocked(error):
                 raise
             hv = _product_by_differences(gradient, params, tangent)
         return jax.tree.map(lambda x, like: widen(x, like.dtype), hv, v)
