@@ -88,19 +88,20 @@ def _transformation(
             )
         states = apart(state)
         count = getattr(states[0], f"{measurements[0].name}_count")
-        seen = Seen(name, updates, params, count, extra, axis_name)
-        _ = seen.gradients  # refuses another tree than the parameters' in every instrument alike
+        gradients = Seen(name, updates, params, count, extra, axis_name).gradients  # refuses another tree everywhere
 
         def skip(states: tuple[Any, ...]) -> tuple[Any, ...]:
             return states
 
         def remember(states: tuple[Any, ...]) -> tuple[Any, ...]:
+            seen = Seen(name, updates, params, count, extra, axis_name)  # what it keeps belongs to this branch
             return tuple(
                 s if m.remember is None else _like(m.remember(s, seen), s)
                 for m, s in zip(measurements, states, strict=True)
             )
 
         def look(states: tuple[Any, ...]) -> tuple[Any, ...]:
+            seen = Seen(name, updates, params, count, extra, axis_name)
             new = (m.measure(s, seen)._replace(**{f"{m.name}_measured_at": count})
                    for m, s in zip(measurements, states, strict=True))  # fmt: skip
             return tuple(_like(n, s) for n, s in zip(new, states, strict=True))
@@ -112,12 +113,28 @@ def _transformation(
         else:
             phase = jax.lax.rem(count, jnp.int32(every))
             which = jnp.where(phase == 0, 2, jnp.where(phase == every - 1, 1, 0))
+            if any(_varying(jax.typeof(g)) for g in gradients):
+                states = jax.tree.map(_varying_like, states, jax.eval_shape(look, states))
             states = jax.lax.switch(which, (skip, remember, look), states)
         counted = (s._replace(**{f"{m.name}_count": next_count(count)})
                    for m, s in zip(measurements, states, strict=True))  # fmt: skip
         return updates, joined(tuple(counted))
 
     return GradientTransformationExtraArgs(init, update)
+
+
+def _varying(kind: Any) -> frozenset[str]:
+    """The axes of `shard_map` that something of this kind differs along."""
+    manual = getattr(kind, "manual_axis_type", None)  # called vma up to JAX 0.9
+    return (getattr(kind, "vma", None) or frozenset()) if manual is None else manual.varying
+
+
+def _varying_like(x: jax.Array, like: Any) -> jax.Array:
+    """The same, free to differ along the axes that `like` does: both branches of a choice must be."""
+    axes = tuple(_varying(like) - _varying(jax.typeof(x)))
+    if not axes:
+        return x
+    return jax.lax.pcast(x, axes, to="varying") if hasattr(jax.lax, "pcast") else jax.lax.pvary(x, axes)
 
 
 def _like(new: Any, old: Any) -> Any:

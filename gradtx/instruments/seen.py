@@ -15,13 +15,12 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jax.extend.core import jaxpr_as_fun
 
 from gradtx._core.across import AxisName
 from gradtx._core.lift import aligned
 from gradtx._core.trees import compute_dtype, scaled_norm, widen
 from gradtx._core.types import MaskedNode, Params, Updates
-
-from .point import signs_like
 
 EXACT_UP_TO = 128  # parameters: per-example gradients of so few are taken one coordinate at a time
 
@@ -181,7 +180,9 @@ class Seen:
             found = jax.vmap(lambda d: slopes(unravel(d)))(jnp.eye(size, dtype=flat.dtype))
             return jnp.sum(jnp.var(found, axis=1, ddof=1)), found.shape[1]
         probe_keys = jax.random.split(jax.random.fold_in(jax.random.key(seed), self.count), num_probes)
-        found = jnp.stack([slopes(treedef.unflatten(signs_like(key, leaves))) for key in probe_keys])
+        keys = [jax.random.split(key, len(leaves)) for key in probe_keys]
+        probes = [treedef.unflatten(map(_signs, row, leaves)) for row in keys]
+        found = jnp.stack([slopes(probe) for probe in probes])
         return jnp.mean(jnp.var(found, axis=1, ddof=1)), found.shape[1]
 
 
@@ -193,12 +194,29 @@ def along(losses_fn: Callable[[Params], jax.Array], params: Params, direction: P
         return jax.jvp(losses_fn, (at,), (direction,))
 
     try:
-        (losses, slopes), (_, curvatures) = jax.jvp(first, (params,), (direction,))
+        (losses, slopes), (_, curvatures) = _apart(lambda: jax.jvp(first, (params,), (direction,)))
     except (TypeError, NotImplementedError) as error:
         if not is_forward_blocked(error):
             raise
         return _along_by_differences(losses_fn, params, direction)
     return Along(losses, slopes, jnp.mean(curvatures))
+
+
+def _apart(function: Callable[[], Any]) -> Any:
+    """`function()`, traced by itself first: one that fails leaves nothing behind in the program around it."""
+    closed, shape = jax.make_jaxpr(function, return_shape=True)()
+    if _has_custom_lin(closed):
+        raise TypeError("forward mode met a custom_vjp")
+    return jax.tree.unflatten(jax.tree.structure(shape), jaxpr_as_fun(closed)())
+
+
+def _has_custom_lin(jaxpr: Any) -> bool:
+    """Whether forward mode met a `custom_vjp` somewhere inside: under `jit` it would be refused only when compiled."""
+    for equation in jaxpr.eqns:
+        inner = jax.tree.leaves(list(equation.params.values()), is_leaf=lambda x: hasattr(x, "eqns"))
+        if equation.primitive.name == "custom_lin" or any(_has_custom_lin(x) for x in inner if hasattr(x, "eqns")):
+            return True
+    return False
 
 
 def is_forward_blocked(error: Exception) -> bool:
@@ -208,7 +226,7 @@ def is_forward_blocked(error: Exception) -> bool:
 
 def _slopes(losses_fn: Callable[[Params], jax.Array], params: Params, direction: Params) -> jax.Array:
     try:
-        return jax.jvp(losses_fn, (params,), (direction,))[1]
+        return _apart(lambda: jax.jvp(losses_fn, (params,), (direction,))[1])
     except (TypeError, NotImplementedError) as error:
         if not is_forward_blocked(error):
             raise
@@ -252,6 +270,13 @@ def two_sides(params: Params, direction: Params) -> tuple[Params, Params, jax.Ar
         return jax.tree.map(moved, params, direction)
 
     return shifted(1), shifted(-1), 2 * step
+
+
+def _signs(key: jax.Array, like: jax.Array) -> jax.Array:
+    """Independent signs, 32 from each random word: drawn one by one they would cost more than the pass they are for."""
+    words = jax.random.bits(key, (-(-like.size // 32), 1), jnp.uint32)
+    bits = (words >> jnp.arange(32, dtype=jnp.uint32)[None]) & jnp.uint32(1)
+    return 2 * bits.ravel()[: like.size].reshape(like.shape).astype(like.dtype) - 1
 
 
 def _is_masked(x: Any) -> bool:

@@ -27,7 +27,7 @@ def watched(instrument, updates, params=None, **extra):
 
 
 def trained(tx, value_fn, params, steps, noise=None, losses_fn=None):
-    """Readings [steps] and parameters before each step [steps, ...] of a training; `noise` is added to the gradients."""
+    """Readings [steps] and parameters before each step [steps, ...] of a training; `noise` is added to gradients."""
     losses = {} if losses_fn is None else {"losses_fn": losses_fn}
 
     def step(carry, kick):

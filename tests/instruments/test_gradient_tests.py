@@ -71,8 +71,8 @@ def test_with_many_parameters_the_inner_product_is_exact_and_the_trace_unbiased(
 
 def test_more_probes_scatter_less(many):
     params, losses_fn, _ = many
-    one, eight = (measured(params, losses_fn, steps=200, num_probes=n)["standard_error"] ** 2 for n in (1, 8))
-    assert 2 < one.std() / eight.std() < 4
+    one, four = (measured(params, losses_fn, steps=200, num_probes=n)["standard_error"] ** 2 for n in (1, 4))
+    assert 1.5 < one.std() / four.std() < 2.7  # 2
 
 
 def test_the_standard_error_falls_as_one_over_the_root_of_the_batch():

@@ -103,7 +103,7 @@ def test_losses_of_a_wrong_shape_are_named():
 
 def test_masked_parameters_are_named_as_what_the_loss_cannot_take():
     tx = optax.masked(gradtx.curvature_ratio(0.1), {"b": False, "v": True, "w": True})
-    with pytest.raises(ValueError, match="1 of 3 parameters are masked: chain the instrument outside optax.masked"):
+    with pytest.raises(ValueError, match=r"1 of 3 parameters are masked: chain the instrument outside optax.masked"):
         tx.update(GRADS, tx.init(PARAMS), PARAMS, value_fn=mean(LOSSES))
 
 

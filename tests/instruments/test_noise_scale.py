@@ -75,13 +75,10 @@ def test_one_example_is_left_out():
 def by_devices(tx, key, size):
     """One step of one device; collectives go over the axis named data."""
     losses_fn = batch(key, size)
-    g = jax.grad(lambda w: jnp.mean(losses_fn(w)))(jax.lax.pcast(E, "data", to="varying") if vma() else E)
+    at = E + 0 * jax.random.normal(key)  # of this device alone, so that its gradient is
+    g = jax.grad(lambda w: jnp.mean(losses_fn(w)))(at)
     _, state = tx.update(g, tx.init(E), E)
     return gradtx.readings(state)
-
-
-def vma():
-    return bool(jax.typeof(jax.lax.axis_index("data")).vma)
 
 
 def test_the_devices_gradients_against_their_mean_estimate_the_same():
@@ -115,5 +112,5 @@ def test_gradients_that_were_averaged_already_are_refused():
 
 @pytest.mark.parametrize("options", [{"axis_name": "data"}, {"batch_size": 4}])
 def test_axis_name_and_batch_size_belong_together(options):
-    with pytest.raises(ValueError, match="gradient_noise_scale: axis_name and batch_size.* belong together"):
+    with pytest.raises(ValueError, match=r"gradient_noise_scale: axis_name and batch_size.* belong together"):
         gradtx.gradient_noise_scale(**options)

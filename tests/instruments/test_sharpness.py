@@ -11,11 +11,9 @@ import gradtx
 from .runs import mean, net, opaque, quadratic, rotation, trained
 
 
-def measured(tx, value_fn, params, steps=1, **extra):
-    state = tx.init(params)
-    for _ in range(steps):
-        _, state = tx.update(params, state, params, **(extra or {"value_fn": value_fn}))
-    return gradtx.readings(state)
+def measured(tx, value_fn, params, **extra):
+    extra = extra or {"value_fn": value_fn}
+    return jax.jit(lambda p: gradtx.readings(tx.update(p, tx.init(p), p, **extra)[1]))(params)
 
 
 @pytest.mark.parametrize(
@@ -59,7 +57,7 @@ def test_is_followed_through_the_training_of_a_net():
     exact = jax.jit(jax.vmap(lambda p: jnp.linalg.eigvalsh(jax.hessian(value_fn)(p))[-1]))(path)
     np.testing.assert_allclose(found["sharpness/lambda_max"][0], exact[0], rtol=1e-3)
     off = np.abs(np.asarray(found["sharpness/lambda_max"]) / np.asarray(exact) - 1)
-    assert np.ptp(exact) > 0.3 * exact[0]
+    assert np.ptp(exact) > 0.2 * exact[0]
     assert np.median(off) < 0.01
     assert off.max() < 0.1
 

@@ -19,7 +19,7 @@ def test_the_ratio_is_1_on_a_noisy_quadratic_once_it_hovers_and_far_from_1_on_th
     tx = optax.chain(gradtx.stationarity(0.1, momentum), gradtx.sgd(0.1, momentum))
     found, _ = trained(tx, value_fn, jnp.array([300.0, 300.0]), len(NOISE), NOISE)
     ratio = np.asarray(found["stationarity/ratio"])
-    assert ratio[3] > 1.5
+    assert ratio[0] > 5
     assert ratio[-1] == pytest.approx(1, abs=0.06)
     assert np.all(np.abs(ratio[10_000:] - 1) < 0.25)
 

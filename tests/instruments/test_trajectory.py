@@ -29,7 +29,7 @@ def followed(steps, dtype=jnp.float32, start=None, **options):
 def test_gradient_descent_on_an_isotropic_bowl_is_a_straight_line(every):
     value_fn, _ = quadratic(2.0, 2.0, 2.0)
     tx = optax.chain(gradtx.sgd(0.05), gradtx.trajectory(every=every))
-    found, path = trained(tx, value_fn, jnp.array([3.0, -4.0, 12.0]), 41)
+    found, _ = trained(tx, value_fn, jnp.array([3.0, -4.0, 12.0]), 41)
     np.testing.assert_allclose(found["trajectory/straightness"], 1.0, atol=1e-6)
     np.testing.assert_allclose(found["trajectory/distance"][-1], 13 * (1 - 0.9**41), rtol=1e-5)
 
