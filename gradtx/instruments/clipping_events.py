@@ -31,7 +31,14 @@ import jax
 import jax.numpy as jnp
 
 from gradtx._core.across import AxisName
-from gradtx._core.hyperparameters import BELOW_ONE, NON_NEGATIVE_OR_INF, POSITIVE, first_count, hyperparameter
+from gradtx._core.hyperparameters import (
+    BELOW_ONE,
+    NON_NEGATIVE_OR_INF,
+    POSITIVE,
+    first_count,
+    hyperparameter,
+    next_count,
+)
 from gradtx._core.types import GradientTransformationExtraArgs, Params, ScalarOrSchedule
 
 from .averages import averaged, means_of, no_average
@@ -119,7 +126,7 @@ def clipping_measurement(
         fraction, shrink = state.clip_fraction, state.clip_shrink
         if limit is not None:
             c = limit(seen.count)
-            share = 1 / (state.clipping_seen + 1).astype(norm.dtype)
+            share = 1 / (state.clipping_seen.astype(norm.dtype) + 1)
             factor = jnp.where(norm > c, c / jnp.where(norm > 0, norm, 1), 1)
             old = jnp.where(state.clipping_seen > 0, jnp.stack([fraction, shrink]), 0)
             new = old + share * (jnp.stack([(norm > c).astype(norm.dtype), factor]) - old)
@@ -127,9 +134,9 @@ def clipping_measurement(
         return state._replace(
             clip_fraction=fraction,
             clip_shrink=shrink,
-            spike_count=state.spike_count + (is_spike & is_good),
+            spike_count=jnp.where(is_spike & is_good, next_count(state.spike_count), state.spike_count),
             spike_level=averaged(state.spike_level, d(seen.count), entered, off**2),
-            clipping_seen=state.clipping_seen + is_good,
+            clipping_seen=jnp.where(is_good, next_count(state.clipping_seen), state.clipping_seen),
         )
 
     return Measurement(name, init, measure)

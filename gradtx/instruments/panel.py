@@ -23,7 +23,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from gradtx._core.hyperparameters import first_count
+from gradtx._core.hyperparameters import NON_NEGATIVE, NON_NEGATIVE_OR_INF, first_count, hyperparameter
 from gradtx._core.trees import accumulators, widen
 from gradtx._core.types import FLOAT32, GradientTransformationExtraArgs, Params, ScalarOrSchedule
 
@@ -34,6 +34,7 @@ from .gradient_norm import GradientNormState, norm_measurement
 from .gradient_tests import GradientTestsState, measurement_of_tests
 from .instrument import Measurement, instruments, never, unmeasured
 from .noise_scale import GradientNoiseScaleState, noise_measurement
+from .point import check_at_least
 from .seen import Seen
 from .update_ratio import ratio
 
@@ -99,12 +100,15 @@ def panel(
     >>> print(len(found), found["update_ratio/global"].round(3), found["curvature_ratio/ratio"])  # 2/7
     20 0.286 0.25
     """
+    rate = hyperparameter("panel", "learning_rate", learning_rate, NON_NEGATIVE)
+    limit = None if max_norm is None else hyperparameter("panel", "max_norm", max_norm, NON_NEGATIVE_OR_INF)
+    check_at_least("panel", "num_probes", num_probes, 1)
     measurements = (
         norm_measurement(),
         _last_update(),
         alignment_measurement(),
-        clipping_measurement(max_norm),
-        curvature_measurement(learning_rate),
+        clipping_measurement(limit),
+        curvature_measurement(rate),
         measurement_of_tests(num_probes, seed),
         noise_measurement(None, num_probes, seed),
     )

@@ -9,6 +9,7 @@ examples. d is the updates' direction, of length 1, so that squares of gradients
 `custom_vjp` in the loss blocks forward mode, finite differences stand in: two more losses and one more gradient.
 """
 
+import itertools
 from collections.abc import Callable
 from functools import cached_property
 from typing import Any, NamedTuple
@@ -176,8 +177,13 @@ class Seen:
         if size == 0:
             return jnp.zeros((), jnp.result_type(float)), len(self.losses_fn(at))
         if size <= EXACT_UP_TO:
-            flat, unravel = jax.flatten_util.ravel_pytree(at)
-            found = jax.vmap(lambda d: slopes(unravel(d)))(jnp.eye(size, dtype=flat.dtype))
+            ends = itertools.accumulate(x.size for x in leaves)
+            places = [end - x.size + jnp.arange(x.size).reshape(x.shape) for end, x in zip(ends, leaves, strict=True)]
+
+            def coordinate(j: jax.Array) -> Params:
+                return treedef.unflatten([_chosen(p == j, 1, 0, x) for p, x in zip(places, leaves, strict=True)])
+
+            found = jax.vmap(lambda j: slopes(coordinate(j)))(jnp.arange(size))
             return jnp.sum(jnp.var(found, axis=1, ddof=1)), found.shape[1]
         probe_keys = jax.random.split(jax.random.fold_in(jax.random.key(seed), self.count), num_probes)
         keys = [jax.random.split(key, len(leaves)) for key in probe_keys]
@@ -276,7 +282,12 @@ def _signs(key: jax.Array, like: jax.Array) -> jax.Array:
     """Independent signs, 32 from each random word: drawn one by one they would cost more than the pass they are for."""
     words = jax.random.bits(key, (-(-like.size // 32), 1), jnp.uint32)
     bits = (words >> jnp.arange(32, dtype=jnp.uint32)[None]) & jnp.uint32(1)
-    return 2 * bits.ravel()[: like.size].reshape(like.shape).astype(like.dtype) - 1
+    return _chosen(bits.ravel()[: like.size].reshape(like.shape) == 1, 1, -1, like)
+
+
+def _chosen(which: jax.Array, yes: int, no: int, like: jax.Array) -> jax.Array:
+    """A choice in the dtype and sharding of `like`."""
+    return jnp.where(which, jnp.full_like(like, yes), jnp.full_like(like, no))
 
 
 def _is_masked(x: Any) -> bool:
