@@ -181,7 +181,7 @@ class Seen:
             places = [end - x.size + jnp.arange(x.size).reshape(x.shape) for end, x in zip(ends, leaves, strict=True)]
 
             def coordinate(j: jax.Array) -> Params:
-                return treedef.unflatten([_chosen(p == j, 1, 0, x) for p, x in zip(places, leaves, strict=True)])
+                return treedef.unflatten([_placed(p == j, x) for p, x in zip(places, leaves, strict=True)])
 
             found = jax.vmap(lambda j: slopes(coordinate(j)))(jnp.arange(size))
             return jnp.sum(jnp.var(found, axis=1, ddof=1)), found.shape[1]
@@ -282,12 +282,12 @@ def _signs(key: jax.Array, like: jax.Array) -> jax.Array:
     """Independent signs, 32 from each random word: drawn one by one they would cost more than the pass they are for."""
     words = jax.random.bits(key, (-(-like.size // 32), 1), jnp.uint32)
     bits = (words >> jnp.arange(32, dtype=jnp.uint32)[None]) & jnp.uint32(1)
-    return _chosen(bits.ravel()[: like.size].reshape(like.shape) == 1, 1, -1, like)
+    return 2 * _placed(bits.ravel()[: like.size].reshape(like.shape), like) - 1
 
 
-def _chosen(which: jax.Array, yes: int, no: int, like: jax.Array) -> jax.Array:
-    """A choice in the dtype and sharding of `like`."""
-    return jnp.where(which, jnp.full_like(like, yes), jnp.full_like(like, no))
+def _placed(x: jax.Array, like: jax.Array) -> jax.Array:
+    """In the dtype and sharding of `like`."""
+    return jnp.zeros_like(like) + x.astype(like.dtype)
 
 
 def _is_masked(x: Any) -> bool:
