@@ -10,15 +10,16 @@
 | S      |          | starts 0, or after `burn_in` steps                  |
 
 **Reads**: near 1 the steps could be longer; near -1, step after step, the run jumps from wall to wall: oscillation, the
-rate is too high (chapter §4.1); near 0 noise decides. S falls once the run only hovers: below 0 it is called stationary,
-and the rate should fall. The sign agreement is what delta-bar-delta goes by, coordinate by coordinate (§5.1).
+rate is too high (chapter §4.1); near 0 noise decides. S falls once the run only hovers: below 0 it is called
+stationary, and the rate should fall. The sign agreement is what delta-bar-delta goes by, coordinate by coordinate
+(§5.1).
 
 **Source**: Pflug 1990; Chee & Toulis 2018, "Convergence diagnostics for stochastic gradient descent"; Jacobs 1988.
 
 **Stands** first in the chain, where the updates are still the gradient.
 
-**Costs**: one read of the updates and of the last ones, which are kept: one number a parameter, in the updates' dtype or
-float32, whichever is wider. With `every=N` the step before a measured one is kept too. On the host's route
+**Costs**: one read of the updates and of the last ones, which are kept: one number a parameter, in the updates' dtype
+or float32, whichever is wider. With `every=N` the step before a measured one is kept too. On the host's route
 (`measure=True`) two steps in a row have to be measured: the first is only remembered.
 """
 

@@ -17,8 +17,8 @@ changed for good is learnt. σ counts as at least 1 % of μ; spikes are counted 
 **Reads**: a fraction near 1 means that the clip is the learning rate (raise the threshold, or lower the rate); isolated
 spikes are cliffs (chapter §2.4).
 
-**Source**: Pascanu, Mikolov & Bengio 2013 (thresholds of half to ten times the average norm); Kumar et al. 2025, "ZClip:
-adaptive spike mitigation for LLM pre-training" (z of 2.5, decay 0.97, 25 steps of warm-up).
+**Source**: Pascanu, Mikolov & Bengio 2013 (thresholds of half to ten times the average norm); Kumar et al. 2025,
+"ZClip: adaptive spike mitigation for LLM pre-training" (z of 2.5, decay 0.97, 25 steps of warm-up).
 
 **Stands** before the clip, where the norm is still the gradient's own.
 

@@ -11,23 +11,23 @@
 | Σ      | `losses_fn` of `update` | covariance of the gradients of single examples                                |
 |        | `decay`                 | [0, 1) of the means; None: they look back over the last fifth of the run      |
 
-**Reads**: with B far below it twice the batch gives twice the progress a step; with B far above, more examples are wasted
-(chapter §3.1). It grows as the loss falls.
+**Reads**: with B far below it twice the batch gives twice the progress a step; with B far above, more examples are
+wasted (chapter §3.1). It grows as the loss falls.
 
 **Source**: McCandlish, Kaplan, Amodei et al. 2018, "An empirical model of large-batch training", §2.2 and App. A.1.
 
-**Why a ratio of means**: ‖g‖² - tr Σ / B of one step may be near 0 or below; a mean of ratios is biased, the ratio of means
-is not.
+**Why a ratio of means**: ‖g‖² - tr Σ / B of one step may be near 0 or below; a mean of ratios is biased, the ratio of
+means is not.
 
 **Stands** first in the chain, where the updates are still the gradient.
 
-**Differs from** the estimator by two batch sizes (used where gradients are averaged over devices): tr Σ is taken from one
-batch, by a forward pass along random signs; exactly where there are at most 128 parameters. With `axis_name` and
-`batch_size`, inside `shard_map` or `pmap`, it is that estimator: the gradients of n devices against their mean, which needs
-no pass over the model.
+**Differs from** the estimator by two batch sizes (used where gradients are averaged over devices): tr Σ is taken from
+one batch, by a forward pass along random signs; exactly where there are at most 128 parameters. With `axis_name` and
+`batch_size`, inside `shard_map` or `pmap`, it is that estimator: the gradients of n devices against their mean, which
+needs no pass over the model.
 
-**Costs**: 0.2-0.7 gradients a probe; with `axis_name` one all-reduce of the gradients instead, which the compiler may merge
-with that of the average behind. Nothing of the parameters' size is kept.
+**Costs**: 0.2-0.7 gradients a probe; with `axis_name` one all-reduce of the gradients instead, which the compiler may
+merge with that of the average behind. Nothing of the parameters' size is kept.
 """
 
 from typing import NamedTuple
@@ -80,8 +80,8 @@ def gradient_noise_scale(
         num_probes: random directions for tr Σ, >= 1, where there are more than 128 parameters.
         seed: of the probes; each step has its own.
         every: steps from one measurement to the next.
-        axis_name: inside `shard_map`, of the mesh axes that the batch is split over: measures by the devices' gradients,
-            without `losses_fn`, where it stands before `mean_across`.
+        axis_name: inside `shard_map`, of the mesh axes that the batch is split over: measures by the devices'
+            gradients, without `losses_fn`, where it stands before `mean_across`.
         batch_size: with `axis_name`, the number of examples on each device.
 
     Raises:

@@ -3,19 +3,19 @@
     gradient_norm/*         clipping_events/*        gradient_alignment/*      update_ratio/global
     curvature_ratio/*       gradient_tests/*         gradient_noise_scale/*
 
-Each is as its own instrument has it. The updates themselves are not seen, because the panel stands first in the chain, where the
-gradient is: update_ratio is of the step before, ‖θ_k - θ_{k-1}‖ / ‖θ_{k-1}‖, right for every chain behind it.
+Each is as its own instrument has it. The updates themselves are not seen, because the panel stands first in the chain,
+where the gradient is: update_ratio is of the step before, ‖θ_k - θ_{k-1}‖ / ‖θ_{k-1}‖, right for every chain behind it.
 
 **Stands** first in the chain.
 
-**Costs**: two gradients and a half every step (one nested forward pass, one plain one), a few per cent with `every=16`; two
-numbers a parameter, the last gradient and the last parameters. **When which**:
+**Costs**: two gradients and a half every step (one nested forward pass, one plain one), a few per cent with `every=16`;
+two numbers a parameter, the last gradient and the last parameters. **When which**:
 
 - `every=1` for a run short enough to afford it, or to look closely;
 - `every=N` else; the steps between pay for a branch not taken. Not under `vmap`, where every branch is taken;
 - `measure=True | False`, a static argument of the jitted step, decided by the host's loop: two programs, and the steps
-  between pay nothing at all. For large models, convolutions on a CPU, or several runs under `vmap`. Measure two steps in a
-  row: what compares with the step before remembers at the first and compares at the second.
+  between pay nothing at all. For large models, convolutions on a CPU, or several runs under `vmap`. Measure two steps
+  in a row: what compares with the step before remembers at the first and compares at the second.
 """
 
 from typing import NamedTuple

@@ -17,15 +17,16 @@ the largest eigenvalue wins and not the largest magnitude.
 **Reads**: stability above 1 diverges on a quadratic; training by full batches comes to hover about it, the edge of
 stability. With minibatches not λ_max but the curvature along the gradient does (`curvature_ratio`).
 
-**Source**: Cohen, Kaur, Li, Kolter & Talwalkar 2021, "Gradient descent on neural networks typically occurs at the edge of
-stability". The thresholds are those of linear recurrences, derived in the tests.
+**Source**: Cohen, Kaur, Li, Kolter & Talwalkar 2021, "Gradient descent on neural networks typically occurs at the edge
+of stability". The thresholds are those of linear recurrences, derived in the tests.
 
 **Differs from** power iteration, which finds the eigenvalue of largest magnitude: -3 of diag(1, -3, 2).
 
 **Stands** anywhere: it looks at parameters and loss only.
 
-**Costs**: one Hessian-vector product, two to three gradients, a measurement, ten more for the first; one number a parameter. Under
-`vmap` both branches run, so every measurement costs as much as the first: measure by the host's route there.
+**Costs**: one Hessian-vector product, two to three gradients, a measurement, ten more for the first; one number a
+parameter. Under `vmap` both branches run, so every measurement costs as much as the first: measure by the host's route
+there.
 """
 
 from typing import Any, NamedTuple

@@ -13,10 +13,11 @@
 **Why**: where ‖θ‖² no longer changes on average, E‖θ + v'‖² = E‖θ‖², so 2 E[θ·v'] + E‖v‖² = 0; with v' = α v - ε g and
 E[θ·v] = E[θ·v'] + E‖v‖² that is E[θ·g] = (1 + α) / (2 ε) E‖v‖², for any loss, any noise, any step.
 
-**Reads**: far from 1 the run is still on its way (θ·g large: it moves in on something; negative: it moves out); within a few per
-cent of 1 it hovers: only a smaller rate or a larger batch lowers the loss any further (chapter §4.1).
+**Reads**: far from 1 the run is still on its way (θ·g large: it moves in on something; negative: it moves out); within
+a few per cent of 1 it hovers: only a smaller rate or a larger batch lowers the loss any further (chapter §4.1).
 
-**Source**: Yaida 2019, "Fluctuation-dissipation relations for stochastic gradient descent"; the form above is derived here.
+**Source**: Yaida 2019, "Fluctuation-dissipation relations for stochastic gradient descent"; the form above is derived
+here.
 
 **Stands** first in the chain, where the updates are still the gradient; for chains of SGD with or without momentum.
 

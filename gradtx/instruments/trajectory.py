@@ -9,8 +9,8 @@
 | Δθ     | updates  | as the parameters; what `apply_updates` adds    |
 | θ_0    | params   | at the first step, kept in float32 or wider     |
 
-**Reads**: 1 is a straight line, as of gradient descent on an isotropic bowl. Far below it with little loss gained the run
-wanders: it circles, jumps from wall to wall, or follows noise (a random walk of k steps has 1/√k).
+**Reads**: 1 is a straight line, as of gradient descent on an isotropic bowl. Far below it with little loss gained the
+run wanders: it circles, jumps from wall to wall, or follows noise (a random walk of k steps has 1/√k).
 
 **Source**: Goodfellow, Vinyals & Saxe 2015; chapter §2.7.
 
