@@ -30,7 +30,7 @@ import jax.numpy as jnp
 
 from gradtx._core.across import AxisName, total_over_shards
 from gradtx._core.hyperparameters import NON_NEGATIVE, first_count, hyperparameter
-from gradtx._core.trees import accumulators, compute_dtype, scaled_norm, widen
+from gradtx._core.trees import accumulators, compute_dtype, widen
 from gradtx._core.types import FLOAT32, GradientTransformationExtraArgs, Params, ScalarOrSchedule, Updates
 
 from .instrument import Measurement, instrument, never, unmeasured
@@ -41,6 +41,7 @@ class GradientAlignmentState(NamedTuple):
     """State of `gradient_alignment`."""
 
     previous_gradient: Updates  # as the parameters: g_{k-1}
+    previous_gradient_norm: jax.Array  # [2]: inverse scale, norm * inverse scale
     previous_gradient_at: jax.Array  # [] int32: the step it is of, -1: none
     cosine: jax.Array  # []
     pflug: jax.Array  # []
@@ -87,19 +88,24 @@ def alignment_measurement(burn_in: ScalarOrSchedule = 0) -> Measurement:
 
     def init(params: Params) -> GradientAlignmentState:
         unseen = unmeasured(), unmeasured(), unmeasured()
-        return GradientAlignmentState(accumulators(params, FLOAT32), never(), *unseen, first_count(), never())
+        norm = jnp.zeros(2, jnp.result_type(float))
+        return GradientAlignmentState(accumulators(params, FLOAT32), norm, never(), *unseen, first_count(), never())
 
     def remember(state: GradientAlignmentState, seen: Seen) -> GradientAlignmentState:
         leaves, treedef = jax.tree.flatten(state.previous_gradient)
         kept = [old if g is None else g.astype(old.dtype)
                 for old, g in zip(leaves, seen.updates_like(state.previous_gradient), strict=True)]  # fmt: skip
-        return state._replace(previous_gradient=treedef.unflatten(kept), previous_gradient_at=seen.count)
+        return state._replace(
+            previous_gradient=treedef.unflatten(kept),
+            previous_gradient_norm=jnp.stack([x.astype(jnp.result_type(float)) for x in seen.relative_norm]),
+            previous_gradient_at=seen.count,
+        )
 
     def measure(state: GradientAlignmentState, seen: Seen) -> GradientAlignmentState:
         previous = jax.tree.leaves(state.previous_gradient)
         pairs = [(g, p) for g, p in zip(seen.updates_like(state.previous_gradient), previous, strict=True)
                  if g is not None]  # fmt: skip
-        cosine, product, agreement = _compared(seen, pairs)
+        cosine, product, agreement = _compared(seen, pairs, *state.previous_gradient_norm)
         is_next = (state.previous_gradient_at >= 0) & (state.previous_gradient_at == seen.count - 1)
         is_good = is_next & jnp.isfinite(product)
         counts = is_good & (seen.count.astype(product.dtype) > start(seen.count).astype(product.dtype))
@@ -113,10 +119,11 @@ def alignment_measurement(burn_in: ScalarOrSchedule = 0) -> Measurement:
     return Measurement("gradient_alignment", init, measure, remember, allow_complex=False)
 
 
-def _compared(seen: Seen, pairs: list[tuple[jax.Array, jax.Array]]) -> tuple[jax.Array, jax.Array, jax.Array]:
+def _compared(
+    seen: Seen, pairs: list[tuple[jax.Array, jax.Array]], inverse_p: jax.Array, relative_p: jax.Array
+) -> tuple[jax.Array, jax.Array, jax.Array]:
     """Cosine, inner product and agreement of signs."""
     float_dtype = jnp.result_type(float)
-    inverse_p, relative_p = scaled_norm([p for _, p in pairs], seen.axis_name)
     inverse_g, relative_g = seen.relative_norm
     products, agreements, sizes = [], [], []
     for g, p in pairs:
@@ -129,7 +136,7 @@ def _compared(seen: Seen, pairs: list[tuple[jax.Array, jax.Array]]) -> tuple[jax
     scaled_product, agreeing, size = (
         total_over_shards(parts, seen.axis_name, float_dtype) for parts in (products, agreements, sizes)
     )
-    lengths = (relative_g * relative_p).astype(float_dtype)
+    lengths = relative_g.astype(float_dtype) * relative_p
     cosine = jnp.where(lengths > 0, scaled_product / jnp.where(lengths > 0, lengths, 1), jnp.nan)
-    product = scaled_product / inverse_g.astype(float_dtype) / inverse_p.astype(float_dtype)
+    product = scaled_product / inverse_g.astype(float_dtype) / jnp.where(inverse_p > 0, inverse_p, 1)
     return cosine, product, agreeing / jnp.maximum(size, 1)

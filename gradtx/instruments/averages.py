@@ -27,7 +27,7 @@ def no_average(quantities: int = 1) -> jax.Array:
     return jnp.zeros(quantities + 1, jnp.result_type(float))
 
 
-def averaged(state: jax.Array, decay: float | None, *values: jax.Array) -> jax.Array:
+def averaged(state: jax.Array, decay: jax.Array | float | None, *values: jax.Array) -> jax.Array:
     """One value more of each quantity: the means [quantities], then their common weight."""
     means, weight = state[:-1], state[-1]
     new = jnp.stack([jnp.asarray(value).astype(state.dtype) for value in values])
@@ -62,7 +62,7 @@ def no_trend() -> jax.Array:
     return jnp.zeros(len(Trend._fields), jnp.result_type(float))
 
 
-def trend_with(state: jax.Array, decay: float, elapsed: jax.Array, y: jax.Array) -> jax.Array:
+def trend_with(state: jax.Array, decay: jax.Array | float, elapsed: jax.Array, y: jax.Array) -> jax.Array:
     """One value more, `elapsed` steps after the last."""
     old = Trend(*state)
     e = elapsed.astype(state.dtype)

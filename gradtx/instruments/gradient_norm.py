@@ -99,7 +99,7 @@ def norm_measurement(per_leaf: bool = False, decay: ScalarOrSchedule = 0.95) -> 
         room = jnp.iinfo(jnp.int32).max - state.nonfinite_count
         return state._replace(
             gradient_norm=seen.norm,
-            gradient_leaf_norms=_leaf_norms(seen, state.gradient_leaf_norms) if per_leaf else None,
+            gradient_leaf_norms=_leaf_norms(seen, state.gradient_leaf_norms),
             gradient_norm_trend=trend_with(state.gradient_norm_trend, d(seen.count), elapsed, log_norm),
             nonfinite_count=state.nonfinite_count + jnp.minimum(bad, room),
         )
@@ -112,8 +112,10 @@ def _nonfinite(seen: Seen) -> jax.Array:
     return total_over_shards(counts, seen.axis_name, jnp.int32)
 
 
-def _leaf_norms(seen: Seen, old: jax.Array) -> jax.Array:
+def _leaf_norms(seen: Seen, old: jax.Array | None) -> jax.Array | None:
     """Of each leaf; the last one of a leaf that has no gradient now."""
+    if old is None:
+        return None
 
     def norm(g: jax.Array) -> jax.Array:
         inverse_scale, relative = scaled_norm([g], seen.axis_name)

@@ -134,7 +134,9 @@ def _varying_like(x: jax.Array, like: Any) -> jax.Array:
     axes = tuple(_varying(like) - _varying(jax.typeof(x)))
     if not axes:
         return x
-    return jax.lax.pcast(x, axes, to="varying") if hasattr(jax.lax, "pcast") else jax.lax.pvary(x, axes)
+    if hasattr(jax.lax, "pcast"):
+        return jax.lax.pcast(x, axes, to="varying")
+    return jax.lax.pvary(x, axes)  # pyright: ignore[reportAttributeAccessIssue]  # its name up to JAX 0.8
 
 
 def _like(new: Any, old: Any) -> Any:
