@@ -440,7 +440,7 @@ def test_is_clean_under_strict_promotion_and_debugging(row):
     with (
         jax.numpy_dtype_promotion("strict"),
         jax.numpy_rank_promotion("raise"),
-        jax.debug_nans(True),
+        jax.debug_nans(not row.is_instrument),  # a reading is NaN until it is measured
         jax.checking_leaks(),
     ):
         for dtype in (jnp.float32, jnp.bfloat16):
@@ -462,8 +462,8 @@ def test_complex_leaves_are_right_or_refused(row):
     phase = jnp.complex64(jnp.exp(0.7j))
     state, turned = tx.init(params), tx.init(params)
     for _ in range(3):  # turning all gradients by one phase turns all updates by it
-        updates, state = tx.update(params, state, params)
-        rotated, turned = tx.update([params[0] * phase], turned, params)
+        updates, state = tx.update(params, state, params, **row.extra())
+        rotated, turned = tx.update([params[0] * phase], turned, params, **row.extra())
         assert updates[0].dtype == jnp.complex64
         np.testing.assert_allclose(rotated[0], updates[0] * phase, rtol=1e-5, atol=1e-6)
     assert avals(state) == avals(tx.init(params))
@@ -493,7 +493,7 @@ def test_a_missing_gradient_leaves_that_leaf_alone(row):
     assert avals(new_state) == avals(state)
     for old, new in zip(states_of(state), states_of(new_state), strict=True):
         for field in old._fields:
-            if isinstance(getattr(old, field), dict):
+            if isinstance(getattr(old, field), dict) and field != "sharpness_vector":  # looks at no gradient
                 assert_same(getattr(old, field)["b"], getattr(new, field)["b"])
 
 

@@ -6,6 +6,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from .across import AxisName, largest_over_shards, total_over_shards
 from .arithmetic import sqrt
 from .types import DTypeLike, Params
 
@@ -74,30 +75,32 @@ def accumulators(
     return jax.tree.map(lambda leaf: accumulator_like(leaf, dtype, real=real, fill=fill), params)
 
 
-def scaled_norm(leaves: Sequence[jax.Array]) -> tuple[jax.Array, jax.Array]:
+def scaled_norm(leaves: Sequence[jax.Array], axis_name: AxisName = None) -> tuple[jax.Array, jax.Array]:
     """Euclidean norm of all entries as a pair (inverse scale, norm * inverse scale), in float32 or wider.
 
     The sum of squares is read once; only where it overflowed, underflowed or is NaN are the leaves read again, scaled
     by about their largest entry. The pair stays finite where the norm itself would not. One infinite or NaN entry makes
-    the second number NaN, so that nothing downstream mistakes it for a very long vector.
+    the second number NaN, so that nothing downstream mistakes it for a very long vector. With `axis_name`, for leaves
+    that are shards inside `shard_map`, the norm is that of the whole: one all-reduce of a scalar.
     """
     dtype = compute_dtype(*(x.dtype for x in leaves))
     leaves = [_real_parts(x, dtype) for x in leaves]
     limits = jnp.finfo(dtype)
-    total = sum((jnp.sum(x * x) for x in leaves), start=jnp.zeros((), dtype))
+    total = total_over_shards([jnp.sum(x * x) for x in leaves], axis_name, dtype)
 
     def direct() -> tuple[jax.Array, jax.Array]:
-        return jnp.ones((), dtype), sqrt(total)
+        return jnp.ones_like(total), sqrt(total)
 
     def rescaled() -> tuple[jax.Array, jax.Array]:
         largest = jnp.zeros((), dtype)
         for x in leaves:
             largest = jnp.maximum(largest, jnp.max(jnp.abs(jax.lax.stop_gradient(x)), initial=0))
-        inverse = 1 / jnp.clip(largest, 4 * limits.tiny, limits.max / 8)  # neither it nor its inverse is denormal
-        # At most 8 by the scaling. The minimum is for the compiler: it would take (x * inverse)² of a constant x (a
-        # parameter without influence has the constant gradient 0) apart into x² * inverse², which may be 0 * inf.
-        scaled = [jnp.minimum(jnp.abs(x) * inverse, 16) for x in leaves]
-        squares = sum((jnp.sum(x * x) for x in scaled), start=jnp.zeros((), dtype))
+        largest = largest_over_shards(largest, axis_name)
+        # Neither 1 / scale nor its square overflows, and the leaves are divided: of a constant x, as is the gradient 0 of
+        # a parameter without influence, the compiler takes (x * inverse)² apart into x² * inverse², and 0 * inf is NaN.
+        scale = jnp.clip(largest, limits.tiny**0.5, limits.max / 8)
+        inverse = 1 / scale
+        squares = total_over_shards([jnp.sum((x / scale) ** 2) for x in leaves], axis_name, dtype)
         return inverse, sqrt(squares) + (largest - largest)  # inf - inf is NaN
 
     # Squares below `tiny` have lost digits: a sum near there may be mostly what underflowed.

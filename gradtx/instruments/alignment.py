@@ -10,15 +10,16 @@
 | S      |          | starts 0, or after `burn_in` steps                  |
 
 **Reads**: near 1 the steps could be longer; near -1, step after step, the run jumps from wall to wall: oscillation, the
-rate is too high (chapter §4.1); near 0 noise decides. S falls once the run only hovers: below 0 it is called stationary,
-and the rate should fall. The sign agreement is what delta-bar-delta goes by, coordinate by coordinate (§5.1).
+rate is too high (chapter §4.1); near 0 noise decides. S falls once the run only hovers: below 0 it is called
+stationary, and the rate should fall. The sign agreement is what delta-bar-delta goes by, coordinate by coordinate
+(§5.1).
 
 **Source**: Pflug 1990; Chee & Toulis 2018, "Convergence diagnostics for stochastic gradient descent"; Jacobs 1988.
 
 **Stands** first in the chain, where the updates are still the gradient.
 
-**Costs**: one read of the updates and of the last ones, which are kept: one number a parameter, in the updates' dtype or
-float32, whichever is wider. With `every=N` the step before a measured one is kept too. On the host's route
+**Costs**: one read of the updates and of the last ones, which are kept: one number a parameter, in the updates' dtype
+or float32, whichever is wider. With `every=N` the step before a measured one is kept too. On the host's route
 (`measure=True`) two steps in a row have to be measured: the first is only remembered.
 """
 
@@ -27,8 +28,9 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
+from gradtx._core.across import AxisName, total_over_shards
 from gradtx._core.hyperparameters import NON_NEGATIVE, first_count, hyperparameter
-from gradtx._core.trees import accumulators, compute_dtype, scaled_norm, widen
+from gradtx._core.trees import accumulators, compute_dtype, widen
 from gradtx._core.types import FLOAT32, GradientTransformationExtraArgs, Params, ScalarOrSchedule, Updates
 
 from .instrument import Measurement, instrument, never, unmeasured
@@ -39,6 +41,7 @@ class GradientAlignmentState(NamedTuple):
     """State of `gradient_alignment`."""
 
     previous_gradient: Updates  # as the parameters: g_{k-1}
+    previous_gradient_norm: jax.Array  # [2]: inverse scale, norm * inverse scale
     previous_gradient_at: jax.Array  # [] int32: the step it is of, -1: none
     cosine: jax.Array  # []
     pflug: jax.Array  # []
@@ -55,12 +58,15 @@ class GradientAlignmentState(NamedTuple):
         }
 
 
-def gradient_alignment(*, burn_in: ScalarOrSchedule = 0, every: int = 1) -> GradientTransformationExtraArgs:
+def gradient_alignment(
+    *, burn_in: ScalarOrSchedule = 0, every: int = 1, axis_name: AxisName = None
+) -> GradientTransformationExtraArgs:
     """Cosine and sign agreement of consecutive gradients, and Pflug's running sum of their products.
 
     Args:
         burn_in: steps that Pflug's sum leaves out: a transient adds to it what takes long to wear off.
         every: steps from one measurement to the next.
+        axis_name: inside `shard_map`, of the mesh axes that gradients are sharded over.
 
     Raises:
         ValueError: out of range; at `init`, a complex leaf. TypeError: of the wrong kind, a leaf that is no array.
@@ -73,7 +79,7 @@ def gradient_alignment(*, burn_in: ScalarOrSchedule = 0, every: int = 1) -> Grad
     >>> print({name: round(float(value), 3) for name, value in gradtx.readings(state).items()})
     {'gradient_alignment/cosine': -1.0, 'gradient_alignment/pflug': -2.0, 'gradient_alignment/sign_agreement': 0.0}
     """
-    return instrument("gradient_alignment", alignment_measurement(burn_in), every)
+    return instrument("gradient_alignment", alignment_measurement(burn_in), every, axis_name)
 
 
 def alignment_measurement(burn_in: ScalarOrSchedule = 0) -> Measurement:
@@ -82,19 +88,24 @@ def alignment_measurement(burn_in: ScalarOrSchedule = 0) -> Measurement:
 
     def init(params: Params) -> GradientAlignmentState:
         unseen = unmeasured(), unmeasured(), unmeasured()
-        return GradientAlignmentState(accumulators(params, FLOAT32), never(), *unseen, first_count(), never())
+        norm = jnp.zeros(2, jnp.result_type(float))
+        return GradientAlignmentState(accumulators(params, FLOAT32), norm, never(), *unseen, first_count(), never())
 
     def remember(state: GradientAlignmentState, seen: Seen) -> GradientAlignmentState:
         leaves, treedef = jax.tree.flatten(state.previous_gradient)
         kept = [old if g is None else g.astype(old.dtype)
                 for old, g in zip(leaves, seen.updates_like(state.previous_gradient), strict=True)]  # fmt: skip
-        return state._replace(previous_gradient=treedef.unflatten(kept), previous_gradient_at=seen.count)
+        return state._replace(
+            previous_gradient=treedef.unflatten(kept),
+            previous_gradient_norm=jnp.stack([x.astype(jnp.result_type(float)) for x in seen.relative_norm]),
+            previous_gradient_at=seen.count,
+        )
 
     def measure(state: GradientAlignmentState, seen: Seen) -> GradientAlignmentState:
         previous = jax.tree.leaves(state.previous_gradient)
         pairs = [(g, p) for g, p in zip(seen.updates_like(state.previous_gradient), previous, strict=True)
                  if g is not None]  # fmt: skip
-        cosine, product, agreement = _compared(seen, pairs)
+        cosine, product, agreement = _compared(seen, pairs, *state.previous_gradient_norm)
         is_next = (state.previous_gradient_at >= 0) & (state.previous_gradient_at == seen.count - 1)
         is_good = is_next & jnp.isfinite(product)
         counts = is_good & (seen.count.astype(product.dtype) > start(seen.count).astype(product.dtype))
@@ -108,19 +119,24 @@ def alignment_measurement(burn_in: ScalarOrSchedule = 0) -> Measurement:
     return Measurement("gradient_alignment", init, measure, remember, allow_complex=False)
 
 
-def _compared(seen: Seen, pairs: list[tuple[jax.Array, jax.Array]]) -> tuple[jax.Array, jax.Array, jax.Array]:
+def _compared(
+    seen: Seen, pairs: list[tuple[jax.Array, jax.Array]], inverse_p: jax.Array, relative_p: jax.Array
+) -> tuple[jax.Array, jax.Array, jax.Array]:
     """Cosine, inner product and agreement of signs."""
     float_dtype = jnp.result_type(float)
-    inverse_p, relative_p = scaled_norm([p for _, p in pairs])
     inverse_g, relative_g = seen.relative_norm
-    scaled_product, agreeing, size = jnp.zeros((), float_dtype), jnp.zeros((), float_dtype), 0
+    products, agreements, sizes = [], [], []
     for g, p in pairs:
         dtype = compute_dtype(g.dtype, p.dtype)
         terms = widen(g, dtype) * inverse_g.astype(dtype) * (widen(p, dtype) * inverse_p.astype(dtype))
-        scaled_product = scaled_product + jnp.sum(terms).astype(float_dtype)
+        products.append(jnp.sum(terms).astype(float_dtype))
         same = jnp.sign(g).astype(dtype) * jnp.sign(p).astype(dtype) > 0
-        agreeing, size = agreeing + jnp.sum(same).astype(float_dtype), size + g.size
-    lengths = (relative_g * relative_p).astype(float_dtype)
+        agreements.append(jnp.sum(same).astype(float_dtype))
+        sizes.append(jnp.full_like(agreements[-1], g.size))  # like a count of g's own: summed over devices as that is
+    scaled_product, agreeing, size = (
+        total_over_shards(parts, seen.axis_name, float_dtype) for parts in (products, agreements, sizes)
+    )
+    lengths = relative_g.astype(float_dtype) * relative_p
     cosine = jnp.where(lengths > 0, scaled_product / jnp.where(lengths > 0, lengths, 1), jnp.nan)
-    product = scaled_product / inverse_g.astype(float_dtype) / inverse_p.astype(float_dtype)
-    return cosine, product, agreeing / max(size, 1)
+    product = scaled_product / inverse_g.astype(float_dtype) / jnp.where(inverse_p > 0, inverse_p, 1)
+    return cosine, product, agreeing / jnp.maximum(size, 1)

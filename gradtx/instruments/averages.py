@@ -4,10 +4,12 @@
                 decay d:     w = 1 / (1 + d + d² + ...), the exponentially weighted mean without bias at the start
                 no decay:    w = 9 / (n + 8) at the n-th value: its weight grows as n⁸, so that the mean looks back over
                              about the last fifth of the run, however long it is, and forgets the start
-    trend       the weighted least-squares line through the values, weights d^age: slope and its standard error
+    trend       the weighted least-squares line through the values, weights d^age (age in values): slope and its
+                standard error
 
 **Source**: Shamir & Zhang 2013, "Stochastic gradient descent for non-smooth optimization" (§4, polynomial-decay
-averaging, η = 8); the standard error is that of weighted least squares with independent errors of equal variance.
+averaging, η = 8); the standard error is that of weighted least squares with independent errors of equal variance,
+which is estimated without bias: the weighted squares about the line add up to it times the trace of W (I - hat matrix).
 
 What is not finite is left out: one bad step would otherwise be all the average ever says again.
 """
@@ -25,7 +27,7 @@ def no_average(quantities: int = 1) -> jax.Array:
     return jnp.zeros(quantities + 1, jnp.result_type(float))
 
 
-def averaged(state: jax.Array, decay: float | None, *values: jax.Array) -> jax.Array:
+def averaged(state: jax.Array, decay: jax.Array | float | None, *values: jax.Array) -> jax.Array:
     """One value more of each quantity: the means [quantities], then their common weight."""
     means, weight = state[:-1], state[-1]
     new = jnp.stack([jnp.asarray(value).astype(state.dtype) for value in values])
@@ -60,7 +62,7 @@ def no_trend() -> jax.Array:
     return jnp.zeros(len(Trend._fields), jnp.result_type(float))
 
 
-def trend_with(state: jax.Array, decay: float, elapsed: jax.Array, y: jax.Array) -> jax.Array:
+def trend_with(state: jax.Array, decay: jax.Array | float, elapsed: jax.Array, y: jax.Array) -> jax.Array:
     """One value more, `elapsed` steps after the last."""
     old = Trend(*state)
     e = elapsed.astype(state.dtype)
@@ -92,8 +94,7 @@ def slope_of(state: jax.Array) -> tuple[jax.Array, jax.Array]:
     s = Trend(*jnp.moveaxis(state, -1, 0))
     tt = jnp.where(s.tt > 0, s.tt, jnp.nan)
     slope = s.ty / tt
-    count = s.weight**2 / jnp.where(s.squared > 0, s.squared, jnp.nan)  # how many equal weights would be worth as much
-    unexplained = jnp.maximum(0, s.yy - slope * s.ty) / s.weight
-    variance = unexplained * count / jnp.where(count > 2, count - 2, jnp.nan)
-    spread = s.squared_tt - 2 * s.mean_t * s.squared_t + s.mean_t**2 * s.squared
-    return slope, jnp.sqrt(variance * jnp.maximum(0, spread)) / tt
+    spread = jnp.maximum(0, s.squared_tt - 2 * s.mean_t * s.squared_t + s.mean_t**2 * s.squared)  # Σ w² (t - mean_t)²
+    freedom = s.weight - s.squared / jnp.where(s.weight > 0, s.weight, jnp.nan) - spread / tt  # 0 with two values
+    variance = jnp.maximum(0, s.yy - slope * s.ty) / jnp.where(freedom > 1e-4 * s.weight, freedom, jnp.nan)
+    return slope, jnp.sqrt(variance * spread) / tt

@@ -17,8 +17,8 @@ changed for good is learnt. σ counts as at least 1 % of μ; spikes are counted 
 **Reads**: a fraction near 1 means that the clip is the learning rate (raise the threshold, or lower the rate); isolated
 spikes are cliffs (chapter §2.4).
 
-**Source**: Pascanu, Mikolov & Bengio 2013 (thresholds of half to ten times the average norm); Kumar et al. 2025, "ZClip:
-adaptive spike mitigation for LLM pre-training" (z of 2.5, decay 0.97, 25 steps of warm-up).
+**Source**: Pascanu, Mikolov & Bengio 2013 (thresholds of half to ten times the average norm); Kumar et al. 2025,
+"ZClip: adaptive spike mitigation for LLM pre-training" (z of 2.5, decay 0.97, 25 steps of warm-up).
 
 **Stands** before the clip, where the norm is still the gradient's own.
 
@@ -30,7 +30,15 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from gradtx._core.hyperparameters import BELOW_ONE, NON_NEGATIVE_OR_INF, POSITIVE, first_count, hyperparameter
+from gradtx._core.across import AxisName
+from gradtx._core.hyperparameters import (
+    BELOW_ONE,
+    NON_NEGATIVE_OR_INF,
+    POSITIVE,
+    first_count,
+    hyperparameter,
+    next_count,
+)
 from gradtx._core.types import GradientTransformationExtraArgs, Params, ScalarOrSchedule
 
 from .averages import averaged, means_of, no_average
@@ -66,6 +74,7 @@ def clipping_events(
     threshold: ScalarOrSchedule = 2.5,
     decay: ScalarOrSchedule = 0.97,
     every: int = 1,
+    axis_name: AxisName = None,
 ) -> GradientTransformationExtraArgs:
     """Fraction of the steps that a clip at `max_norm` changes, how much it shrinks them, and spikes of the norm.
 
@@ -74,6 +83,7 @@ def clipping_events(
         threshold: z_max, in (0, inf).
         decay: of the level that spikes are told from, in [0, 1).
         every: steps from one measurement to the next.
+        axis_name: inside `shard_map`, of the mesh axes that gradients are sharded over.
 
     Raises:
         ValueError: out of range. TypeError: of the wrong kind; at `init`, a leaf that is no floating array.
@@ -86,7 +96,7 @@ def clipping_events(
     >>> print({name: float(value) for name, value in gradtx.readings(state).items()})  # shrink (1 + 1/2 + 1/4 + 1) / 4
     {'clipping_events/fraction': 0.5, 'clipping_events/shrink': 0.6875, 'clipping_events/spikes': 0.0}
     """
-    return instrument("clipping_events", clipping_measurement(max_norm, threshold, decay), every)
+    return instrument("clipping_events", clipping_measurement(max_norm, threshold, decay), every, axis_name)
 
 
 def clipping_measurement(
@@ -116,7 +126,7 @@ def clipping_measurement(
         fraction, shrink = state.clip_fraction, state.clip_shrink
         if limit is not None:
             c = limit(seen.count)
-            share = 1 / (state.clipping_seen + 1).astype(norm.dtype)
+            share = 1 / (state.clipping_seen.astype(norm.dtype) + 1)
             factor = jnp.where(norm > c, c / jnp.where(norm > 0, norm, 1), 1)
             old = jnp.where(state.clipping_seen > 0, jnp.stack([fraction, shrink]), 0)
             new = old + share * (jnp.stack([(norm > c).astype(norm.dtype), factor]) - old)
@@ -124,9 +134,9 @@ def clipping_measurement(
         return state._replace(
             clip_fraction=fraction,
             clip_shrink=shrink,
-            spike_count=state.spike_count + (is_spike & is_good),
+            spike_count=jnp.where(is_spike & is_good, next_count(state.spike_count), state.spike_count),
             spike_level=averaged(state.spike_level, d(seen.count), entered, off**2),
-            clipping_seen=state.clipping_seen + is_good,
+            clipping_seen=jnp.where(is_good, next_count(state.clipping_seen), state.clipping_seen),
         )
 
     return Measurement(name, init, measure)

@@ -12,9 +12,10 @@
 | ε      | `learning_rate` | scalar or schedule, [0, inf)                                       |
 | H      | `losses_fn` or `value_fn`, extra arguments of `update`; Hessian of the step's batch  |
 
-**Reads**: from 1 on the step is expected to raise the loss of its own batch; far below 1 the rate could grow; negative: the
-curvature along the gradient is. ratio = (ε/2) times the Batch Sharpness, which SGD drives to 2/ε: hovering about 1 is
-the edge of stability of a minibatch run. g'Hg growing by orders of magnitude while the loss crawls is ill-conditioning.
+**Reads**: from 1 on the step is expected to raise the loss of its own batch; far below 1 the rate could grow; negative:
+the curvature along the gradient is. ratio = (ε/2) times the Batch Sharpness, which SGD drives to 2/ε: hovering about 1
+is the edge of stability of a minibatch run. g'Hg growing by orders of magnitude while the loss crawls is
+ill-conditioning.
 
 **Source**: Goodfellow et al. 2016, eq. 8.10; chapter §2.1; Andreyev & Beneventano 2024 (arXiv:2412.20553), Def. 3.
 
@@ -41,7 +42,7 @@ class CurvatureRatioState(NamedTuple):
     """State of `curvature_ratio`."""
 
     curvature_ratio: jax.Array  # []
-    gHg: jax.Array  # []
+    gHg: jax.Array  # []  # noqa: N815 (the quantity is written so)
     critical_learning_rate: jax.Array  # []
     curvature_ratio_count: jax.Array  # [] int32
     curvature_ratio_measured_at: jax.Array  # [] int32

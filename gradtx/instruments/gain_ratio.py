@@ -10,11 +10,12 @@
 | s_0, s_1 |                         | u'∇L(θ), u'∇L(θ + u)                                                   |
 
 **Reads**: 1: the quadratic model holds; far from it the loss is not what its first two derivatives say, as at a cliff
-(chapter §2.4). alpha above 1: landed on the other side, higher up than the start, the step was more than twice too long.
+(chapter §2.4). alpha above 1: landed on the other side, higher up than the start, the step was more than twice too
+long.
 
-**Source**: the ratio of trust-region methods (Conn, Gould & Toint 2000, §6.1); Schneider, Dangel & Hennig 2021 (Cockpit, the
-α quantity). **Differs from** Cockpit's α, which weighs losses and slopes of two different batches by their noise: here
-both ends are seen on one batch, where noise is the same and cancels, and the slopes alone decide.
+**Source**: the ratio of trust-region methods (Conn, Gould & Toint 2000, §6.1); Schneider, Dangel & Hennig 2021
+(Cockpit, the α quantity). **Differs from** Cockpit's α, which weighs losses and slopes of two different batches by
+their noise: here both ends are seen on one batch, where noise is the same and cancels, and the slopes alone decide.
 
 **Stands** last in the chain, where the updates are what will be added.
 

@@ -1,7 +1,7 @@
 """The norm of the gradient: is there anything left to descend, and is it growing?
 
     global      ‖g_k‖, over all leaves
-    slope       of log ‖g_k‖ a step: the weighted least-squares line, weights decay^age
+    slope       of log ‖g_k‖ a step: the weighted least-squares line, weights decay^age, age in measurements
     nonfinite   entries of g that were NaN or inf, added up over the steps measured
 
 | letter | argument | shape, dtype                                          |
@@ -21,11 +21,12 @@ positive slope while the loss falls is the pattern of ill-conditioning (§2.1); 
 **Costs**: one read of the updates; a dozen numbers.
 """
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 
+from gradtx._core.across import AxisName, total_over_shards
 from gradtx._core.hyperparameters import BELOW_ONE, first_count, hyperparameter
 from gradtx._core.trees import scaled_norm
 from gradtx._core.types import GradientTransformationExtraArgs, Params, ScalarOrSchedule
@@ -56,14 +57,15 @@ class GradientNormState(NamedTuple):
 
 
 def gradient_norm(
-    per_leaf: bool = False, *, decay: ScalarOrSchedule = 0.95, every: int = 1
+    per_leaf: bool = False, *, decay: ScalarOrSchedule = 0.95, every: int = 1, axis_name: AxisName = None
 ) -> GradientTransformationExtraArgs:
     """‖g‖, the slope of its logarithm, and how many entries were not finite.
 
     Args:
         per_leaf: also `gradient_norm/leaves`, the norm of each leaf.
-        decay: of the slope's weights, in [0, 1); 0.95 looks back over some 40 steps.
+        decay: of the slope's weights, in [0, 1); 0.95 looks back over some 40 measurements.
         every: steps from one measurement to the next.
+        axis_name: inside `shard_map`, of the mesh axes that gradients are sharded over.
 
     Raises:
         ValueError: out of range. TypeError: of the wrong kind; at `init`, a leaf that is no floating array.
@@ -76,7 +78,7 @@ def gradient_norm(
     >>> print({name: round(float(value), 3) for name, value in gradtx.readings(state).items()})
     {'gradient_norm/global': 2.0, 'gradient_norm/slope': -0.693, 'gradient_norm/nonfinite': 0.0}
     """
-    return instrument("gradient_norm", norm_measurement(per_leaf, decay), every)
+    return instrument("gradient_norm", norm_measurement(per_leaf, decay), every, axis_name)
 
 
 def norm_measurement(per_leaf: bool = False, decay: ScalarOrSchedule = 0.95) -> Measurement:
@@ -90,22 +92,35 @@ def norm_measurement(per_leaf: bool = False, decay: ScalarOrSchedule = 0.95) -> 
     def measure(state: GradientNormState, seen: Seen) -> GradientNormState:
         elapsed = seen.count - state.gradient_norm_measured_at
         log_norm = jnp.where(seen.norm > 0, jnp.log(seen.norm), jnp.nan)  # no place on the line for a zero gradient
-        bad = sum((jnp.sum(~jnp.isfinite(g)) for g in seen.gradients), start=first_count())
+        # One entry that is not finite makes the norm NaN: the entries are counted only then.
+        relative = seen.relative_norm[1]
+        none = jnp.zeros_like(relative, jnp.int32)
+        bad = jax.lax.cond(jnp.isnan(relative), lambda: none + _nonfinite(seen), lambda: none)
         room = jnp.iinfo(jnp.int32).max - state.nonfinite_count
         return state._replace(
             gradient_norm=seen.norm,
-            gradient_leaf_norms=_leaf_norms(seen) if per_leaf else None,
+            gradient_leaf_norms=_leaf_norms(seen, state.gradient_leaf_norms),
             gradient_norm_trend=trend_with(state.gradient_norm_trend, d(seen.count), elapsed, log_norm),
-            nonfinite_count=state.nonfinite_count + jnp.minimum(bad, room).astype(jnp.int32),
+            nonfinite_count=state.nonfinite_count + jnp.minimum(bad, room),
         )
 
     return Measurement("gradient_norm", init, measure)
 
 
-def _leaf_norms(seen: Seen) -> Any:
-    def norm(g: jax.Array) -> jax.Array:
-        inverse_scale, relative = scaled_norm([g])
-        return (relative / inverse_scale).astype(jnp.result_type(float))
+def _nonfinite(seen: Seen) -> jax.Array:
+    counts = [jnp.sum(~jnp.isfinite(g), dtype=jnp.int32) for g in seen.gradients]
+    return total_over_shards(counts, seen.axis_name, jnp.int32)
 
-    norms = [norm(g) for g in seen.gradients]
-    return jnp.stack(norms) if norms else jnp.zeros(0, jnp.result_type(float))
+
+def _leaf_norms(seen: Seen, old: jax.Array | None) -> jax.Array | None:
+    """Of each leaf; the last one of a leaf that has no gradient now."""
+    if old is None:
+        return None
+
+    def norm(g: jax.Array) -> jax.Array:
+        inverse_scale, relative = scaled_norm([g], seen.axis_name)
+        return (relative / inverse_scale).astype(old.dtype)
+
+    gradients = seen.gradients if len(seen.gradients) == len(old) else seen.updates_like(seen.params)
+    norms = [old[i] if g is None else norm(g) for i, g in enumerate(gradients)]
+    return jnp.stack(norms) if norms else old

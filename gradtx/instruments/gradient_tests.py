@@ -11,11 +11,11 @@
 | g_i    | `losses_fn` of `update`     | gradient of example i of B; Σ their covariance, divisor B - 1       |
 
 **Reads**: a test passes below its tolerance: about 0.9 for θ of the inner product, 5.84 for ν, 0.5 for θ of the norm. A
-norm θ above 1 means that noise is longer than signal. The standard error falls as 1/√B: four times the batch for half of
-it (chapter §3).
+norm θ above 1 means that noise is longer than signal. The standard error falls as 1/√B: four times the batch for half
+of it (chapter §3).
 
-**Source**: Byrd, Chin, Nocedal & Wu 2012, eq. 3.9 (norm); Bollapragada, Byrd & Nocedal 2018, eq. 2.6 and 3.3 (inner product,
-orthogonality); standard error: Goodfellow et al. 2016, §8.1.3.
+**Source**: Byrd, Chin, Nocedal & Wu 2012, eq. 3.9 (norm); Bollapragada, Byrd & Nocedal 2018, eq. 2.6 and 3.3 (inner
+product, orthogonality); standard error: Goodfellow et al. 2016, §8.1.3.
 
 **Stands** first in the chain, where the updates are still the gradient.
 
@@ -82,10 +82,10 @@ def gradient_tests(*, num_probes: int = 1, seed: int = 0, every: int = 1) -> Gra
     {'gradient_tests/standard_error': 1.291, 'gradient_tests/inner_product': 1.291, 'gradient_tests/norm': 1.291, \
 'gradient_tests/orthogonality': 0.0}
     """
-    return instrument("gradient_tests", tests_measurement(num_probes, seed), every)
+    return instrument("gradient_tests", measurement_of_tests(num_probes, seed), every)
 
 
-def tests_measurement(num_probes: int = 1, seed: int = 0) -> Measurement:
+def measurement_of_tests(num_probes: int = 1, seed: int = 0) -> Measurement:
     """What `gradient_tests` measures."""
     check_at_least("gradient_tests", "num_probes", num_probes, 1)
 
@@ -98,7 +98,7 @@ def tests_measurement(num_probes: int = 1, seed: int = 0) -> Measurement:
         slopes = _per_example(seen).astype(jnp.result_type(float))
         count = len(slopes)
         parallel = jnp.var(slopes, ddof=1)  # of the part along g, in units of the gradient
-        total = seen.trace_covariance(num_probes, seed).astype(slopes.dtype)
+        total = seen.trace_covariance(num_probes, seed)[0].astype(slopes.dtype)
         norm = jnp.where(seen.norm > 0, seen.norm, jnp.nan)
         standard_error = jnp.sqrt(total / count)
         return state._replace(

@@ -9,7 +9,7 @@ A measurement is three small functions; `instrument` does the rest (when to meas
 **When**: every step with `every=1`; with `every=N` at steps 0, N, 2N, ..., decided on the device by `lax.cond`, which
 costs next to nothing on the others (but under `vmap` both branches run). Or decided on the host: pass a Python bool,
 `update(..., measure=True)`, as a static argument of the jitted step, and the step without measurement has no trace of
-it; two programs are compiled.
+it; two programs are compiled. What has to see every step (`sees_every_step`) does so whatever `measure` says.
 
 Several measurements in one instrument share one `seen`, so that a pass over the model is made once for all of them.
 """
@@ -20,6 +20,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
+from gradtx._core.across import AxisName, check_axis_name
 from gradtx._core.hyperparameters import next_count
 from gradtx._core.trees import check_params
 from gradtx._core.types import GradientTransformationExtraArgs, Params, Updates
@@ -36,6 +37,7 @@ class Measurement(NamedTuple):
     measure: Callable[[Any, Seen], Any]
     remember: Callable[[Any, Seen], Any] | None = None
     allow_complex: bool = True
+    sees_every_step: bool = False  # a path or a velocity that leaves steps out would be wrong, not coarse
 
 
 def never() -> jax.Array:
@@ -48,9 +50,11 @@ def unmeasured() -> jax.Array:
     return jnp.full((), jnp.nan, jnp.result_type(float))
 
 
-def instrument(name: str, measurement: Measurement, every: int) -> GradientTransformationExtraArgs:
+def instrument(
+    name: str, measurement: Measurement, every: int, axis_name: AxisName = None
+) -> GradientTransformationExtraArgs:
     """The transformation that makes one measurement; its state is the measurement's."""
-    return _transformation(name, (measurement,), lambda states: states[0], lambda state: (state,), every)
+    return _transformation(name, (measurement,), lambda states: states[0], lambda state: (state,), every, axis_name)
 
 
 def instruments(
@@ -66,8 +70,10 @@ def _transformation(
     joined: Callable[[tuple[Any, ...]], Any],
     apart: Callable[[Any], tuple[Any, ...]],
     every: int,
+    axis_name: AxisName = None,
 ) -> GradientTransformationExtraArgs:
     check_at_least(name, "every", every, 1)
+    check_axis_name(name, axis_name)
 
     def init(params: Params) -> Any:
         check_params(name, params, allow_complex=all(m.allow_complex for m in measurements))
@@ -82,36 +88,55 @@ def _transformation(
             )
         states = apart(state)
         count = getattr(states[0], f"{measurements[0].name}_count")
-        seen = Seen(name, updates, params, count, extra)
-        _ = seen.gradients  # refuses another tree than the parameters' in every instrument alike
+        gradients = Seen(name, updates, params, count, extra, axis_name).gradients  # refuses another tree everywhere
 
         def skip(states: tuple[Any, ...]) -> tuple[Any, ...]:
             return states
 
         def remember(states: tuple[Any, ...]) -> tuple[Any, ...]:
+            seen = Seen(name, updates, params, count, extra, axis_name)  # what it keeps belongs to this branch
             return tuple(
                 s if m.remember is None else _like(m.remember(s, seen), s)
                 for m, s in zip(measurements, states, strict=True)
             )
 
         def look(states: tuple[Any, ...]) -> tuple[Any, ...]:
+            seen = Seen(name, updates, params, count, extra, axis_name)
             new = (m.measure(s, seen)._replace(**{f"{m.name}_measured_at": count})
                    for m, s in zip(measurements, states, strict=True))  # fmt: skip
             return tuple(_like(n, s) for n, s in zip(new, states, strict=True))
 
-        if measure is not None:
+        if measure is not None and not all(m.sees_every_step for m in measurements):
             states = (look if measure else skip)(states)
         elif every == 1:
             states = look(states)
         else:
             phase = jax.lax.rem(count, jnp.int32(every))
             which = jnp.where(phase == 0, 2, jnp.where(phase == every - 1, 1, 0))
+            if any(_varying(jax.typeof(g)) for g in gradients):
+                states = jax.tree.map(_varying_like, states, jax.eval_shape(look, states))
             states = jax.lax.switch(which, (skip, remember, look), states)
         counted = (s._replace(**{f"{m.name}_count": next_count(count)})
                    for m, s in zip(measurements, states, strict=True))  # fmt: skip
         return updates, joined(tuple(counted))
 
     return GradientTransformationExtraArgs(init, update)
+
+
+def _varying(kind: Any) -> frozenset[str]:
+    """The axes of `shard_map` that something of this kind differs along."""
+    manual = getattr(kind, "manual_axis_type", None)  # called vma up to JAX 0.9
+    return (getattr(kind, "vma", None) or frozenset()) if manual is None else manual.varying
+
+
+def _varying_like(x: jax.Array, like: Any) -> jax.Array:
+    """The same, free to differ along the axes that `like` does: both branches of a choice must be."""
+    axes = tuple(_varying(like) - _varying(jax.typeof(x)))
+    if not axes:
+        return x
+    if hasattr(jax.lax, "pcast"):
+        return jax.lax.pcast(x, axes, to="varying")
+    return jax.lax.pvary(x, axes)  # pyright: ignore[reportAttributeAccessIssue]  # its name up to JAX 0.8
 
 
 def _like(new: Any, old: Any) -> Any:

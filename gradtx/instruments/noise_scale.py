@@ -11,21 +11,23 @@
 | Σ      | `losses_fn` of `update` | covariance of the gradients of single examples                                |
 |        | `decay`                 | [0, 1) of the means; None: they look back over the last fifth of the run      |
 
-**Reads**: with B far below it twice the batch gives twice the progress a step; with B far above, more examples are wasted
-(chapter §3.1). It grows as the loss falls.
+**Reads**: with B far below it twice the batch gives twice the progress a step; with B far above, more examples are
+wasted (chapter §3.1). It grows as the loss falls.
 
 **Source**: McCandlish, Kaplan, Amodei et al. 2018, "An empirical model of large-batch training", §2.2 and App. A.1.
 
-**Why a ratio of means**: ‖g‖² - tr Σ / B of one step may be near 0 or below; a mean of ratios is biased, the ratio of means
-is not.
+**Why a ratio of means**: ‖g‖² - tr Σ / B of one step may be near 0 or below; a mean of ratios is biased, the ratio of
+means is not.
 
 **Stands** first in the chain, where the updates are still the gradient.
 
-**Differs from** the estimator by two batch sizes (used where gradients are averaged over devices): tr Σ is taken from one
-batch, by a forward pass along random signs; exactly where there are at most 128 parameters. With `axis_name`, inside
-`shard_map` or `pmap`, it is that estimator: the gradients of the devices against their mean, which costs no pass at all.
+**Differs from** the estimator by two batch sizes (used where gradients are averaged over devices): tr Σ is taken from
+one batch, by a forward pass along random signs; exactly where there are at most 128 parameters. With `axis_name` and
+`batch_size`, inside `shard_map` or `pmap`, it is that estimator: the gradients of n devices against their mean, which
+needs no pass over the model.
 
-**Costs**: 0.2-0.7 gradients a probe; nothing of the parameters' size is kept.
+**Costs**: 0.2-0.7 gradients a probe; with `axis_name` one all-reduce of the gradients instead, which the compiler may
+merge with that of the average behind. Nothing of the parameters' size is kept.
 """
 
 from typing import NamedTuple
@@ -33,7 +35,9 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
+from gradtx._core.across import AxisName, check_axis_name, shard_axes
 from gradtx._core.hyperparameters import BELOW_ONE, first_count, hyperparameter
+from gradtx._core.trees import compute_dtype, scaled_norm, widen
 from gradtx._core.types import GradientTransformationExtraArgs, Params, ScalarOrSchedule
 
 from .averages import averaged, means_of, no_average
@@ -61,7 +65,13 @@ class GradientNoiseScaleState(NamedTuple):
 
 
 def gradient_noise_scale(
-    *, decay: ScalarOrSchedule | None = None, num_probes: int = 1, seed: int = 0, every: int = 1
+    *,
+    decay: ScalarOrSchedule | None = None,
+    num_probes: int = 1,
+    seed: int = 0,
+    every: int = 1,
+    axis_name: AxisName = None,
+    batch_size: int | None = None,
 ) -> GradientTransformationExtraArgs:
     """tr Σ / ‖G‖² from means over the steps; inf while the mean of ‖G‖² is not above 0.
 
@@ -70,6 +80,9 @@ def gradient_noise_scale(
         num_probes: random directions for tr Σ, >= 1, where there are more than 128 parameters.
         seed: of the probes; each step has its own.
         every: steps from one measurement to the next.
+        axis_name: inside `shard_map`, of the mesh axes that the batch is split over: measures by the devices'
+            gradients, without `losses_fn`, where it stands before `mean_across`.
+        batch_size: with `axis_name`, the number of examples on each device.
 
     Raises:
         ValueError: out of range; at `init`, a complex leaf; at `update`, no parameters or no losses. TypeError: of the
@@ -84,13 +97,28 @@ def gradient_noise_scale(
     >>> print({name.split("/")[1]: round(float(value), 3) for name, value in gradtx.readings(state).items()})
     {'noise_scale': 2.857, 'trace_covariance': 6.667, 'gradient_norm_squared': 2.333}
     """
-    return instrument("gradient_noise_scale", noise_measurement(decay, num_probes, seed), every)
+    measurement = noise_measurement(decay, num_probes, seed, axis_name, batch_size)
+    return instrument("gradient_noise_scale", measurement, every)
 
 
-def noise_measurement(decay: ScalarOrSchedule | None = None, num_probes: int = 1, seed: int = 0) -> Measurement:
+def noise_measurement(
+    decay: ScalarOrSchedule | None = None,
+    num_probes: int = 1,
+    seed: int = 0,
+    axis_name: AxisName = None,
+    batch_size: int | None = None,
+) -> Measurement:
     """What `gradient_noise_scale` measures."""
     name = "gradient_noise_scale"
     check_at_least(name, "num_probes", num_probes, 1)
+    check_axis_name(name, axis_name)
+    if (axis_name is None) != (batch_size is None):
+        raise ValueError(
+            f"{name}: axis_name and batch_size, the number of examples on each device, belong together, "
+            f"got axis_name={axis_name!r} and batch_size={batch_size!r}."
+        )
+    if batch_size is not None:
+        check_at_least(name, "batch_size", batch_size, 1)
     d = None if decay is None else hyperparameter(name, "decay", decay, BELOW_ONE)
 
     def init(params: Params) -> GradientNoiseScaleState:
@@ -98,10 +126,32 @@ def noise_measurement(decay: ScalarOrSchedule | None = None, num_probes: int = 1
         return GradientNoiseScaleState(no_average(2), first_count(), never())
 
     def measure(state: GradientNoiseScaleState, seen: Seen) -> GradientNoiseScaleState:
-        (batch,) = jax.eval_shape(seen.losses_fn, seen.params).shape
-        trace = seen.trace_covariance(num_probes, seed).astype(jnp.result_type(float))
-        signal = seen.norm**2 - trace / batch
+        trace, signal = by_losses(seen) if batch_size is None else _by_devices(seen, axis_name, batch_size)
         means = averaged(state.noise_means, None if d is None else d(seen.count), trace, signal)
         return state._replace(noise_means=means)
 
+    def by_losses(seen: Seen) -> tuple[jax.Array, jax.Array]:
+        trace, batch = seen.trace_covariance(num_probes, seed)
+        trace = trace.astype(jnp.result_type(float))
+        return trace, seen.norm**2 - trace / batch
+
     return Measurement(name, init, measure, allow_complex=False)
+
+
+def _by_devices(seen: Seen, axis_name: AxisName, batch_size: int) -> tuple[jax.Array, jax.Array]:
+    """tr Σ and ‖G‖² from the gradients of n devices, of B examples each, and their mean, of n B; NaN for one device."""
+    if axis_name is not None and any(shard_axes(g, axis_name) == () for g in seen.gradients):
+        raise ValueError(
+            f"{seen.name}: with axis_name the updates must be each device's own, before they are averaged: here JAX "
+            "knows them to be the same on every device. Take the gradient at jax.lax.pcast(params, axis_name, "
+            'to="varying"), or measure by losses_fn.'
+        )
+    devices = jax.lax.psum(1, axis_name)
+    means = [jax.lax.pmean(widen(g, compute_dtype(g.dtype)), axis_name) for g in seen.gradients]
+    small = jax.lax.pmean(seen.norm**2, axis_name)
+    inverse_scale, relative = scaled_norm(means)
+    big = (relative / inverse_scale).astype(small.dtype) ** 2
+    if devices == 1:
+        return jnp.full_like(small, jnp.nan), jnp.full_like(small, jnp.nan)
+    trace = batch_size * (small - big) * devices / (devices - 1)  # (‖g_s‖² - ‖g_b‖²) / (1/B - 1/(n B))
+    return trace, (devices * big - small) / (devices - 1)

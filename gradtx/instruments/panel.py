@@ -3,19 +3,19 @@
     gradient_norm/*         clipping_events/*        gradient_alignment/*      update_ratio/global
     curvature_ratio/*       gradient_tests/*         gradient_noise_scale/*
 
-Each is as its own instrument has it. The updates themselves are not seen, because the panel stands first in the chain, where the
-gradient is: update_ratio is of the step before, ‖θ_k - θ_{k-1}‖ / ‖θ_{k-1}‖, right for every chain behind it.
+Each is as its own instrument has it. The updates themselves are not seen, because the panel stands first in the chain,
+where the gradient is: update_ratio is of the step before, ‖θ_k - θ_{k-1}‖ / ‖θ_{k-1}‖, right for every chain behind it.
 
 **Stands** first in the chain.
 
-**Costs**: two gradients and a half every step (one nested forward pass, one plain one), a few per cent with `every=16`; two
-numbers a parameter, the last gradient and the last parameters. **When which**:
+**Costs**: two gradients and a half every step (one nested forward pass, one plain one), a few per cent with `every=16`;
+two numbers a parameter, the last gradient and the last parameters. **When which**:
 
 - `every=1` for a run short enough to afford it, or to look closely;
 - `every=N` else; the steps between pay for a branch not taken. Not under `vmap`, where every branch is taken;
 - `measure=True | False`, a static argument of the jitted step, decided by the host's loop: two programs, and the steps
-  between pay nothing at all. For large models, convolutions on a CPU, or several runs under `vmap`. Measure two steps in a
-  row: what compares with the step before remembers at the first and compares at the second.
+  between pay nothing at all. For large models, convolutions on a CPU, or several runs under `vmap`. Measure two steps
+  in a row: what compares with the step before remembers at the first and compares at the second.
 """
 
 from typing import NamedTuple
@@ -23,7 +23,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from gradtx._core.hyperparameters import first_count
+from gradtx._core.hyperparameters import NON_NEGATIVE, NON_NEGATIVE_OR_INF, first_count, hyperparameter
 from gradtx._core.trees import accumulators, widen
 from gradtx._core.types import FLOAT32, GradientTransformationExtraArgs, Params, ScalarOrSchedule
 
@@ -31,9 +31,10 @@ from .alignment import GradientAlignmentState, alignment_measurement
 from .clipping_events import ClippingEventsState, clipping_measurement
 from .curvature_ratio import CurvatureRatioState, curvature_measurement
 from .gradient_norm import GradientNormState, norm_measurement
-from .gradient_tests import GradientTestsState, tests_measurement
+from .gradient_tests import GradientTestsState, measurement_of_tests
 from .instrument import Measurement, instruments, never, unmeasured
 from .noise_scale import GradientNoiseScaleState, noise_measurement
+from .point import check_at_least
 from .seen import Seen
 from .update_ratio import ratio
 
@@ -99,13 +100,16 @@ def panel(
     >>> print(len(found), found["update_ratio/global"].round(3), found["curvature_ratio/ratio"])  # 2/7
     20 0.286 0.25
     """
+    rate = hyperparameter("panel", "learning_rate", learning_rate, NON_NEGATIVE)
+    limit = None if max_norm is None else hyperparameter("panel", "max_norm", max_norm, NON_NEGATIVE_OR_INF)
+    check_at_least("panel", "num_probes", num_probes, 1)
     measurements = (
         norm_measurement(),
         _last_update(),
         alignment_measurement(),
-        clipping_measurement(max_norm),
-        curvature_measurement(learning_rate),
-        tests_measurement(num_probes, seed),
+        clipping_measurement(limit),
+        curvature_measurement(rate),
+        measurement_of_tests(num_probes, seed),
         noise_measurement(None, num_probes, seed),
     )
     return instruments("panel", measurements, PanelState, every)

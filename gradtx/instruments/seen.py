@@ -9,13 +9,16 @@ examples. d is the updates' direction, of length 1, so that squares of gradients
 `custom_vjp` in the loss blocks forward mode, finite differences stand in: two more losses and one more gradient.
 """
 
+import itertools
 from collections.abc import Callable
 from functools import cached_property
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jax.extend.core import jaxpr_as_fun
 
+from gradtx._core.across import AxisName
 from gradtx._core.lift import aligned
 from gradtx._core.trees import compute_dtype, scaled_norm, widen
 from gradtx._core.types import MaskedNode, Params, Updates
@@ -34,10 +37,18 @@ class Along(NamedTuple):
 class Seen:
     """One step as an instrument sees it; errors name the instrument and say what to pass."""
 
-    def __init__(self, name: str, updates: Updates, params: Params | None, count: jax.Array, extra: dict[str, Any]):
-        self.name, self.updates, self.count = name, updates, count
+    def __init__(
+        self,
+        name: str,
+        updates: Updates,
+        params: Params | None,
+        count: jax.Array,
+        extra: dict[str, Any],
+        axis_name: AxisName = None,
+    ):
+        self.name, self.updates, self.count, self.axis_name = name, updates, count, axis_name
         self._params, self._extra = params, extra
-        self._traces: dict[tuple[int, int], jax.Array] = {}
+        self._traces: dict[tuple[int, int], tuple[jax.Array, int]] = {}
 
     @cached_property
     def gradients(self) -> list[jax.Array]:
@@ -58,7 +69,7 @@ class Seen:
     @cached_property
     def relative_norm(self) -> tuple[jax.Array, jax.Array]:
         """(inverse scale, norm * inverse scale) of the updates: finite also where the norm is not."""
-        return scaled_norm(self.gradients)
+        return scaled_norm(self.gradients, self.axis_name)
 
     @property
     def norm(self) -> jax.Array:
@@ -71,7 +82,10 @@ class Seen:
         """The loss of the step's batch."""
         if self._extra.get("value") is None:
             raise ValueError(f"{self.name} needs the loss's value: call update(grads, state, params, value=value).")
-        return jnp.asarray(self._extra["value"]).astype(jnp.result_type(float))
+        value = jnp.asarray(self._extra["value"])
+        if value.shape != ():
+            raise ValueError(f"{self.name}: value must be a scalar, got shape {value.shape}.")
+        return value.astype(jnp.result_type(float))
 
     @property
     def losses_fn(self) -> Callable[[Params], jax.Array]:
@@ -143,8 +157,8 @@ class Seen:
             return along(self.losses_fn, self.params, self.direction)
         return along(lambda params: self.value_fn(params)[None], self.params, self.direction)
 
-    def trace_covariance(self, num_probes: int, seed: int) -> jax.Array:
-        """tr Σ, Σ the covariance of the gradients of single examples (divisor B - 1); NaN for one example.
+    def trace_covariance(self, num_probes: int, seed: int) -> tuple[jax.Array, int]:
+        """tr Σ and B, Σ the covariance of the gradients of B single examples (divisor B - 1); NaN for one example.
 
         Up to `EXACT_UP_TO` parameters exactly; beyond, the mean over probes v of random signs of Var_i(v'g_i).
         """
@@ -152,26 +166,30 @@ class Seen:
             self._traces[num_probes, seed] = self._trace_covariance(num_probes, seed)
         return self._traces[num_probes, seed]
 
-    def _trace_covariance(self, num_probes: int, seed: int) -> jax.Array:
+    def _trace_covariance(self, num_probes: int, seed: int) -> tuple[jax.Array, int]:
         at = jax.tree.map(jnp.asarray, self.params)
         leaves, treedef = jax.tree.flatten(at)
         size = sum(x.size for x in leaves)
 
-        def variance(direction: Params) -> jax.Array:
-            return jnp.var(_slopes(self.losses_fn, at, direction), ddof=1)
+        def slopes(direction: Params) -> jax.Array:
+            return _slopes(self.losses_fn, at, direction)
 
         if size == 0:
-            return jnp.zeros((), jnp.result_type(float))
+            return jnp.zeros((), jnp.result_type(float)), len(self.losses_fn(at))
         if size <= EXACT_UP_TO:
-            flat, unravel = jax.flatten_util.ravel_pytree(at)
-            return jnp.sum(jax.vmap(lambda d: variance(unravel(d)))(jnp.eye(size, dtype=flat.dtype)))
-        key = jax.random.fold_in(jax.random.key(seed), self.count)
-        total = jnp.zeros((), jnp.result_type(float))
-        for probe_key in jax.random.split(key, num_probes):
-            keys = jax.random.split(probe_key, len(leaves))
-            signs = [_signs(k, x) for k, x in zip(keys, leaves, strict=True)]
-            total = total + variance(treedef.unflatten(signs))
-        return total / num_probes
+            ends = itertools.accumulate(x.size for x in leaves)
+            places = [end - x.size + jnp.arange(x.size).reshape(x.shape) for end, x in zip(ends, leaves, strict=True)]
+
+            def coordinate(j: jax.Array) -> Params:
+                return treedef.unflatten([_placed(p == j, x) for p, x in zip(places, leaves, strict=True)])
+
+            found = jax.vmap(lambda j: slopes(coordinate(j)))(jnp.arange(size))
+            return jnp.sum(jnp.var(found, axis=1, ddof=1)), found.shape[1]
+        probe_keys = jax.random.split(jax.random.fold_in(jax.random.key(seed), self.count), num_probes)
+        keys = [jax.random.split(key, len(leaves)) for key in probe_keys]
+        probes = [treedef.unflatten(map(_signs, row, leaves)) for row in keys]
+        found = jnp.stack([slopes(probe) for probe in probes])
+        return jnp.mean(jnp.var(found, axis=1, ddof=1)), found.shape[1]
 
 
 def along(losses_fn: Callable[[Params], jax.Array], params: Params, direction: Params) -> Along:
@@ -182,19 +200,41 @@ def along(losses_fn: Callable[[Params], jax.Array], params: Params, direction: P
         return jax.jvp(losses_fn, (at,), (direction,))
 
     try:
-        (losses, slopes), (_, curvatures) = jax.jvp(first, (params,), (direction,))
-    except TypeError as error:
-        if "custom_vjp" not in str(error):
+        (losses, slopes), (_, curvatures) = _apart(lambda: jax.jvp(first, (params,), (direction,)))
+    except (TypeError, NotImplementedError) as error:
+        if not is_forward_blocked(error):
             raise
         return _along_by_differences(losses_fn, params, direction)
     return Along(losses, slopes, jnp.mean(curvatures))
 
 
+def _apart(function: Callable[[], Any]) -> Any:
+    """`function()`, traced by itself first: one that fails leaves nothing behind in the program around it."""
+    closed, shape = jax.make_jaxpr(function, return_shape=True)()
+    if _has_custom_lin(closed):
+        raise TypeError("forward mode met a custom_vjp")
+    return jax.tree.unflatten(jax.tree.structure(shape), jaxpr_as_fun(closed)())
+
+
+def _has_custom_lin(jaxpr: Any) -> bool:
+    """Whether forward mode met a `custom_vjp` somewhere inside: under `jit` it would be refused only when compiled."""
+    for equation in jaxpr.eqns:
+        inner = jax.tree.leaves(list(equation.params.values()), is_leaf=lambda x: hasattr(x, "eqns"))
+        if equation.primitive.name == "custom_lin" or any(_has_custom_lin(x) for x in inner if hasattr(x, "eqns")):
+            return True
+    return False
+
+
+def is_forward_blocked(error: Exception) -> bool:
+    """Whether it says that forward mode met a `custom_vjp` (`custom_lin` where another forward mode is around it)."""
+    return "custom_vjp" in str(error) or "custom_lin" in str(error)
+
+
 def _slopes(losses_fn: Callable[[Params], jax.Array], params: Params, direction: Params) -> jax.Array:
     try:
-        return jax.jvp(losses_fn, (params,), (direction,))[1]
-    except TypeError as error:
-        if "custom_vjp" not in str(error):
+        return _apart(lambda: jax.jvp(losses_fn, (params,), (direction,))[1])
+    except (TypeError, NotImplementedError) as error:
+        if not is_forward_blocked(error):
             raise
         return _along_by_differences(losses_fn, params, direction).slopes
 
@@ -202,12 +242,8 @@ def _slopes(losses_fn: Callable[[Params], jax.Array], params: Params, direction:
 def _along_by_differences(losses_fn: Callable[[Params], jax.Array], params: Params, direction: Params) -> Along:
     """Central differences of losses for the slopes, of the mean's gradient for the curvature."""
     losses = losses_fn(params)
-    squares = [jnp.sum(widen(x, losses.dtype) ** 2) for x in jax.tree.leaves(params)]
-    length = jnp.sqrt(jnp.maximum(1, sum(squares)))  # a step in proportion to the parameters is seen in each of them
-    step = jnp.finfo(losses.dtype).eps ** (1 / 3) * length
-
-    def shifted(sign: int) -> Params:
-        return jax.tree.map(lambda x, d: (x + sign * step.astype(x.dtype) * d).astype(x.dtype), params, direction)
+    ahead, behind, width = two_sides(params, direction)
+    width = width.astype(losses.dtype)
 
     def slope(at: Params) -> jax.Array:
         gradient = jax.grad(lambda p: jnp.mean(losses_fn(p)))(at)
@@ -216,17 +252,42 @@ def _along_by_differences(losses_fn: Callable[[Params], jax.Array], params: Para
         )
         return sum(jax.tree.leaves(products), start=jnp.zeros((), losses.dtype))
 
-    ahead, behind = shifted(1), shifted(-1)
-    return Along(
-        losses,
-        (losses_fn(ahead) - losses_fn(behind)) / (2 * step),
-        (slope(ahead) - slope(behind)) / (2 * step),
-    )
+    return Along(losses, (losses_fn(ahead) - losses_fn(behind)) / width, (slope(ahead) - slope(behind)) / width)
+
+
+def two_sides(params: Params, direction: Params) -> tuple[Params, Params, jax.Array]:
+    """The points that a central difference along `direction` (of any length) compares, and what to divide by.
+
+    They are as far apart as the parameters are long times the cube root of their rounding, so that the step is seen in
+    each of them.
+    """
+    leaves, towards = jax.tree.leaves(params), jax.tree.leaves(direction)
+    dtype = compute_dtype(*(x.dtype for x in leaves))
+    rounding = max((float(jnp.finfo(x.dtype).eps) for x in leaves), default=1.0)
+    length, reach = (jnp.sqrt(sum((jnp.sum(widen(x, dtype) ** 2) for x in tree), start=jnp.zeros((), dtype)))
+                     for tree in (leaves, towards))  # fmt: skip
+    step = rounding ** (1 / 3) * jnp.maximum(1, length) / jnp.where(reach > 0, reach, 1)
+
+    def shifted(sign: int) -> Params:
+        def moved(x: jax.Array, d: jax.Array) -> jax.Array:
+            wide = compute_dtype(x.dtype)
+            return (widen(x, wide) + sign * step.astype(wide) * widen(d, wide)).astype(x.dtype)
+
+        return jax.tree.map(moved, params, direction)
+
+    return shifted(1), shifted(-1), 2 * step
 
 
 def _signs(key: jax.Array, like: jax.Array) -> jax.Array:
-    like = jnp.asarray(like)
-    return jax.random.rademacher(key, like.shape, like.dtype)
+    """Independent signs, 32 from each random word: drawn one by one they would cost more than the pass they are for."""
+    words = jax.random.bits(key, (-(-like.size // 32), 1), jnp.uint32)
+    bits = (words >> jnp.arange(32, dtype=jnp.uint32)[None]) & jnp.uint32(1)
+    return 2 * _placed(bits.ravel()[: like.size].reshape(like.shape), like) - 1
+
+
+def _placed(x: jax.Array, like: jax.Array) -> jax.Array:
+    """In the dtype and sharding of `like`."""
+    return jnp.zeros_like(like) + x.astype(like.dtype)
 
 
 def _is_masked(x: Any) -> bool:

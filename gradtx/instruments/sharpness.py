@@ -17,15 +17,16 @@ the largest eigenvalue wins and not the largest magnitude.
 **Reads**: stability above 1 diverges on a quadratic; training by full batches comes to hover about it, the edge of
 stability. With minibatches not λ_max but the curvature along the gradient does (`curvature_ratio`).
 
-**Source**: Cohen, Kaur, Li, Kolter & Talwalkar 2021, "Gradient descent on neural networks typically occurs at the edge of
-stability". The thresholds are those of linear recurrences, derived in the tests.
+**Source**: Cohen, Kaur, Li, Kolter & Talwalkar 2021, "Gradient descent on neural networks typically occurs at the edge
+of stability". The thresholds are those of linear recurrences, derived in the tests.
 
 **Differs from** power iteration, which finds the eigenvalue of largest magnitude: -3 of diag(1, -3, 2).
 
 **Stands** anywhere: it looks at parameters and loss only.
 
-**Costs**: one Hessian-vector product, two to three gradients, a measurement, ten more for the first; one number a parameter. Under
-`vmap` both branches run, so every measurement costs as much as the first: measure by the host's route there.
+**Costs**: one Hessian-vector product, two to three gradients, a measurement, ten more for the first; one number a
+parameter. Under `vmap` both branches run, so every measurement costs as much as the first: measure by the host's route
+there.
 """
 
 from typing import Any, NamedTuple
@@ -40,7 +41,7 @@ from gradtx._core.types import FLOAT32, GradientTransformationExtraArgs, Params,
 
 from .instrument import Measurement, instrument, never, unmeasured
 from .point import check_at_least, normal_like
-from .seen import Seen
+from .seen import Seen, is_forward_blocked, two_sides
 
 
 class SharpnessState(NamedTuple):
@@ -123,8 +124,8 @@ def _hessian(seen: Seen) -> Any:
         tangent = jax.tree.map(lambda x, p: x.astype(p.dtype), v, params)
         try:
             _, hv = jax.jvp(gradient, (params,), (tangent,))
-        except TypeError as error:
-            if "custom_vjp" not in str(error):
+        except (TypeError, NotImplementedError) as error:
+            if not is_forward_blocked(error):
                 raise
             hv = _product_by_differences(gradient, params, tangent)
         return jax.tree.map(lambda x, like: widen(x, like.dtype), hv, v)
@@ -133,11 +134,8 @@ def _hessian(seen: Seen) -> Any:
 
 
 def _product_by_differences(gradient: Any, params: Params, v: Updates) -> Updates:
-    squares = [jnp.sum(widen(x, jnp.dtype("float32")) ** 2) for x in jax.tree.leaves(params)]
-    step = jnp.finfo(jnp.float32).eps ** (1 / 3) * jnp.sqrt(jnp.maximum(1, sum(squares)))
-    ahead, behind = (gradient(jax.tree.map(lambda p, x, s=s: (p + s * step * x).astype(p.dtype), params, v))
-                     for s in (1, -1))  # fmt: skip
-    return jax.tree.map(lambda a, b: (a - b) / (2 * step).astype(a.dtype), ahead, behind)
+    ahead, behind, width = two_sides(params, v)
+    return jax.tree.map(lambda a, b: (a - b) / width.astype(a.dtype), gradient(ahead), gradient(behind))
 
 
 def _both_ends(

@@ -13,21 +13,24 @@
 **Why**: where ‖θ‖² no longer changes on average, E‖θ + v'‖² = E‖θ‖², so 2 E[θ·v'] + E‖v‖² = 0; with v' = α v - ε g and
 E[θ·v] = E[θ·v'] + E‖v‖² that is E[θ·g] = (1 + α) / (2 ε) E‖v‖², for any loss, any noise, any step.
 
-**Reads**: far from 1 the run is still on its way (θ·g large: it moves in on something; negative: it moves out); within a few per
-cent of 1 it hovers: only a smaller rate or a larger batch lowers the loss any further (chapter §4.1).
+**Reads**: far from 1 the run is still on its way (θ·g large: it moves in on something; negative: it moves out); within
+a few per cent of 1 it hovers: only a smaller rate or a larger batch lowers the loss any further (chapter §4.1).
 
-**Source**: Yaida 2019, "Fluctuation-dissipation relations for stochastic gradient descent"; the form above is derived here.
+**Source**: Yaida 2019, "Fluctuation-dissipation relations for stochastic gradient descent"; the form above is derived
+here.
 
 **Stands** first in the chain, where the updates are still the gradient; for chains of SGD with or without momentum.
 
 **Costs**: one read of updates and parameters; with momentum one number a parameter, a velocity of its own.
 """
 
-from typing import NamedTuple
+from collections.abc import Iterable
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
+from gradtx._core.across import AxisName, total_over_shards
 from gradtx._core.hyperparameters import BELOW_ONE, NON_NEGATIVE, first_count, hyperparameter
 from gradtx._core.trees import accumulators, compute_dtype, widen
 from gradtx._core.types import FLOAT32, GradientTransformationExtraArgs, Params, ScalarOrSchedule, Updates
@@ -56,15 +59,17 @@ def stationarity(
     momentum: ScalarOrSchedule = 0.0,
     *,
     decay: ScalarOrSchedule | None = None,
+    axis_name: AxisName = None,
 ) -> GradientTransformationExtraArgs:
     """The two sides of the fluctuation-dissipation relation, as a ratio: 1 at stationarity.
 
-    Measured at every step: the velocity needs it, and it costs one inner product.
+    Measured at every step, whatever `measure` says: the velocity needs it, and it costs one inner product.
 
     Args:
         learning_rate: ε, that of the chain.
         momentum: α, that of the chain.
         decay: of the means, in [0, 1); None looks back over about the last fifth of the run.
+        axis_name: inside `shard_map`, of the mesh axes that gradients and parameters are sharded over.
 
     Raises:
         ValueError: out of range; at `init`, a complex leaf; at `update`, no parameters. TypeError: of the wrong kind.
@@ -87,7 +92,7 @@ def stationarity(
     def measure(state: StationarityState, seen: Seen) -> StationarityState:
         ε, α = rate(seen.count), alpha(seen.count)
         gradients = seen.updates_like(seen.params)
-        left = _sum_of_products(zip(jax.tree.leaves(seen.params), gradients, strict=True))
+        left = _sum_of_products(zip(jax.tree.leaves(seen.params), gradients, strict=True), axis_name)
         if state.stationarity_velocity is None:
             velocity, right = None, ε / 2 * seen.norm**2
         else:
@@ -95,18 +100,19 @@ def stationarity(
             new = [v if g is None else (α.astype(v.dtype) * v - ε.astype(v.dtype) * widen(g, v.dtype))
                    for v, g in zip(leaves, gradients, strict=True)]  # fmt: skip
             velocity = treedef.unflatten(new)
-            right = (1 + α) / (2 * ε) * _sum_of_products((v, v) for v in new)
+            right = (1 + α) / (2 * ε) * _sum_of_products(zip(new, new, strict=True), axis_name)
         means = averaged(state.stationarity_means, None if d is None else d(seen.count), left, right)
         return state._replace(stationarity_velocity=velocity, stationarity_means=means)
 
-    return instrument("stationarity", Measurement("stationarity", init, measure, allow_complex=False), every=1)
+    measurement = Measurement("stationarity", init, measure, allow_complex=False, sees_every_step=True)
+    return instrument("stationarity", measurement, 1, axis_name)
 
 
-def _sum_of_products(pairs: object) -> jax.Array:
-    total = jnp.zeros((), jnp.result_type(float))
-    for a, b in pairs:  # pyright: ignore[reportGeneralTypeIssues]
+def _sum_of_products(pairs: Iterable[tuple[Any, jax.Array | None]], axis_name: AxisName) -> jax.Array:
+    products = []
+    for a, b in pairs:
         if b is not None:
             a = jnp.asarray(a)
             dtype = compute_dtype(a.dtype, b.dtype)
-            total = total + jnp.sum(widen(a, dtype) * widen(b, dtype)).astype(total.dtype)
-    return total
+            products.append(jnp.sum(widen(a, dtype) * widen(b, dtype)).astype(jnp.result_type(float)))
+    return total_over_shards(products, axis_name, jnp.result_type(float))

@@ -9,15 +9,16 @@
 | Δθ     | updates  | as the parameters; what `apply_updates` adds    |
 | θ_0    | params   | at the first step, kept in float32 or wider     |
 
-**Reads**: 1 is a straight line, as of gradient descent on an isotropic bowl. Far below it with little loss gained the run
-wanders: it circles, jumps from wall to wall, or follows noise (a random walk of k steps has 1/√k).
+**Reads**: 1 is a straight line, as of gradient descent on an isotropic bowl. Far below it with little loss gained the
+run wanders: it circles, jumps from wall to wall, or follows noise (a random walk of k steps has 1/√k).
 
 **Source**: Goodfellow, Vinyals & Saxe 2015; chapter §2.7.
 
 **Stands** last in the chain, where the updates are what will be added.
 
-**Costs**: two reads of updates and parameters; one copy of the parameters. The path is as long as the steps measured:
-with `every=N` the way between two measurements counts as a straight line.
+**Costs**: two reads of updates and parameters; one copy of the parameters. With `every=N`, N > 1, the way between two
+measurements counts as a straight line, and a second copy is kept to measure it from; on the host's route
+(`measure=True | False`) that is the one to use: with `every=1` each step is measured, whatever `measure` says.
 """
 
 from typing import NamedTuple
@@ -25,6 +26,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
+from gradtx._core.across import AxisName
 from gradtx._core.hyperparameters import first_count
 from gradtx._core.trees import accumulators, scaled_norm, widen
 from gradtx._core.types import FLOAT32, GradientTransformationExtraArgs, Params, Updates
@@ -53,11 +55,12 @@ class TrajectoryState(NamedTuple):
         }
 
 
-def trajectory(*, every: int = 1) -> GradientTransformationExtraArgs:
+def trajectory(*, every: int = 1, axis_name: AxisName = None) -> GradientTransformationExtraArgs:
     """Distance from the start, length of the path, straightness.
 
     Args:
         every: steps from one measurement to the next.
+        axis_name: inside `shard_map`, of the mesh axes that updates and parameters are sharded over.
 
     Raises:
         ValueError: out of range; at `update`, no parameters. TypeError: a leaf that is no floating array.
@@ -97,7 +100,8 @@ def trajectory(*, every: int = 1) -> GradientTransformationExtraArgs:
             path_length=path + _way(seen, before),
         )
 
-    return instrument("trajectory", Measurement("trajectory", init, measure), every)
+    measurement = Measurement("trajectory", init, measure, sees_every_step=every == 1)
+    return instrument("trajectory", measurement, every, axis_name)
 
 
 def _moved(seen: Seen, like: Params) -> Params:
@@ -112,6 +116,8 @@ def _way(seen: Seen, since: Updates) -> jax.Array:
     """‖θ_k + Δθ_k - since‖; just the updates' norm where `since` is θ_k."""
     if since is seen.params:
         return seen.norm
-    moved = jax.tree.leaves(_moved(seen, since))
-    inverse_scale, relative = scaled_norm([m - s for m, s in zip(moved, jax.tree.leaves(since), strict=True)])
+    rows = zip(jax.tree.leaves(seen.params), seen.updates_like(seen.params), jax.tree.leaves(since), strict=True)
+    # θ - since first: it is exact where they are near, and a short update is not rounded to the parameters' digits
+    way = [widen(jnp.asarray(p), s.dtype) - s + (0 if u is None else widen(u, s.dtype)) for p, u, s in rows]
+    inverse_scale, relative = scaled_norm(way, seen.axis_name)
     return (relative / inverse_scale).astype(jnp.result_type(float))

@@ -16,11 +16,12 @@
 **Costs**: one read of updates and parameters.
 """
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 
+from gradtx._core.across import AxisName
 from gradtx._core.hyperparameters import first_count
 from gradtx._core.trees import scaled_norm
 from gradtx._core.types import GradientTransformationExtraArgs, Params
@@ -43,12 +44,15 @@ class UpdateRatioState(NamedTuple):
         return found if self.update_leaf_ratios is None else found | {"update_ratio/leaves": self.update_leaf_ratios}
 
 
-def update_ratio(*, per_leaf: bool = False, every: int = 1) -> GradientTransformationExtraArgs:
-    """‖Δθ‖ / ‖θ‖, over all leaves; 0 where nothing moves, inf where parameters that are all 0 move.
+def update_ratio(
+    *, per_leaf: bool = False, every: int = 1, axis_name: AxisName = None
+) -> GradientTransformationExtraArgs:
+    """‖Δθ‖ / ‖θ‖, over all leaves that have an update; 0 where nothing moves, inf where what moves is all 0.
 
     Args:
         per_leaf: also `update_ratio/leaves`, the ratio of each leaf.
         every: steps from one measurement to the next.
+        axis_name: inside `shard_map`, of the mesh axes that updates and parameters are sharded over.
 
     Raises:
         ValueError: out of range; at `update`, no parameters. TypeError: a leaf that is no floating array.
@@ -66,20 +70,24 @@ def update_ratio(*, per_leaf: bool = False, every: int = 1) -> GradientTransform
         return UpdateRatioState(unmeasured(), leaves, first_count(), never())
 
     def measure(state: UpdateRatioState, seen: Seen) -> UpdateRatioState:
-        pairs = zip(seen.updates_like(seen.params), jax.tree.leaves(seen.params), strict=True)
-        present = [(u, jnp.asarray(p)) for u, p in pairs if u is not None]
-        ratios = [ratio([u], [p]) for u, p in present] if per_leaf else []
+        params = [jnp.asarray(p) for p in jax.tree.leaves(seen.params)]
+        pairs = list(zip(seen.updates_like(seen.params), params, strict=True))
+        old = state.update_leaf_ratios
+        if old is not None and pairs:
+            old = jnp.stack([old[i] if u is None else ratio([u], [p], axis_name) for i, (u, p) in enumerate(pairs)])
+        moving = [(u, p) for u, p in pairs if u is not None]
         return state._replace(
-            update_ratio=ratio([u for u, _ in present], [p for _, p in present]),
-            update_leaf_ratios=(jnp.stack(ratios) if ratios else state.update_leaf_ratios) if per_leaf else None,
+            update_ratio=ratio([u for u, _ in moving], [p for _, p in moving], axis_name), update_leaf_ratios=old
         )
 
-    return instrument("update_ratio", Measurement("update_ratio", init, measure), every)
+    return instrument("update_ratio", Measurement("update_ratio", init, measure), every, axis_name)
 
 
-def ratio(updates: list[Any], params: list[Any]) -> jax.Array:
+def ratio(updates: list[jax.Array], params: list[jax.Array], axis_name: AxisName = None) -> jax.Array:
     """‖updates‖ / ‖params‖ where neither norm need be finite; 0 / 0 is 0."""
-    inverse_u, relative_u = scaled_norm(updates)
-    inverse_p, relative_p = scaled_norm(params)
-    quotient = relative_u / relative_p * (inverse_p / inverse_u)
-    return jnp.where(relative_u == 0, 0, quotient).astype(jnp.result_type(float))
+    float_dtype = jnp.result_type(float)
+    inverse_u, relative_u = (x.astype(float_dtype) for x in scaled_norm(updates, axis_name))
+    inverse_p, relative_p = (x.astype(float_dtype) for x in scaled_norm(params, axis_name))
+    is_zero = relative_p == 0
+    quotient = relative_u / jnp.where(is_zero, 1, relative_p) * (inverse_p / inverse_u)
+    return jnp.where(relative_u == 0, 0, jnp.where(is_zero, jnp.inf, quotient))

@@ -1,0 +1,215 @@
+"""What every instrument does alike: when it measures, what it refuses, and where it is legal."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+import gradtx
+
+from .runs import mean, net, watched
+
+PARAMS, LOSSES = net(4)
+GRADS = jax.grad(mean(LOSSES))(PARAMS)
+EXTRA = {"value": jnp.float32(1.0), "value_fn": mean(LOSSES), "losses_fn": LOSSES}
+ALL = {
+    "gradient_norm": gradtx.gradient_norm,
+    "update_ratio": gradtx.update_ratio,
+    "clipping_events": gradtx.clipping_events,
+    "gradient_alignment": gradtx.gradient_alignment,
+    "curvature_ratio": lambda **o: gradtx.curvature_ratio(0.1, **o),
+    "gain_ratio": gradtx.gain_ratio,
+    "gradient_tests": gradtx.gradient_tests,
+    "gradient_noise_scale": gradtx.gradient_noise_scale,
+    "sharpness": lambda **o: gradtx.sharpness(0.1, num_iterations=2, **o),
+    "plateau": gradtx.plateau,
+    "trajectory": gradtx.trajectory,
+    "panel": lambda **o: gradtx.panel(0.1, **o),
+}
+every_instrument = pytest.mark.parametrize("name", ALL)
+
+
+def test_with_every_n_it_measures_at_0_n_2n():
+    g = jnp.arange(1.0, 9.0)[:, None]
+    found = watched(gradtx.gradient_norm(every=3), g)["gradient_norm/global"]
+    np.testing.assert_array_equal(found, [1, 1, 1, 4, 4, 4, 7, 7])
+
+
+@every_instrument
+def test_the_host_decides_and_a_step_that_is_not_measured_has_no_trace_of_it(name):
+    if name == "trajectory":
+        pytest.skip("with every=1 each step of a path is measured, see test_trajectory.py")
+    tx = ALL[name](every=1)
+    state = tx.init(PARAMS)
+
+    def equations(measure):
+        def step(g, s, p):
+            return tx.update(g, s, p, measure=measure, **EXTRA)[1]
+
+        return len(jax.make_jaxpr(step)(GRADS, state, PARAMS).eqns)
+
+    counting = 3 * max(1, len(state) if name == "panel" else 1)  # count + 1, saturated
+    assert equations(False) <= counting + 3
+    assert equations(True) > equations(False)
+
+
+def test_on_the_hosts_route_readings_stay_until_the_next_measured_step():
+    tx = gradtx.gradient_norm()
+    step = jax.jit(lambda g, s, measure: tx.update(g, s, measure=measure)[1], static_argnames="measure")
+    state, seen = tx.init(jnp.zeros(1)), []
+    for k in range(5):
+        state = step(jnp.full(1, k + 1.0), state, measure=k % 3 == 0)
+        seen.append((int(gradtx.readings(state)["gradient_norm/global"]), int(state.gradient_norm_measured_at)))
+    assert seen == [(1, 0), (1, 0), (1, 0), (4, 3), (4, 3)]
+    assert state.gradient_norm_count == 5
+
+
+@pytest.mark.parametrize("measure", [1, jnp.array(True), "yes"])
+def test_measure_is_a_python_bool(measure):
+    tx = gradtx.gradient_norm()
+    with pytest.raises(TypeError, match="gradient_norm: measure must be True, False or None, a static argument"):
+        tx.update(jnp.ones(1), tx.init(jnp.ones(1)), measure=measure)
+
+
+NEEDS = {
+    "update_ratio": ({}, "needs the parameters: call update.grads, state, params"),
+    "curvature_ratio": ({}, "needs the loss: call update.grads, state, params, value_fn=loss"),
+    "gain_ratio": ({}, "needs the loss: call update"),
+    "sharpness": ({}, "needs the loss: call update"),
+    "gradient_tests": ({"value_fn": mean(LOSSES)}, "needs the loss of each example: call update.*losses_fn=losses"),
+    "gradient_noise_scale": ({"value_fn": mean(LOSSES)}, "needs the loss of each example: call update"),
+    "plateau": ({}, "needs the loss's value: call update.*value=value"),
+    "trajectory": ({}, "needs the parameters: call update"),
+}
+
+
+@pytest.mark.parametrize("name", NEEDS)
+def test_what_is_missing_is_named_with_the_call_that_has_it(name):
+    extra, message = NEEDS[name]
+    tx = ALL[name]()
+    with pytest.raises(ValueError, match=f"{name} {message}"):
+        tx.update(GRADS, tx.init(PARAMS), None if "parameters" in message else PARAMS, **extra)
+
+
+def test_losses_of_a_wrong_shape_are_named():
+    tx = gradtx.gradient_tests()
+    with pytest.raises(ValueError, match=r"gradient_tests: losses_fn must return an array \[batch\], got shape \(\)"):
+        tx.update(GRADS, tx.init(PARAMS), PARAMS, losses_fn=mean(LOSSES))
+    tx = gradtx.curvature_ratio(0.1)
+    with pytest.raises(ValueError, match=r"curvature_ratio: value_fn must return a scalar, got shape \(12,\)"):
+        tx.update(GRADS, tx.init(PARAMS), PARAMS, value_fn=LOSSES)
+
+
+def test_masked_parameters_are_named_as_what_the_loss_cannot_take():
+    tx = optax.masked(gradtx.curvature_ratio(0.1), {"b": False, "v": True, "w": True})
+    with pytest.raises(ValueError, match=r"1 of 3 parameters are masked: chain the instrument outside optax.masked"):
+        tx.update(GRADS, tx.init(PARAMS), PARAMS, value_fn=mean(LOSSES))
+
+
+@every_instrument
+def test_a_leaf_without_gradient_counts_as_one_that_stays(name):
+    tx = ALL[name]()
+    step = jax.jit(lambda g, p: gradtx.readings(tx.update(g, tx.init(p), p, **EXTRA)[1]))
+    found = step(GRADS | {"b": None}, PARAMS)
+    zero = step(GRADS | {"b": jnp.zeros_like(PARAMS["b"])}, PARAMS)
+    for key in found:
+        if key != "update_ratio/global":  # leaves what does not move out of the parameters' norm too
+            np.testing.assert_allclose(found[key], zero[key], rtol=1e-6, err_msg=key)
+
+
+def test_a_whole_chain_of_instruments_stacks_in_a_scan_beside_adam_and_changes_nothing():
+    plain, seen = optax.adam(1e-2), optax.chain(*(make() for make in ALL.values()), optax.adam(1e-2))
+
+    def run(tx):
+        def step(carry, _):
+            params, state = carry
+            updates, state = tx.update(jax.grad(mean(LOSSES))(params), state, params, **EXTRA)
+            return (optax.apply_updates(params, updates), state), gradtx.readings(state)
+
+        return jax.jit(lambda p: jax.lax.scan(step, (p, tx.init(p)), length=4))(PARAMS)
+
+    ((alone, _), _), ((beside, _), curves) = run(optax.with_extra_args_support(plain)), run(seen)
+    for a, b in zip(jax.tree.leaves(alone), jax.tree.leaves(beside), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-7)
+    assert all(value.shape == (4,) for value in curves.values())
+    assert {name.split("/")[0] for name in curves} >= ALL.keys() - {"panel"}
+    assert {"gradient_norm@2/global", "curvature_ratio@2/gHg"} <= curves.keys()  # the panel's
+
+
+def test_rates_can_be_swept_under_vmap():
+    def ratio(rate):
+        tx = optax.chain(gradtx.panel(rate), gradtx.sharpness(rate, num_iterations=2), gradtx.stationarity(rate, rate))
+        found = gradtx.readings(tx.update(GRADS, tx.init(PARAMS), PARAMS, losses_fn=LOSSES)[1])
+        return found["curvature_ratio/ratio"], found["sharpness/stability"]
+
+    first, second = jax.jit(jax.vmap(ratio))(jnp.array([0.1, 0.2, 0.4]))
+    np.testing.assert_allclose(first / first[0], [1, 2, 4], rtol=1e-5)
+    np.testing.assert_allclose(second / second[0], [1, 2, 4], rtol=1e-5)
+
+
+SHARDED = {
+    "gradient_norm": lambda **o: gradtx.gradient_norm(per_leaf=True, **o),
+    "update_ratio": lambda **o: gradtx.update_ratio(per_leaf=True, **o),
+    "clipping_events": lambda **o: gradtx.clipping_events(1.0, **o),
+    "gradient_alignment": gradtx.gradient_alignment,
+    "stationarity": lambda **o: gradtx.stationarity(0.1, 0.5, **o),
+    "trajectory": gradtx.trajectory,
+}
+
+
+def test_with_axis_name_shards_say_what_the_whole_says_and_what_is_replicated_counts_once():
+    mesh = jax.make_mesh((8,), ("x",), axis_types=(jax.sharding.AxisType.Explicit,))
+    specs = {"b": jax.P(), "w": jax.P("x", None)}
+    rng = np.random.default_rng(0)
+    params = {
+        "b": jnp.asarray(rng.normal(size=3), jnp.float32),
+        "w": jnp.asarray(rng.normal(size=(16, 3)), jnp.float32),
+    }
+    steps = [jax.tree.map(lambda x: jnp.asarray(rng.normal(size=x.shape), jnp.float32), params) for _ in range(3)]
+    steps[2]["w"] = steps[2]["w"].at[5, 1].set(jnp.nan)
+
+    def run(params, steps, **options):
+        tx = optax.chain(*(make(**options) for make in SHARDED.values()))
+        state, found = tx.init(params), []
+        for u in steps:
+            _, state = tx.update(u, state, params)
+            params = optax.apply_updates(params, u)
+            found.append(gradtx.readings(state))
+        return found
+
+    expected = jax.jit(run)(params, steps)
+    with jax.set_mesh(mesh):
+        shardings = {k: jax.sharding.NamedSharding(mesh, spec) for k, spec in specs.items()}
+        sharded = jax.device_put((params, steps), (shardings, [shardings] * 3))
+        whole = jax.shard_map(lambda p, s: run(p, s, axis_name="x"), in_specs=(specs, [specs] * 3), out_specs=jax.P())
+        found = jax.jit(whole)(*sharded)
+    for k in range(3):
+        for name, value in expected[k].items():
+            np.testing.assert_allclose(found[k][name], value, rtol=1e-5, err_msg=f"{name} at {k}")
+    assert found[2]["gradient_norm/nonfinite"] == 1
+
+
+def test_the_panel_is_legal_inside_shard_map():
+    mesh = jax.make_mesh((8,), ("x",), axis_types=(jax.sharding.AxisType.Explicit,))
+    tx = gradtx.panel(0.1, every=2)
+
+    def local(params):
+        state = tx.init(params)
+        for _ in range(2):
+            _, state = tx.update(params, state, params, losses_fn=lambda p: jnp.sum(p**2, axis=1) / 2)
+        return {name: value[None] for name, value in gradtx.readings(state).items()}
+
+    params = jnp.arange(48.0).reshape(16, 3)
+    with jax.set_mesh(mesh):
+        sharded = jax.device_put(params, jax.sharding.NamedSharding(mesh, jax.P("x", None)))
+        found = jax.jit(jax.shard_map(local, in_specs=jax.P("x", None), out_specs=jax.P("x")))(sharded)
+    np.testing.assert_allclose(
+        found["gradient_norm/global"], np.linalg.norm(np.asarray(params).reshape(8, -1), axis=1), rtol=1e-6
+    )
+
+
+@pytest.mark.parametrize("axis_name", [1, ("x", 2)])
+def test_an_axis_name_is_a_string_or_several(axis_name):
+    with pytest.raises(TypeError, match="gradient_norm: axis_name must be a string, a tuple of strings or None"):
+        gradtx.gradient_norm(axis_name=axis_name)

@@ -1,0 +1,77 @@
+"""The panel says what the single instruments say, from one pass over the model."""
+
+import jax
+import numpy as np
+import optax
+import pytest
+
+import gradtx
+
+from .runs import mean, net, opaque, trained
+
+SINGLES = {
+    "gradient_norm": gradtx.gradient_norm,
+    "gradient_alignment": gradtx.gradient_alignment,
+    "clipping_events": lambda **o: gradtx.clipping_events(0.1, **o),
+    "curvature_ratio": lambda **o: gradtx.curvature_ratio(0.1, **o),
+    "gradient_tests": gradtx.gradient_tests,
+    "gradient_noise_scale": gradtx.gradient_noise_scale,
+}
+
+
+@pytest.fixture(scope="module", params=[1, 3])
+def both(request):
+    """Readings of a training seen by the panel and by the single instruments."""
+    params, losses_fn = net(40)
+    flat, unravel = jax.flatten_util.ravel_pytree(params)
+    losses = lambda p: losses_fn(unravel(p))  # noqa: E731
+    every = request.param
+    singles = optax.chain(*(make(every=every) for make in SINGLES.values()))
+    panel = gradtx.panel(0.1, every, max_norm=0.1)
+    last = gradtx.update_ratio()
+    runs = [
+        trained(optax.chain(tx, gradtx.sgd(0.1), last), mean(losses), flat, 8, losses_fn=losses)
+        for tx in (panel, singles)
+    ]
+    return every, runs[0][0], runs[1][0]
+
+
+def test_its_readings_are_those_of_the_single_instruments(both):
+    _, panel, singles = both
+    for name, value in singles.items():
+        if name != "update_ratio/global":
+            np.testing.assert_allclose(panel[name], value, rtol=1e-4, atol=1e-6, err_msg=name)
+    assert not np.isnan([value[-1] for value in panel.values()]).any()
+
+
+def test_its_update_ratio_is_that_of_the_step_before(both):
+    every, panel, singles = both
+    before = np.asarray(singles["update_ratio/global"])
+    expected = [np.nan if k < max(every, 1) else before[every * (k // every) - 1] for k in range(8)]
+    np.testing.assert_allclose(panel["update_ratio/global"], expected, rtol=1e-3)
+
+
+def test_all_of_it_makes_one_nested_pass_and_one_along_random_signs():
+    params, losses_fn = net(40)
+    calls = []
+
+    def counted(p):
+        calls.append(p)
+        return losses_fn(p)
+
+    tx = gradtx.panel(0.1)
+    grads = jax.grad(mean(losses_fn))(params)
+    jax.make_jaxpr(lambda g, s, p: tx.update(g, s, p, losses_fn=counted))(grads, tx.init(params), params)
+    assert len(calls) == 2
+
+
+def test_where_forward_mode_is_blocked_its_readings_agree():
+    params, losses_fn = net(40)
+    grads = jax.grad(mean(losses_fn))(params)
+    tx = gradtx.panel(0.1)
+    exact, found = (
+        gradtx.readings(jax.jit(lambda p, f=f: tx.update(grads, tx.init(p), p, losses_fn=f)[1])(params))
+        for f in (losses_fn, lambda p: opaque(losses_fn(p)))
+    )
+    for name in exact:
+        np.testing.assert_allclose(found[name], exact[name], rtol=2e-2, err_msg=name)
