@@ -93,11 +93,11 @@ def scaled_norm(leaves: Sequence[jax.Array]) -> tuple[jax.Array, jax.Array]:
         largest = jnp.zeros((), dtype)
         for x in leaves:
             largest = jnp.maximum(largest, jnp.max(jnp.abs(jax.lax.stop_gradient(x)), initial=0))
-        inverse = 1 / jnp.clip(largest, 4 * limits.tiny, limits.max / 8)  # neither it nor its inverse is denormal
-        # At most 8 by the scaling. The minimum is for the compiler: it would take (x * inverse)² of a constant x (a
-        # parameter without influence has the constant gradient 0) apart into x² * inverse², which may be 0 * inf.
-        scaled = [jnp.minimum(jnp.abs(x) * inverse, 16) for x in leaves]
-        squares = sum((jnp.sum(x * x) for x in scaled), start=jnp.zeros((), dtype))
+        # Neither 1 / scale nor its square overflows, and the leaves are divided: of a constant x, as is the gradient 0 of
+        # a parameter without influence, the compiler takes (x * inverse)² apart into x² * inverse², and 0 * inf is NaN.
+        scale = jnp.clip(largest, limits.tiny**0.5, limits.max / 8)
+        inverse = 1 / scale
+        squares = sum((jnp.sum((x / scale) ** 2) for x in leaves), start=jnp.zeros((), dtype))
         return inverse, sqrt(squares) + (largest - largest)  # inf - inf is NaN
 
     # Squares below `tiny` have lost digits: a sum near there may be mostly what underflowed.
