@@ -10,12 +10,14 @@ from .zoo import ROWS
 
 README = (Path(__file__).parent.parent / "README.md").read_text(encoding="utf-8")
 NAMES = {
-    "CriticalPoint", "RangeTest", "RobbinsMonroReport", "adadelta", "adagrad", "adam", "clip_by_global_norm",
-    "clip_by_norm", "clip_by_value", "critical_point", "delta_bar_delta", "early_stopping", "heavy_ball",
-    "hessian_trace", "inverse_time_decay", "line_slice", "linear_decay", "lr_range_test", "nesterov",
-    "nesterov_eval_params", "newton", "plane_slice", "readings", "rmsprop", "robbins_monro", "scale_by_adadelta",
-    "scale_by_adagrad", "scale_by_adam", "scale_by_delta_bar_delta", "scale_by_learning_rate", "scale_by_rms", "sgd",
-    "shuffled_epochs", "skip_nonfinite", "spectral_density", "temporal_gradients",
+    "CriticalPoint", "Diagnosis", "Finding", "RangeTest", "RobbinsMonroReport", "adadelta", "adagrad", "adam",
+    "clip_by_global_norm", "clip_by_norm", "clip_by_value", "clipping_events", "critical_point", "curvature_ratio",
+    "delta_bar_delta", "diagnose", "early_stopping", "gain_ratio", "gradient_alignment", "gradient_noise_scale",
+    "gradient_norm", "gradient_tests", "heavy_ball", "hessian_trace", "inverse_time_decay", "line_slice",
+    "linear_decay", "lr_range_test", "nesterov", "nesterov_eval_params", "newton", "panel", "plane_slice",
+    "plateau", "readings", "rmsprop", "robbins_monro", "scale_by_adadelta", "scale_by_adagrad", "scale_by_adam",
+    "scale_by_delta_bar_delta", "scale_by_learning_rate", "scale_by_rms", "sgd", "sharpness", "shuffled_epochs",
+    "skip_nonfinite", "spectral_density", "stationarity", "temporal_gradients", "trajectory", "update_ratio",
 }  # fmt: skip
 
 
@@ -28,7 +30,7 @@ def test_the_public_names_are_these():
 
 
 def test_every_public_name_has_a_docstring_with_an_example():
-    for name in NAMES - {"CriticalPoint", "RangeTest", "RobbinsMonroReport"}:
+    for name in NAMES - {"CriticalPoint", "Diagnosis", "Finding", "RangeTest", "RobbinsMonroReport"}:
         assert ">>>" in inspect.getdoc(getattr(gradtx, name)), name
 
 
