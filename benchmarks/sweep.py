@@ -3,8 +3,8 @@
 The network is 64-32-10 on the digits, momentum SGD, batches of 64. Four ways in one process, in turn, several times:
 `lab.sweep`, compiled before; the same trainings as jitted scans, one compiled program called 64 times; a Python loop of
 jitted steps; a loop in torch, where it is installed. Of the two loops a part of the trainings is timed and the rest
-taken to be like it (`--part`). Prints medians, their ratios to the sweep, and what was compiled. One host device a
-core, as the command line sets it.
+taken to be like it (`--part`). Prints medians, their ratios to the sweep, and what was compiled; CPU seconds
+beside wall seconds, as those are less disturbed by a neighbour. One host device a core, as the command line sets it.
 """
 
 import argparse
@@ -153,21 +153,23 @@ def main():
         losses[name] = way()
         seconds = time.perf_counter() - started
         print(f"first {name}: {compilations.count - before} compilations, {seconds:.2f} s with them", flush=True)
-    times = {name: [] for name in ways}
+    times, cpu_times = {name: [] for name in ways}, {name: [] for name in ways}
     for _ in range(arguments.repeats):
         for name, (way, timed) in ways.items():
-            started = time.perf_counter()
+            started, cpu_started = time.perf_counter(), time.process_time()
             way()
             times[name].append((time.perf_counter() - started) * len(rates) / timed)
-    base, ours = losses["lab.sweep"], statistics.median(times["lab.sweep"])
+            cpu_times[name].append((time.process_time() - cpu_started) * len(rates) / timed)
+    base = losses["lab.sweep"]
+    ours, our_cpu = (statistics.median(measured["lab.sweep"]) for measured in (times, cpu_times))
+    print(f"{'':32}{'seconds':>8}{'ratio':>7}{'CPU s':>8}{'ratio':>7}  greatest difference of a loss")
     for name, (_, timed) in ways.items():
-        seconds = statistics.median(times[name])
+        seconds, cpu = statistics.median(times[name]), statistics.median(cpu_times[name])
         like = base if timed == len(rates) else base[:: max(1, arguments.members // arguments.part)]
-        scaled = "" if timed == len(rates) else f", {timed} timed"
+        label = name if timed == len(rates) else f"{name}*"
         difference = np.abs(losses[name] - like).max()
-        print(
-            f"{name + scaled:46}{seconds:8.2f} s {seconds / ours:7.2f} x the sweep   losses differ by {difference:.1e}"
-        )
+        print(f"{label:32}{seconds:8.2f}{seconds / ours:7.2f}{cpu:8.2f}{cpu / our_cpu:7.2f}  {difference:.1e}")
+    print(f"* {arguments.part} of {len(rates)} trainings timed, the rest taken to be like them")
 
 
 if __name__ == "__main__":

@@ -160,7 +160,7 @@ def _member_bytes(shared: Shared, steps: int) -> int:
 
 @partial(jax.jit, static_argnums=(0, 1, 2, 3))
 def _train_members(
-    problem: Subject, make_tx: Callable[..., Any], at_once: int, devices: tuple[Any, ...], members: Any, shared: Shared
+    problem: Subject, make_tx: Callable, at_once: int, devices: tuple[Any, ...], members: Any, shared: Shared
 ) -> Outcome:
     """Each device takes its share; one at a time is not vmapped, so that a member's bits are those of a run.
 
