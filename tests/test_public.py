@@ -10,11 +10,11 @@ from .zoo import ROWS
 
 README = (Path(__file__).parent.parent / "README.md").read_text(encoding="utf-8")
 NAMES = {
-    "RobbinsMonroReport", "adadelta", "adagrad", "adam", "clip_by_global_norm", "clip_by_norm", "clip_by_value",
-    "delta_bar_delta", "early_stopping", "heavy_ball", "inverse_time_decay", "linear_decay", "nesterov",
-    "nesterov_eval_params", "newton", "rmsprop", "robbins_monro", "scale_by_adadelta", "scale_by_adagrad",
+    "RobbinsMonroReport", "accumulate", "adadelta", "adagrad", "adam", "clip_by_global_norm", "clip_by_norm",
+    "clip_by_value", "delta_bar_delta", "early_stopping", "growing_batch_sizes", "heavy_ball", "inverse_time_decay",
+    "linear_decay", "mean_across", "minibatch_feed", "nesterov", "nesterov_eval_params", "newton", "online_pass", "rmsprop", "robbins_monro", "scale_by_adadelta", "scale_by_adagrad",
     "scale_by_adam", "scale_by_delta_bar_delta", "scale_by_learning_rate", "scale_by_rms", "sgd", "shuffled_epochs",
-    "skip_nonfinite",
+    "skip_nonfinite", "stale",
 }  # fmt: skip
 
 
