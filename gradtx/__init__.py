@@ -40,4 +40,6 @@ from .schedules import inverse_time_decay as inverse_time_decay
 from .schedules import linear_decay as linear_decay
 from .schedules import robbins_monro as robbins_monro
 from .stopping import early_stopping as early_stopping
+from .wrappers.accumulate import accumulate as accumulate
 from .wrappers.guarded import skip_nonfinite as skip_nonfinite
+from .wrappers.stale import stale as stale

@@ -29,8 +29,7 @@ def shuffled_epochs(
     """Indices of the examples of each minibatch, shuffled anew for each epoch.
 
     Within an epoch no example comes twice, except under "wrap", and within a minibatch never. All minibatches have one
-    size, and so one compilation. An array to index with: legal inside jit (the sizes are static) and as what a scan runs
-    over.
+    size, and so one compilation. The sizes are static: legal inside jit, and the result is what a scan can run over.
 
     Args:
         key: a JAX random key; the same key gives the same minibatches.
@@ -39,12 +38,12 @@ def shuffled_epochs(
         epochs: passes over the training set, >= 1.
         reshuffle: False shuffles once: every epoch reads the order of the first, as from a file that was shuffled
             before it was stored.
-        remainder: what becomes of the last `num_examples % batch_size` of an epoch. "drop" leaves them out of that epoch
-            (others in the next: a shuffle is new); "wrap" fills their minibatch with the first of the same epoch; "pad"
-            fills it with -1. An index of -1 reads the last example in JAX: weigh it with `indices >= 0`.
+        remainder: what becomes of the last `num_examples % batch_size` of an epoch. "drop" leaves them out of that
+            epoch (others in the next: a shuffle is new); "wrap" fills their minibatch with the first of the same epoch;
+            "pad" fills it with -1. An index of -1 reads the last example in JAX: weigh it with `indices >= 0`.
 
     Returns:
-        int32 indices, [epochs * b, batch_size], where b is num_examples / batch_size, rounded down under "drop", else up.
+        int32 indices, [epochs * b, batch_size], b = num_examples / batch_size rounded down under "drop", else up.
 
     Raises:
         ValueError: a size out of range, a remainder of another name.
@@ -81,7 +80,7 @@ def online_pass(
         remainder: "drop" leaves the last `num_examples % batch_size` out; "pad" adds a minibatch that -1 fills up.
 
     Returns:
-        int32 indices, [b, batch_size], where b is num_examples / batch_size, rounded down under "drop", else up.
+        int32 indices, [b, batch_size], b = num_examples / batch_size rounded down under "drop", else up.
 
     Raises:
         ValueError: a size out of range, a remainder of another name.

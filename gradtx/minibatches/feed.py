@@ -27,8 +27,8 @@ def minibatch_feed(
     """The minibatches from step `start` on, each a tree like `data`.
 
     Without `sharding`, process i of n gets the i-th n-th of each minibatch as NumPy arrays; an uneven one gives the
-    first processes one example more. With `sharding`, each minibatch is one global `jax.Array`, and a process reads just
-    what its devices hold.
+    first processes one example more. With `sharding`, each minibatch is one global `jax.Array`, and a process reads
+    just what its devices hold.
 
     Args:
         data: tree of arrays [num_examples, ...]: NumPy, memory-mapped, or whatever an index array indexes.
@@ -71,6 +71,8 @@ def _feed(data: Any, batches: Sequence[Any], start: int, process: int, processes
 
 def _global(examples: Any, indices: np.ndarray, sharding: jax.sharding.Sharding) -> jax.Array:
     shape = (len(indices), *examples.shape[1:])
-    return jax.make_array_from_callback(
-        shape, sharding, lambda part: examples[indices[part[0]]][(slice(None), *part[1:])]
-    )
+
+    def read(part: tuple[slice, ...]) -> Any:
+        return examples[indices[part[0]]][(slice(None), *part[1:])]
+
+    return jax.make_array_from_callback(shape, sharding, read)
