@@ -41,5 +41,6 @@ from .schedules import linear_decay as linear_decay
 from .schedules import robbins_monro as robbins_monro
 from .stopping import early_stopping as early_stopping
 from .wrappers.accumulate import accumulate as accumulate
+from .wrappers.across import mean_across as mean_across
 from .wrappers.guarded import skip_nonfinite as skip_nonfinite
 from .wrappers.stale import stale as stale

@@ -117,5 +117,6 @@ ROWS = [
     ),
     row("skip_nonfinite", guarded_sgd, LR | MOMENTUM, is_elementwise=False, wraps="sgd"),
     row("accumulate", accumulated_sgd, LR | MOMENTUM, wraps="sgd"),
+    row("mean_across", gradtx.mean_across, {}, fixed={"axis_name": None}, **BLOCK),
     row("stale", stale_sgd, LR | MOMENTUM, wraps="sgd"),
 ]

@@ -6,6 +6,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from .across import AxisName, largest_over_shards, total_over_shards
 from .arithmetic import sqrt
 from .types import DTypeLike, Params
 
@@ -74,27 +75,29 @@ def accumulators(
     return jax.tree.map(lambda leaf: accumulator_like(leaf, dtype, real=real, fill=fill), params)
 
 
-def scaled_norm(leaves: Sequence[jax.Array]) -> tuple[jax.Array, jax.Array]:
+def scaled_norm(leaves: Sequence[jax.Array], axis_name: AxisName = None) -> tuple[jax.Array, jax.Array]:
     """Euclidean norm of all entries as a pair (inverse scale, norm * inverse scale), in float32 or wider.
 
     The sum of squares is read once; only where it overflowed, underflowed or is NaN are the leaves read again, scaled
     by about their largest entry. The pair stays finite where the norm itself would not. One infinite or NaN entry makes
-    the second number NaN, so that nothing downstream mistakes it for a very long vector.
+    the second number NaN, so that nothing downstream mistakes it for a very long vector. With `axis_name`, for leaves
+    that are shards inside `shard_map`, the norm is that of the whole: one all-reduce of a scalar.
     """
     dtype = compute_dtype(*(x.dtype for x in leaves))
     leaves = [_real_parts(x, dtype) for x in leaves]
     limits = jnp.finfo(dtype)
-    total = sum((jnp.sum(x * x) for x in leaves), start=jnp.zeros((), dtype))
+    total = total_over_shards([jnp.sum(x * x) for x in leaves], axis_name, dtype)
 
     def direct() -> tuple[jax.Array, jax.Array]:
-        return jnp.ones((), dtype), sqrt(total)
+        return jnp.ones_like(total), sqrt(total)
 
     def rescaled() -> tuple[jax.Array, jax.Array]:
         largest = jnp.zeros((), dtype)
         for x in leaves:
             largest = jnp.maximum(largest, jnp.max(jnp.abs(jax.lax.stop_gradient(x)), initial=0))
+        largest = largest_over_shards(largest, axis_name)
         inverse = 1 / jnp.clip(largest, 4 * limits.tiny, limits.max / 8)  # neither it nor its inverse is denormal
-        squares = sum((jnp.sum((x * inverse) ** 2) for x in leaves), start=jnp.zeros((), dtype))
+        squares = total_over_shards([jnp.sum((x * inverse) ** 2) for x in leaves], axis_name, dtype)
         return inverse, sqrt(squares) + (largest - largest)  # inf - inf is NaN
 
     # Squares below `tiny` have lost digits: a sum near there may be mostly what underflowed.

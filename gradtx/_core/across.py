@@ -1,0 +1,55 @@
+"""Sums and maxima across a mesh axis, for code inside `jax.shard_map` (or a `vmap` or `pmap` that names its axis)."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+AxisName = str | tuple[str, ...] | None
+
+
+def summed(x: jax.Array, axis_name: AxisName) -> jax.Array:
+    """The sum of `x` over the devices along an axis or several; `x` itself where there is none."""
+    return x if axis_name is None else jax.lax.psum(x, axis_name)
+
+
+def shard_axes(x: jax.Array, axis_name: AxisName) -> tuple[str, ...]:
+    """Those of the axes along which devices hold different parts: the ones to reduce over.
+
+    What is the same on every device (a replicated bias beside sharded weights) must be counted once. JAX tracks that
+    inside `shard_map`; where it does not (`check_vma=False`, `pmap`, `vmap`), everything is taken for a part.
+    """
+    names = () if axis_name is None else (axis_name,) if isinstance(axis_name, str) else tuple(axis_name)
+    varying = _varying(x)
+    return tuple(name for name in names if name in varying or name not in _varying(jax.lax.axis_index(name)))
+
+
+def total_over_shards(parts: Sequence[jax.Array], axis_name: AxisName, dtype: Any) -> jax.Array:
+    """The sum of scalars, each belonging to one leaf, over leaves and devices: one all-reduce for all that is sharded
+    alike."""
+    totals: dict[tuple[str, ...], jax.Array] = {}
+    for part in parts:
+        axes = shard_axes(part, axis_name)
+        totals[axes] = totals[axes] + part if axes in totals else part
+    return sum((summed(total, axes or None) for axes, total in totals.items()), start=jnp.zeros((), dtype))
+
+
+def largest_over_shards(x: jax.Array, axis_name: AxisName) -> jax.Array:
+    """The maximum over the devices."""
+    axes = shard_axes(x, axis_name)
+    return jax.lax.pmax(x, axes) if axes else x
+
+
+def check_axis_name(transformation: str, axis_name: Any) -> None:
+    """Raises unless it is None, a name or a tuple of names."""
+    is_tuple = isinstance(axis_name, tuple) and all(isinstance(name, str) for name in axis_name)
+    if not (axis_name is None or isinstance(axis_name, str) or is_tuple):
+        raise TypeError(f"{transformation}: axis_name must be a string, a tuple of strings or None, got {axis_name!r}.")
+
+
+def _varying(x: jax.Array) -> frozenset[str]:
+    """The manual mesh axes that `x` is known to differ along."""
+    kind: Any = jax.typeof(x)
+    manual = getattr(kind, "manual_axis_type", None)  # called vma up to JAX 0.9
+    return getattr(kind, "vma", frozenset()) if manual is None else manual.varying
