@@ -29,14 +29,15 @@ def update_if(
         cast = [u.astype(dtype) for u, dtype in zip(leaves, dtypes, strict=True)]
         return treedef.unflatten(cast), jax.tree.map(_as_before, new_state, state)
 
-    def hold() -> tuple[Updates, Any]:
-        leaves, treedef = jax.tree.flatten(updates)
-        zeros = [jnp.zeros_like(g, dtype=dtype) for g, dtype in zip(leaves, dtypes, strict=True)]
-        return treedef.unflatten(zeros), state
-
     if isinstance(is_due, Tracer) or not is_due.is_fully_addressable:
-        return jax.lax.cond(is_due, move, hold)
-    return move() if is_due else hold()  # outside jit a conditional would be compiled anew at each call
+        # Zeros as `move` would make them, sharding included: inside `shard_map` a mean over devices is of another type
+        # than what it is the mean of.
+        like, _ = jax.eval_shape(move)
+        return jax.lax.cond(is_due, move, lambda: (jax.tree.map(jnp.zeros_like, like), state))
+    if is_due:  # outside jit a conditional would be compiled anew at each call
+        return move()
+    leaves, treedef = jax.tree.flatten(updates)
+    return treedef.unflatten([jnp.zeros_like(g, dtype=d) for g, d in zip(leaves, dtypes, strict=True)]), state
 
 
 def _as_before(new: Any, old: Any) -> jax.Array:

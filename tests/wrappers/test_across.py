@@ -163,17 +163,20 @@ def test_large_gradients_do_not_overflow_on_the_way():
     np.testing.assert_allclose(jax.jit(mapped)(jnp.full(8, 3e38)), 3e38, rtol=1e-6)
 
 
-def test_accumulated_micro_batches_are_averaged_across_devices_once():
+@pytest.mark.parametrize("way", ["own parameters", "no check"])
+def test_accumulated_micro_batches_are_averaged_across_devices_once(way):
     """Mean over devices inside, over micro-batches outside: the step of all 32 examples."""
     tx = gradtx.accumulate(optax.chain(gradtx.mean_across("x"), gradtx.sgd(0.1, momentum=0.9)), every=2)
 
+    local_gradient, check_vma = WAYS[way]
+
     @jax.jit
-    @jax.shard_map(mesh=LINE, in_specs=(P(), P("x"), P("x")), out_specs=P(), check_vma=False)
+    @jax.shard_map(mesh=LINE, in_specs=(P(), P("x"), P("x")), out_specs=P(), check_vma=check_vma)
     def train(params, x, y):
         state = tx.init(params)
         for _ in range(2):
             for half in (slice(0, 1), slice(1, 4)):
-                grads = jax.grad(loss)(params, x[half], y[half])
+                grads = local_gradient(params, x[half], y[half])
                 updates, state = tx.update(grads, state, params, weight=x[half].shape[0])
                 params = optax.apply_updates(params, updates)
         return params
