@@ -13,6 +13,7 @@ import threading
 from collections.abc import Sequence
 
 PIPE = "GRADTX_SUPERVISOR_PIPE"  # the reading end's number, in the environment of the child
+LOST_ANOTHER = 3  # exit status of a child that noticed by itself that another process is gone, and of its parent
 AGAIN = (
     "Start all processes again with the same command: finished methods are kept, "
     "and the one under way goes on from its last checkpoint."
@@ -32,13 +33,13 @@ def supervise(arguments: Sequence[str], name: str) -> int:
     os.close(reading)
     status = _wait(child)
     os.close(writing)
-    if status >= 0:
+    if status >= 0 and status != LOST_ANOTHER:
         return status
-    what = f"was ended by {signal.Signals(-status).name}"
-    if -status == signal.SIGABRT:
-        what = "ended because another process of the run is gone"
+    what = "ended because another process of the run is gone"
+    if status < 0 and -status != signal.SIGABRT:
+        what = f"was ended by {signal.Signals(-status).name}"
     print(f"{name} {what}. {AGAIN}", file=sys.stderr, flush=True)
-    return 3
+    return LOST_ANOTHER
 
 
 def _wait(child: subprocess.Popen[bytes]) -> int:
@@ -57,6 +58,6 @@ def end_with_supervisor() -> None:
 
     def watch() -> None:
         os.read(pipe, 1)
-        os._exit(3)
+        os._exit(LOST_ANOTHER)
 
     threading.Thread(target=watch, name="supervisor", daemon=True).start()

@@ -6,7 +6,7 @@ import sys
 import traceback
 from collections.abc import Callable
 
-from ..supervisor import end_with_supervisor, is_supervised, supervise
+from ..supervisor import LOST_ANOTHER, end_with_supervisor, is_supervised, supervise
 
 
 def add_processes(parser: argparse.ArgumentParser) -> None:
@@ -53,8 +53,10 @@ def run_processes(arguments: argparse.Namespace, work: Callable[[bool], int]) ->
         jax.distributed.shutdown()
     except KeyboardInterrupt:
         status = 130
-    except Exception:
+    except Exception as error:
         traceback.print_exc()
+        lost = ("Gloo", "coordination", "UNAVAILABLE", "DEADLINE_EXCEEDED", "Connection reset")
+        status = LOST_ANOTHER if any(word in str(error) for word in lost) else 1
     if status:
         sys.stdout.flush()
         sys.stderr.flush()
