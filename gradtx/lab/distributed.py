@@ -171,7 +171,7 @@ def local(leaf: jax.Array) -> np.ndarray:
     return np.asarray(leaf.addressable_data(0))
 
 
-def _outcome(log: dict[str, np.ndarray], diverged_at: np.ndarray) -> Outcome:
+def _outcome(log: dict[str, Any], diverged_at: np.ndarray) -> Outcome:
     readings = {name.removeprefix("readings/"): x for name, x in log.items() if name.startswith("readings/")}
     return Outcome(log["loss"], readings, Evaluation(*(log[name] for name in Evaluation._fields)), diverged_at)
 

@@ -49,7 +49,7 @@ class SharedCheckpoint:
         self._manager.close()
         return Sweep.load(self.path / "sweep.npz")
 
-    def save(self, done: int, carry: Any, log: dict[str, np.ndarray]) -> None:
+    def save(self, done: int, carry: Any, log: dict[str, Any]) -> None:
         """After `done` stretches. The curves go first: a checkpoint without them cannot be there."""
         if self._is_first:
             _write_whole(self._log(done), lambda file: np.savez(file, **log))

@@ -72,7 +72,7 @@ def _feed(data: Any, batches: Sequence[Any], start: int, process: int, processes
 def _global(examples: Any, indices: np.ndarray, sharding: jax.sharding.Sharding) -> jax.Array:
     shape = (len(indices), *examples.shape[1:])
 
-    def read(part: tuple[slice, ...]) -> Any:
+    def read(part: Any) -> Any:
         return examples[indices[part[0]]][(slice(None), *part[1:])]
 
     return jax.make_array_from_callback(shape, sharding, read)

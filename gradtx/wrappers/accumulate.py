@@ -144,7 +144,7 @@ def _transformation(tx: Any) -> GradientTransformationExtraArgs:
     return with_extra_args_support(tx)
 
 
-def _every(every: Any) -> Schedule:
+def _every(every: Any) -> Any:
     if callable(every):
         return every
     if not isinstance(every, int | np.integer) or isinstance(every, bool):

@@ -107,9 +107,10 @@ def stale(
     def update(updates: Updates, state: Any, params: Params | None = None, **extra: Any) -> tuple[Updates, StaleState]:
         reference = state.pending[0] if longest else params
         gradients, treedef = aligned("stale", updates, reference)
-        queues = list(zip(*(treedef.flatten_up_to(tree) for tree in state.pending), strict=True))
+        queues: list[tuple[Any, ...]] = list(zip(*(treedef.flatten_up_to(tree) for tree in state.pending), strict=True))
         τ = draw(state.delay_key, state.stale_count)
-        arrived, moved = [], []
+        arrived: list[Any] = []
+        moved: list[tuple[Any, ...]] = []
         for g, queue in zip(gradients, queues or [()] * len(gradients), strict=True):
             if g is None or not queue:
                 arrived.append(g)
@@ -122,7 +123,8 @@ def stale(
         new_updates, stale_state = update_if(
             τ <= state.stale_count, inner, treedef.unflatten(arrived), state.stale_state, params, dtypes, extra
         )
-        pending = tuple(treedef.unflatten(column) for column in zip(*moved, strict=True)) if queues else state.pending
+        columns: list[Any] = list(zip(*moved, strict=True))
+        pending = tuple(map(treedef.unflatten, columns)) if queues else state.pending
         return new_updates, StaleState(
             stale_state=stale_state,
             pending=pending,

@@ -7,6 +7,7 @@ import socket
 import subprocess
 import sys
 import time
+from contextlib import contextmanager
 
 import jax
 import numpy as np
@@ -52,10 +53,11 @@ def test_minibatches_cut_over_eight_devices_train_as_whole_ones(digits, uninterr
     assert_same(uninterrupted, lab.sweep(digits, momentum, GRID, progress=False, **SETTINGS), close)
 
 
-class Died(Exception):
+class DiedError(Exception):
     pass
 
 
+@contextmanager
 def dies_after(saves, monkeypatch):
     """The process dies after so many checkpoints."""
     real, made = SharedCheckpoint.save, []
@@ -64,14 +66,15 @@ def dies_after(saves, monkeypatch):
         real(self, *args)
         made.append(1)
         if len(made) == saves:
-            raise Died
+            raise DiedError
 
-    monkeypatch.setattr(SharedCheckpoint, "save", save)
+    with monkeypatch.context() as patch:
+        patch.setattr(SharedCheckpoint, "save", save)
+        yield
 
 
 def test_a_run_resumed_from_a_checkpoint_is_bit_equal(digits, uninterrupted, tmp_path, monkeypatch):
-    with monkeypatch.context() as patch, pytest.raises(Died):
-        dies_after(2, patch)
+    with dies_after(2, monkeypatch), pytest.raises(DiedError):
         distributed_sweep(digits, momentum, GRID, checkpoint=tmp_path, **SETTINGS)
     assert_same(distributed_sweep(digits, momentum, GRID, checkpoint=tmp_path, **SETTINGS), uninterrupted)
     finished = distributed_sweep(digits, None, GRID, checkpoint=tmp_path, **SETTINGS)  # nothing left to train
@@ -79,8 +82,7 @@ def test_a_run_resumed_from_a_checkpoint_is_bit_equal(digits, uninterrupted, tmp
 
 
 def test_or_goes_on_with_another_number_of_devices(digits, uninterrupted, tmp_path, monkeypatch):
-    with monkeypatch.context() as patch, pytest.raises(Died):
-        dies_after(3, patch)
+    with dies_after(3, monkeypatch), pytest.raises(DiedError):
         distributed_sweep(digits, momentum, GRID, checkpoint=tmp_path, **SETTINGS)
     resumed = distributed_sweep(digits, momentum, GRID, checkpoint=tmp_path, mesh=mesh_of(2), **SETTINGS)
     np.testing.assert_array_equal(resumed.loss[..., :12], uninterrupted.loss[..., :12])
@@ -121,40 +123,35 @@ def start(out, processes=2):
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     environment = os.environ | {"XLA_FLAGS": "--xla_force_host_platform_device_count=1", "JAX_PLATFORMS": "cpu"}
-    return [
-        subprocess.Popen(
-            [sys.executable, "-m", "gradtx", *COMMAND, "--out", str(out), "--coordinator", f"127.0.0.1:{port}"]
-            + ["--processes", str(processes), "--process-id", str(i)],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            env=environment,
-        )
-        for i in range(processes)
-    ]
+    run = [sys.executable, "-m", "gradtx", *COMMAND, "--out", str(out)]
+    run += ["--coordinator", f"127.0.0.1:{port}", "--processes", str(processes), "--process-id"]
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
+    return [subprocess.Popen([*run, str(i)], env=environment, **pipes) for i in range(processes)]
 
 
-@pytest.mark.parametrize("victim", [0, 1])
-def test_a_process_that_dies_ends_the_other_and_a_restart_gives_the_single_process_result(victim, tmp_path):
-    checkpoint = tmp_path / "checkpoints" / "digits-momentum"
-    processes = start(tmp_path)
+def kill_one(processes, victim, checkpoint, saves):
+    """Kills a process once so many checkpoints are there; what the other one says."""
     deadline = time.monotonic() + 200
-    while not list(checkpoint.glob("steps/*/commit_success.txt")) and time.monotonic() < deadline:
+    while not any(checkpoint.glob(f"steps/{12 * saves}/commit_success.txt")) and time.monotonic() < deadline:
         assert all(process.poll() is None for process in processes), processes[0].communicate()[0]
         time.sleep(0.01)
     os.kill(processes[victim].pid, signal.SIGKILL)
-    survivor, dead = processes[1 - victim], processes[victim]
-    output, _ = survivor.communicate(timeout=100)
-    dead.communicate(timeout=100)
-    assert survivor.returncode == 3, output
-    assert f"process {1 - victim} of 2 ended because another process of the run is gone. Start all" in output
-    assert not (checkpoint / "sweep.npz").exists()
-    begun = list(checkpoint.glob("log-*.npz"))
-    assert begun
+    output, _ = processes[1 - victim].communicate(timeout=100)
+    processes[victim].communicate(timeout=100)
+    assert processes[1 - victim].returncode == 3, output
+    return output
 
-    again = start(tmp_path)
-    outputs = [process.communicate(timeout=200)[0] for process in again]
-    assert [process.returncode for process in again] == [0, 0], outputs
+
+def test_a_process_that_dies_ends_the_other_and_a_restart_gives_the_single_process_result(tmp_path):
+    checkpoint = tmp_path / "checkpoints" / "digits-momentum"
+    for saves, victim in ((1, 1), (2, 0)):  # the second time the one that coordinates
+        output = kill_one(start(tmp_path), victim, checkpoint, saves)
+        assert f"process {1 - victim} of 2 ended because another process of the run is gone. Start all" in output
+        assert not (checkpoint / "sweep.npz").exists()
+
+    last = start(tmp_path)
+    outputs = [process.communicate(timeout=200)[0] for process in last]
+    assert [process.returncode for process in last] == [0, 0], outputs
     assert "momentum" in outputs[0]
     assert "validation" not in outputs[1]  # the first one prints
     (found,) = json.loads((tmp_path / "comparison.json").read_text())["results"]
