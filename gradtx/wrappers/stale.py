@@ -107,11 +107,12 @@ def stale(
     def update(updates: Updates, state: Any, params: Params | None = None, **extra: Any) -> tuple[Updates, StaleState]:
         reference = state.pending[0] if longest else params
         gradients, treedef = aligned("stale", updates, reference)
-        queues: list[tuple[Any, ...]] = list(zip(*(treedef.flatten_up_to(tree) for tree in state.pending), strict=True))
+        columns: list[Any] = [treedef.flatten_up_to(tree) for tree in state.pending]
+        queues: Any = zip(*columns, strict=True) if columns else [()] * len(gradients)
         τ = draw(state.delay_key, state.stale_count)
         arrived: list[Any] = []
-        moved: list[tuple[Any, ...]] = []
-        for g, queue in zip(gradients, queues or [()] * len(gradients), strict=True):
+        moved: list[Any] = []
+        for g, queue in zip(gradients, queues, strict=True):
             if g is None or not queue:
                 arrived.append(g)
                 moved.append(queue)
@@ -123,8 +124,7 @@ def stale(
         new_updates, stale_state = update_if(
             τ <= state.stale_count, inner, treedef.unflatten(arrived), state.stale_state, params, dtypes, extra
         )
-        columns: list[Any] = list(zip(*moved, strict=True))
-        pending = tuple(map(treedef.unflatten, columns)) if queues else state.pending
+        pending = tuple(treedef.unflatten(column) for column in zip(*moved, strict=True)) if moved else state.pending
         return new_updates, StaleState(
             stale_state=stale_state,
             pending=pending,
