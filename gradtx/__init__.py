@@ -47,10 +47,16 @@ from .methods.newton import newton as newton
 from .methods.rmsprop import rmsprop as rmsprop
 from .methods.rmsprop import scale_by_rms as scale_by_rms
 from .methods.sgd import sgd as sgd
-from .minibatches import shuffled_epochs as shuffled_epochs
+from .minibatches.epochs import online_pass as online_pass
+from .minibatches.epochs import shuffled_epochs as shuffled_epochs
+from .minibatches.feed import minibatch_feed as minibatch_feed
+from .minibatches.growing import growing_batch_sizes as growing_batch_sizes
 from .schedules import RobbinsMonroReport as RobbinsMonroReport
 from .schedules import inverse_time_decay as inverse_time_decay
 from .schedules import linear_decay as linear_decay
 from .schedules import robbins_monro as robbins_monro
 from .stopping import early_stopping as early_stopping
+from .wrappers.accumulate import accumulate as accumulate
+from .wrappers.across import mean_across as mean_across
 from .wrappers.guarded import skip_nonfinite as skip_nonfinite
+from .wrappers.stale import stale as stale

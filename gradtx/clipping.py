@@ -22,8 +22,10 @@ step.
 
 **Costs**: one more read of the gradients (two where squares over- or underflow); a few scalars.
 
-**Across devices**: sharded arrays under jit are seen whole. Inside `shard_map` a norm is that of the shard: average the
-gradients first, and clip outside or where they are replicated.
+**Across devices**: sharded arrays under jit are seen whole. Inside `shard_map` an array is a shard: give `axis_name`,
+the mesh axis (or axes) that gradients are sharded over, and norms and readings are those of the whole. A leaf that JAX
+knows to be replicated counts once; with `check_vma=False` JAX does not know, and every leaf is taken for a shard.
+Gradients of different minibatches are averaged first (`mean_across`): the mean of clipped ones is something else.
 """
 
 from collections.abc import Callable
@@ -32,6 +34,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
+from ._core.across import AxisName, check_axis_name, largest_over_shards
 from ._core.hyperparameters import NON_NEGATIVE_OR_INF, first_count, hyperparameter, next_count
 from ._core.lift import aligned
 from ._core.trees import check_params, compute_dtype, scaled_norm, widen
@@ -65,11 +68,13 @@ class ClipByGlobalNormState(NamedTuple):
     global_count: jax.Array  # [] int32: of how many
 
 
-def clip_by_value(max_abs: ScalarOrSchedule) -> GradientTransformationExtraArgs:
+def clip_by_value(max_abs: ScalarOrSchedule, *, axis_name: AxisName = None) -> GradientTransformationExtraArgs:
     """Each entry into [-c, c]. Changes the direction.
 
     Args:
         max_abs: c, in [0, inf].
+        axis_name: inside `shard_map`, of the mesh axes that gradients are sharded over, for the state to tell of the
+            whole; the updates are the same without.
 
     Raises:
         ValueError: `max_abs` is negative or NaN; at init, complex parameters (they have no order).
@@ -81,6 +86,7 @@ def clip_by_value(max_abs: ScalarOrSchedule) -> GradientTransformationExtraArgs:
     >>> print(updates, state.max_abs, state.value_clipped)
     [ 0.5 -1.   1. ] inf True
     """
+    check_axis_name("clip_by_value", axis_name)
     limit = hyperparameter("clip_by_value", "max_abs", max_abs, NON_NEGATIVE_OR_INF)
 
     def init(params: Params) -> ClipByValueState:
@@ -102,6 +108,7 @@ def clip_by_value(max_abs: ScalarOrSchedule) -> GradientTransformationExtraArgs:
         for g in gradients:
             if g is not None:
                 largest = jnp.maximum(largest, jnp.max(jnp.abs(g), initial=0).astype(largest.dtype))
+        largest = largest_over_shards(largest, axis_name)
         clipped = largest > c
         state = ClipByValueState(
             max_abs=largest,
@@ -114,11 +121,12 @@ def clip_by_value(max_abs: ScalarOrSchedule) -> GradientTransformationExtraArgs:
     return GradientTransformationExtraArgs(init, update)
 
 
-def clip_by_norm(max_norm: ScalarOrSchedule) -> GradientTransformationExtraArgs:
+def clip_by_norm(max_norm: ScalarOrSchedule, *, axis_name: AxisName = None) -> GradientTransformationExtraArgs:
     """Each leaf to a norm of at most c, by its own norm.
 
     Args:
         max_norm: c, in [0, inf].
+        axis_name: inside `shard_map`, of the mesh axes that gradients are sharded over.
 
     Raises:
         ValueError: `max_norm` is negative or NaN. TypeError: it is of the wrong kind.
@@ -130,6 +138,7 @@ def clip_by_norm(max_norm: ScalarOrSchedule) -> GradientTransformationExtraArgs:
     >>> print(updates["b"], updates["w"], state.leaf_norms, state.leaf_clipped)
     [0.3 0.4] [0.6 0.8] [ 0.5 50. ] [False  True]
     """
+    check_axis_name("clip_by_norm", axis_name)
     limit = hyperparameter("clip_by_norm", "max_norm", max_norm, NON_NEGATIVE_OR_INF)
 
     def init(params: Params) -> ClipByNormState:
@@ -158,7 +167,7 @@ def clip_by_norm(max_norm: ScalarOrSchedule) -> GradientTransformationExtraArgs:
         new_updates, norms, clipped = [], [], []
         for g in gradients:
             if g is not None:
-                shrink, norm, was_clipped = _shrink_to(c, [g])
+                shrink, norm, was_clipped = _shrink_to(c, [g], axis_name)
                 new_updates.append(shrink(g))
                 norms.append(norm)
                 clipped.append(was_clipped)
@@ -179,11 +188,12 @@ def clip_by_norm(max_norm: ScalarOrSchedule) -> GradientTransformationExtraArgs:
     return GradientTransformationExtraArgs(init, update)
 
 
-def clip_by_global_norm(max_norm: ScalarOrSchedule) -> GradientTransformationExtraArgs:
+def clip_by_global_norm(max_norm: ScalarOrSchedule, *, axis_name: AxisName = None) -> GradientTransformationExtraArgs:
     """The whole tree to a norm of at most c, by one norm: the direction of the step stays.
 
     Args:
         max_norm: c, in [0, inf].
+        axis_name: inside `shard_map`, of the mesh axes that gradients are sharded over.
 
     Raises:
         ValueError: `max_norm` is negative or NaN. TypeError: it is of the wrong kind.
@@ -195,6 +205,7 @@ def clip_by_global_norm(max_norm: ScalarOrSchedule) -> GradientTransformationExt
     >>> print(updates["b"], updates["w"], state.global_norm, state.global_clip_count)
     0.6 0.8 5e+30 1
     """
+    check_axis_name("clip_by_global_norm", axis_name)
     limit = hyperparameter("clip_by_global_norm", "max_norm", max_norm, NON_NEGATIVE_OR_INF)
 
     def init(params: Params) -> ClipByGlobalNormState:
@@ -206,7 +217,8 @@ def clip_by_global_norm(max_norm: ScalarOrSchedule) -> GradientTransformationExt
     ) -> tuple[Updates, ClipByGlobalNormState]:
         del extra
         gradients, treedef = aligned("clip_by_global_norm", updates, params)
-        shrink, norm, clipped = _shrink_to(limit(state.global_count), [g for g in gradients if g is not None])
+        present = [g for g in gradients if g is not None]
+        shrink, norm, clipped = _shrink_to(limit(state.global_count), present, axis_name)
         state = ClipByGlobalNormState(
             global_norm=norm,
             global_clipped=clipped,
@@ -218,9 +230,11 @@ def clip_by_global_norm(max_norm: ScalarOrSchedule) -> GradientTransformationExt
     return GradientTransformationExtraArgs(init, update)
 
 
-def _shrink_to(c: jax.Array, leaves: list[jax.Array]) -> tuple[Callable[[jax.Array], jax.Array], jax.Array, jax.Array]:
+def _shrink_to(
+    c: jax.Array, leaves: list[jax.Array], axis_name: AxisName
+) -> tuple[Callable[[jax.Array], jax.Array], jax.Array, jax.Array]:
     """The function that shrinks each of the leaves by their common norm; that norm; whether it is over the limit."""
-    inverse_scale, relative = scaled_norm(leaves)
+    inverse_scale, relative = scaled_norm(leaves, axis_name)
     norm = (relative / inverse_scale).astype(c.dtype)
     is_within = norm <= c
     # Two factors, because c / norm itself may underflow; 1 and 1 within the limit, which changes no bit. Only products

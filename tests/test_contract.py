@@ -559,7 +559,7 @@ def test_hyperparameters_are_float64_under_x64(row, argument):
 
 @every_hyperparameter
 def test_out_of_range_is_refused_by_name_and_value(row, argument):
-    name = row.factory.__name__ if row.name != "skip_nonfinite" else "sgd"
+    name = row.wraps or row.factory.__name__
     for bad in row.out_of_range[argument]:
         for kind in (float, np.float32, jnp.float32):
             with pytest.raises(ValueError, match=rf"^{name}: {argument} must be in [\[(][01.]+, (1|inf)[\])], got "):

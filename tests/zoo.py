@@ -28,6 +28,7 @@ class Row:
     is_instrument: bool = False  # only looks: updates pass through, readings may be NaN
     static: frozenset[str] = frozenset()  # arguments that optax.inject_hyperparams must not turn into arrays
     allows_sharding: bool = True
+    wraps: str = ""  # of a wrapper: the transformation inside, which checks the hyper-parameters
 
     def __str__(self) -> str:
         return self.name
@@ -74,6 +75,15 @@ def row(name: str, factory: Callable[..., Any], table: dict[str, tuple[float, tu
 
 def guarded_sgd(learning_rate, momentum):
     return gradtx.skip_nonfinite(gradtx.sgd(learning_rate, momentum), give_up_after=3)
+
+
+def accumulated_sgd(learning_rate, momentum):
+    return gradtx.accumulate(gradtx.sgd(learning_rate, momentum), every=1)
+
+
+def stale_sgd(learning_rate, momentum):
+    """A delay that is drawn, and always 0: the buffer is there, the numbers are those of the method itself."""
+    return gradtx.stale(gradtx.sgd(learning_rate, momentum), delay=(1.0, 0.0, 0.0), key=jax.random.key(0))
 
 
 BLOCK: dict[str, Any] = {"flips_sign": False}
@@ -149,6 +159,9 @@ ROWS = [
         is_elementwise=False,
         **BLOCK,
     ),
-    row("skip_nonfinite", guarded_sgd, LR | MOMENTUM, is_elementwise=False),
+    row("skip_nonfinite", guarded_sgd, LR | MOMENTUM, is_elementwise=False, wraps="sgd"),
+    row("accumulate", accumulated_sgd, LR | MOMENTUM, wraps="sgd"),
+    row("mean_across", gradtx.mean_across, {}, fixed={"axis_name": None}, **BLOCK),
+    row("stale", stale_sgd, LR | MOMENTUM, wraps="sgd"),
     *INSTRUMENTS,
 ]

@@ -82,7 +82,7 @@ class Comparison:
 
 
 def compare(
-    problems: Problem | Iterable[Problem], methods: Iterable[Method | str] = tuple(METHODS), **settings: int
+    problems: Problem | Iterable[Problem], methods: Iterable[Method | str] = tuple(METHODS), **settings: Any
 ) -> Comparison:
     """The last of `comparisons`, which describes the settings: all methods on all problems, trained and judged.
 
@@ -110,6 +110,7 @@ def comparisons(
     batch_size: int = 64,
     evaluations: int = 100,
     patience: int = 20,
+    trainer: Callable[[str], Callable[..., Sweep]] | None = None,
 ) -> Iterator[Comparison]:
     """Trains each method on a grid of learning rates times seeds, one compilation each, and picks its best rate.
 
@@ -127,6 +128,7 @@ def comparisons(
         batch_size: examples a step, for the methods that are not full-batch; a smaller training set is taken whole.
         evaluations: how often a member is evaluated (every `steps / evaluations` steps).
         patience: evaluations without a better metric after which early stopping would end a member.
+        trainer: from the name problem-method to what trains its grid in place of `lab.sweep`, with the same arguments.
 
     Raises:
         ValueError: a number that is less than 1; a method that does not exist.
@@ -148,7 +150,8 @@ def comparisons(
             started = time.perf_counter()
             whole = method.full_batch or batch_size >= problem.num_examples
             grid = method.middle * 10.0 ** (0.5 * (np.arange(learning_rates) - learning_rates // 2))
-            result = sweep(
+            train_grid = sweep if trainer is None else trainer(f"{problem.name}-{method.name}")
+            result = train_grid(
                 problem,
                 lambda learning_rate, make_tx=method.make_tx: make_tx(learning_rate),
                 {"learning_rate": grid},

@@ -9,11 +9,13 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 from ..compare import Comparison, comparisons
+from ..distributed import checkpointing_trainer
 from ..methods import METHODS
 from ..plots.comparison import plot_comparison
 from ..problems import PROBLEMS
 from ..report import comparison_table, save_comparison
 from .arguments import add_out, make_out, make_problem, one_of, positive, some_of
+from .processes import add_processes, is_distributed, run_processes
 
 
 def add(commands: Any) -> None:
@@ -42,12 +44,20 @@ def add(commands: Any) -> None:
         ("--batch-size", 64, "examples a step (full-batch methods take all)"),
     ):
         parser.add_argument(option, metavar="N", type=positive, default=default, help=text)
+    add_processes(parser)
     add_out(parser)
     parser.set_defaults(run=lambda arguments: run(parser, arguments))
 
 
 def run(parser: argparse.ArgumentParser, arguments: argparse.Namespace) -> int:
     """Trains, prints, writes; a break keeps what is finished."""
+    if is_distributed(parser, arguments):
+        return run_processes(arguments, lambda is_first: _train(parser, arguments, is_first, is_alone=False))
+    return _train(parser, arguments, is_first=True, is_alone=True)
+
+
+def _train(parser: argparse.ArgumentParser, arguments: argparse.Namespace, is_first: bool, is_alone: bool) -> int:
+    """Every process of a run trains; the first one prints and writes."""
     problems = [make_problem(parser, PROBLEMS, name) for name in dict.fromkeys(arguments.problems)]
     for problem in problems:
         if len(problems) == 1 and arguments.batch_size > problem.num_examples:
@@ -57,13 +67,15 @@ def run(parser: argparse.ArgumentParser, arguments: argparse.Namespace) -> int:
     console = Console()
     finished, status = None, 0
     try:
-        for finished in _with_progress(problems, arguments, console):
-            save_comparison(finished, json_path)
+        trainer = None if is_alone else checkpointing_trainer(out / "checkpoints")
+        for finished in _with_progress(problems, arguments, console, trainer):
+            if is_first:
+                save_comparison(finished, json_path)
     except KeyboardInterrupt:
         count, total = 0 if finished is None else len(finished.results), len(problems) * len(arguments.methods)
         print(f"interrupted: {count} of {total} methods were finished and are kept.", file=sys.stderr)
         status = 130
-    if finished is not None:
+    if finished is not None and is_first:
         # A table cut to 80 columns because nobody watches would lose what it says.
         (console if console.is_terminal else Console(width=132)).print(comparison_table(finished))
         plot_comparison(finished).savefig(figure_path)
@@ -71,12 +83,14 @@ def run(parser: argparse.ArgumentParser, arguments: argparse.Namespace) -> int:
     return status
 
 
-def _with_progress(problems: list[Any], arguments: argparse.Namespace, console: Console) -> Iterator[Comparison]:
+def _with_progress(
+    problems: list[Any], arguments: argparse.Namespace, console: Console, trainer: Any
+) -> Iterator[Comparison]:
     """The comparison so far, after each method; a bar on a terminal, a line a method elsewhere."""
     bar = Progress(TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn(), console=console, transient=True)
     tasks = [f"{method} on {problem.name}" for problem in problems for method in arguments.methods]
     settings = {name: getattr(arguments, name) for name in ("steps", "seeds", "learning_rates", "batch_size")}
-    found = comparisons(problems, arguments.methods, **settings)
+    found = comparisons(problems, arguments.methods, **settings, trainer=trainer)
     with bar:
         task = bar.add_task("", total=len(tasks))
         for count, name in enumerate(tasks):

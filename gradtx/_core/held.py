@@ -1,0 +1,45 @@
+"""A transformation that moves only on some of its steps, as wrappers need it."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax.core import Tracer
+
+from .types import GradientTransformationExtraArgs, Params, Updates
+
+
+def update_if(
+    is_due: jax.Array,
+    tx: GradientTransformationExtraArgs,
+    updates: Updates,
+    state: Any,
+    params: Params | None,
+    dtypes: list[Any],
+    extra: dict[str, Any],
+) -> tuple[Updates, Any]:
+    """The update of `tx`, its leaves in `dtypes`, where `is_due`; else zeros, and the state as it is.
+
+    A branch, not a selection: what is not due is not computed (under vmap it is).
+    """
+
+    def move() -> tuple[Updates, Any]:
+        new_updates, new_state = tx.update(updates, state, params, **extra)
+        leaves, treedef = jax.tree.flatten(new_updates)
+        cast = [u.astype(dtype) for u, dtype in zip(leaves, dtypes, strict=True)]
+        return treedef.unflatten(cast), jax.tree.map(_as_before, new_state, state)
+
+    if isinstance(is_due, Tracer) or not is_due.is_fully_addressable:
+        # Zeros as `move` would make them, sharding included: inside `shard_map` a mean over devices is of another type
+        # than what it is the mean of.
+        like, _ = jax.eval_shape(move)
+        return jax.lax.cond(is_due, move, lambda: (jax.tree.map(jnp.zeros_like, like), state))
+    if is_due:  # outside jit a conditional would be compiled anew at each call
+        return move()
+    leaves, treedef = jax.tree.flatten(updates)
+    return treedef.unflatten([jnp.zeros_like(g, dtype=d) for g, d in zip(leaves, dtypes, strict=True)]), state
+
+
+def _as_before(new: Any, old: Any) -> jax.Array:
+    """`new` in the dtype of `old`: some transformations change theirs, a branch or a scan may not."""
+    return jnp.asarray(new, jnp.asarray(old).dtype)

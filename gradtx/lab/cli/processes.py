@@ -1,0 +1,64 @@
+"""The options of a command that runs in several processes, and what happens before and after its work."""
+
+import argparse
+import os
+import sys
+import traceback
+from collections.abc import Callable
+
+from ..supervisor import LOST_ANOTHER, end_with_supervisor, is_supervised, supervise
+
+
+def add_processes(parser: argparse.ArgumentParser) -> None:
+    """--coordinator, --processes and --process-id, or --distributed."""
+    group = parser.add_argument_group(
+        "several processes",
+        "start the command once a process; each trains on its part of each minibatch, the first one prints and writes",
+    )
+    group.add_argument("--coordinator", metavar="HOST:PORT", help="where the first process listens; the same for all")
+    group.add_argument("--processes", metavar="N", type=int, help="how many there are")
+    group.add_argument("--process-id", metavar="I", type=int, help="which one this is, from 0")
+    group.add_argument(
+        "--distributed", action="store_true", help="take all three from the environment: Slurm, Kubernetes, TPU, ..."
+    )
+
+
+def is_distributed(parser: argparse.ArgumentParser, arguments: argparse.Namespace) -> bool:
+    """Whether the run is one of several processes; exits where the options do not make a whole."""
+    given = [arguments.coordinator, arguments.processes, arguments.process_id]
+    if arguments.distributed and any(x is not None for x in given):
+        parser.error("argument --distributed: takes everything from the environment: leave the other three out")
+    if any(x is not None for x in given) and any(x is None for x in given):
+        parser.error("--coordinator, --processes and --process-id go together")
+    if arguments.process_id is not None and not 0 <= arguments.process_id < arguments.processes:
+        parser.error(f"argument --process-id: must be from 0 to {arguments.processes - 1}, got {arguments.process_id}")
+    return arguments.distributed or given[0] is not None
+
+
+def run_processes(arguments: argparse.Namespace, work: Callable[[bool], int]) -> int:
+    """Calls `work(whether this is the first process)` in a child that joined the run; the parent waits and explains."""
+    if not is_supervised():
+        known = arguments.process_id is not None
+        name = f"process {arguments.process_id} of {arguments.processes}" if known else "this process"
+        return supervise(sys.argv[1:], name)
+    end_with_supervisor()
+    from ..distributed import start
+
+    status = 1
+    try:
+        start(arguments.coordinator, arguments.processes, arguments.process_id)
+        import jax
+
+        status = work(jax.process_index() == 0)
+        jax.distributed.shutdown()
+    except KeyboardInterrupt:
+        status = 130
+    except Exception as error:
+        traceback.print_exc()
+        lost = ("Gloo", "coordination", "UNAVAILABLE", "DEADLINE_EXCEEDED", "Connection reset")
+        status = LOST_ANOTHER if any(word in str(error) for word in lost) else 1
+    if status:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(status)  # an orderly exit would wait for the others, which wait for this one
+    return status

@@ -1,0 +1,190 @@
+"""Data-parallel training over all devices of all processes, by JAX's multi-controller runtime.
+
+Every process runs the same program on the same data; each minibatch is cut over the devices, and the compiler adds the
+all-reduce of the gradients. One process with the devices of all gives the same numbers, to the rounding of the sums.
+Between stretches of steps parameters and optimizer state are sharded, each leaf along an axis that the devices divide,
+so that each process writes its own part of a checkpoint, and any number of devices can read it.
+"""
+
+from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+import optax
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+from .grids import checked_axes, points
+from .shared_checkpoint import SharedCheckpoint
+from .sweep import Outcome, _labelled, _shared
+from .sweep_result import Sweep
+from .training import Carry, Evaluation, Objective, checked_batch_size, evaluate, first_carry, objective_of, train
+
+AXIS = "data"
+
+
+def start(coordinator: str | None, processes: int | None, process: int | None, heartbeat: int = 10) -> None:
+    """Joins the run; before anything else of JAX. With None for all three JAX asks the environment (Slurm, Kubernetes,
+    TPU, ...). A process that was silent for `heartbeat` seconds is taken for dead."""
+    host = (coordinator or "").rpartition(":")[0]
+    is_local = host in ("127.0.0.1", "localhost", "[::1]")
+    jax.distributed.initialize(
+        coordinator,
+        processes,
+        process,
+        coordinator_bind_address=coordinator if is_local else None,  # by default JAX listens on all interfaces
+        heartbeat_timeout_seconds=heartbeat,
+    )
+
+
+def whole_mesh() -> Mesh:
+    """All devices of all processes, in a line."""
+    return jax.make_mesh((jax.device_count(),), (AXIS,), axis_types=(jax.sharding.AxisType.Auto,))
+
+
+def distributed_sweep(
+    problem: Any,
+    make_tx: Callable[..., optax.GradientTransformation],
+    grid: dict[str, Any],
+    *,
+    steps: int,
+    keys: jax.Array,
+    batch_size: int | str | None = None,
+    eval_every: int | None = None,
+    checkpoint: Path,
+    saves: int = 5,
+    mesh: Mesh | None = None,
+    progress: bool | None = None,
+) -> Sweep:
+    """`lab.sweep`, each minibatch cut over all devices of all processes; members side by side on each of them.
+
+    Args:
+        problem: a `lab.Problem`.
+        make_tx: called once, as in `lab.sweep`.
+        grid: {name: values}, every combination is tried.
+        steps: optimizer steps of each member.
+        keys: [K] random keys.
+        batch_size: examples a step, over all processes.
+        eval_every: steps between two evaluations; default a 25th of the steps.
+        checkpoint: a folder that all processes see. What it holds is gone on from.
+        saves: how often the run is saved there.
+        mesh: the devices, one axis "data"; default all of them.
+        progress: taken for the sake of `lab.sweep`'s signature.
+
+    Raises:
+        ValueError: `checkpoint` holds another run.
+    """
+    del progress
+    mesh = mesh or whole_mesh()
+    every = min(eval_every or max(1, steps // 25), steps)
+    axes, objective = checked_axes("sweep", grid), objective_of(problem)
+    size = checked_batch_size("sweep", objective, batch_size)
+    columns, shared = points(axes, False), _shared(objective, keys, steps, every, size)
+    saved = SharedCheckpoint(checkpoint, _description(objective, axes, keys, steps, every, size))
+    if (found := saved.finished()) is not None:
+        return found
+
+    members = len(keys) * len(next(iter(columns.values())))
+    key_of = np.arange(members) % len(keys)
+    rates = {name: np.asarray(column)[np.arange(members) // len(keys)] for name, column in columns.items()}
+    whole = NamedSharding(mesh, PartitionSpec())
+    everywhere = partial(jax.tree.map, partial(put, whole))
+    rates, params, inputs, data, examples = everywhere(
+        (rates, jax.tree.map(lambda x: x[key_of], shared.params), shared.inputs, shared.data, shared.examples)
+    )
+    begin = jax.vmap(lambda params, rates: first_carry(params, make_tx(**rates)))
+    layout = jax.tree.map(partial(_layout, mesh), jax.eval_shape(begin, params, rates))
+    layout = layout._replace(diverged_at=whole)
+    carry = jax.jit(begin, out_shardings=layout)(params, rates)
+    stretch = jax.jit(partial(_stretch, _cut_over(objective, mesh), make_tx), out_shardings=(layout, whole))
+    judge = jax.vmap(partial(evaluate, objective), in_axes=(0, None))
+    first = jax.jit(judge, out_shardings=whole)(carry, examples)
+    log = {name: local(value)[:, None] for name, value in first._asdict().items()}
+    done, carry, log = saved.load(carry, log)
+    for k in range(done, len(shared.active)):
+        step_input = (inputs[key_of, k], everywhere(np.asarray(shared.active[k])))
+        carry, (loss, readings, evaluation) = stretch(carry, rates, step_input, data, examples)
+        new = {"loss": local(loss)} | {f"readings/{name}": local(reading) for name, reading in readings.items()}
+        new |= {name: local(value)[:, None] for name, value in evaluation._asdict().items()}
+        log = {name: np.concatenate([log[name], x], axis=1) if name in log else x for name, x in new.items()}
+        if (k + 1) * saves // len(shared.active) > k * saves // len(shared.active):
+            saved.save(k + 1, carry, log)
+    result = _labelled(_outcome(log, local(carry.diverged_at)), objective, axes, False, len(keys), steps, every)
+    saved.finish(result)
+    return result
+
+
+def checkpointing_trainer(folder: Path) -> Callable[[str], Callable[..., Sweep]]:
+    """What `comparisons` trains with: `distributed_sweep`, each method with a folder of its own for its checkpoint."""
+    return lambda name: partial(distributed_sweep, checkpoint=folder / name)
+
+
+def _stretch(
+    objective: Objective,
+    make_tx: Callable[..., Any],
+    carry: Carry,
+    rates: Any,
+    step_input: Any,
+    data: Any,
+    examples: Any,
+) -> tuple[Carry, Any]:
+    """Some steps of all members and an evaluation at their end."""
+    inputs, active = step_input
+
+    def one(carry: Carry, rates: Any, inputs: Any) -> tuple[Carry, Any]:
+        carry, record = train(objective, make_tx(**rates), carry, data, inputs, active)
+        return carry, (record.loss, record.readings, evaluate(objective, carry, examples))
+
+    return jax.vmap(one)(carry, rates, inputs)
+
+
+def _cut_over(objective: Objective, mesh: Mesh) -> Objective:
+    """The objective whose minibatches are cut over the devices."""
+    cut = NamedSharding(mesh, PartitionSpec(AXIS))
+
+    def losses(params: Any, data: Any, indices: jax.Array) -> jax.Array:
+        return objective.losses(params, data, jax.lax.with_sharding_constraint(indices, cut))
+
+    return replace(objective, losses=losses)
+
+
+def _layout(mesh: Mesh, leaf: Any) -> NamedSharding:
+    """Along the longest axis that the devices divide; whole on each device where there is none."""
+    fits = [axis for axis, length in enumerate(leaf.shape) if length and length % mesh.size == 0]
+    spec: list[str | None] = [None] * leaf.ndim
+    if fits:
+        spec[max(fits, key=lambda axis: leaf.shape[axis])] = AXIS
+    return NamedSharding(mesh, PartitionSpec(*spec))
+
+
+def put(sharding: NamedSharding, leaf: Any) -> jax.Array:
+    """A global array of what every process has in full."""
+    whole = np.asarray(leaf)
+    return jax.make_array_from_callback(whole.shape, sharding, lambda part: whole[part])
+
+
+def local(leaf: jax.Array) -> np.ndarray:
+    """What every device has in full, as NumPy."""
+    return np.asarray(leaf.addressable_data(0))
+
+
+def _outcome(log: dict[str, Any], diverged_at: np.ndarray) -> Outcome:
+    readings = {name.removeprefix("readings/"): x for name, x in log.items() if name.startswith("readings/")}
+    return Outcome(log["loss"], readings, Evaluation(*(log[name] for name in Evaluation._fields)), diverged_at)
+
+
+def _description(
+    objective: Objective, axes: dict[str, np.ndarray], keys: jax.Array, steps: int, every: int, size: int
+) -> dict[str, Any]:
+    """What decides the numbers, as JSON."""
+    return {
+        "problem": objective.subject.name,
+        "grid": {name: axis.tolist() for name, axis in axes.items()},
+        "keys": np.asarray(jax.random.key_data(keys)).tolist(),
+        "steps": steps,
+        "eval_every": every,
+        "batch_size": size,
+    }

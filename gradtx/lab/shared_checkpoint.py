@@ -1,0 +1,92 @@
+"""The checkpoint of a run of several processes, in a folder that all of them see. Needs Orbax.
+
+Each process writes the parts of the arrays that its devices hold. What was written by any number of devices is read by
+any other: a reader says how it wants the arrays cut.
+"""
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from jax.experimental import multihost_utils
+
+from .sweep_result import Sweep
+
+
+class SharedCheckpoint:
+    """What one sweep has done so far: the carry of its members, the curves up to there, or its result."""
+
+    def __init__(self, path: Path, description: dict[str, Any]) -> None:
+        try:
+            import orbax.checkpoint as ocp
+        except ModuleNotFoundError as error:
+            raise ModuleNotFoundError("distributed runs need Orbax: pip install orbax-checkpoint.") from error
+        self.path = path.absolute()
+        self._is_first = jax.process_index() == 0
+        described = self.path / "description.json"
+        text = json.dumps(description, sort_keys=True)
+        if self._is_first:
+            self.path.mkdir(parents=True, exist_ok=True)
+            if not described.exists():
+                _write_whole(described, lambda file: file.write(text.encode()))
+        multihost_utils.sync_global_devices("checkpoint folder")
+        if described.read_text(encoding="utf-8") != text:
+            raise ValueError(
+                f"distributed run: {self.path} holds a run of another problem, grid, number of steps or batch size: "
+                "give another --out, or remove it."
+            )
+        self._manager = ocp.CheckpointManager(self.path / "steps", options=ocp.CheckpointManagerOptions(max_to_keep=1))
+        self._save, self._restore = ocp.args.StandardSave, ocp.args.StandardRestore
+
+    def finished(self) -> Sweep | None:
+        """The result, where the run came to its end."""
+        there = (self.path / "sweep.npz").exists()
+        if not multihost_utils.broadcast_one_to_all(np.array(there)):  # the first process decides for all
+            return None
+        self._manager.close()
+        return Sweep.load(self.path / "sweep.npz")
+
+    def save(self, done: int, carry: Any, log: dict[str, Any]) -> None:
+        """After `done` stretches. The curves go first: a checkpoint without them cannot be there."""
+        if self._is_first:
+            _write_whole(self._log(done), lambda file: np.savez(file, **log))
+        leaves = {str(i): leaf for i, leaf in enumerate(jax.tree.leaves(carry))}
+        self._manager.save(done, args=self._save(leaves))
+        self._manager.wait_until_finished()
+        if self._is_first:
+            for old in self.path.glob("log-*.npz"):
+                if old != self._log(done):
+                    old.unlink()
+
+    def load(self, carry: Any, log: dict[str, np.ndarray]) -> tuple[int, Any, dict[str, np.ndarray]]:
+        """Stretches done, carry and curves as they were saved, cut as `carry` is; what came in where nothing was."""
+        done = self._manager.latest_step()
+        if done is None:
+            return 0, carry, log
+        leaves, treedef = jax.tree.flatten(carry)
+        like = {str(i): jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding) for i, x in enumerate(leaves)}
+        found = self._manager.restore(done, args=self._restore(like))
+        with np.load(self._log(done)) as file:
+            log = {name: file[name] for name in file.files}
+        return done, treedef.unflatten([found[str(i)] for i in range(len(leaves))]), log
+
+    def finish(self, result: Sweep) -> None:
+        """Keeps the result."""
+        self._manager.close()
+        if self._is_first:
+            _write_whole(self.path / "sweep.npz", lambda file: result.save(file.name))
+        multihost_utils.sync_global_devices("result kept")
+
+    def _log(self, done: int) -> Path:
+        return self.path / f"log-{done}.npz"
+
+
+def _write_whole(path: Path, write: Any) -> None:
+    """All of the file or nothing of it, whenever the process dies."""
+    partial = path.with_suffix(".partial")
+    with partial.open("wb") as file:
+        write(file)
+    os.replace(partial, path)

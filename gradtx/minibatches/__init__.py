@@ -1,0 +1,1 @@
+"""Minibatches: which examples each step sees, how many of them, and who reads them."""

@@ -1,0 +1,120 @@
+"""Minibatches: shuffle, then read in order.
+
+    standard error of the mean of n independent examples    σ / √n
+
+Four times the examples for half the error: returns are less than linear, and that is why minibatches are small.
+
+**Source**: Goodfellow et al. 2016, §8.1.3; chapter §3.2 (minibatches must be independent: not shuffling is what hurts)
+and §3.3 (on the first pass minibatch gradients are unbiased for the generalisation error, on later passes not).
+"""
+
+from functools import partial
+from typing import Literal
+
+import jax
+import jax.numpy as jnp
+
+Remainder = Literal["drop", "wrap", "pad"]
+
+
+def shuffled_epochs(
+    key: jax.Array,
+    num_examples: int,
+    batch_size: int,
+    epochs: int,
+    *,
+    reshuffle: bool = True,
+    remainder: Remainder = "drop",
+) -> jax.Array:
+    """Indices of the examples of each minibatch, shuffled anew for each epoch.
+
+    Within an epoch no example comes twice, except under "wrap", and within a minibatch never. All minibatches have one
+    size, and so one compilation. The sizes are static: legal inside jit, and the result is what a scan can run over.
+
+    Args:
+        key: a JAX random key; the same key gives the same minibatches.
+        num_examples: size of the training set, >= 1.
+        batch_size: examples a minibatch, from 1 to `num_examples`.
+        epochs: passes over the training set, >= 1.
+        reshuffle: False shuffles once: every epoch reads the order of the first, as from a file that was shuffled
+            before it was stored.
+        remainder: what becomes of the last `num_examples % batch_size` of an epoch. "drop" leaves them out of that
+            epoch (others in the next: a shuffle is new); "wrap" fills their minibatch with the first of the same epoch;
+            "pad" fills it with -1. An index of -1 reads the last example in JAX: weigh it with `indices >= 0`.
+
+    Returns:
+        int32 indices, [epochs * b, batch_size], b = num_examples / batch_size rounded down under "drop", else up.
+
+    Raises:
+        ValueError: a size out of range, a remainder of another name.
+
+    >>> import gradtx, jax
+    >>> batches = gradtx.shuffled_epochs(jax.random.key(0), num_examples=6, batch_size=3, epochs=2)
+    >>> print(batches.shape, sorted(batches[:2].ravel().tolist()))
+    (4, 3) [0, 1, 2, 3, 4, 5]
+    >>> batches = gradtx.shuffled_epochs(jax.random.key(0), num_examples=5, batch_size=3, epochs=1, remainder="pad")
+    >>> print(batches.shape, sorted(batches.ravel().tolist()))
+    (2, 3) [-1, 0, 1, 2, 3, 4]
+    """
+    _check_sizes("shuffled_epochs", num_examples, batch_size, remainder, ("drop", "wrap", "pad"))
+    if epochs < 1:
+        raise ValueError(f"shuffled_epochs: epochs must be at least 1, got {epochs}.")
+    if reshuffle:
+        return _shuffled(key, num_examples, batch_size, epochs, remainder)
+    return jnp.tile(_shuffled(key, num_examples, batch_size, 1, remainder), (epochs, 1))
+
+
+def online_pass(
+    key: jax.Array, num_examples: int, batch_size: int, *, remainder: Literal["drop", "pad"] = "drop"
+) -> jax.Array:
+    """Indices of the minibatches of one pass: each example at most once, ever.
+
+    Where the examples are independent draws from p_data, so is each of these minibatches, and the parameters have not
+    seen it before: its gradient is an unbiased estimate of the gradient of the *generalisation* error. From the second
+    pass on (`shuffled_epochs`) it is unbiased for the training error only. With more data than time, stay on this pass.
+
+    Args:
+        key: a JAX random key; stored data may be sorted, so the pass is shuffled.
+        num_examples: size of the training set, >= 1.
+        batch_size: examples a minibatch, from 1 to `num_examples`.
+        remainder: "drop" leaves the last `num_examples % batch_size` out; "pad" adds a minibatch that -1 fills up.
+
+    Returns:
+        int32 indices, [b, batch_size], b = num_examples / batch_size rounded down under "drop", else up.
+
+    Raises:
+        ValueError: a size out of range, a remainder of another name.
+
+    >>> import gradtx, jax
+    >>> batches = gradtx.online_pass(jax.random.key(0), num_examples=1000, batch_size=10)
+    >>> print(batches.shape, len(set(batches.ravel().tolist())))
+    (100, 10) 1000
+    """
+    _check_sizes("online_pass", num_examples, batch_size, remainder, ("drop", "pad"))
+    return _shuffled(key, num_examples, batch_size, 1, remainder)
+
+
+def _check_sizes(function: str, num_examples: int, batch_size: int, remainder: str, known: tuple[str, ...]) -> None:
+    for argument, value in (("num_examples", num_examples), ("batch_size", batch_size)):
+        if value < 1:
+            raise ValueError(f"{function}: {argument} must be at least 1, got {value}.")
+    if batch_size > num_examples:
+        raise ValueError(f"{function}: batch_size must be at most num_examples = {num_examples}, got {batch_size}.")
+    if remainder not in known:
+        raise ValueError(f"{function}: remainder must be one of {', '.join(map(repr, known))}, got {remainder!r}.")
+
+
+@partial(jax.jit, static_argnames=("num_examples", "batch_size", "epochs", "remainder"))
+def _shuffled(key: jax.Array, num_examples: int, batch_size: int, epochs: int, remainder: Remainder) -> jax.Array:
+    per_epoch = num_examples // batch_size if remainder == "drop" else -(-num_examples // batch_size)
+    missing = per_epoch * batch_size - num_examples  # negative: so many are dropped
+
+    def one_epoch(epoch_key: jax.Array) -> jax.Array:
+        order = jax.random.permutation(epoch_key, jnp.arange(num_examples, dtype=jnp.int32))
+        if missing > 0:
+            fill = order[:missing] if remainder == "wrap" else jnp.full(missing, -1, jnp.int32)
+            order = jnp.concatenate([order, fill])
+        return order[: per_epoch * batch_size].reshape(per_epoch, batch_size)
+
+    keys = jax.random.split(key, epochs)
+    return jax.lax.map(one_epoch, keys).reshape(epochs * per_epoch, batch_size)

@@ -1,0 +1,78 @@
+"""Feeding minibatches from the host, in one process or in many: each reads its own part, and any step can be the first.
+
+Which examples a step takes is decided once, by indices that every process computes alike (`shuffled_epochs` with one
+key). Nothing else is shared: there is no sampler whose state would have to be saved, and no talk between processes.
+Step k of process i is a pure function of (indices, k, i), so a run that goes on at step k, also with another number of
+processes, sees what it would have seen.
+
+**Source**: chapter §3.2 (minibatches can be computed in parallel).
+"""
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+
+
+def minibatch_feed(
+    data: Any,
+    batches: Any,
+    *,
+    start: int = 0,
+    process: int | None = None,
+    processes: int | None = None,
+    sharding: jax.sharding.Sharding | None = None,
+) -> Iterator[Any]:
+    """The minibatches from step `start` on, each a tree like `data`.
+
+    Without `sharding`, process i of n gets the i-th n-th of each minibatch as NumPy arrays; an uneven one gives the
+    first processes one example more. With `sharding`, each minibatch is one global `jax.Array`, and a process reads
+    just what its devices hold.
+
+    Args:
+        data: tree of arrays [num_examples, ...]: NumPy, memory-mapped, or whatever an index array indexes.
+        batches: [steps, batch_size] indices, or a sequence of index arrays whose sizes may grow.
+        start: the step to go on at.
+        process: of this process, from 0; default `jax.process_index()`.
+        processes: how many there are; default `jax.process_count()`.
+        sharding: of the minibatches, with the examples as their first axis.
+
+    Raises:
+        ValueError: `start` or `process` out of range, or `sharding` together with `process` or `processes`.
+
+    >>> import gradtx, numpy as np
+    >>> data, batches = np.arange(6) * 10, [[3, 1, 2], [0, 5, 4]]
+    >>> for process in (0, 1):
+    ...     print([x.tolist() for x in gradtx.minibatch_feed(data, batches, process=process, processes=2)])
+    [[30, 10], [0, 50]]
+    [[20], [40]]
+    """
+    if sharding is not None and (process is not None or processes is not None):
+        raise ValueError("minibatch_feed: a sharding says which process reads what: leave process and processes out.")
+    n = jax.process_count() if processes is None else processes
+    i = jax.process_index() if process is None else process
+    if not 0 <= i < n:
+        raise ValueError(f"minibatch_feed: process must be from 0 to {n - 1}, got {i}.")
+    if not 0 <= start <= len(batches):
+        raise ValueError(f"minibatch_feed: start must be from 0 to {len(batches)}, the number of steps, got {start}.")
+    return _feed(data, batches, start, i, n, sharding)
+
+
+def _feed(data: Any, batches: Sequence[Any], start: int, process: int, processes: int, sharding: Any) -> Iterator[Any]:
+    for step in range(start, len(batches)):
+        indices = np.asarray(batches[step])
+        if sharding is None:
+            own = np.array_split(indices, processes)[process]
+            yield jax.tree.map(lambda x, own=own: x[own], data)
+        else:
+            yield jax.tree.map(lambda x, indices=indices: _global(x, indices, sharding), data)
+
+
+def _global(examples: Any, indices: np.ndarray, sharding: jax.sharding.Sharding) -> jax.Array:
+    shape = (len(indices), *examples.shape[1:])
+
+    def read(part: Any) -> Any:
+        return examples[indices[part[0]]][(slice(None), *part[1:])]
+
+    return jax.make_array_from_callback(shape, sharding, read)

@@ -1,0 +1,75 @@
+"""Minibatches that grow during training: noise falls as σ / √n while the learning rate may stay.
+
+    n_k = min(n_final, round(n_0 γ^⌊k / p⌋))
+
+| letter       | argument           | range                  |
+|--------------|--------------------|------------------------|
+| k            | the step           | from 0                 |
+| n_0, n_final | `initial`, `final` | 1 <= n_0 <= n_final    |
+| γ            | `factor`           | above 1                |
+| p            | `every`            | steps of a stage, >= 1 |
+
+**Source**: Byrd et al. 2012 (a geometric growth keeps the linear rate of gradient descent on strongly convex costs);
+Smith et al. 2018 (growing the batch in place of shrinking the learning rate); chapter §4.1.
+"""
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.core import Tracer
+
+
+@dataclass(frozen=True)
+class BatchSizes:
+    """What `growing_batch_sizes` returns: call it with the step."""
+
+    sizes: tuple[int, ...]  # of all stages
+    every: int  # steps a stage
+
+    def __call__(self, step: Any) -> Any:
+        """The size at a step: an int for a number, an int32 array for an array."""
+        if isinstance(step, jax.Array | Tracer):
+            return jnp.asarray(self.sizes, jnp.int32)[jnp.minimum(step // self.every, len(self.sizes) - 1)]
+        return self.sizes[min(int(step) // self.every, len(self.sizes) - 1)]
+
+
+def growing_batch_sizes(initial: int, final: int, *, every: int, factor: float = 2.0) -> BatchSizes:
+    """A schedule: the step to the number of examples, or of micro-batches, that it takes.
+
+    Sizes stay the same for `every` steps, so that a loop that compiles once a size compiles a handful of times.
+    `accumulate(tx, every=...)` takes it as the number of micro-batches of each step, `lab.run(batch_size_schedule=...)`
+    as the number of examples.
+
+    Args:
+        initial: n_0, the size of the first stage, >= 1.
+        final: n_final, where it stops growing.
+        every: p, steps a stage.
+        factor: γ, what each stage multiplies the size by, above 1.
+
+    Returns:
+        The schedule: a number in gives a number, a traced count an int32. Its `sizes` are those of all stages.
+
+    Raises:
+        ValueError: an argument out of range. TypeError: one that should be a whole number is not.
+
+    >>> import gradtx
+    >>> sizes = gradtx.growing_batch_sizes(32, 200, every=10)
+    >>> print(sizes.sizes, [sizes(step) for step in (0, 9, 10, 25, 1000)])
+    (32, 64, 128, 200) [32, 32, 64, 128, 200]
+    """
+    for argument, value in (("initial", initial), ("final", final), ("every", every)):
+        if not isinstance(value, int | np.integer) or isinstance(value, bool):
+            raise TypeError(f"growing_batch_sizes: {argument} must be a whole number, got {value!r}.")
+    for argument, value, least in (("initial", initial, 1), ("final", final, initial), ("every", every, 1)):
+        if value < least:
+            raise ValueError(f"growing_batch_sizes: {argument} must be at least {least}, got {value}.")
+    if not 1 < factor < math.inf:
+        raise ValueError(f"growing_batch_sizes: factor must be in (1, inf), got {factor!r}.")
+    sizes = [int(initial)]
+    while sizes[-1] < final:
+        sizes.append(min(int(final), round(initial * factor ** len(sizes))))
+    return BatchSizes(tuple(sizes), int(every))

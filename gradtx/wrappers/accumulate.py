@@ -1,0 +1,154 @@
+"""Gradient accumulation: several micro-batches, one step, which is the step of the big batch.
+
+    W ← W + w;    m ← m + (w / W) (g - m)         for each micro-batch with w > 0
+    u, s' = inner(m, s)                           on every n_k-th of them; then W, m ← 0
+    0, s                                          on the others
+
+| letter | argument               | shape, dtype                                                   |
+|--------|------------------------|----------------------------------------------------------------|
+| g, u   | updates                | any tree of floating (or complex) arrays                       |
+| w      | `weight`, extra        | scalar, the examples of this micro-batch; 1 where it is absent |
+| m      | `accumulated_mean`     | as the parameters, float32 or wider                            |
+| W      | `accumulated_weight`   | scalar                                                         |
+| n_k    | `every`                | int or schedule of the steps that `inner` has done             |
+
+With the mean gradient of each micro-batch and its number of examples, m is Σ w g / Σ w: the mean gradient of all their
+examples, to rounding, even or uneven, and the inner transformation sees it in float32 whatever the gradients are.
+
+**Source**: chapter §3.1 (larger batches estimate better) and §4.1 (the batch size may grow during training).
+
+**Differs from** `optax.MultiSteps`: micro-batches may be uneven; half-precision gradients are summed in float32; a bad
+micro-batch shows in its own step and is gone after it (there the sum is multiplied by 0 to clear it, and 0 · inf is NaN
+for good); one of weight 0 (all padding, a loss of 0/0) does not show at all. `value`, the loss, is averaged likewise.
+
+**Bad micro-batches**: `skip_nonfinite(accumulate(tx, n))` drops the micro-batch and waits for another in its place;
+`accumulate(skip_nonfinite(tx), n)` drops the step.
+
+**Costs**: one number a parameter; a read and a write of it for each micro-batch.
+"""
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from gradtx._core.held import update_if
+from gradtx._core.hyperparameters import first_count, next_count
+from gradtx._core.lift import aligned
+from gradtx._core.trees import accumulators, check_params, widen
+from gradtx._core.types import (
+    FLOAT32,
+    GradientTransformation,
+    GradientTransformationExtraArgs,
+    MultiSteps,
+    Params,
+    Schedule,
+    Updates,
+    with_extra_args_support,
+)
+
+
+class AccumulateState(NamedTuple):
+    """State of `accumulate`."""
+
+    accumulating_state: Any  # state of the inner transformation, as its last step left it
+    accumulated_mean: Updates  # as the parameters: m
+    accumulated_value: jax.Array  # [] default float: the mean of `value`
+    accumulated_weight: jax.Array  # [] default float: W
+    micro_count: jax.Array  # [] int32: micro-batches since the last step
+    accumulated_count: jax.Array  # [] int32: k, steps of the inner transformation
+
+
+def accumulate(tx: GradientTransformation | MultiSteps, every: int | Schedule) -> GradientTransformationExtraArgs:
+    """One step of `tx` for every n micro-batches, from the weighted mean of their gradients; zero updates in between.
+
+    The extra arguments `weight` (examples of the micro-batch, >= 0) and `value` (its mean loss) are averaged over; the
+    inner transformation gets the sum of the weights and the mean value. Others, such as `value_fn`, reach it as they
+    are in the last micro-batch.
+
+    Args:
+        tx: the transformation. What clips or looks at the gradient of the big batch goes inside.
+        every: n, the micro-batches of a step, >= 1; or a schedule of k, as `growing_batch_sizes` makes it.
+
+    Raises:
+        ValueError: `every` is less than 1. TypeError: it is of the wrong kind, or `tx` is no transformation.
+
+    >>> import gradtx, jax.numpy as jnp
+    >>> tx = gradtx.accumulate(gradtx.sgd(0.1), every=2)
+    >>> state = tx.init(jnp.zeros(()))
+    >>> for g, examples in ((1.0, 30), (4.0, 10)):  # uneven: the mean is 1.75
+    ...     updates, state = tx.update(jnp.array(g), state, weight=examples)
+    ...     print(updates)
+    0.0
+    -0.175
+    """
+    inner, micro_batches = _transformation(tx), _every(every)
+
+    def init(params: Params) -> AccumulateState:
+        check_params("accumulate", params)
+        return AccumulateState(
+            accumulating_state=inner.init(params),
+            accumulated_mean=accumulators(params, FLOAT32),
+            accumulated_value=jnp.zeros((), jnp.result_type(float)),
+            accumulated_weight=jnp.zeros((), jnp.result_type(float)),
+            micro_count=first_count(),
+            accumulated_count=first_count(),
+        )
+
+    def update(
+        updates: Updates, state: Any, params: Params | None = None, **extra: Any
+    ) -> tuple[Updates, AccumulateState]:
+        gradients, treedef = aligned("accumulate", updates, state.accumulated_mean)
+        means = treedef.flatten_up_to(state.accumulated_mean)
+        weight = jnp.asarray(extra.get("weight", 1), state.accumulated_weight.dtype)
+        total = jnp.where(weight > 0, state.accumulated_weight + weight, state.accumulated_weight)
+        # 0 where there is nothing to add: a product with it would let a NaN or an inf through, a selection does not.
+        share = jnp.where(weight > 0, weight, 0) / jnp.where(total > 0, total, 1)
+
+        def add(mean: jax.Array, x: Any) -> jax.Array:
+            step = share.astype(mean.real.dtype) * (widen(x, mean.real.dtype) - mean)
+            return jnp.where(weight > 0, mean + step, mean)
+
+        added = [m if g is None else add(m, g) for g, m in zip(gradients, means, strict=True)]
+        if "value" in extra:
+            extra["value"] = add(state.accumulated_value, jnp.asarray(extra["value"]))
+        if "weight" in extra:
+            extra["weight"] = total
+        micro_count = next_count(state.micro_count)
+        is_due = (micro_count >= micro_batches(state.accumulated_count)) & (total > 0)
+        present = treedef.unflatten([None if g is None else m for g, m in zip(gradients, added, strict=True)])
+        dtypes = [g.dtype for g in gradients if g is not None]
+        new_updates, inner_state = update_if(is_due, inner, present, state.accumulating_state, params, dtypes, extra)
+
+        def cleared(x: jax.Array) -> jax.Array:
+            return jnp.where(is_due, jnp.zeros_like(x), x)
+
+        return new_updates, AccumulateState(
+            accumulating_state=inner_state,
+            accumulated_mean=treedef.unflatten([cleared(m) for m in added]),
+            accumulated_value=cleared(extra.get("value", state.accumulated_value)),
+            accumulated_weight=cleared(total),
+            micro_count=cleared(micro_count),
+            accumulated_count=jnp.where(is_due, next_count(state.accumulated_count), state.accumulated_count),
+        )
+
+    return GradientTransformationExtraArgs(init, update)
+
+
+def _transformation(tx: Any) -> GradientTransformationExtraArgs:
+    if isinstance(tx, MultiSteps):  # an object that can become a transformation
+        tx = tx.gradient_transformation()
+    if not isinstance(tx, GradientTransformation):
+        raise TypeError(f"accumulate: tx must be a gradient transformation, got {tx!r} ({type(tx).__name__}).")
+    return with_extra_args_support(tx)
+
+
+def _every(every: Any) -> Any:
+    if callable(every):
+        return every
+    if not isinstance(every, int | np.integer) or isinstance(every, bool):
+        raise TypeError(f"accumulate: every must be a whole number or a function of the step, got {every!r}.")
+    if every < 1:
+        raise ValueError(f"accumulate: every must be at least 1, got {every}.")
+    return lambda count: every

@@ -1,0 +1,165 @@
+"""Staleness: gradients that arrive late, as those of asynchronous workers do, inside one program.
+
+    u_k, s' = inner(g_{k-τ}, s)       τ = `delay`, fixed or drawn anew at each step
+    0, s                              where k < τ: nothing of that age has been computed yet
+
+| letter  | argument  | shape, dtype                                                                 |
+|---------|-----------|------------------------------------------------------------------------------|
+| g, u    | updates   | any tree of floating (or complex) arrays                                     |
+| τ       | `delay`   | int >= 0, or [D + 1] probabilities of 0, 1, ..., D                           |
+| g_{k-i} | `pending` | as the parameters, float32 or wider, D times                                 |
+
+**Source**: chapter §3.2 (minibatches applied asynchronously are stale); Mitliagkas et al. 2016.
+
+**Staleness is momentum.** Let P(τ = i) = (1 - μ) μ^i, and d_k = E[θ_{k+1} - θ_k] under SGD with rate ε on a quadratic,
+where E ∇J(θ) = ∇J(E θ). Then d_k = -ε (1 - μ) Σ_i μ^i E g_{k-i}, and taking μ d_{k-1} from it leaves
+
+    d_k = μ d_{k-1} - ε (1 - μ) E g_k
+
+heavy-ball momentum μ, with the rate ε (1 - μ). Of M workers each writes next with probability 1/M (as if the time that
+a gradient takes had no memory), so P(τ = i) = (1/M) (1 - 1/M)^i and μ = 1 - 1/M. The best momentum is what staleness
+leaves to ask for: the more workers, the less.
+
+**Differs from** real asynchrony: parameters are read whole; gradients of one age may be used twice, others never.
+
+**Costs**: D numbers a parameter, moved on by one place a step (D reads and writes).
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from gradtx._core.held import update_if
+from gradtx._core.hyperparameters import first_count, next_count
+from gradtx._core.lift import aligned
+from gradtx._core.trees import accumulators, check_params, widen
+from gradtx._core.types import (
+    FLOAT32,
+    GradientTransformation,
+    GradientTransformationExtraArgs,
+    MultiSteps,
+    Params,
+    Updates,
+    with_extra_args_support,
+)
+
+
+class StaleState(NamedTuple):
+    """State of `stale`."""
+
+    stale_state: Any  # state of the inner transformation
+    pending: tuple[
+        Updates, ...
+    ]  # D trees as the parameters, the newest first: whole trees, so that they shard as those
+    delay_key: jax.Array  # [2] uint32: data of the key that delays are drawn with; zeros where they are fixed
+    last_delay: jax.Array  # [] int32: τ of the last step
+    stale_count: jax.Array  # [] int32: k
+
+
+def stale(
+    tx: GradientTransformation | MultiSteps,
+    delay: int | Sequence[float] | np.ndarray,
+    *,
+    key: jax.Array | None = None,
+) -> GradientTransformationExtraArgs:
+    """Hands `tx` the gradient of τ steps ago: what asynchronous workers do to a method, without the workers.
+
+    Args:
+        tx: the transformation that gets the late gradients. Extra arguments, params too, reach it as they are now.
+        delay: τ, the same at every step; or the probabilities of the delays 0, 1, ..., D, drawn independently.
+        key: a JAX random key, for delays that are drawn. Step k draws with `fold_in(key, k)`.
+
+    Raises:
+        ValueError: a negative delay, probabilities that do not sum to 1, a key that is missing or has no use.
+        TypeError: an argument of the wrong kind.
+
+    >>> import gradtx, jax.numpy as jnp
+    >>> tx = gradtx.stale(gradtx.sgd(0.1), delay=2)
+    >>> state = tx.init(jnp.zeros(()))
+    >>> for g in (1.0, 2.0, 3.0, 4.0):
+    ...     updates, state = tx.update(jnp.array(g), state)
+    ...     print(updates)
+    0.0
+    0.0
+    -0.1
+    -0.2
+    """
+    if isinstance(tx, MultiSteps):  # an object that can become a transformation
+        tx = tx.gradient_transformation()
+    if not isinstance(tx, GradientTransformation):
+        raise TypeError(f"stale: tx must be a gradient transformation, got {tx!r} ({type(tx).__name__}).")
+    inner = with_extra_args_support(tx)
+    longest, draw, key_data = _delays(delay, key)
+
+    def init(params: Params) -> StaleState:
+        check_params("stale", params)
+        return StaleState(
+            stale_state=inner.init(params),
+            pending=tuple(accumulators(params, FLOAT32) for _ in range(longest)),
+            delay_key=jnp.array(key_data, jnp.uint32),
+            last_delay=first_count(),
+            stale_count=first_count(),
+        )
+
+    def update(updates: Updates, state: Any, params: Params | None = None, **extra: Any) -> tuple[Updates, StaleState]:
+        reference = state.pending[0] if longest else params
+        gradients, treedef = aligned("stale", updates, reference)
+        columns: list[Any] = [treedef.flatten_up_to(tree) for tree in state.pending]
+        queues: Any = zip(*columns, strict=True) if columns else [()] * len(gradients)
+        τ = draw(state.delay_key, state.stale_count)
+        arrived: list[Any] = []
+        moved: list[Any] = []
+        for g, queue in zip(gradients, queues, strict=True):
+            if g is None or not queue:
+                arrived.append(g)
+                moved.append(queue)
+                continue
+            aged = [widen(g, queue[0].real.dtype).astype(queue[0].dtype), *queue]
+            arrived.append(jax.lax.select_n(τ, *aged).astype(g.dtype))
+            moved.append(tuple(aged[:-1]))
+        dtypes = [g.dtype for g in arrived if g is not None]
+        new_updates, stale_state = update_if(
+            τ <= state.stale_count, inner, treedef.unflatten(arrived), state.stale_state, params, dtypes, extra
+        )
+        pending = tuple(treedef.unflatten(column) for column in zip(*moved, strict=True)) if moved else state.pending
+        return new_updates, StaleState(
+            stale_state=stale_state,
+            pending=pending,
+            delay_key=state.delay_key,
+            last_delay=τ,
+            stale_count=next_count(state.stale_count),
+        )
+
+    return GradientTransformationExtraArgs(init, update)
+
+
+def _delays(delay: Any, key: Any) -> tuple[int, Callable[[jax.Array, jax.Array], jax.Array], Any]:
+    """The longest delay; the function of key data and step that gives τ; the key's data."""
+    if isinstance(delay, int | np.integer) and not isinstance(delay, bool):
+        if delay < 0:
+            raise ValueError(f"stale: delay must be at least 0, got {delay}.")
+        if key is not None:
+            raise ValueError("stale: a key is of no use where the delay is fixed: leave it out.")
+        return int(delay), lambda key_data, count: jnp.full((), delay, jnp.int32), np.zeros(2)
+    try:
+        probabilities = np.asarray(delay, np.float64)
+    except (TypeError, ValueError):
+        probabilities = np.zeros(0)
+    if probabilities.ndim != 1 or not probabilities.size:
+        raise TypeError(f"stale: delay must be a whole number or a list of probabilities, got {delay!r}.")
+    if not (np.all(probabilities >= 0) and abs(probabilities.sum() - 1) < 1e-5):
+        raise ValueError(f"stale: the probabilities of the delays must be >= 0 and sum to 1, got {delay!r}.")
+    if key is None:
+        raise ValueError("stale: delays that are drawn need a key: stale(tx, probabilities, key=jax.random.key(0)).")
+    cumulative = np.cumsum(probabilities)[:-1]
+    implementation = jax.random.key_impl(key)
+
+    def draw(key_data: jax.Array, count: jax.Array) -> jax.Array:
+        step_key = jax.random.fold_in(jax.random.wrap_key_data(key_data, impl=implementation), count)
+        point = jax.random.uniform(step_key, dtype=jnp.float32)
+        return jnp.sum(point >= jnp.asarray(cumulative, jnp.float32), dtype=jnp.int32)
+
+    return len(probabilities) - 1, draw, jax.random.key_data(key)

@@ -1,0 +1,173 @@
+"""Training over all devices of all processes: the numbers of one process, resumed bit for bit after a real death."""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from contextlib import contextmanager
+
+import jax
+import numpy as np
+import pytest
+
+import gradtx
+from gradtx import lab
+from gradtx.lab.distributed import distributed_sweep, local, put, whole_mesh
+from gradtx.lab.shared_checkpoint import SharedCheckpoint
+
+GRID = {"learning_rate": np.array([0.1, 0.3])}
+SETTINGS = {"steps": 20, "keys": jax.random.split(jax.random.key(0), 2), "batch_size": 16, "eval_every": 4}
+
+
+def momentum(learning_rate):
+    return gradtx.sgd(learning_rate, momentum=0.9)
+
+
+def mesh_of(devices):
+    return jax.sharding.Mesh(np.array(jax.devices()[:devices]), ("data",))
+
+
+@pytest.fixture(scope="module")
+def digits():
+    return lab.digits(hidden=8)
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(digits, tmp_path_factory):
+    return distributed_sweep(digits, momentum, GRID, checkpoint=tmp_path_factory.mktemp("whole"), **SETTINGS)
+
+
+def assert_same(a, b, compare=np.testing.assert_array_equal):
+    for name in ("loss", "train_loss", "validation_loss", "metric", "diverged_at", "eval_steps"):
+        compare(getattr(a, name), getattr(b, name), err_msg=name)
+
+
+def close(a, b, err_msg):
+    np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6, err_msg=err_msg)
+
+
+def test_minibatches_cut_over_eight_devices_train_as_whole_ones(digits, uninterrupted):
+    assert_same(uninterrupted, lab.sweep(digits, momentum, GRID, progress=False, **SETTINGS), close)
+
+
+class DiedError(Exception):
+    pass
+
+
+@contextmanager
+def dies_after(saves, monkeypatch):
+    """The process dies after so many checkpoints."""
+    real, made = SharedCheckpoint.save, []
+
+    def save(self, *args):
+        real(self, *args)
+        made.append(1)
+        if len(made) == saves:
+            raise DiedError
+
+    with monkeypatch.context() as patch:
+        patch.setattr(SharedCheckpoint, "save", save)
+        yield
+
+
+def test_a_run_resumed_from_a_checkpoint_is_bit_equal(digits, uninterrupted, tmp_path, monkeypatch):
+    with dies_after(2, monkeypatch), pytest.raises(DiedError):
+        distributed_sweep(digits, momentum, GRID, checkpoint=tmp_path, **SETTINGS)
+    assert_same(distributed_sweep(digits, momentum, GRID, checkpoint=tmp_path, **SETTINGS), uninterrupted)
+    finished = distributed_sweep(digits, None, GRID, checkpoint=tmp_path, **SETTINGS)  # nothing left to train
+    assert_same(finished, uninterrupted)
+
+
+def test_or_goes_on_with_another_number_of_devices(digits, uninterrupted, tmp_path, monkeypatch):
+    with dies_after(3, monkeypatch), pytest.raises(DiedError):
+        distributed_sweep(digits, momentum, GRID, checkpoint=tmp_path, **SETTINGS)
+    resumed = distributed_sweep(digits, momentum, GRID, checkpoint=tmp_path, mesh=mesh_of(2), **SETTINGS)
+    np.testing.assert_array_equal(resumed.loss[..., :12], uninterrupted.loss[..., :12])
+    assert_same(resumed, uninterrupted, close)
+
+
+def test_what_eight_devices_wrote_two_read_bit_for_bit(tmp_path):
+    values = np.random.default_rng(0).normal(size=(16, 3)).astype(np.float32)
+    cut = [jax.sharding.NamedSharding(mesh, jax.P("data")) for mesh in (whole_mesh(), mesh_of(2))]
+    writer = SharedCheckpoint(tmp_path, {})
+    writer.save(1, {"w": put(cut[0], values)}, {"loss": values})
+    done, found, log = SharedCheckpoint(tmp_path, {}).load({"w": put(cut[1], 0 * values)}, {})
+    assert done == 1
+    assert found["w"].sharding == cut[1]
+    np.testing.assert_array_equal(found["w"], values)
+    np.testing.assert_array_equal(log["loss"], values)
+
+
+def test_a_folder_that_holds_another_run_is_refused(digits, tmp_path):
+    SharedCheckpoint(tmp_path, {"steps": 1})
+    with pytest.raises(ValueError, match="holds a run of another problem, grid, number of steps or batch size"):
+        distributed_sweep(digits, momentum, GRID, checkpoint=tmp_path, **SETTINGS)
+
+
+def test_every_device_has_what_was_put_everywhere():
+    x = put(jax.sharding.NamedSharding(whole_mesh(), jax.P()), np.arange(3))
+    assert len(x.addressable_shards) == 8
+    np.testing.assert_array_equal(local(x), [0, 1, 2])
+
+
+# Real processes
+
+COMMAND = ["compare", "digits", "--methods", "momentum", "--steps", "60", "--seeds", "1", "--learning-rates", "1"]
+
+
+def start(out, processes=2):
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    environment = os.environ | {"XLA_FLAGS": "--xla_force_host_platform_device_count=1", "JAX_PLATFORMS": "cpu"}
+    run = [sys.executable, "-m", "gradtx", *COMMAND, "--out", str(out)]
+    run += ["--coordinator", f"127.0.0.1:{port}", "--processes", str(processes), "--process-id"]
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
+    return [subprocess.Popen([*run, str(i)], env=environment, **pipes) for i in range(processes)]
+
+
+def test_a_process_that_dies_ends_the_other_and_a_restart_gives_the_single_process_result(tmp_path):
+    checkpoint = tmp_path / "checkpoints" / "digits-momentum"
+    coordinator, other = start(tmp_path)
+    deadline = time.monotonic() + 300
+    while not list(checkpoint.glob("steps/*/commit_success.txt")) and time.monotonic() < deadline:
+        assert coordinator.poll() is None, coordinator.communicate()[0]
+        assert other.poll() is None, other.communicate()[0]
+        time.sleep(0.01)
+    os.kill(coordinator.pid, signal.SIGKILL)
+    output, _ = other.communicate(timeout=100)
+    coordinator.communicate(timeout=100)
+    assert other.returncode == 3, output
+    assert "process 1 of 2 ended because another process of the run is gone. Start all processes again" in output
+    assert list(checkpoint.glob("log-*.npz"))
+    assert not (checkpoint / "sweep.npz").exists()
+
+    last = start(tmp_path)
+    outputs = [process.communicate(timeout=300)[0] for process in last]
+    assert [process.returncode for process in last] == [0, 0], outputs
+    assert "momentum" in outputs[0]
+    assert "validation" not in outputs[1]  # the first one prints
+    (found,) = json.loads((tmp_path / "comparison.json").read_text())["results"]
+    (alone,) = lab.compare(lab.digits(), ["momentum"], steps=60, seeds=1, learning_rates=1).results
+    for name in ("train_loss", "validation_loss", "metric"):
+        np.testing.assert_allclose(found[name], getattr(alone.sweep, name), rtol=1e-4, atol=1e-6, err_msg=name)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--coordinator", "127.0.0.1:1"], "--coordinator, --processes and --process-id go together"),
+        (["--coordinator", "h:1", "--processes", "2", "--process-id", "2"], "--process-id: must be from 0 to 1, got 2"),
+        (["--distributed", "--processes", "2"], "--distributed: takes everything from the environment"),
+    ],
+)
+def test_options_that_do_not_make_a_whole_are_refused(arguments, message, capsys):
+    from gradtx.__main__ import main
+
+    with pytest.raises(SystemExit) as stop:
+        main(["compare", "digits", *arguments])
+    assert stop.value.code == 2
+    assert message in capsys.readouterr().err

@@ -1,0 +1,24 @@
+"""Asynchrony begets momentum: what workers bring along need not be asked for."""
+
+import numpy as np
+import pytest
+
+from gradtx.lab.staleness import implied_momentum, staleness, worker_delays
+
+
+def test_the_best_momentum_falls_as_workers_join():
+    found = staleness((1, 2, 4), np.linspace(0, 0.8, 5), np.geomspace(0.1, 3.0, 8), steps=80, seeds=16)
+    assert found.loss.shape == (3, 5, 8)
+    alone, two, four = found.best_momentum
+    assert alone >= 0.6
+    assert two <= alone - 0.3
+    assert four <= two
+    assert "implied" in str(found)
+
+
+@pytest.mark.parametrize("workers", [1, 2, 5])
+def test_workers_make_delays_of_mean_one_less_than_their_number(workers):
+    probabilities = worker_delays(workers, 200)
+    assert probabilities.sum() == pytest.approx(1)
+    assert probabilities @ np.arange(201) == pytest.approx(workers - 1, abs=1e-6)
+    assert implied_momentum(workers) == pytest.approx((workers - 1) / workers)

@@ -1,0 +1,176 @@
+"""Several micro-batches make the step of the big batch."""
+
+import itertools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+import gradtx
+
+KEY_X, KEY_Y = jax.random.split(jax.random.key(0))
+X, Y = jax.random.normal(KEY_X, (24, 3)), jax.random.normal(KEY_Y, (24,))
+
+
+def loss(params, x, y):
+    return jnp.mean((x @ params["w"] + params["b"] - y) ** 2)
+
+
+def start():
+    return {"w": jnp.ones(3), "b": jnp.zeros(())}
+
+
+def train(tx, parts, compiled=True, **weights):
+    """One update for each (x, y); `weights` hands the sizes on."""
+    params = start()
+    state = tx.init(params)
+    update = jax.jit(tx.update) if compiled else tx.update
+    for x, y in parts:
+        value, grads = jax.value_and_grad(loss)(params, x, y)
+        extra = {"weight": len(y), "value": value} if weights else {"value": value}
+        updates, state = update(grads, state, params, **extra)
+        params = optax.apply_updates(params, updates)
+    return params, state
+
+
+def cut(sizes):
+    edges = np.cumsum([0, *sizes])
+    assert edges[-1] == 24
+    return [(X[a:b], Y[a:b]) for a, b in itertools.pairwise(edges)]
+
+
+def assert_close(a, b):
+    jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, rtol=1e-5, atol=1e-6), a, b)
+
+
+INNER = {
+    "adam": lambda: gradtx.adam(0.1),
+    "clipped nesterov": lambda: optax.chain(
+        gradtx.clip_by_global_norm(0.5), gradtx.sgd(lambda k: 0.1 / (k + 1), momentum=0.9, nesterov=True)
+    ),
+    "a method that reads the loss": lambda: optax.polyak_sgd(f_min=0.1),
+    "optax": lambda: optax.adamw(0.1),
+}
+
+
+@pytest.mark.parametrize("compiled", [False, True])
+@pytest.mark.parametrize("name", INNER)
+def test_even_micro_batches_are_the_big_batch(name, compiled):
+    big, big_state = train(INNER[name](), cut([8, 8, 8]), compiled)
+    small, state = train(gradtx.accumulate(INNER[name](), every=4), cut([2] * 12), compiled)
+    assert_close(small, big)
+    assert_close(state.accumulating_state, big_state)
+    assert int(state.accumulated_count) == 3
+
+
+@pytest.mark.parametrize("name", INNER)
+def test_uneven_micro_batches_are_too_when_weighted(name):
+    big, big_state = train(INNER[name](), cut([12, 12]))
+    small, state = train(gradtx.accumulate(INNER[name](), every=3), cut([1, 8, 3, 5, 5, 2]), weighted=True)
+    assert_close(small, big)
+    assert_close(state.accumulating_state, big_state)
+    unweighted, _ = train(gradtx.accumulate(INNER[name](), every=3), cut([1, 8, 3, 5, 5, 2]))
+    assert not np.allclose(unweighted["w"], big["w"], rtol=1e-3)
+
+
+def test_the_number_of_micro_batches_may_grow():
+    every = gradtx.growing_batch_sizes(1, 4, every=2)  # 1, 1, 2, 2, 4, ...
+    big, big_state = train(gradtx.adam(0.1), cut([2, 2, 4, 4, 8, 4])[:-1])
+    small, state = train(gradtx.accumulate(gradtx.adam(0.1), every), cut([2] * 12)[:-2])
+    assert_close(small, big)
+    assert_close(state.accumulating_state, big_state)
+
+
+def test_one_micro_batch_a_step_is_the_transformation_itself_bit_for_bit():
+    alone, _ = train(gradtx.adam(0.1), cut([8] * 3))
+    wrapped, _ = train(gradtx.accumulate(gradtx.adam(0.1), every=1), cut([8] * 3), weighted=True)
+    jax.tree.map(np.testing.assert_array_equal, wrapped, alone)
+
+
+def test_runs_in_a_scan_as_in_a_loop():
+    tx = gradtx.accumulate(gradtx.sgd(0.1, momentum=0.9), gradtx.growing_batch_sizes(1, 3, every=2))
+
+    def step(carry, k):
+        params, state = carry
+        updates, state = tx.update(jax.grad(loss)(params, X[2 * k][None], Y[2 * k][None]), state, params)
+        return (optax.apply_updates(params, updates), state), jnp.any(updates["w"] != 0)
+
+    (params, _), moved = jax.lax.scan(step, (start(), tx.init(start())), jnp.arange(12))
+    expected, _ = train(tx, [(X[2 * k][None], Y[2 * k][None]) for k in range(12)])
+    assert_close(params, expected)
+    assert moved.astype(int).tolist() == [1, 1, 0, 1, 0, 1, 0, 0, 1, 0, 0, 1]
+
+
+def test_half_precision_micro_batches_are_averaged_in_float32():
+    """1 and 0.004 in turn, 1024 times: a bfloat16 mean would not move by its late steps."""
+    tx = gradtx.accumulate(gradtx.sgd(1.0), every=1024)
+    gradients = jnp.tile(jnp.array([1.0, 0.004], jnp.bfloat16), 512)
+    state = tx.init(jnp.zeros((), jnp.bfloat16))
+    state, _ = jax.lax.scan(lambda s, g: (tx.update(g, s)[1], None), state, gradients[:-1])
+    assert state.accumulated_mean.dtype == jnp.float32
+    updates, _ = tx.update(gradients[-1], state)
+    assert updates.dtype == jnp.bfloat16
+    exact = np.asarray(gradients, np.float64).mean()
+    np.testing.assert_allclose(float(updates), -exact, rtol=2**-8)
+    np.testing.assert_allclose(float(state.accumulated_mean), np.asarray(gradients[:-1], np.float64).mean(), rtol=1e-5)
+
+
+@pytest.mark.parametrize("bad", [jnp.nan, jnp.inf])
+def test_a_bad_micro_batch_shows_in_its_own_step_and_is_gone_after_it(bad):
+    tx = gradtx.accumulate(gradtx.sgd(0.1), every=2)
+    state = tx.init(jnp.zeros(2))
+    seen = []
+    for g in ([bad, 1.0], [1.0, 1.0], [1.0, 1.0], [1.0, 1.0]):
+        updates, state = tx.update(jnp.array(g), state)
+        seen.append(np.asarray(updates))
+    assert not np.isfinite(seen[1][0])
+    np.testing.assert_allclose([seen[1][1], *seen[3]], -0.1)
+
+
+@pytest.mark.parametrize("bad", [jnp.nan, jnp.inf])
+def test_a_micro_batch_of_weight_zero_does_not_show_at_all(bad):
+    tx = gradtx.accumulate(gradtx.sgd(0.1), every=3)
+    for order in ([0, 1, 2], [1, 0, 2], [1, 2, 0]):
+        state = tx.init(jnp.zeros(()))
+        micro_batches = [(bad, 0.0), (1.0, 1.0), (4.0, 2.0)]
+        for i in order:
+            g, weight = micro_batches[i]
+            updates, state = tx.update(jnp.array(g), state, weight=weight, value=jnp.array(g))
+        np.testing.assert_allclose(float(updates), -0.3, rtol=1e-6)
+        assert all(bool(jnp.all(jnp.isfinite(x))) for x in jax.tree.leaves(state))
+
+
+def test_a_step_without_any_weight_waits_for_some():
+    tx = gradtx.accumulate(gradtx.sgd(0.1), every=2)
+    state = tx.init(jnp.zeros(()))
+    for weight, expected in ((0, 0.0), (0, 0.0), (5, -0.1), (1, 0.0), (1, -0.1)):
+        updates, state = tx.update(jnp.array(1.0), state, weight=weight)
+        np.testing.assert_allclose(float(updates), expected)
+    assert int(state.accumulated_count) == 2
+
+
+def test_a_guard_outside_drops_the_micro_batch_and_one_inside_the_step():
+    def run(tx, gradients):
+        state, params = tx.init(jnp.zeros(())), jnp.zeros(())
+        for g in gradients:
+            updates, state = tx.update(jnp.array(g), state)
+            params = params + updates
+        return float(params)
+
+    inner = gradtx.sgd(1.0)
+    outside = gradtx.skip_nonfinite(gradtx.accumulate(inner, every=2))
+    inside = gradtx.accumulate(gradtx.skip_nonfinite(inner), every=2)
+    assert run(outside, [1.0, np.nan, 3.0]) == -2.0
+    assert run(inside, [1.0, np.nan, 3.0, 5.0]) == -4.0
+
+
+def test_bad_arguments_are_refused():
+    for wrong in (0, -1):
+        with pytest.raises(ValueError, match=f"accumulate: every must be at least 1, got {wrong}"):
+            gradtx.accumulate(gradtx.sgd(0.1), wrong)
+    with pytest.raises(TypeError, match="every must be a whole number or a function of the step"):
+        gradtx.accumulate(gradtx.sgd(0.1), 1.5)
+    with pytest.raises(TypeError, match="tx must be a gradient transformation"):
+        gradtx.accumulate(lambda g: g, 2)

@@ -1,0 +1,114 @@
+"""Late gradients: the right ones, in a loop and in a scan, and in the mean they are momentum."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+import gradtx
+from gradtx.lab.staleness import implied_momentum, worker_delays
+
+GRADIENTS = jax.random.normal(jax.random.key(0), (12, 3))
+
+
+def updates_of(tx, gradients, params=None, compiled=False):
+    params = jnp.zeros(gradients.shape[1:]) if params is None else params
+    state, seen = tx.init(params), []
+    update = jax.jit(tx.update) if compiled else tx.update
+    for g in gradients:
+        updates, state = update(g, state, params)
+        seen.append(updates)
+    return np.stack(seen), state
+
+
+@pytest.mark.parametrize("delay", [0, 1, 3])
+@pytest.mark.parametrize("compiled", [False, True])
+def test_a_fixed_delay_is_the_method_on_shifted_gradients(delay, compiled):
+    inner = gradtx.rmsprop(lambda k: 0.1 / (k + 1), momentum=0.9)
+    late, state = updates_of(gradtx.stale(inner, delay), GRADIENTS, compiled=compiled)
+    expected, expected_state = updates_of(inner, GRADIENTS[: 12 - delay], compiled=compiled)
+    np.testing.assert_array_equal(late[:delay], 0)
+    np.testing.assert_array_equal(late[delay:], expected)
+    jax.tree.map(np.testing.assert_array_equal, state.stale_state, expected_state)
+
+
+def test_drawn_delays_pick_the_gradient_that_the_state_says():
+    tx = gradtx.stale(gradtx.sgd(1.0), (0.2, 0.3, 0.1, 0.4), key=jax.random.key(3))
+
+    def step(state, g):
+        updates, state = tx.update(g, state)
+        return state, (updates, state.last_delay)
+
+    gradients = jax.random.normal(jax.random.key(1), (40, 3))
+    _, (updates, delays) = jax.lax.scan(step, tx.init(jnp.zeros(3)), gradients)
+    assert set(delays.tolist()) == {0, 1, 2, 3}
+    for k, τ in enumerate(delays.tolist()):
+        expected = -gradients[k - τ] if τ <= k else jnp.zeros(3)
+        np.testing.assert_array_equal(updates[k], expected)
+    looped, _ = updates_of(tx, gradients[:8])
+    np.testing.assert_array_equal(looped, updates[:8])
+
+
+def test_delays_come_as_often_as_their_probabilities_say():
+    probabilities = np.array([0.5, 0.0, 0.2, 0.3])
+    tx = gradtx.stale(gradtx.sgd(1.0), probabilities, key=jax.random.key(0))
+    state = tx.init(jnp.zeros(()))
+    n = 4000
+    _, delays = jax.lax.scan(lambda s, g: (lambda t: (t, t.last_delay))(tx.update(g, s)[1]), state, jnp.zeros(n))
+    counts = np.bincount(np.asarray(delays), minlength=4)
+    np.testing.assert_allclose(counts / n, probabilities, atol=4 * np.sqrt(0.25 / n))
+    assert counts[1] == 0
+
+
+def test_half_precision_gradients_arrive_as_they_were_sent():
+    gradients = GRADIENTS.astype(jnp.bfloat16)
+    late, _ = updates_of(gradtx.stale(optax.identity(), 2), gradients, jnp.zeros(3, jnp.bfloat16))
+    np.testing.assert_array_equal(late[2:], gradients[:-2])
+
+
+@pytest.mark.parametrize("workers", [2, 4])
+def test_in_the_mean_staleness_is_momentum(workers):
+    """Mitliagkas et al. 2016: the mean path of SGD with geometric delays is a heavy ball with momentum 1 - 1/M."""
+    curvatures, rate, steps, runs = jnp.array([1.0, 0.3]), 0.4, 25, 4000
+    probabilities = worker_delays(workers, 16 * workers)  # what is cut off weighs less than 1e-5
+
+    def path(tx):
+        def step(carry, _):
+            params, state = carry
+            updates, state = tx.update(curvatures * params, state, params)
+            params = optax.apply_updates(params, updates)
+            return (params, state), params
+
+        start = jnp.ones(2)
+        return jax.lax.scan(step, (start, tx.init(start)), length=steps)[1]
+
+    keys = jax.random.split(jax.random.key(0), runs)
+    late = jax.jit(jax.vmap(lambda key: path(gradtx.stale(gradtx.sgd(rate), probabilities, key=key))))(keys)
+
+    def standard_errors_off(momentum):
+        expected = path(gradtx.sgd(rate * (1 - momentum), momentum))
+        off = np.abs(late.mean(axis=0) - expected) / (late.std(axis=0) / np.sqrt(runs) + 1e-6)
+        return off.max()
+
+    momentum = implied_momentum(workers)
+    assert standard_errors_off(momentum) < 5
+    assert min(standard_errors_off(other) for other in (momentum - 0.1, momentum + 0.1)) > 10
+
+
+def test_bad_arguments_are_refused():
+    key = jax.random.key(0)
+    for arguments, message in (
+        ({"delay": -1}, "delay must be at least 0, got -1"),
+        ({"delay": 2, "key": key}, "a key is of no use where the delay is fixed"),
+        ({"delay": (0.5, 0.4), "key": key}, "must be >= 0 and sum to 1"),
+        ({"delay": (1.5, -0.5), "key": key}, "must be >= 0 and sum to 1"),
+        ({"delay": (0.5, 0.5)}, "delays that are drawn need a key"),
+    ):
+        with pytest.raises(ValueError, match=f"^stale: .*{message}"):
+            gradtx.stale(gradtx.sgd(0.1), **arguments)
+    for wrong in (1.5, "1", [[0.5], [0.5]], True):
+        with pytest.raises(TypeError, match="delay must be a whole number or a list of probabilities"):
+            gradtx.stale(gradtx.sgd(0.1), wrong)
+    with pytest.raises(TypeError, match="tx must be a gradient transformation"):
+        gradtx.stale(lambda g: g, 2)
