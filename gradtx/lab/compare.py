@@ -1,7 +1,7 @@
 """The same problems, the same tuning budget, every method: which one, and how sure?"""
 
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 

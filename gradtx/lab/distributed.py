@@ -17,11 +17,12 @@ import numpy as np
 import optax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
+from .arguments import checked_batch_size
 from .grids import checked_axes, points
 from .shared_checkpoint import SharedCheckpoint
 from .sweep import Outcome, _labelled, _shared
 from .sweep_result import Sweep
-from .training import Carry, Evaluation, Objective, checked_batch_size, evaluate, first_carry, objective_of, train
+from .training import Carry, Evaluation, Objective, evaluate, first_carry, objective_of, train
 
 AXIS = "data"
 
@@ -81,7 +82,7 @@ def distributed_sweep(
     mesh = mesh or whole_mesh()
     every = min(eval_every or max(1, steps // 25), steps)
     axes, objective = checked_axes("sweep", grid), objective_of(problem)
-    size = checked_batch_size("sweep", objective, batch_size)
+    size = checked_batch_size("sweep", objective.num_examples, objective.default_batch_size, batch_size)
     columns, shared = points(axes, False), _shared(objective, keys, steps, every, size)
     saved = SharedCheckpoint(checkpoint, _description(objective, axes, keys, steps, every, size))
     if (found := saved.finished()) is not None:

@@ -20,10 +20,10 @@ RULES: tuple[Callable[[Evidence, Verdict], Any], ...] = (
     learning_rate_too_low,
     oscillation,
     edge_of_stability,
-    wandering,
-    ill_conditioning,
     noise,
     stationary,
+    wandering,
+    ill_conditioning,
     batch_size,
 )
 _ORDER = {"high": 0, "medium": 1, "low": 2}

@@ -89,16 +89,26 @@ class Evidence:
         return 0.0 if len(half) < 4 else 1.4826 * float(np.median(np.abs(np.diff(half)))) / 2**0.5
 
     @cached_property
+    def _late_line(self) -> tuple[float, float]:
+        """By how much the line through the stretches of the last half falls, and the standard error of that."""
+        half = self.levels[len(self.levels) // 2 :]
+        if len(half) < 3:
+            return (float(half[0] - half[-1]), 0.0) if len(half) == 2 else (0.0, 0.0)
+        t = np.arange(len(half)) - (len(half) - 1) / 2
+        slope = float(t @ half / (t @ t))
+        unexplained = half - half.mean() - slope * t
+        error = float(np.sqrt(unexplained @ unexplained / (len(half) - 2) / (t @ t)))
+        return -slope * (len(half) - 1), error * (len(half) - 1)
+
+    @property
     def late_fall(self) -> float:
         """How far the loss fell over the last half, by the line through its stretches."""
-        half = self.levels[len(self.levels) // 2 :]
-        return 0.0 if len(half) < 2 else -float(np.polyfit(np.arange(len(half)), half, 1)[0]) * (len(half) - 1)
+        return self._late_line[0]
 
     @cached_property
     def is_falling(self) -> bool:
         """Whether the loss falls in the last half by more than its scatter explains."""
-        half = max(1, self.steps // 2)
-        error = self.scatter * (12 / half) ** 0.5  # of the fall of a line through that many points
+        error = max(self._late_line[1], self.scatter * (12 / max(1, self.steps // 2)) ** 0.5)
         return self.late_fall > 2 * error and self.late_fall > 0.01 * max(self.drop, 1e-12 * abs(self.start))
 
     @cached_property

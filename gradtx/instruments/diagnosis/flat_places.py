@@ -98,22 +98,23 @@ def _leaving(e: Evidence, norms: np.ndarray) -> Finding | None:
 
 
 def _no_signal(e: Evidence) -> list[Finding]:
-    """A model whose loss never left its start, in gradients that are noise alone, on a surface without curvature."""
+    """A model whose loss hardly left its start, in gradients that are noise alone, on a surface without curvature."""
     against = noise_to_signal(e)
     if not e.has_layers or against is None or e.gradients_agree or e.curvature is None or e.steps < 20:
         return []
     noise = median_of(against, keep_inf=True)
-    is_stuck = abs(e.start - float(np.median(e.loss))) < 0.03 * abs(e.start) and e.drop < 0.05 * abs(e.start)
+    soon = float(e.levels[len(e.levels) // 10])  # from where it starts a model finds the best constant guess, and stops
+    is_stuck = abs(soon - e.end) < 0.02 * abs(e.start) and e.end > 0.85 * e.start > 0
     if not (is_stuck and noise > 1 and late_median(e.curve("curvature_ratio/ratio")) < 0.2):
         return []
     text = (
-        f"The loss stays where it began, {e.start:.4g}, without noise or steps so large as to explain it (r about "
+        f"The loss stays at {e.end:.4g}, where it was soon, without noise or steps so large as to explain it (r about "
         f"{late_median(e.curve('curvature_ratio/ratio')):.2g}): of ‖g‖ = {late_median(e.norm, 1.0):.2g} hardly "
         "anything is "
         "signal. The "
         "gradient does not come through, or there is nothing to learn."
     )
-    numbers = {"loss": e.start, "noise_to_signal": noise}
+    numbers = {"loss": e.end, "noise_to_signal": noise}
     return [finding(kind, text, numbers, (0, e.steps - 1), "medium") for kind in ("vanishing_gradients", "plateau")]
 
 
@@ -211,7 +212,7 @@ def wandering(e: Evidence, verdict: Verdict) -> Finding | None:
     if way is None:
         verdict.needs("wandering", "gradtx.trajectory()")
         return None
-    if verdict.found & {"learning_rate_too_high", "cliff", "exploding_gradients", "plateau"}:
+    if verdict.found & {"learning_rate_too_high", "cliff", "exploding_gradients", "plateau", "gradient_noise"}:
         return None  # the way is explained
     gained = e.start - e.end
     crooked = late_median(straight, 0.1)

@@ -140,8 +140,9 @@ def ill_conditioning(e: Evidence, verdict: Verdict) -> Finding | None:
     if curvature is None or norm is None:
         verdict.needs("ill_conditioning", "gradtx.gradient_norm() and gradtx.curvature_ratio(learning_rate)")
         return None
-    met = curvature[np.isfinite(curvature)]
-    steepest = float(np.percentile(met, 99)) if len(met) else float("nan")
+    # Where the gradient has all but gone, its curvature is rounding.
+    met = curvature[np.isfinite(curvature) & (norm > 1e-4 * np.nanmax(norm))]
+    steepest = float(np.max(met)) if len(met) else float("nan")
     sharpest = late_median(e.curve("sharpness/lambda_max"))
     steepest = max(steepest, sharpest) if np.isfinite(sharpest) else steepest
     flat = late(curvature, 1 / 3)

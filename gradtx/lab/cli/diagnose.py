@@ -9,7 +9,7 @@ import optax
 import gradtx
 from gradtx.landscapes import LANDSCAPES
 
-from ..compare import METHODS
+from ..methods import METHODS
 from ..plots.diagnosis import plot_diagnosis
 from ..problems import PROBLEMS
 from ..run import run as run_lab
