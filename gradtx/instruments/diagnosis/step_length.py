@@ -87,7 +87,10 @@ def oscillation(e: Evidence, verdict: Verdict) -> Finding | None:
         return None
     parts = medians(cosine)
     back = np.flatnonzero(parts < -0.5)
-    if len(back) >= max(2, 0.3 * len(parts)):
+    ratio = e.stretches("curvature_ratio/ratio")
+    # Turning back is overshooting only where the step is long for the curvature: noise turns back too, by chance.
+    overshoots = ratio is None or not len(back) or not np.nanmedian(ratio[back]) < 0.4
+    if len(back) >= max(2, 0.3 * len(parts)) and overshoots:
         share, typical = len(back) / len(parts), float(np.median(parts[back]))
         text = (
             f"Over {share:.0%} of the run each gradient points back at the last: cosine {typical:.2f} where -1 is a "
