@@ -112,7 +112,10 @@ def train_on_eight(tx, local_gradient, check_vma, steps=3):
 
 
 def of_own_parameters(params, x, y):
-    return jax.grad(loss)(jax.tree.map(lambda p: jax.lax.pcast(p, "x", to="varying"), params), x, y)
+    def own(p):
+        return jax.lax.pcast(p, "x", to="varying") if hasattr(jax.lax, "pcast") else jax.lax.pvary(p, "x")
+
+    return jax.grad(loss)(jax.tree.map(own, params), x, y)
 
 
 def of_the_mean_loss(params, x, y):
