@@ -94,7 +94,7 @@ def scaled_norm(leaves: Sequence[jax.Array]) -> tuple[jax.Array, jax.Array]:
         for x in leaves:
             largest = jnp.maximum(largest, jnp.max(jnp.abs(jax.lax.stop_gradient(x)), initial=0))
         # Neither 1 / scale nor its square overflows, and the leaves are divided: of a constant x, as is the gradient 0
-        # of a parameter without influence, the compiler takes (x * inverse)² apart into x² * inverse², and 0 * inf is NaN.
+        # of a parameter without influence, the compiler makes x² * inverse² of (x * inverse)², and 0 * inf is NaN.
         scale = jnp.clip(largest, limits.tiny**0.5, limits.max / 8)
         inverse = 1 / scale
         squares = sum((jnp.sum((x / scale) ** 2) for x in leaves), start=jnp.zeros((), dtype))
