@@ -178,7 +178,8 @@ def test_a_point_in_bfloat16_is_read_in_float32_also_under_x64(x64):
     trace, error = gradtx.hessian_trace(lambda p: jnp.sum(p**2) / 2, num_probes=2, **point)
     nodes, weights = gradtx.spectral_density(lambda p: jnp.sum(p**2) / 2, num_probes=1, num_iterations=1, **point)
     assert {x.dtype for x in (trace, error, nodes, weights)} == {jnp.dtype("float32")}
-    assert (trace, error, nodes[0, 0]) == (3, 0, 1)
+    assert (trace, error) == (3, 0)
+    np.testing.assert_allclose(nodes, 1, rtol=1e-6)
 
 
 @pytest.mark.parametrize(
