@@ -130,7 +130,7 @@ def _compared(
         dtype = compute_dtype(g.dtype, p.dtype)
         terms = widen(g, dtype) * inverse_g.astype(dtype) * (widen(p, dtype) * inverse_p.astype(dtype))
         products.append(jnp.sum(terms).astype(float_dtype))
-        same = jnp.sign(g).astype(dtype) * jnp.sign(p).astype(dtype) > 0
+        same = ((g > 0) & (p > 0)) | ((g < 0) & (p < 0))
         agreements.append(jnp.sum(same).astype(float_dtype))
         sizes.append(jnp.full_like(agreements[-1], g.size))  # like a count of g's own: summed over devices as that is
     scaled_product, agreeing, size = (

@@ -280,9 +280,11 @@ def two_sides(params: Params, direction: Params) -> tuple[Params, Params, jax.Ar
 
 def _signs(key: jax.Array, like: jax.Array) -> jax.Array:
     """Independent signs, 32 from each random word: drawn one by one they would cost more than the pass they are for."""
-    words = jax.random.bits(key, (-(-like.size // 32), 1), jnp.uint32)
-    bits = (words >> jnp.arange(32, dtype=jnp.uint32)[None]) & jnp.uint32(1)
-    return 2 * _placed(bits.ravel()[: like.size].reshape(like.shape), like) - 1
+    columns = like.shape[-1] if like.ndim else 1
+    rows = like.size // max(columns, 1)
+    words = jax.random.bits(key, (-(-rows // 32), 1, columns), jnp.uint32)
+    bits = (words >> jnp.arange(32, dtype=jnp.uint32)[None, :, None]) & jnp.uint32(1)
+    return 2 * _placed(bits.reshape(32 * len(words), columns)[:rows].reshape(like.shape), like) - 1
 
 
 def _placed(x: jax.Array, like: jax.Array) -> jax.Array:

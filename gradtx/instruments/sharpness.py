@@ -101,7 +101,8 @@ def sharpness(
         product = _hessian(seen)
 
         def first() -> tuple[Updates, jax.Array, jax.Array]:
-            return _both_ends(product, state.sharpness_vector, num_iterations, jax.random.key(seed))
+            _, linear = jax.linearize(product, state.sharpness_vector)  # the gradient once, for all the products
+            return _both_ends(linear, state.sharpness_vector, num_iterations, jax.random.key(seed))
 
         def next_one() -> tuple[Updates, jax.Array, jax.Array]:
             return _followed(product, state.sharpness_vector, state.sharpness_shift)
