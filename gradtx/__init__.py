@@ -38,3 +38,5 @@ from .schedules import linear_decay as linear_decay
 from .schedules import robbins_monro as robbins_monro
 from .stopping import early_stopping as early_stopping
 from .wrappers.guarded import skip_nonfinite as skip_nonfinite
+from .wrappers.packed import pack as pack
+from .wrappers.packed import packed as packed

@@ -24,6 +24,8 @@ class Row:
     allows_complex: bool = True
     needs_value_fn: bool = False
     allows_sharding: bool = True
+    checked_by: str = ""  # of a wrapper: the transformation inside, which refuses bad hyper-parameters
+    is_restored_for_map_params: bool = False  # the state keeps another form: only `state.restored()` takes a spec tree
 
     def __str__(self) -> str:
         return self.name
@@ -63,6 +65,10 @@ def row(name: str, factory: Callable[..., Any], table: dict[str, tuple[float, tu
 
 def guarded_sgd(learning_rate, momentum):
     return gradtx.skip_nonfinite(gradtx.sgd(learning_rate, momentum), give_up_after=3)
+
+
+def packed_adam(learning_rate, b1, b2, eps):
+    return gradtx.packed(gradtx.adam(learning_rate, b1, b2, eps))
 
 
 BLOCK: dict[str, Any] = {"flips_sign": False}
@@ -105,5 +111,6 @@ ROWS = [
         is_elementwise=False,
         **BLOCK,
     ),
-    row("skip_nonfinite", guarded_sgd, LR | MOMENTUM, is_elementwise=False),
+    row("packed", packed_adam, LR | ADAM, checked_by="adam", is_restored_for_map_params=True),
+    row("skip_nonfinite", guarded_sgd, LR | MOMENTUM, is_elementwise=False, checked_by="sgd"),
 ]

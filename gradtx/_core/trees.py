@@ -74,6 +74,16 @@ def accumulators(
     return jax.tree.map(lambda leaf: accumulator_like(leaf, dtype, real=real, fill=fill), params)
 
 
+def restored(state: Any) -> Any:
+    """An optimizer state with the state of the wrapped transformation in the place of each wrapper's that keeps it in
+    another form (a NamedTuple with a method `restored()`)."""
+
+    def keeps_another_form(x: Any) -> bool:
+        return isinstance(x, tuple) and hasattr(x, "restored")
+
+    return jax.tree.map(lambda x: x.restored() if keeps_another_form(x) else x, state, is_leaf=keeps_another_form)
+
+
 def scaled_norm(leaves: Sequence[jax.Array]) -> tuple[jax.Array, jax.Array]:
     """Euclidean norm of all entries as a pair (inverse scale, norm * inverse scale), in float32 or wider.
 
