@@ -25,7 +25,7 @@ class Row:
     needs_value_fn: bool = False
     allows_sharding: bool = True
     checked_by: str = ""  # of a wrapper: the transformation inside, which refuses bad hyper-parameters
-    is_restored_for_map_params: bool = False  # the state keeps another form: only `state.restored()` takes a spec tree
+    keeps_another_form: bool = False  # the state is over the user's tree only as `state.restored()`
 
     def __str__(self) -> str:
         return self.name
@@ -111,6 +111,6 @@ ROWS = [
         is_elementwise=False,
         **BLOCK,
     ),
-    row("packed", packed_adam, LR | ADAM, checked_by="adam", is_restored_for_map_params=True),
+    row("packed", packed_adam, LR | ADAM, checked_by="adam", keeps_another_form=True),
     row("skip_nonfinite", guarded_sgd, LR | MOMENTUM, is_elementwise=False, checked_by="sgd"),
 ]

@@ -1,7 +1,7 @@
 """Many small arrays of a tree as a few vectors, and back.
 
-A `Packed` is a tree itself, so that a transformation sees few leaves: the vectors, one a dtype, and the leaves that stay
-alone, at their places in the user's tree. Only replicated leaves are packed: cutting a sharded one to fit would move it.
+A `Packed` is a tree itself, so that a transformation sees few leaves: the vectors, one a dtype, and the leaves that
+stay alone, at their places in the user's tree. Only replicated leaves are packed: to cut a sharded one would move it.
 """
 
 from collections.abc import Sequence
@@ -12,6 +12,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from jax import lax
+from jax.core import Tracer
 
 from .trees import leaf_dtype
 from .types import MaskedNode, Params
@@ -91,7 +92,7 @@ def _is_sharded(leaf: Any) -> bool:
     spec = getattr(getattr(jax.typeof(leaf), "sharding", None), "spec", ()) if _is_array(leaf) else ()
     if any(axes is not None for axes in spec) or getattr(spec, "unreduced", None):
         return True
-    is_concrete = isinstance(leaf, jax.Array) and not isinstance(leaf, jax.core.Tracer)
+    is_concrete = isinstance(leaf, jax.Array) and not isinstance(leaf, Tracer)
     sharding = leaf.sharding if is_concrete else getattr(leaf, "sharding", None)
     return isinstance(sharding, jax.sharding.Sharding) and not sharding.is_fully_replicated
 

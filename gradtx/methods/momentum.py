@@ -143,8 +143,8 @@ def nesterov_eval_params(params: Params, state: Any) -> Params:
 
     Args:
         params: φ, the parameters as `optax.apply_updates` left them.
-        state: any optimizer state that holds a `NesterovState`: chained, masked, partitioned, in `MultiSteps`, `packed`,
-            `stored_as`...
+        state: any optimizer state that holds a `NesterovState`: chained, masked, partitioned, in `MultiSteps`, in
+            `packed` or `stored_as`...
 
     Raises:
         ValueError: `state` holds no `NesterovState`, or two of them for one parameter.

@@ -13,14 +13,13 @@ import numpy as np
 from jax.core import Tracer
 
 from gradtx._core.packing import Layout, layout_of, pack_leaves, unpacked_leaves
-from gradtx._core.types import GradientTransformationExtraArgs
 
 # Norms from 1e-7 to 1e14: a limit on a leaf's norm is passed somewhere.
 GRADIENT_SIZES = (1e-6, 1.0, 1e12)
 TOLERANCE = 1e-4  # sums over all entries are summed in another order
 
 
-def check_not_leafwise(inner: GradientTransformationExtraArgs, layout: Layout) -> None:
+def check_not_leafwise(inner: Any, layout: Layout) -> None:
     """Raises ValueError where packing changes the updates of `inner`.
 
     With traced hyper-parameters the numbers are not there to compare: then nothing is checked.
@@ -54,9 +53,9 @@ def _random_tree(shapes: list[tuple[int, ...]], sizes: tuple[float, ...]) -> lis
     return [np.asarray(s * random.normal(size=shape), np.float32) for s, shape in zip(sizes, shapes, strict=True)]
 
 
-def _difference(inner: GradientTransformationExtraArgs, params: Any, *gradients: Any) -> jax.Array:
+def _difference(inner: Any, *trees: Any) -> jax.Array:
     """The largest difference of the updates of one leaf, in units of the larger of the two."""
-    params, *gradients = jax.tree.map(jnp.asarray, (params, *gradients))
+    params, *gradients = jax.tree.map(jnp.asarray, trees)
     tiny = layout_of(params, max(x.size for x in params))
     packed_params = pack_leaves(tiny, params)
     alone, together = inner.init(params), inner.init(packed_params)

@@ -5,10 +5,10 @@
 Opt-in, and for long runs of trees with hundreds of small leaves: with few or large leaves there is nothing to gain. Two
 ways, the second of which is the fast one:
 
-- `packed(tx)` around a transformation. Parameters, gradients and updates stay the user's tree, the state is packed. Each
-  step packs the gradients and cuts the updates.
-- `params, unpack = pack(params)`: the parameters are packed too, once; the loss takes `unpack(params)`, whose derivative
-  is one concatenation. Any transformation, `packed(tx)` or `tx` itself, then works on a few vectors all the way.
+- `packed(tx)` around a transformation. Parameters, gradients and updates stay the user's tree, the state is packed.
+  Each step packs the gradients and cuts the updates.
+- `params, unpack = pack(params)`: the parameters are packed too, once; the loss takes `unpack(params)`, whose
+  derivative is one concatenation. Any transformation, `packed(tx)` or `tx` itself, then works on a few vectors.
 
 Leaves of more than `max_leaf_size` entries and sharded leaves stay alone. Leaves of different dtypes are in different
 vectors.
@@ -25,6 +25,7 @@ without packing. `optax.tree.map_params` sees the vectors: a tree of shardings h
 """
 
 from collections.abc import Callable
+from functools import cache, partial
 from typing import Any, NamedTuple
 
 import jax
@@ -112,9 +113,9 @@ def packed(tx: GradientTransformation | MultiSteps, max_leaf_size: int = 4096) -
     """`tx` on few vectors instead of many small leaves; the same updates.
 
     Args:
-        tx: any gradtx or Optax transformation that is element-wise or uses sums over all entries. `init` tries that on a
-            tiny tree; masks and what treats each leaf by itself stand outside. Random ones cannot be compared, and are
-            refused too.
+        tx: any gradtx or Optax transformation that is element-wise or uses sums over all entries. `init` tries that on
+            a tiny tree; masks and what treats each leaf by itself stand outside. Random ones cannot be compared, and
+            are refused too.
         max_leaf_size: entries of the largest leaf to pack, at least 1.
 
     Raises:
@@ -134,28 +135,26 @@ def packed(tx: GradientTransformation | MultiSteps, max_leaf_size: int = 4096) -
     if not isinstance(tx, GradientTransformation):
         raise TypeError(f"packed: tx must be a gradient transformation, got {tx!r} ({type(tx).__name__}).")
     _check_size("packed", max_leaf_size)
-    inner = with_extra_args_support(tx)
+    inner: Any = with_extra_args_support(tx)
+    check = cache(partial(check_not_leafwise, inner))
 
     def init(params: Params) -> PackedState:
         if is_packed(params):
-            check_not_leafwise(inner, params.layout)
+            check(params.layout)
             return PackedState(inner.init(params))
         check_params("packed", params)
         leaves = jax.tree.leaves(params)
         if not leaves:
             return PackedState(inner.init(params))
         layout = layout_of(params, max_leaf_size)
-        if layout.groups:
-            check_not_leafwise(inner, layout)
+        check(layout)
         return PackedState(inner.init(pack_leaves(layout, leaves)))
 
-    def update(
-        updates: Updates, state: Any, params: Params | None = None, **extra: Any
-    ) -> tuple[Updates, PackedState]:
-        if is_packed(updates) or not jax.tree.leaves(params if updates is None else updates):
+    def update(updates: Updates, state: Any, params: Params | None = None, **extra: Any) -> tuple[Updates, PackedState]:
+        layout = _layout_in(state.packed_state) or layout_of(updates if params is None else params, max_leaf_size)
+        if is_packed(updates) or not layout.like:
             new_updates, inner_state = inner.update(updates, state.packed_state, params, **extra)
             return new_updates, PackedState(inner_state)
-        layout = _layout_in(state.packed_state) or layout_of(updates if params is None else params, max_leaf_size)
         gradients, _ = aligned("packed", updates, layout.reference)
         packed_params = None if params is None else pack_leaves(layout, layout.treedef.flatten_up_to(params))
         new_updates, inner_state = inner.update(
