@@ -10,12 +10,11 @@ from .zoo import ROWS
 
 README = (Path(__file__).parent.parent / "README.md").read_text(encoding="utf-8")
 NAMES = {
-    "RobbinsMonroReport", "adadelta", "adagrad", "adam", "clip_by_global_norm", "clip_by_norm", "clip_by_value",
-    "delta_bar_delta", "early_stopping", "heavy_ball", "inverse_time_decay", "linear_decay", "nesterov",
-    "nesterov_eval_params", "newton", "pack", "packed", "rmsprop", "robbins_monro", "scale_by_adadelta",
-    "scale_by_adagrad",
-    "scale_by_adam", "scale_by_delta_bar_delta", "scale_by_learning_rate", "scale_by_rms", "sgd", "shuffled_epochs",
-    "skip_nonfinite",
+    "RobbinsMonroReport", "adadelta", "adagrad", "adam", "apply_updates_stochastic", "clip_by_global_norm",
+    "clip_by_norm", "clip_by_value", "delta_bar_delta", "early_stopping", "heavy_ball", "inverse_time_decay",
+    "linear_decay", "nesterov", "nesterov_eval_params", "newton", "pack", "packed", "rmsprop", "robbins_monro",
+    "scale_by_adadelta", "scale_by_adagrad", "scale_by_adam", "scale_by_delta_bar_delta", "scale_by_learning_rate",
+    "scale_by_rms", "sgd", "shuffled_epochs", "skip_nonfinite", "stored_as",
 }  # fmt: skip
 
 

@@ -71,6 +71,10 @@ def packed_adam(learning_rate, b1, b2, eps):
     return gradtx.packed(gradtx.adam(learning_rate, b1, b2, eps))
 
 
+def stored_adam(learning_rate, b1, b2, eps):
+    return gradtx.stored_as(gradtx.adam(learning_rate, b1, b2, eps), "8bit")
+
+
 BLOCK: dict[str, Any] = {"flips_sign": False}
 NEWTON: dict[str, Any] = {
     "is_elementwise": False,
@@ -113,4 +117,6 @@ ROWS = [
     ),
     row("packed", packed_adam, LR | ADAM, checked_by="adam", keeps_another_form=True),
     row("skip_nonfinite", guarded_sgd, LR | MOMENTUM, is_elementwise=False, checked_by="sgd"),
+    # The contract's trees are small, so they stay in float32; test_stored.py has the large ones.
+    row("stored_as", stored_adam, LR | ADAM, checked_by="adam"),
 ]

@@ -12,9 +12,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from jax import lax
-from jax.core import Tracer
 
-from .trees import leaf_dtype
+from .trees import is_sharded, leaf_dtype
 from .types import MaskedNode, Params
 
 
@@ -81,30 +80,16 @@ def layout_of(params: Params, max_leaf_size: int) -> Layout:
     like = tuple(jax.ShapeDtypeStruct(jnp.shape(x), leaf_dtype(x)) for x in leaves)
     kinds: dict[Any, list[int]] = {}
     for i, (leaf, shape) in enumerate(zip(leaves, like, strict=True)):
-        if shape.size <= max_leaf_size and not _is_sharded(leaf):
+        if shape.size <= max_leaf_size and not is_sharded(leaf):
             kinds.setdefault((shape.dtype.name, _varying(leaf)), []).append(i)
     groups = tuple(tuple(group) for group in kinds.values() if len(group) > 1)
     return Layout(treedef.unflatten(range(len(leaves))), like, groups)
 
 
-def _is_sharded(leaf: Any) -> bool:
-    """As far as it can be seen: under `jit` only with explicit sharding."""
-    spec = getattr(getattr(jax.typeof(leaf), "sharding", None), "spec", ()) if _is_array(leaf) else ()
-    if any(axes is not None for axes in spec) or getattr(spec, "unreduced", None):
-        return True
-    is_concrete = isinstance(leaf, jax.Array) and not isinstance(leaf, Tracer)
-    sharding = leaf.sharding if is_concrete else getattr(leaf, "sharding", None)
-    return isinstance(sharding, jax.sharding.Sharding) and not sharding.is_fully_replicated
-
-
 def _varying(leaf: Any) -> str:
     """Over which axes of a `shard_map` the leaf varies: one vector holds leaves that vary over the same."""
-    aval = jax.typeof(leaf) if _is_array(leaf) else None
+    aval = jax.typeof(leaf) if isinstance(leaf, jax.Array) else None
     return str(getattr(aval, "manual_axis_type", sorted(getattr(aval, "vma", ()))))
-
-
-def _is_array(leaf: Any) -> bool:
-    return isinstance(leaf, jax.Array)
 
 
 def pack_leaves(layout: Layout, leaves: Sequence[Any]) -> Packed:

@@ -5,6 +5,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jax.core import Tracer
 
 from .arithmetic import sqrt
 from .types import DTypeLike, Params
@@ -32,6 +33,16 @@ def check_params(name: str, params: Params, *, allow_complex: bool = True) -> No
             raise ValueError(
                 f"{name}: params{where} must be real, got {dtype}: complex parameters are not defined here."
             )
+
+
+def is_sharded(leaf: Any) -> bool:
+    """As far as it can be seen: under `jit` only with explicit sharding."""
+    spec = getattr(getattr(jax.typeof(leaf), "sharding", None), "spec", ()) if isinstance(leaf, jax.Array) else ()
+    if any(axes is not None for axes in spec) or getattr(spec, "unreduced", None):
+        return True
+    is_concrete = isinstance(leaf, jax.Array) and not isinstance(leaf, Tracer)
+    sharding = leaf.sharding if is_concrete else getattr(leaf, "sharding", None)
+    return isinstance(sharding, jax.sharding.Sharding) and not sharding.is_fully_replicated
 
 
 def compute_dtype(*dtypes: jnp.dtype) -> jnp.dtype:
