@@ -67,18 +67,22 @@ def to_8bit(x: jax.Array, seed: jax.Array) -> tuple[jax.Array, jax.Array]:
     level = (up >> jnp.uint32(20)).astype(jnp.int32) + (top - _ONE)
     level = jnp.maximum(level, (one_sided & (share > 0)).astype(jnp.int32))
     code = jnp.where(blocks < 0, level + 128, level).astype(jnp.uint8)
-    return _out_of_blocks(code, x.shape), scale[:, 0].astype(x.dtype)
+    return _out_of_blocks(code, x.shape), scale[:, 0]
 
 
 def from_8bit(code: jax.Array, scale: jax.Array) -> jax.Array:
-    """The numbers in the dtype of `scale`."""
-    scale32 = scale.astype(jnp.float32)[:, None]
-    one_sided = jnp.signbit(scale32)
+    """The numbers, in float32."""
+    one_sided = jnp.signbit(scale)[:, None]
     blocks = _in_blocks(code).astype(jnp.int32)
     level = blocks & jnp.where(one_sided, _TOP_ONE_SIDED, _TOP)
     bits = (level + (_ONE - jnp.where(one_sided, _TOP_ONE_SIDED, _TOP))) << 20
-    magnitude = jnp.where(level > 0, lax.bitcast_convert_type(bits, jnp.float32), 0) * jnp.abs(scale32)
-    return _out_of_blocks(jnp.where(level < blocks, -magnitude, magnitude), code.shape).astype(scale.dtype)
+    magnitude = jnp.where(level > 0, lax.bitcast_convert_type(bits, jnp.float32), 0) * jnp.abs(scale)[:, None]
+    return _out_of_blocks(jnp.where(level < blocks, -magnitude, magnitude), code.shape)
+
+
+def num_blocks(size: int) -> int:
+    """Of an array with that many entries."""
+    return -(-size // BLOCK)
 
 
 def _in_blocks(x: jax.Array) -> jax.Array:

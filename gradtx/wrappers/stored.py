@@ -19,8 +19,8 @@ because a block's scale has to be known before its first entry is written (`benc
 in float32 within the step. Derivatives do not pass through what is stored.
 
 **Limits**: a NaN or inf takes its block of 256 with it. Leaves of the state with less than `min_leaf_size` entries, of
-a complex dtype and, for `"8bit"`, with an explicit sharding stay as they are. `state.restored()` is the state in
-float32, as `nesterov_eval_params` sees it.
+float64 or a complex dtype and, for `"8bit"`, with an explicit sharding stay as they are. `state.restored()` is the
+state in float32, as `nesterov_eval_params` sees it.
 """
 
 from typing import Any, NamedTuple
@@ -28,7 +28,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from gradtx._core.rounding import from_8bit, mixed, to_8bit, to_bfloat16
+from gradtx._core.rounding import from_8bit, mixed, num_blocks, to_8bit, to_bfloat16
 from gradtx._core.trees import check_params, is_sharded, leaf_dtype, restored
 from gradtx._core.types import (
     DTypeLike,
@@ -46,13 +46,13 @@ GOLDEN = 0x9E3779B9  # odd, so that the seed walks through all of uint32
 class StoredState(NamedTuple):
     """State of `stored_as`."""
 
-    stored_state: Any  # state of the inner transformation; large floating leaves in bfloat16 or as codes, uint8
-    stored_scales: tuple[jax.Array, ...]  # one a leaf, in its own dtype: [blocks] for codes, else [0]
+    stored_state: Any  # state of the inner transformation; large float32 leaves in bfloat16 or as codes, uint8
+    stored_scales: jax.Array  # [blocks of all leaves, at least 1] float32: the scales of the codes
     rounding_seed: jax.Array  # [] uint32
 
     def restored(self) -> Any:
         """The state that the inner transformation itself would have."""
-        return restored(_loaded(self))
+        return restored(_loaded(self, 0))
 
 
 def stored_as(
@@ -88,18 +88,13 @@ def stored_as(
             raise ValueError(f"stored_as: {argument} must be at least {least}, got {number}.")
     inner = with_extra_args_support(tx)
 
-    def store(state: Any, seed: jax.Array) -> StoredState:
-        leaves, treedef = jax.tree.flatten(state)
-        kept = [_kept(x, seed, number, bits, min_leaf_size) for number, x in enumerate(leaves)]
-        return StoredState(treedef.unflatten([x for x, _ in kept]), tuple(scale for _, scale in kept), seed)
-
     def init(params: Params) -> StoredState:
         check_params("stored_as", params)
-        return store(inner.init(params), jnp.array(seed & 0xFFFFFFFF, jnp.uint32))
+        return _stored(inner.init(params), jnp.array(seed & 0xFFFFFFFF, jnp.uint32), bits, min_leaf_size)
 
     def update(updates: Updates, state: Any, params: Params | None = None, **extra: Any) -> tuple[Updates, StoredState]:
-        new_updates, inner_state = inner.update(updates, _loaded(state), params, **extra)
-        return new_updates, store(inner_state, state.rounding_seed + jnp.uint32(GOLDEN))
+        new_updates, inner_state = inner.update(updates, _loaded(state, min_leaf_size), params, **extra)
+        return new_updates, _stored(inner_state, state.rounding_seed + jnp.uint32(GOLDEN), bits, min_leaf_size)
 
     return GradientTransformationExtraArgs(init, update)
 
@@ -151,17 +146,32 @@ def _seed_of_leaf(seed: jax.Array, number: int) -> jax.Array:
     return mixed(mixed(seed) + jnp.uint32(number))
 
 
-def _kept(x: Any, seed: jax.Array, number: int, bits: int, min_leaf_size: int) -> tuple[jax.Array, jax.Array]:
-    """What is stored of a leaf, and its scales."""
-    x = jnp.asarray(x)
-    if x.size < min_leaf_size or not jnp.issubdtype(x.dtype, jnp.floating) or (bits == 8 and is_sharded(x)):
-        return x, jnp.zeros(0, x.dtype)
-    seed = _seed_of_leaf(seed, number)
-    return to_8bit(x, seed) if bits == 8 else (to_bfloat16(x, seed), jnp.zeros(0, x.dtype))
+def _stored(state: Any, seed: jax.Array, bits: int, min_leaf_size: int) -> StoredState:
+    """The state with its large leaves rounded."""
+    leaves, treedef = jax.tree.flatten(state)
+    kept, scales = [], []
+    for number, x in enumerate(jnp.asarray(leaf) for leaf in leaves):
+        if x.size < min_leaf_size or x.dtype not in (jnp.float32, jnp.bfloat16) or (bits == 8 and is_sharded(x)):
+            kept.append(x)
+        elif bits == 16:
+            kept.append(to_bfloat16(x, _seed_of_leaf(seed, number)))
+        else:
+            code, scale = to_8bit(x, _seed_of_leaf(seed, number))
+            kept.append(code)
+            scales.append(scale)
+    return StoredState(treedef.unflatten(kept), jnp.concatenate(scales) if scales else jnp.zeros(1), seed)
 
 
-def _loaded(state: StoredState) -> Any:
-    """The inner state, in the dtypes it had."""
+def _loaded(state: StoredState, min_leaf_size: int) -> Any:
+    """The inner state in float32."""
     leaves, treedef = jax.tree.flatten(state.stored_state)
-    pairs = zip(leaves, state.stored_scales, strict=True)
-    return treedef.unflatten([from_8bit(x, scale) if scale.size else x.astype(scale.dtype) for x, scale in pairs])
+    loaded, start = [], 0
+    for x in leaves:
+        if x.dtype == jnp.uint8:
+            end = start + num_blocks(x.size)
+            loaded.append(from_8bit(x, state.stored_scales[start:end]))
+            start = end
+        else:
+            is_stored = x.dtype == jnp.bfloat16 and x.size >= min_leaf_size
+            loaded.append(x.astype(jnp.float32) if is_stored else x)
+    return treedef.unflatten(loaded)

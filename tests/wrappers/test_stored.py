@@ -119,6 +119,13 @@ def test_the_state_of_adam_takes_8_bytes_a_parameter_or_4_or_2():
     assert bytes_a_parameter(gradtx.stored_as(optax.adamw(0.1), "8bit")) < 2.2
 
 
+def test_a_bfloat16_accumulator_may_be_stored_too():
+    tx = gradtx.stored_as(gradtx.heavy_ball(0.9, accumulator_dtype=jnp.bfloat16), "8bit")
+    state = tx.init({"w": jnp.ones(5000), "b": jnp.ones(3)})
+    _, new = tx.update({"w": jnp.ones(5000), "b": jnp.ones(3)}, state)
+    assert jax.tree.map(jax.typeof, new) == jax.tree.map(jax.typeof, state)
+
+
 def test_shardings_survive_in_bfloat16_and_8_bits_leave_sharded_leaves_alone():
     mesh = jax.make_mesh((8,), ("x",), axis_types=(jax.sharding.AxisType.Explicit,))
     with jax.set_mesh(mesh):
