@@ -42,7 +42,7 @@ CLIPPINGS = {
     "by global norm": gradtx.clip_by_global_norm(1.0),
 }
 # Gradient-sized temporaries that are left, on JAX 0.10. One each where a rule reads an old buffer for two outputs, so
-# that writing one of them in its place needs a copy first: delta-bar-delta's mean and AdaDelta's update (from the old s).
+# that writing one of them in its place needs a copy first: delta-bar-delta's mean, and AdaDelta's s for its update.
 # More where Nesterov reads what a block with a root hands on, twice, across `optax.chain`, which shows the blocks one
 # another's results only: the recipes (rmsprop with nesterov) and `gradtx._core.lift.chain` have none.
 LEFT = {
