@@ -65,7 +65,7 @@ def measure(count: int, repeats: int, *, with_cut_updates: bool) -> str:
 
 def main(counts: tuple[int, ...] = (1000, 5000), repeats: int = 15) -> str:
     parts = [
-        "The update and `apply_updates`, donated. With `pack(params)` parameters, gradients and state are a few vectors; "
+        "The update and `apply_updates`, donated. With `pack(params)` parameters, gradients, state are a few vectors; "
         "around a tree `packed(tx)` packs the gradients and cuts the updates at every step. Above 1 in the ratios: "
         "faster than Optax.",
     ]
