@@ -59,4 +59,8 @@ from .stopping import early_stopping as early_stopping
 from .wrappers.accumulate import accumulate as accumulate
 from .wrappers.across import mean_across as mean_across
 from .wrappers.guarded import skip_nonfinite as skip_nonfinite
+from .wrappers.packed import pack as pack
+from .wrappers.packed import packed as packed
 from .wrappers.stale import stale as stale
+from .wrappers.stored import apply_updates_stochastic as apply_updates_stochastic
+from .wrappers.stored import stored_as as stored_as

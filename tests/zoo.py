@@ -28,7 +28,8 @@ class Row:
     is_instrument: bool = False  # only looks: updates pass through, readings may be NaN
     static: frozenset[str] = frozenset()  # arguments that optax.inject_hyperparams must not turn into arrays
     allows_sharding: bool = True
-    wraps: str = ""  # of a wrapper: the transformation inside, which checks the hyper-parameters
+    checked_by: str = ""  # of a wrapper: the transformation inside, which refuses bad hyper-parameters
+    keeps_another_form: bool = False  # the state is over the user's tree only as `state.restored()`
 
     def __str__(self) -> str:
         return self.name
@@ -84,6 +85,14 @@ def accumulated_sgd(learning_rate, momentum):
 def stale_sgd(learning_rate, momentum):
     """A delay that is drawn, and always 0: the buffer is there, the numbers are those of the method itself."""
     return gradtx.stale(gradtx.sgd(learning_rate, momentum), delay=(1.0, 0.0, 0.0), key=jax.random.key(0))
+
+
+def packed_adam(learning_rate, b1, b2, eps):
+    return gradtx.packed(gradtx.adam(learning_rate, b1, b2, eps))
+
+
+def stored_adam(learning_rate, b1, b2, eps):
+    return gradtx.stored_as(gradtx.adam(learning_rate, b1, b2, eps), "8bit")
 
 
 BLOCK: dict[str, Any] = {"flips_sign": False}
@@ -159,9 +168,12 @@ ROWS = [
         is_elementwise=False,
         **BLOCK,
     ),
-    row("skip_nonfinite", guarded_sgd, LR | MOMENTUM, is_elementwise=False, wraps="sgd"),
-    row("accumulate", accumulated_sgd, LR | MOMENTUM, wraps="sgd"),
+    row("accumulate", accumulated_sgd, LR | MOMENTUM, checked_by="sgd"),
     row("mean_across", gradtx.mean_across, {}, fixed={"axis_name": None}, **BLOCK),
-    row("stale", stale_sgd, LR | MOMENTUM, wraps="sgd"),
+    row("stale", stale_sgd, LR | MOMENTUM, checked_by="sgd"),
+    row("packed", packed_adam, LR | ADAM, checked_by="adam", keeps_another_form=True),
+    row("skip_nonfinite", guarded_sgd, LR | MOMENTUM, is_elementwise=False, checked_by="sgd"),
+    # The contract's trees are small, so they stay in float32; test_stored.py has the large ones.
+    row("stored_as", stored_adam, LR | ADAM, checked_by="adam"),
     *INSTRUMENTS,
 ]

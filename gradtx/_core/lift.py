@@ -11,6 +11,7 @@ A method writes three small functions; `lift` does the rest (None and masked lea
 """
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -22,6 +23,8 @@ from .trees import check_params, compute_dtype, leaf_dtype, widen
 from .types import GradientTransformationExtraArgs, Params, Updates
 
 Scalars = dict[str, jax.Array]
+
+MANY_LEAVES = 16  # from here on leaves of one shape share one trace of the rule
 
 
 class Block(NamedTuple):
@@ -66,6 +69,8 @@ def chain(name: str, *lifted: Lifted) -> Lifted:
 
 
 def _transformation(name: str, blocks: tuple[Block, ...], *, single: bool) -> Lifted:
+    alone = partial(_apply, blocks)
+    shared = jax.jit(alone, static_argnums=3)
     has_temporary = any(a.is_costly and b.reads_twice for i, a in enumerate(blocks) for b in blocks[i:])
 
     def init(params: Params) -> Any:
@@ -81,13 +86,13 @@ def _transformation(name: str, blocks: tuple[Block, ...], *, single: bool) -> Li
         rows = zip(*(treedef.flatten_up_to(tree) for tree in trees), strict=True) if trees else [()] * len(gradients)
         steps = [block.scalars(s) for block, s in zip(blocks, states, strict=True)]
         # Outside jit there is no fusion to help, and XLA off the CPU fuses several outputs into one pass by itself.
-        recompute = has_temporary and jax.default_backend() == "cpu" and _traced(updates)
+        is_traced = _traced(updates)
+        recompute = has_temporary and jax.default_backend() == "cpu" and is_traced
+        apply = shared if is_traced and len(gradients) >= MANY_LEAVES else alone
 
         new_updates, new_rows = [], []
         for g, row in zip(gradients, rows, strict=True):
-            u, new_row = (
-                (None, row) if g is None else _apply(blocks, [values for values, _ in steps], g, row, recompute)
-            )
+            u, new_row = (None, row) if g is None else apply([values for values, _ in steps], g, row, recompute)
             new_updates.append(u)
             new_rows.append(new_row)
 

@@ -5,6 +5,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jax.core import Tracer
 
 from .across import AxisName, largest_over_shards, total_over_shards
 from .arithmetic import sqrt
@@ -33,6 +34,16 @@ def check_params(name: str, params: Params, *, allow_complex: bool = True) -> No
             raise ValueError(
                 f"{name}: params{where} must be real, got {dtype}: complex parameters are not defined here."
             )
+
+
+def is_sharded(leaf: Any) -> bool:
+    """As far as it can be seen: under `jit` only with explicit sharding."""
+    spec = getattr(getattr(jax.typeof(leaf), "sharding", None), "spec", ()) if isinstance(leaf, jax.Array) else ()
+    if any(axes is not None for axes in spec) or getattr(spec, "unreduced", None):
+        return True
+    is_concrete = isinstance(leaf, jax.Array) and not isinstance(leaf, Tracer)
+    sharding = leaf.sharding if is_concrete else getattr(leaf, "sharding", None)
+    return isinstance(sharding, jax.sharding.Sharding) and not sharding.is_fully_replicated
 
 
 def compute_dtype(*dtypes: jnp.dtype) -> jnp.dtype:
@@ -73,6 +84,16 @@ def accumulators(
 ) -> Params:
     """`accumulator_like` over a tree."""
     return jax.tree.map(lambda leaf: accumulator_like(leaf, dtype, real=real, fill=fill), params)
+
+
+def restored(state: Any) -> Any:
+    """An optimizer state with the state of the wrapped transformation in the place of each wrapper's that keeps it in
+    another form (a NamedTuple with a method `restored()`)."""
+
+    def keeps_another_form(x: Any) -> bool:
+        return isinstance(x, tuple) and hasattr(x, "restored")
+
+    return jax.tree.map(lambda x: x.restored() if keeps_another_form(x) else x, state, is_leaf=keeps_another_form)
 
 
 def scaled_norm(leaves: Sequence[jax.Array], axis_name: AxisName = None) -> tuple[jax.Array, jax.Array]:

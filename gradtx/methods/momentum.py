@@ -37,7 +37,8 @@ import jax
 
 from gradtx._core.hyperparameters import BELOW_ONE, first_count, hyperparameter, next_count
 from gradtx._core.lift import Lifted, Scalars, lift
-from gradtx._core.trees import accumulators, compute_dtype, leaf_dtype
+from gradtx._core.packing import is_packed
+from gradtx._core.trees import accumulators, compute_dtype, leaf_dtype, restored
 from gradtx._core.types import (
     FLOAT32,
     DTypeLike,
@@ -142,7 +143,8 @@ def nesterov_eval_params(params: Params, state: Any) -> Params:
 
     Args:
         params: φ, the parameters as `optax.apply_updates` left them.
-        state: any optimizer state that holds a `NesterovState`: chained, masked, partitioned, in `MultiSteps`...
+        state: any optimizer state that holds a `NesterovState`: chained, masked, partitioned, in `MultiSteps`, in
+            `packed` or `stored_as`...
 
     Raises:
         ValueError: `state` holds no `NesterovState`, or two of them for one parameter.
@@ -154,6 +156,8 @@ def nesterov_eval_params(params: Params, state: Any) -> Params:
     >>> print(params + updates, gradtx.nesterov_eval_params(params + updates, state))
     [0.62] [0.8]
     """
+    if not any(is_packed(x) for x in jax.tree.leaves(params, is_leaf=is_packed)):
+        state = restored(state)
     found = [s for s in jax.tree.leaves(state, is_leaf=_is_nesterov) if _is_nesterov(s)]
     if not found:
         raise ValueError("nesterov_eval_params: the state holds no NesterovState: was it made by another method?")

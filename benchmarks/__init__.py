@@ -1,0 +1,4 @@
+"""One script a question, each a module with `main() -> str`: a Markdown section, which it also prints.
+
+`python -m benchmarks` runs them all and writes `benchmarks/README.md`; `python -m benchmarks.step` runs one.
+"""

@@ -1,0 +1,38 @@
+"""`python -m benchmarks [NAME ...]`: runs the benchmarks and writes their sections into benchmarks/README.md."""
+
+import argparse
+import importlib
+import importlib.util
+import re
+from pathlib import Path
+
+README = Path(__file__).parent / "README.md"
+SCRIPTS = ("step", "leaves", "trace", "state", "sweep", "instruments")
+
+
+def replace_section(text: str, script: str, section: str) -> str:
+    """The README with the section of that script put in the place of the old one, or at the end."""
+    old = re.compile(rf"^## `{script}\.py`.*?(?=^## |\Z)", flags=re.MULTILINE | re.DOTALL)
+    found = old.search(text)
+    if found is None:
+        return text.rstrip("\n") + "\n\n" + section
+    return (text[: found.start()] + section + "\n" + text[found.end() :]).rstrip("\n") + "\n"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
+    parser.add_argument("names", nargs="*", help=f"of {', '.join(SCRIPTS)}; all that are there if none is named")
+    names = parser.parse_args().names
+    unknown = sorted(set(names) - set(SCRIPTS))
+    if unknown:
+        parser.error(f"no such benchmark: {', '.join(unknown)}")
+    for name in names or SCRIPTS:
+        if importlib.util.find_spec(f"benchmarks.{name}") is None:
+            print(f"{name}: not here\n")
+            continue
+        section = importlib.import_module(f"benchmarks.{name}").main()
+        README.write_text(replace_section(README.read_text(encoding="utf-8"), name, section), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,129 @@
+"""How long does a step take, beside Optax, torch and the memory's own speed?"""
+
+import argparse
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+
+import gradtx
+
+from .timing import HAS_TORCH, Copy, Step, bytes_to_move, interleaved, section, table
+
+NAG = {"momentum": 0.9, "nesterov": True}
+# gradtx, Optax, reads of the gradients that cannot be avoided
+METHODS: dict[str, tuple[Any, Any, int]] = {
+    "sgd": (gradtx.sgd(1e-3), optax.sgd(1e-3), 1),
+    "sgd, momentum": (gradtx.sgd(1e-3, 0.9), optax.sgd(1e-3, 0.9), 1),
+    "sgd, nesterov": (gradtx.sgd(1e-3, 0.9, True), optax.sgd(1e-3, 0.9, True), 1),
+    "delta-bar-delta": (gradtx.delta_bar_delta(1e-3), None, 1),
+    "adagrad": (gradtx.adagrad(1e-3), optax.adagrad(1e-3), 1),
+    "rmsprop": (gradtx.rmsprop(1e-3), optax.rmsprop(1e-3), 1),
+    "rmsprop, momentum": (gradtx.rmsprop(1e-3, momentum=0.9), optax.rmsprop(1e-3, momentum=0.9), 1),
+    "rmsprop, nesterov": (gradtx.rmsprop(1e-3, **NAG), optax.rmsprop(1e-3, **NAG), 1),
+    "adadelta": (gradtx.adadelta(), optax.adadelta(1.0), 1),
+    "adam": (gradtx.adam(1e-3), optax.adam(1e-3), 1),
+    "clip, adam": (
+        optax.chain(gradtx.clip_by_global_norm(1.0), gradtx.adam(1e-3)),
+        optax.chain(optax.clip_by_global_norm(1.0), optax.adam(1e-3)),
+        2,
+    ),
+    "clip, rmsprop, nesterov": (
+        optax.chain(gradtx.clip_by_global_norm(1.0), gradtx.rmsprop(1e-3, **NAG)),
+        optax.chain(optax.clip_by_global_norm(1.0), optax.rmsprop(1e-3, **NAG)),
+        2,
+    ),
+    "guarded rmsprop": (
+        gradtx.skip_nonfinite(gradtx.rmsprop(1e-3)),
+        optax.apply_if_finite(optax.rmsprop(1e-3), 3),
+        1,
+    ),
+}
+
+
+def gpt2_shapes(layers: int = 12, width: int = 768, tokens: int = 50257) -> list[tuple[int, ...]]:
+    """The 148 parameter arrays of the smallest GPT-2."""
+    block = [(width,)] * 4 + [(width, 3 * width), (3 * width,), (width, width), (width,)]
+    block += [(width, 4 * width), (4 * width,), (4 * width, width), (width,)]
+    return [(tokens, width), (1024, width), *block * layers, (width,), (width,)]
+
+
+def torch_step(name: str, shapes: list[tuple[int, ...]]) -> Callable[[], Any] | None:
+    """torch's fastest twin: fused where it has one, else foreach. None where it has no twin."""
+    if not HAS_TORCH:
+        return None
+    import torch
+
+    device = "cuda" if jax.default_backend() == "gpu" and torch.cuda.is_available() else "cpu"
+    params = [torch.ones(shape, device=device, requires_grad=True) for shape in shapes]
+    for p in params:
+        p.grad = torch.full_like(p, 0.1)
+    optim = torch.optim
+    makers = {
+        "sgd": lambda: optim.SGD(params, 1e-3, fused=True),
+        "sgd, momentum": lambda: optim.SGD(params, 1e-3, momentum=0.9, fused=True),
+        "sgd, nesterov": lambda: optim.SGD(params, 1e-3, momentum=0.9, nesterov=True, fused=True),
+        "adagrad": lambda: optim.Adagrad(params, 1e-3, **({"fused": True} if device == "cpu" else {"foreach": True})),
+        "rmsprop": lambda: optim.RMSprop(params, 1e-3, foreach=True),
+        "rmsprop, momentum": lambda: optim.RMSprop(params, 1e-3, momentum=0.9, foreach=True),
+        "adadelta": lambda: optim.Adadelta(params, foreach=True),
+        "adam": lambda: optim.Adam(params, 1e-3, fused=True),
+        "clip, adam": lambda: optim.Adam(params, 1e-3, fused=True),
+    }
+    if name not in makers:
+        return None
+    optimizer = makers[name]()
+
+    def step() -> None:
+        if name.startswith("clip"):
+            torch.nn.utils.clip_grad_norm_(params, 1.0, foreach=True)
+        optimizer.step()
+        if device == "cuda":
+            torch.cuda.synchronize()
+
+    return step
+
+
+def measure(shapes: list[tuple[int, ...]], repeats: int) -> str:
+    params = [jnp.ones(shape) for shape in shapes]
+    grads = [jnp.full(shape, 0.1) for shape in shapes]
+    rows = []
+    for name, (ours, theirs, reads) in METHODS.items():
+        copy = Copy(sum(x.size for x in params))
+        steps = {"gradtx": Step(ours, params, grads)}
+        if theirs is not None:
+            steps["optax"] = Step(theirs, params, grads)
+        torch = torch_step(name, shapes)
+        runs: dict[str, Callable[[], Any]] = {**steps, "copy": copy, **({"torch": torch} if torch else {})}
+        seconds = interleaved(runs, repeats)
+        limit = bytes_to_move(steps["gradtx"], reads_gradients=reads) / copy.moved * seconds["copy"]
+        ratio = {k: f"{seconds[k] / seconds['gradtx']:.2f}" if k in seconds else "-" for k in ("optax", "torch")}
+        temporaries = [f"{steps[k].temporaries:.1f}" if k in steps else "-" for k in ("gradtx", "optax")]
+        over = [f"{seconds[k] / limit:.2f}" if k in seconds else "-" for k in ("gradtx", "optax", "torch")]
+        rows.append([name, 1e3 * seconds["gradtx"], ratio["optax"], ratio["torch"], *over, " / ".join(temporaries)])
+    header = ["method", "ms", "Optax / gradtx", "torch / gradtx", "gradtx / limit", "Optax / limit", "torch / limit"]
+    return table([*header, "temporaries, gradtx / Optax"], rows)
+
+
+def main(size: int = 50_000_000, repeats: int = 9, tree: bool = True) -> str:
+    parts = [
+        "Donated, `apply_updates` inside, gradients given, interleaved medians. Above 1 in the two ratios gradtx is "
+        "faster. The limit is the bytes that must move, at the speed of an in-place copy measured in the same turns. "
+        "Temporaries in units of the gradients, from the compiler, exact. torch: fused where it has one, else foreach.",
+        f"One leaf of {size:,} floats:",
+        measure([(size,)], repeats),
+    ]
+    if tree:
+        parts += ["The 148 arrays of GPT-2 (124 million floats):", measure(gpt2_shapes(), max(3, repeats // 2))]
+    return section("step.py", "how long does a step take?", *parts)
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--size", type=int, default=50_000_000, help="floats in the one leaf (default: %(default)s)")
+    parser.add_argument("--repeats", type=int, default=9, help="turns (default: %(default)s)")
+    parser.add_argument("--no-tree", action="store_true", help="leave GPT-2 out")
+    arguments = parser.parse_args()
+    main(arguments.size, arguments.repeats, not arguments.no_tree)

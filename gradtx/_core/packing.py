@@ -1,0 +1,150 @@
+"""Many small arrays of a tree as a few vectors, and back.
+
+A `Packed` is a tree itself, so that a transformation sees few leaves: the vectors, one a dtype, and the leaves that
+stay alone, at their places in the user's tree. Only replicated leaves are packed: to cut a sharded one would move it.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property, partial, reduce
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from .trees import is_sharded, leaf_dtype
+from .types import MaskedNode, Params
+
+
+@dataclass(frozen=True, eq=False)
+class Layout:
+    """Which leaf of a tree is where; static, so it travels in the structure of a state and not among its arrays."""
+
+    template: Any  # the tree, with the number of each leaf in its place
+    like: tuple[jax.ShapeDtypeStruct, ...]  # shape and dtype of each leaf
+    groups: tuple[tuple[int, ...], ...]  # the leaves in each vector
+
+    @cached_property
+    def treedef(self) -> Any:
+        return jax.tree.structure(self.template)
+
+    @cached_property
+    def reference(self) -> Any:
+        """The tree of shapes and dtypes."""
+        return self.treedef.unflatten(self.like)
+
+    @cached_property
+    def alone(self) -> tuple[int, ...]:
+        """The leaves in no vector."""
+        return tuple(sorted(set(range(len(self.like))) - {i for group in self.groups for i in group}))
+
+    @cached_property
+    def _key(self) -> Any:
+        return self.treedef, tuple((x.shape, x.dtype.name) for x in self.like), self.groups
+
+    @cached_property
+    def _hash(self) -> int:
+        return hash(self._key)
+
+    def __eq__(self, other: object) -> bool:
+        return self is other or (isinstance(other, Layout) and self._hash == other._hash and self._key == other._key)
+
+    def __hash__(self) -> int:
+        return self._hash
+
+    def __reduce__(self) -> Any:  # without what is cached: a treedef does not pickle, a tree does
+        return Layout, (self.template, self.like, self.groups)
+
+    def __deepcopy__(self, memo: Any) -> "Layout":
+        del memo
+        return self
+
+    def sizes(self, group: Sequence[int]) -> list[int]:
+        return [self.like[i].size for i in group]
+
+
+@partial(jax.tree_util.register_dataclass, data_fields=["vectors", "alone"], meta_fields=["layout"])
+@dataclass(frozen=True)
+class Packed:
+    """A tree whose small leaves live in vectors."""
+
+    vectors: tuple[Any, ...]  # [sum of sizes] each
+    alone: Any  # the user's tree with the leaves that were not packed, a `MaskedNode` where one was
+    layout: Layout
+
+
+def layout_of(params: Params, max_leaf_size: int) -> Layout:
+    """Where each leaf of `params` goes: at most `max_leaf_size` entries and replicated, with another of its kind."""
+    leaves, treedef = jax.tree.flatten(params)
+    like = tuple(jax.ShapeDtypeStruct(jnp.shape(x), leaf_dtype(x)) for x in leaves)
+    kinds: dict[Any, list[int]] = {}
+    for i, (leaf, shape) in enumerate(zip(leaves, like, strict=True)):
+        if shape.size <= max_leaf_size and not is_sharded(leaf):
+            kinds.setdefault((shape.dtype.name, _varying(leaf)), []).append(i)
+    groups = tuple(tuple(group) for group in kinds.values() if len(group) > 1)
+    return Layout(treedef.unflatten(range(len(leaves))), like, groups)
+
+
+def _varying(leaf: Any) -> str:
+    """Over which axes of a `shard_map` the leaf varies: one vector holds leaves that vary over the same."""
+    aval = jax.typeof(leaf) if isinstance(leaf, jax.Array) else None
+    return str(getattr(aval, "manual_axis_type", sorted(getattr(aval, "vma", ()))))
+
+
+def pack_leaves(layout: Layout, leaves: Sequence[Any]) -> Packed:
+    """The leaves of a tree of that layout, packed. A None is packed as zeros; a vector of Nones is None."""
+    vectors = []
+    for group in layout.groups:
+        present = [leaves[i] for i in group if leaves[i] is not None]
+        if not present:
+            vectors.append(None)
+            continue
+        dtype = reduce(jnp.promote_types, (leaf_dtype(x) for x in present))
+        if any(isinstance(x, jax.ShapeDtypeStruct) for x in present):
+            vectors.append(jax.ShapeDtypeStruct((sum(layout.sizes(group)),), dtype))
+            continue
+        parts = [
+            jnp.zeros(layout.like[i].size, dtype)
+            if leaves[i] is None
+            else lax.reshape(jnp.asarray(leaves[i], dtype), (layout.like[i].size,))
+            for i in group
+        ]
+        vectors.append(lax.concatenate(parts, 0))
+    rest: list[Any] = [MaskedNode()] * len(layout.like)
+    for i in layout.alone:
+        rest[i] = leaves[i]
+    return Packed(tuple(vectors), layout.treedef.unflatten(rest), layout)
+
+
+def unpacked_leaves(packed: Packed) -> list[Any]:
+    """The leaves of the user's tree; axes in front of a vector's one (of `vmap`, of a scan's output) stay in front.
+
+    The derivative of the split is one concatenation, in both modes.
+    """
+    layout = packed.layout
+    leaves: list[Any] = [None] * len(layout.like)
+    rest = layout.treedef.flatten_up_to(packed.alone)
+    for i in layout.alone:
+        leaves[i] = rest[i]
+    for group, vector in zip(layout.groups, packed.vectors, strict=True):
+        if vector is None:
+            continue
+        axis = vector.ndim - 1
+        for i, part in zip(group, lax.split(vector, layout.sizes(group), axis), strict=True):
+            leaves[i] = lax.reshape(part, (*vector.shape[:-1], *layout.like[i].shape))
+    return leaves
+
+
+def unpack(packed: Packed) -> Any:
+    """The user's tree."""
+    return packed.layout.treedef.unflatten(unpacked_leaves(packed))
+
+
+def is_packed(x: Any) -> bool:
+    return isinstance(x, Packed)
+
+
+def unpack_within(tree: Any) -> Any:
+    """`tree` with the user's tree in the place of each `Packed`."""
+    return jax.tree.map(lambda x: unpack(x) if is_packed(x) else x, tree, is_leaf=is_packed)

@@ -1,0 +1,97 @@
+"""Floating numbers in fewer bits: bfloat16 by stochastic rounding, 8 bits in blocks with a scale.
+
+Stochastic rounding goes up or down with the probability that makes the mean exact: what is too small for the last bit
+is not lost but added now and then. Rounding to the nearest would lose it at every step.
+
+    8 bits: x = ± scale · (1 + m/8) · 2^e, the scale being the largest |x| of 256 neighbours
+
+| a block's entries | sign | exponent e | mantissa m | smallest / largest |
+|-------------------|------|------------|------------|--------------------|
+| of both signs     | 1    | 4 bits     | 3 bits     | 2⁻¹⁶               |
+| none negative     | 0    | 5 bits     | 3 bits     | 2⁻³²               |
+
+Which of the two a block is, its scale says: negative for the second. There a positive entry never becomes 0: a second
+moment of 0 below a mean that is not would be a division by `eps`.
+"""
+
+import math
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+BLOCK = 256
+_ONE = 127 << 3  # 1.0 as sign-free float32 bits with a mantissa of 3: the code of the largest entry
+_TOP, _TOP_ONE_SIDED = 127, 255  # its code
+
+
+def mixed(x: jax.Array) -> jax.Array:
+    """A bijection of uint32 that leaves no pattern between neighbours (the "lowbias32" constants of C. Wellons)."""
+    x = (x ^ (x >> jnp.uint32(16))) * jnp.uint32(0x7FEB352D)
+    x = (x ^ (x >> jnp.uint32(15))) * jnp.uint32(0x846CA68B)
+    return x ^ (x >> jnp.uint32(16))
+
+
+def chances(seed: jax.Array, shape: tuple[int, ...]) -> jax.Array:
+    """uint32 of that shape: multiples of 2³²/φ from a random start.
+
+    Each entry's number is uniform over the seeds, and neighbours fill the range evenly, so that errors cancel sooner
+    than those of independent numbers. One product an entry: a real generator would take longer than the step.
+    """
+    place, stride = jnp.zeros(shape, jnp.uint32), 0x9E3779B1
+    for axis in reversed(range(len(shape))):
+        place = place + lax.broadcasted_iota(jnp.uint32, shape, axis) * jnp.uint32(stride & 0xFFFFFFFF)
+        stride *= shape[axis]
+    return place + seed
+
+
+def to_bfloat16(x: jax.Array, seed: jax.Array) -> jax.Array:
+    """The array in bfloat16; its mean over the seeds, uint32, is the array."""
+    x = x.astype(jnp.float32)
+    up = lax.bitcast_convert_type(x, jnp.uint32) + (chances(seed, x.shape) >> jnp.uint32(16))
+    # Rounded by hand, the cast is exact. (A uint16 seen as bfloat16 would be the same, and ten times slower on a CPU.)
+    rounded = lax.bitcast_convert_type(up & jnp.uint32(0xFFFF0000), jnp.float32)
+    return jnp.where(jnp.isfinite(x), rounded, x).astype(jnp.bfloat16)
+
+
+def to_8bit(x: jax.Array, seed: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Codes, uint8 in the shape of `x`, and the scale of each block of its flat entries."""
+    blocks = _in_blocks(x.astype(jnp.float32))
+    largest, smallest = jnp.max(blocks, axis=1, keepdims=True), jnp.min(blocks, axis=1, keepdims=True)
+    one_sided, largest = smallest >= 0, jnp.maximum(largest, -smallest)
+    scale = jnp.where(one_sided, -largest, largest)
+    inverse = jnp.where(largest > 0, 1 / jnp.where(largest > 0, largest, 1), largest)
+    top = jnp.where(one_sided, _TOP_ONE_SIDED, _TOP)
+    share = jnp.minimum(jnp.abs(blocks) * inverse, 1)
+    up = lax.bitcast_convert_type(share, jnp.uint32) + (chances(seed, blocks.shape) >> jnp.uint32(12))
+    level = (up >> jnp.uint32(20)).astype(jnp.int32) + (top - _ONE)
+    level = jnp.maximum(level, (one_sided & (share > 0)).astype(jnp.int32))
+    code = jnp.where(blocks < 0, level + 128, level).astype(jnp.uint8)
+    return _out_of_blocks(code, x.shape), scale[:, 0]
+
+
+def from_8bit(code: jax.Array, scale: jax.Array) -> jax.Array:
+    """The numbers, in float32."""
+    one_sided = jnp.signbit(scale)[:, None]
+    blocks = _in_blocks(code).astype(jnp.int32)
+    level = blocks & jnp.where(one_sided, _TOP_ONE_SIDED, _TOP)
+    bits = (level + (_ONE - jnp.where(one_sided, _TOP_ONE_SIDED, _TOP))) << 20
+    magnitude = jnp.where(level > 0, lax.bitcast_convert_type(bits, jnp.float32), 0) * jnp.abs(scale)[:, None]
+    return _out_of_blocks(jnp.where(level < blocks, -magnitude, magnitude), code.shape)
+
+
+def num_blocks(size: int) -> int:
+    """Of an array with that many entries."""
+    return -(-size // BLOCK)
+
+
+def _in_blocks(x: jax.Array) -> jax.Array:
+    flat = lax.reshape(x, (x.size,))
+    if x.size % BLOCK:
+        flat = jnp.pad(flat, (0, -x.size % BLOCK))
+    return lax.reshape(flat, (flat.size // BLOCK, BLOCK))
+
+
+def _out_of_blocks(blocks: jax.Array, shape: tuple[int, ...]) -> jax.Array:
+    flat = lax.reshape(blocks, (blocks.size,))
+    return lax.reshape(flat[: math.prod(shape)], shape)

@@ -1,0 +1,215 @@
+"""Many small leaves as a few vectors: one kernel and one traced operation where there were a thousand.
+
+    u = unpack(inner(pack(g)))
+
+Opt-in, and for long runs of trees with hundreds of small leaves: with few or large leaves there is nothing to gain. Two
+ways, the second of which is the fast one:
+
+- `packed(tx)` around a transformation. Parameters, gradients and updates stay the user's tree, the state is packed.
+  Each step packs the gradients and cuts the updates.
+- `params, unpack = pack(params)`: the parameters are packed too, once; the loss takes `unpack(params)`, whose
+  derivative is one concatenation. Any transformation, `packed(tx)` or `tx` itself, then works on a few vectors.
+
+Leaves of more than `max_leaf_size` entries and sharded leaves stay alone. Leaves of different dtypes are in different
+vectors.
+
+**Differs from** `optax.flatten`: that one puts all leaves in one vector, of one dtype, also the large and the sharded
+ones, and takes what treats each leaf by itself without a word; here `init` tries the transformation on a tiny tree.
+
+**Costs**: a copy of the small gradients and of their updates a step, none of both with `pack`. On the CPU cutting a
+vector into a thousand leaves compiles longer than the thousand updates do: use `pack` there (`benchmarks/leaves.py`).
+
+**What is seen where**: `readings` and `nesterov_eval_params` work as ever; `state.restored()` is the state `tx` itself
+would have, over the user's tree, and `state.replaced(tree_state)` takes it back: checkpoint that one to go on with or
+without packing. `optax.tree.map_params` sees the vectors: a tree of shardings has to be mapped over `state.restored()`.
+"""
+
+from collections.abc import Callable
+from functools import cache, partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+
+from gradtx._core.lift import aligned
+from gradtx._core.packing import (
+    Layout,
+    Packed,
+    is_packed,
+    layout_of,
+    pack_leaves,
+    unpack,
+    unpack_within,
+    unpacked_leaves,
+)
+from gradtx._core.trees import check_params, restored
+from gradtx._core.types import (
+    GradientTransformation,
+    GradientTransformationExtraArgs,
+    MultiSteps,
+    Params,
+    Updates,
+    with_extra_args_support,
+)
+
+from .leafwise import check_not_leafwise
+
+
+class PackedState(NamedTuple):
+    """State of `packed`."""
+
+    packed_state: Any  # state of the inner transformation over a `Packed` tree
+
+    def restored(self) -> Any:
+        """The state that the inner transformation itself would have, over the user's tree."""
+        return unpack_within(restored(self.packed_state))
+
+    def replaced(self, tree_state: Any) -> "PackedState":
+        """This state with the numbers of `tree_state`, which is as `restored()` gives it."""
+
+        def pack_like(mine: Any, theirs: Any) -> Any:
+            if not is_packed(mine):
+                return theirs
+            return pack_leaves(mine.layout, mine.layout.treedef.flatten_up_to(theirs))
+
+        return PackedState(jax.tree.map(pack_like, self.packed_state, tree_state, is_leaf=is_packed))
+
+
+def pack(params: Params, max_leaf_size: int = 4096) -> tuple[Packed, Callable[[Packed], Params]]:
+    """The parameters with their small leaves in vectors, and the function that gives the tree back.
+
+    The packed parameters are a tree as any other: initialise, update, save and map them. A derivative to them is packed
+    in the same way. Forward and reverse mode work, to any order.
+
+    Args:
+        params: any tree of floating arrays.
+        max_leaf_size: entries of the largest leaf to pack, at least 1.
+
+    Returns:
+        The packed parameters, and `unpack`: packed tree (parameters, gradients, a moment in a state) -> user's tree.
+
+    Raises:
+        ValueError: `max_leaf_size` is less than 1. TypeError: it is no integer; a leaf is not of a floating dtype.
+
+    >>> import gradtx, jax, jax.numpy as jnp, optax
+    >>> params, unpack = gradtx.pack({"b": jnp.zeros(2), "w": jnp.ones((2, 2))})
+    >>> def loss(params):
+    ...     tree = unpack(params)
+    ...     return jnp.sum((tree["w"] @ jnp.ones(2) + tree["b"]) ** 2)
+    >>> tx = gradtx.sgd(0.1)
+    >>> updates, state = tx.update(jax.grad(loss)(params), tx.init(params), params)
+    >>> print(updates.vectors[0], unpack(optax.apply_updates(params, updates))["b"])
+    [-0.4 -0.4 -0.4 -0.4 -0.4 -0.4] [-0.4 -0.4]
+    """
+    _check_size("pack", max_leaf_size)
+    check_params("pack", params)
+    layout = layout_of(params, max_leaf_size)
+    return pack_leaves(layout, jax.tree.leaves(params)), unpack
+
+
+def packed(tx: GradientTransformation | MultiSteps, max_leaf_size: int = 4096) -> GradientTransformationExtraArgs:
+    """`tx` on few vectors instead of many small leaves; the same updates.
+
+    Args:
+        tx: any gradtx or Optax transformation that is element-wise or uses sums over all entries. `init` tries that on
+            a tiny tree; masks and what treats each leaf by itself stand outside. Random ones cannot be compared, and
+            are refused too.
+        max_leaf_size: entries of the largest leaf to pack, at least 1.
+
+    Raises:
+        ValueError: `max_leaf_size` is less than 1; at init, `tx` treats each leaf by itself.
+        TypeError: `max_leaf_size` is no integer, `tx` no transformation; at init, a leaf is not of a floating dtype.
+
+    >>> import gradtx, jax, jax.numpy as jnp
+    >>> tx = gradtx.packed(gradtx.sgd(0.1, momentum=0.9))
+    >>> params = {f"layer{i}": jnp.ones(2) for i in range(100)}
+    >>> state = tx.init(params)
+    >>> updates, state = tx.update(params, state, params)
+    >>> print(updates["layer7"], [x.shape for x in jax.tree.leaves(state) if x.ndim])
+    [-0.1 -0.1] [(200,)]
+    """
+    if isinstance(tx, MultiSteps):
+        tx = tx.gradient_transformation()
+    if not isinstance(tx, GradientTransformation):
+        raise TypeError(f"packed: tx must be a gradient transformation, got {tx!r} ({type(tx).__name__}).")
+    _check_size("packed", max_leaf_size)
+    inner: Any = with_extra_args_support(tx)
+    check = cache(partial(check_not_leafwise, inner))
+
+    def init(params: Params) -> PackedState:
+        if is_packed(params):
+            check(params.layout)
+            return PackedState(inner.init(params))
+        check_params("packed", params)
+        leaves = jax.tree.leaves(params)
+        if not leaves:
+            return PackedState(inner.init(params))
+        layout = layout_of(params, max_leaf_size)
+        check(layout)
+        return PackedState(inner.init(pack_leaves(layout, leaves)))
+
+    def update(updates: Updates, state: Any, params: Params | None = None, **extra: Any) -> tuple[Updates, PackedState]:
+        layout = _layout_in(state.packed_state) or layout_of(updates if params is None else params, max_leaf_size)
+        if is_packed(updates) or not layout.like:
+            new_updates, inner_state = inner.update(updates, state.packed_state, params, **extra)
+            return new_updates, PackedState(inner_state)
+        gradients, _ = aligned("packed", updates, layout.reference)
+        packed_params = None if params is None else pack_leaves(layout, layout.treedef.flatten_up_to(params))
+        new_updates, inner_state = inner.update(
+            pack_leaves(layout, gradients), state.packed_state, packed_params, **_packed_extra(layout, extra)
+        )
+        inner_state = _keep_missing(layout, gradients, inner_state, state.packed_state)
+        # Behind a barrier the update is computed once, and not again for each leaf that is cut from it.
+        new_updates = Packed(lax.optimization_barrier(new_updates.vectors), new_updates.alone, layout)
+        leaves = [
+            None if g is None else u.astype(g.dtype)
+            for g, u in zip(gradients, unpacked_leaves(new_updates), strict=True)
+        ]
+        return layout.treedef.unflatten(leaves), PackedState(inner_state)
+
+    return GradientTransformationExtraArgs(init, update)
+
+
+def _check_size(name: str, max_leaf_size: Any) -> None:
+    if not isinstance(max_leaf_size, int) or isinstance(max_leaf_size, bool):
+        raise TypeError(f"{name}: max_leaf_size must be an integer, got {max_leaf_size!r}.")
+    if max_leaf_size < 1:
+        raise ValueError(f"{name}: max_leaf_size must be at least 1, got {max_leaf_size}.")
+
+
+def _layout_in(state: Any) -> Layout | None:
+    """That of the first packed tree in a state; a state without one does not depend on it."""
+    return next((x.layout for x in jax.tree.leaves(state, is_leaf=is_packed) if is_packed(x)), None)
+
+
+def _packed_extra(layout: Layout, extra: dict[str, Any]) -> dict[str, Any]:
+    """The extra arguments that know the tree: functions of the parameters get the user's, `grad` is packed."""
+
+    def of_the_tree(function: Callable[..., Any]) -> Callable[..., Any]:
+        return lambda p, *args, **kwargs: function(unpack(p), *args, **kwargs)
+
+    functions = {k: of_the_tree(f) for k, f in extra.items() if k in ("value_fn", "losses_fn") and callable(f)}
+    trees = {k: pack_leaves(layout, layout.treedef.flatten_up_to(t)) for k, t in extra.items() if k == "grad"}
+    return {**extra, **functions, **trees}
+
+
+def _keep_missing(layout: Layout, gradients: list[Any], new_state: Any, old_state: Any) -> Any:
+    """The new state, but the old one for the entries whose gradient is None."""
+    present = [
+        None
+        if all((gradients[i] is None) == (gradients[group[0]] is None) for i in group)
+        else np.concatenate([np.full(layout.like[i].size, gradients[i] is not None) for i in group])
+        for group in layout.groups
+    ]
+    if all(mask is None for mask in present):
+        return new_state
+
+    def keep(new: Any, old: Any) -> Any:
+        if not is_packed(new):
+            return new
+        vectors = zip(present, new.vectors, old.vectors, strict=True)
+        return Packed(tuple(n if m is None else jnp.where(m, n, o) for m, n, o in vectors), new.alone, layout)
+
+    return jax.tree.map(keep, new_state, old_state, is_leaf=is_packed)

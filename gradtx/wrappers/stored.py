@@ -1,0 +1,177 @@
+"""A state in fewer bytes: bfloat16, or 8 bits and a scale for 256 entries.
+
+    s = load(stored);    u, s' = inner(g, s);    stored' = round(s')
+
+The arithmetic stays in float32; only what waits from step to step is small. Rounding is stochastic, so that an average
+of many small contributions keeps its mean; the random numbers follow from a seed in the state, so that a run repeats.
+
+| dtype          | bytes an entry | relative step | for                                                  |
+|----------------|----------------|---------------|------------------------------------------------------|
+| `jnp.bfloat16` | 2              | 2⁻⁸ to 2⁻⁷    | any state                                            |
+| `"8bit"`       | 1.02           | 2⁻⁴ to 2⁻³    | moments and velocities                               |
+
+**Source**: Dettmers et al. 2022 (8 bits in blocks, a dynamic exponent); Croci et al. 2022 (stochastic rounding).
+
+**Differs from** Optax, which has bfloat16 first moments rounded to the nearest (`mu_dtype`) and nothing for the second.
+
+**Costs**: arithmetic for memory. On a CPU a step with bfloat16 takes about 1.5 times as long, with 8 bits several,
+because a block's scale has to be known before its first entry is written (`benchmarks/state.py`). The new state exists
+in float32 within the step. Derivatives do not pass through what is stored.
+
+**Limits**: a NaN or inf takes its block of 256 with it. Leaves of the state with less than `min_leaf_size` entries, of
+float64 or a complex dtype and, for `"8bit"`, with an explicit sharding stay as they are. `state.restored()` is the
+state in float32, as `nesterov_eval_params` sees it.
+"""
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from gradtx._core.rounding import from_8bit, mixed, num_blocks, to_8bit, to_bfloat16
+from gradtx._core.trees import check_params, is_sharded, leaf_dtype, restored
+from gradtx._core.types import (
+    DTypeLike,
+    GradientTransformation,
+    GradientTransformationExtraArgs,
+    MultiSteps,
+    Params,
+    Updates,
+    with_extra_args_support,
+)
+
+GOLDEN = 0x9E3779B9  # odd, so that the seed walks through all of uint32
+
+
+class StoredState(NamedTuple):
+    """State of `stored_as`."""
+
+    stored_state: Any  # state of the inner transformation; large float32 leaves in bfloat16 or as codes, uint8
+    stored_scales: jax.Array  # [blocks of all leaves, at least 1] float32: the scales of the codes
+    rounding_seed: jax.Array  # [] uint32
+
+    def restored(self) -> Any:
+        """The state that the inner transformation itself would have."""
+        return restored(_loaded(self, 0))
+
+
+def stored_as(
+    tx: GradientTransformation | MultiSteps, dtype: DTypeLike | str, *, seed: int = 0, min_leaf_size: int = 4096
+) -> GradientTransformationExtraArgs:
+    """`tx` with its large floating state kept in bfloat16 or 8 bits between the steps.
+
+    Args:
+        tx: any gradtx or Optax transformation.
+        dtype: `jnp.bfloat16` or `"8bit"`.
+        seed: of the rounding, an integer >= 0. The same seed repeats a run bit for bit.
+        min_leaf_size: entries of the smallest leaf of the state to store so, at least 1.
+
+    Raises:
+        ValueError: `dtype` is neither of the two, `seed` or `min_leaf_size` too small.
+        TypeError: an argument is of the wrong kind; at init, a parameter is not of a floating dtype.
+
+    >>> import gradtx, jax, jax.numpy as jnp
+    >>> tx = gradtx.stored_as(gradtx.adam(0.001), "8bit")
+    >>> state = tx.init(jnp.zeros(1_000_000))
+    >>> print(round(sum(x.nbytes for x in jax.tree.leaves(state)) / 1_000_000, 2))  # bytes a parameter, for 8
+    2.03
+    """
+    if isinstance(tx, MultiSteps):
+        tx = tx.gradient_transformation()
+    if not isinstance(tx, GradientTransformation):
+        raise TypeError(f"stored_as: tx must be a gradient transformation, got {tx!r} ({type(tx).__name__}).")
+    bits = _checked_bits(dtype)
+    for argument, number, least in (("seed", seed, 0), ("min_leaf_size", min_leaf_size, 1)):
+        if not isinstance(number, int) or isinstance(number, bool):
+            raise TypeError(f"stored_as: {argument} must be an integer, got {number!r}.")
+        if number < least:
+            raise ValueError(f"stored_as: {argument} must be at least {least}, got {number}.")
+    inner = with_extra_args_support(tx)
+
+    def init(params: Params) -> StoredState:
+        check_params("stored_as", params)
+        return _stored(inner.init(params), jnp.array(seed & 0xFFFFFFFF, jnp.uint32), bits, min_leaf_size)
+
+    def update(updates: Updates, state: Any, params: Params | None = None, **extra: Any) -> tuple[Updates, StoredState]:
+        new_updates, inner_state = inner.update(updates, _loaded(state, min_leaf_size), params, **extra)
+        return new_updates, _stored(inner_state, state.rounding_seed + jnp.uint32(GOLDEN), bits, min_leaf_size)
+
+    return GradientTransformationExtraArgs(init, update)
+
+
+def apply_updates_stochastic(params: Params, updates: Updates, key: jax.Array) -> Params:
+    """θ + u; a bfloat16 parameter is rounded up or down by chance, so that its mean is exact.
+
+    `optax.apply_updates` rounds to the nearest: a bfloat16 1.0 stays 1.0 under updates of -0.001, for ever. Give the
+    updates in float32 (a transformation keeps the dtype of the gradients it gets) and a new key each step.
+
+    Args:
+        params: bfloat16 leaves are rounded by chance, others as `optax.apply_updates` does.
+        updates: a tree like `params`, None where a leaf has none.
+        key: a JAX random key.
+
+    >>> import gradtx, jax, jax.numpy as jnp
+    >>> def step(params, key):
+    ...     return gradtx.apply_updates_stochastic(params, jnp.full(1000, -1e-3), key), None
+    >>> params, _ = jax.lax.scan(step, jnp.ones(1000, jnp.bfloat16), jax.random.split(jax.random.key(0), 100))
+    >>> print(round(float(jnp.mean(params.astype(jnp.float32))), 2))  # 1 - 100 · 0.001
+    0.9
+    """
+    seed = jax.random.bits(key, (), jnp.uint32)
+    leaves, treedef = jax.tree.flatten(params, is_leaf=lambda x: x is None)
+    changes = treedef.flatten_up_to(updates)
+
+    def apply(number: int, p: Any, u: Any) -> Any:
+        if p is None or u is None:
+            return p
+        if leaf_dtype(p) != jnp.bfloat16:
+            return jnp.asarray(p + u).astype(leaf_dtype(p))
+        return to_bfloat16(p.astype(jnp.float32) + u.astype(jnp.float32), _seed_of_leaf(seed, number))
+
+    return treedef.unflatten([apply(n, p, u) for n, (p, u) in enumerate(zip(leaves, changes, strict=True))])
+
+
+def _checked_bits(dtype: Any) -> int:
+    if isinstance(dtype, str) and dtype == "8bit":
+        return 8
+    try:
+        if jnp.dtype(dtype) == jnp.bfloat16:
+            return 16
+    except TypeError:
+        pass
+    raise ValueError(f'stored_as: dtype must be jnp.bfloat16 or "8bit", got {dtype!r}.')
+
+
+def _seed_of_leaf(seed: jax.Array, number: int) -> jax.Array:
+    return mixed(mixed(seed) + jnp.uint32(number))
+
+
+def _stored(state: Any, seed: jax.Array, bits: int, min_leaf_size: int) -> StoredState:
+    """The state with its large leaves rounded."""
+    leaves, treedef = jax.tree.flatten(state)
+    kept, scales = [], []
+    for number, x in enumerate(jnp.asarray(leaf) for leaf in leaves):
+        if x.size < min_leaf_size or x.dtype not in (jnp.float32, jnp.bfloat16) or (bits == 8 and is_sharded(x)):
+            kept.append(x)
+        elif bits == 16:
+            kept.append(to_bfloat16(x, _seed_of_leaf(seed, number)))
+        else:
+            code, scale = to_8bit(x, _seed_of_leaf(seed, number))
+            kept.append(code)
+            scales.append(scale)
+    return StoredState(treedef.unflatten(kept), jnp.concatenate(scales) if scales else jnp.zeros(1), seed)
+
+
+def _loaded(state: StoredState, min_leaf_size: int) -> Any:
+    """The inner state in float32."""
+    leaves, treedef = jax.tree.flatten(state.stored_state)
+    loaded, start = [], 0
+    for x in leaves:
+        if x.dtype == jnp.uint8:
+            end = start + num_blocks(x.size)
+            loaded.append(from_8bit(x, state.stored_scales[start:end]))
+            start = end
+        else:
+            is_stored = x.dtype == jnp.bfloat16 and x.size >= min_leaf_size
+            loaded.append(x.astype(jnp.float32) if is_stored else x)
+    return treedef.unflatten(loaded)

@@ -1,0 +1,205 @@
+"""A state in fewer bytes trains as the whole one does, and repeats bit for bit."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+import gradtx
+from gradtx import lab
+from gradtx._core.rounding import chances, from_8bit, mixed, to_8bit, to_bfloat16
+from gradtx.lab.problems.sequences import adding
+from gradtx.lab.problems.text import characters
+
+DTYPES = {"bfloat16": jnp.bfloat16, "8bit": "8bit"}
+RANDOM = np.random.default_rng(0)
+SIGNED = jnp.asarray(RANDOM.normal(size=(40, 130)) * np.exp(2 * RANDOM.normal(size=(40, 130))), jnp.float32)
+every_dtype = pytest.mark.parametrize("dtype", DTYPES)
+
+
+def round_trip(x, seed):
+    return from_8bit(*to_8bit(x, mixed(jnp.uint32(seed))))
+
+
+ROUNDINGS = {"bfloat16": lambda x, seed: to_bfloat16(x, mixed(jnp.uint32(seed))).astype(x.dtype), "8bit": round_trip}
+STEPS = {"bfloat16": 2.0**-7, "8bit": 2.0**-3}
+
+
+@pytest.mark.parametrize("x", [SIGNED, SIGNED**2], ids=["both signs", "none negative"])
+@every_dtype
+def test_rounding_is_within_a_step_and_right_on_the_mean(dtype, x):
+    rounded = jax.vmap(lambda seed: ROUNDINGS[dtype](x, seed))(jnp.arange(1000))
+    largest = np.max(np.abs(np.pad(np.ravel(x), (0, -x.size % 256)).reshape(-1, 256)), axis=1)
+    limit = np.repeat(largest, 256)[: x.size].reshape(x.shape) * 2.0**-15
+    kept = np.abs(x) > limit
+    errors = (np.asarray(rounded, np.float64) - np.asarray(x)) / np.where(kept, np.abs(x), 1)
+    assert np.max(np.abs(errors[:, kept])) <= STEPS[dtype]
+    assert np.max(np.abs(np.mean(errors, axis=0)[kept])) < 4 * 0.5 * STEPS[dtype] / 1000**0.5
+
+
+def test_the_chances_of_an_entry_are_uniform_over_the_seeds_and_even_among_neighbours():
+    over_seeds = jax.vmap(lambda seed: chances(mixed(seed), (3, 5)))(jnp.arange(2000, dtype=jnp.uint32))
+    counts = np.stack([np.histogram(np.asarray(over_seeds)[:, i, j], 8, (0, 2**32))[0] for i in (0, 2) for j in (0, 4)])
+    assert np.all(np.abs(counts - 250) < 5 * 250**0.5)
+    neighbours = np.sort(np.asarray(chances(jnp.uint32(7), (1000,)), np.float64))
+    assert np.max(np.diff(neighbours)) < 4 * 2**32 / 1000
+
+
+def test_what_8_bits_hold_exactly_comes_back_bit_for_bit():
+    powers = jnp.asarray([1.5 * 2.0**k for k in range(-13, 1)] * 20, jnp.float32)
+    for x in (powers, powers.at[::2].multiply(-1), jnp.zeros(300), 1e30 * powers, 1e-30 * powers):
+        scaled = x.at[0].set(jnp.max(jnp.abs(x)) / 1.5)  # one block's scale a power of two, the other's 1.5
+        back = round_trip(scaled, 3)
+        np.testing.assert_allclose(back, scaled, rtol=0.13)
+        np.testing.assert_array_equal(back == 0, scaled == 0)
+        np.testing.assert_array_equal(jnp.sign(back), jnp.sign(scaled))
+        assert float(jnp.max(jnp.abs(back))) == pytest.approx(float(jnp.max(jnp.abs(scaled))), rel=1e-6)
+
+
+def test_a_positive_second_moment_never_becomes_0():
+    x = jnp.ones(256).at[1:].set(jnp.logspace(-30, -1, 255))
+    assert bool(jnp.all(round_trip(x, 1) > 0))
+    assert bool(jnp.any(round_trip(x.at[0].set(-1.0), 1) == 0))  # beside a negative entry there is less range
+
+
+def test_what_is_not_finite_shows_and_stays_in_its_block():
+    for bad in (jnp.nan, jnp.inf):
+        x = jnp.ones(600).at[300].set(bad)
+        finite = jnp.isfinite(round_trip(x, 1))
+        assert not bool(finite[300])
+        assert bool(jnp.all(finite[:256]) & jnp.all(finite[512:]))
+        np.testing.assert_array_equal(to_bfloat16(x, jnp.uint32(9)).astype(jnp.float32), x)
+
+
+def trained(tx, steps=30, size=5000):
+    params = {"w": jnp.linspace(-1, 1, size), "b": jnp.ones(3)}
+
+    @jax.jit
+    def run(params, state):
+        def step(carry, _):
+            params, state = carry
+            grads = jax.tree.map(lambda p: p * jnp.linspace(1, 3, p.size), params)
+            updates, state = tx.update(grads, state, params)
+            return (optax.apply_updates(params, updates), state), None
+
+        return jax.lax.scan(step, (params, state), length=steps)[0]
+
+    return run(params, tx.init(params))
+
+
+@every_dtype
+def test_a_run_repeats_bit_for_bit_and_depends_on_the_seed(dtype):
+    def run(seed):
+        return trained(gradtx.stored_as(gradtx.adam(0.01), DTYPES[dtype], seed=seed))
+
+    jax.tree.map(np.testing.assert_array_equal, run(0), run(0))
+    assert not np.array_equal(run(0)[0]["w"], run(1)[0]["w"])
+
+
+@every_dtype
+def test_small_leaves_are_untouched_and_large_ones_stay_near(dtype):
+    params, state = trained(gradtx.stored_as(gradtx.rmsprop(0.01, momentum=0.9), DTYPES[dtype]))
+    expected, _ = trained(gradtx.rmsprop(0.01, momentum=0.9))
+    np.testing.assert_array_equal(params["b"], expected["b"])
+    np.testing.assert_allclose(params["w"], expected["w"], atol=0.05)
+    assert state.stored_state[0].mean_square["w"].dtype == (jnp.uint8 if dtype == "8bit" else jnp.bfloat16)
+    assert state.restored()[0].mean_square["w"].dtype == jnp.float32
+    assert state.restored()[0].mean_square["b"].dtype == jnp.float32
+
+
+def bytes_a_parameter(tx, size=1_000_000):
+    return sum(x.nbytes for x in jax.tree.leaves(tx.init(jnp.zeros(size)))) / size
+
+
+def test_the_state_of_adam_takes_8_bytes_a_parameter_or_4_or_2():
+    assert bytes_a_parameter(gradtx.adam(0.1)) == pytest.approx(8, abs=0.01)
+    assert bytes_a_parameter(gradtx.stored_as(gradtx.adam(0.1), jnp.bfloat16)) == pytest.approx(4, abs=0.01)
+    assert bytes_a_parameter(gradtx.stored_as(gradtx.adam(0.1), "8bit")) < 2.2
+    assert bytes_a_parameter(gradtx.stored_as(optax.adamw(0.1), "8bit")) < 2.2
+
+
+def test_a_bfloat16_accumulator_may_be_stored_too():
+    tx = gradtx.stored_as(gradtx.heavy_ball(0.9, accumulator_dtype=jnp.bfloat16), "8bit")
+    state = tx.init({"w": jnp.ones(5000), "b": jnp.ones(3)})
+    _, new = tx.update({"w": jnp.ones(5000), "b": jnp.ones(3)}, state)
+    assert jax.tree.map(jax.typeof, new) == jax.tree.map(jax.typeof, state)
+
+
+def test_shardings_survive_in_bfloat16_and_8_bits_leave_sharded_leaves_alone():
+    mesh = jax.make_mesh((8,), ("x",), axis_types=(jax.sharding.AxisType.Explicit,))
+    with jax.set_mesh(mesh):
+        params = jax.device_put(jnp.ones((64, 128)), jax.sharding.NamedSharding(mesh, jax.P("x", None)))
+        for dtype, expected in ((jnp.bfloat16, jnp.bfloat16), ("8bit", jnp.float32)):
+            tx = gradtx.stored_as(gradtx.heavy_ball(0.9), dtype)
+            state = jax.jit(tx.init)(params)
+            updates, new = jax.jit(tx.update)(params, state, params)
+            assert jax.typeof(updates) == jax.typeof(params)
+            assert jax.tree.map(jax.typeof, new) == jax.tree.map(jax.typeof, state)
+            assert new.stored_state.velocity.dtype == expected
+            assert jax.typeof(new.stored_state.velocity).sharding == jax.typeof(params).sharding
+
+
+@every_dtype
+def test_nesterov_eval_params_and_packing_see_through_it(dtype):
+    inner = gradtx.sgd(0.01, 0.9, nesterov=True)
+    params, state = trained(gradtx.packed(gradtx.stored_as(inner, DTYPES[dtype], min_leaf_size=1)), size=300)
+    expected = gradtx.nesterov_eval_params(*trained(inner, size=300))
+    got = gradtx.nesterov_eval_params(params, state)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=0.1 if dtype == "8bit" else 0.01), got, expected)
+    outside = trained(gradtx.stored_as(gradtx.packed(inner), DTYPES[dtype], min_leaf_size=1), size=300)
+    got = gradtx.nesterov_eval_params(*outside)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=0.1 if dtype == "8bit" else 0.01), got, expected)
+
+
+PROBLEMS = {
+    "digits": (lambda: lab.digits(), 0.003, DTYPES.values()),
+    "adding": (lambda: adding(length=10, hidden=16, examples=500), 0.01, ["8bit"]),
+    "characters": (lambda: characters(context=8, width=16, layers=1), 0.01, ["8bit"]),
+}
+
+
+@pytest.mark.parametrize("name", PROBLEMS)
+def test_trains_real_problems_as_float32_does(name):
+    make, rate, dtypes = PROBLEMS[name]
+    problem, tx, steps = make(), gradtx.adam(rate), 150
+
+    def final_loss(tx):
+        history = lab.run(problem, tx, steps=steps, key=jax.random.key(1), eval_every=steps, progress=False)
+        return history.train_loss[0], history.train_loss[-1]
+
+    start, whole = final_loss(tx)
+    for dtype in dtypes:
+        _, small = final_loss(gradtx.stored_as(tx, dtype, min_leaf_size=1))
+        assert small - whole < 0.05 * (start - whole)
+
+
+def test_bfloat16_parameters_move_by_the_mean_of_small_updates():
+    def step(params, key):
+        return gradtx.apply_updates_stochastic(params, {"w": jnp.full(2000, -1e-3)}, key), None
+
+    start = {"w": jnp.ones(2000, jnp.bfloat16)}
+    params, _ = jax.lax.scan(step, start, jax.random.split(jax.random.key(0), 50))
+    assert float(jnp.mean(params["w"].astype(jnp.float32))) == pytest.approx(0.95, abs=1e-3)
+    assert np.array_equal(optax.apply_updates(start, {"w": jnp.full(2000, -1e-3)})["w"], start["w"])  # to the nearest
+
+
+def test_other_leaves_are_updated_as_optax_does():
+    params = {"w": jnp.ones(3), "h": jnp.ones(2, jnp.float16), "n": None}
+    updates = {"w": jnp.full(3, 0.1), "h": jnp.full(2, 0.1), "n": None}
+    got = gradtx.apply_updates_stochastic(params, updates, jax.random.key(0))
+    expected = optax.apply_updates(params, updates)
+    assert [x.dtype for x in jax.tree.leaves(got)] == [x.dtype for x in jax.tree.leaves(expected)]
+    jax.tree.map(np.testing.assert_array_equal, got, expected)
+
+
+def test_bad_arguments_are_refused():
+    for wrong in (jnp.float16, "4bit", None, 8):
+        with pytest.raises(ValueError, match=r'stored_as: dtype must be jnp\.bfloat16 or "8bit", got'):
+            gradtx.stored_as(gradtx.sgd(0.1), wrong)
+    with pytest.raises(ValueError, match="stored_as: seed must be at least 0, got -1"):
+        gradtx.stored_as(gradtx.sgd(0.1), "8bit", seed=-1)
+    with pytest.raises(TypeError, match="stored_as: min_leaf_size must be an integer"):
+        gradtx.stored_as(gradtx.sgd(0.1), "8bit", min_leaf_size=1.5)
+    with pytest.raises(TypeError, match="stored_as: tx must be a gradient transformation"):
+        gradtx.stored_as(lambda g: g, "8bit")
