@@ -54,6 +54,17 @@ def test_trace_draws_the_paths_and_an_animation(tmp_path, capsys):
     assert "data:image/png" in (tmp_path / "trace.html").read_text()
 
 
+def test_diagnose_prints_what_it_found_and_writes_the_page(tmp_path, capsys):
+    arguments = ["--learning-rate", "0.23", "--steps", "60", "--out", str(tmp_path)]
+    assert main(["diagnose", "quadratic", *arguments]) == 0
+    printed = capsys.readouterr().out
+    assert "diverg" in printed or "learning_rate_too_high" in printed
+    challenges = json.loads((tmp_path / "diagnosis.json").read_text())["challenges"]
+    assert all(word in printed for word in challenges)
+    assert is_png(tmp_path / "diagnosis.png")
+    assert lab.History.load(tmp_path / "history.npz").loss.shape == (60,)
+
+
 def test_trace_gives_each_method_its_best_rate(tmp_path, capsys):
     assert main(["trace", "quadratic", "--methods", "sgd", "--steps", "60", "--out", str(tmp_path)]) == 0
     rate = float(capsys.readouterr().out.split("learning rate ")[1].split()[0])
@@ -89,6 +100,9 @@ def test_trace_gives_each_method_its_best_rate(tmp_path, capsys):
         (["trace", "saddle", "--learning-rate", "-1"], "--learning-rate: must be a number above 0, got '-1'"),
         (["trace", "saddle", "--learning-rate", "nan"], "--learning-rate: must be a number above 0, got 'nan'"),
         (["trace", "saddle", "--steps", "1.5"], "--steps: must be a whole number of at least 1, got '1.5'"),
+        (["diagnose", "digit"], "no problem is called 'digit'; there are digits"),
+        (["diagnose", "digits", "--learning-rate", "0"], "--learning-rate: must be a number above 0, got '0'"),
+        (["diagnose", "digits", "--batch-size", "9999"], "--batch-size: must be at most 1437, got 9999"),
         (["fly"], "invalid choice"),
         ([], "COMMAND"),
     ],
@@ -102,7 +116,7 @@ def test_bad_arguments_exit_2_and_say_what_is_good(arguments, message, tmp_path,
     assert not list(tmp_path.glob("results/*"))
 
 
-@pytest.mark.parametrize("command", [[], ["compare"], ["sweep"], ["trace"], ["list"]])
+@pytest.mark.parametrize("command", [[], ["compare"], ["sweep"], ["trace"], ["diagnose"], ["list"]])
 def test_every_command_has_help(command, capsys):
     with pytest.raises(SystemExit) as stop:
         main([*command, "--help"])

@@ -11,8 +11,8 @@
 | g_i    | `losses_fn` of `update`     | gradient of example i of B; Σ their covariance, divisor B - 1       |
 
 **Reads**: a test passes below its tolerance: about 0.9 for θ of the inner product, 5.84 for ν, 0.5 for θ of the norm. A
-norm θ above 1 means that noise is longer than signal. The standard error falls as 1/√B: four times the batch for half
-of it (chapter §3).
+norm θ above 1/√2 means that noise is longer than signal, as ‖g‖² is signal and noise together. The standard error falls
+as 1/√B: four times the batch for half of it (chapter §3).
 
 **Source**: Byrd, Chin, Nocedal & Wu 2012, eq. 3.9 (norm); Bollapragada, Byrd & Nocedal 2018, eq. 2.6 and 3.3 (inner
 product, orthogonality); standard error: Goodfellow et al. 2016, §8.1.3.

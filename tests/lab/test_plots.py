@@ -15,6 +15,12 @@ from gradtx import lab, landscapes
 KEY = jax.random.key(0)
 KEYS = jax.random.split(KEY, 2)
 F = landscapes.quadratic(10.0)
+DIVERGING = {
+    "loss": 1.3 ** np.arange(60.0),
+    "gradient_norm/global": 1.15 ** np.arange(60.0),
+    "curvature_ratio/ratio": np.full(60, 1.07),
+    "gradient_alignment/cosine": np.concatenate([[np.nan], np.full(59, -1.0)]),
+}
 
 
 @pytest.fixture(scope="module")
@@ -55,6 +61,10 @@ PICTURES = {
         landscapes.styblinski_tang(1), np.array([[1.0], [2.0]])
     ),
     "surface": lambda paths, swept, compared: lab.plot_surface(F, paths),
+    "readings": lambda paths, swept, compared: lab.plot_readings(DIVERGING),
+    "readings of a loss alone": lambda paths, swept, compared: lab.plot_readings({"loss": np.ones(5)}),
+    "diagnosis": lambda paths, swept, compared: lab.plot_diagnosis(DIVERGING),
+    "diagnosis of a loss alone": lambda paths, swept, compared: lab.plot_diagnosis({"loss": np.ones(5)}),
     "surface alone": lambda paths, swept, compared: lab.plot_surface(landscapes.saddle),
     "curves": lambda paths, swept, compared: lab.plot_curves(paths),
     "a band": lambda paths, swept, compared: lab.plot_curves(list(paths.values()), "train_loss"),
@@ -153,3 +163,13 @@ def test_an_animation_plays_in_a_notebook_without_a_codec(paths, tmp_path):
 def test_what_cannot_be_drawn_is_refused(paths, swept, call, message):
     with pytest.raises(ValueError, match=message):
         call(paths, swept)
+
+
+def test_a_page_says_what_was_found_and_where():
+    page = lab.plot_diagnosis(DIVERGING)
+    assert "learning rate too high" in page.get_suptitle()
+    titles = [axes.get_title(loc="left") for axes in axes_of(page)]
+    assert {"Gradient norm", "Step against curvature", "Turning"} <= set(titles)
+    text = " ".join(t.get_text() for axes in axes_of(page) for t in axes.texts)
+    assert "THE LEARNING RATE IS TOO HIGH" in text
+    assert "loss rises" in text
