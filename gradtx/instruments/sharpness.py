@@ -104,10 +104,9 @@ def sharpness(
             _, linear = jax.linearize(product, state.sharpness_vector)  # the gradient once, for all the products
             return _both_ends(linear, state.sharpness_vector, num_iterations, jax.random.key(seed))
 
-        def next_one() -> tuple[Updates, jax.Array, jax.Array]:
-            return _followed(product, state.sharpness_vector, state.sharpness_shift)
-
-        vector, shift, largest = jax.lax.cond(state.sharpness_measured_at < 0, first, next_one)
+        # Outside the choice, because XLA on the CPU runs convolutions slowly inside one: only the first pays for that.
+        followed = _followed(product, state.sharpness_vector, state.sharpness_shift)
+        vector, shift, largest = jax.lax.cond(state.sharpness_measured_at < 0, first, lambda: followed)
         a = alpha(seen.count)
         limit = (2 + 2 * a) / (1 + 2 * a) if nesterov else 2 + 2 * a
         stability = jnp.full_like(largest, jnp.nan) if rate is None else rate(seen.count) * largest / limit
