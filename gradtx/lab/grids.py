@@ -38,7 +38,7 @@ def random_grid(
     >>> from gradtx import lab
     >>> grid = lab.random_grid({"learning_rate": (1e-3, 1.0), "momentum": (0.0, 0.99)}, 100, jax.random.key(0),
     ...                        linear=["momentum"])
-    >>> 0.001 <= grid.columns["learning_rate"].min() <= 0.002
+    >>> print(0.001 <= grid.columns["learning_rate"].min() <= 0.002)
     True
     """
     if num_points < 1:
