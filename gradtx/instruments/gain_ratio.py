@@ -31,7 +31,8 @@ from gradtx._core.hyperparameters import first_count
 from gradtx._core.types import GradientTransformationExtraArgs, Params
 
 from .instrument import Measurement, instrument, never, unmeasured
-from .seen import Along, Seen, along
+from .passes import Along, along
+from .seen import Seen
 
 
 class GainRatioState(NamedTuple):

@@ -1,37 +1,24 @@
 """What one step shows to the instruments: the updates, the parameters, and the loss along a direction.
 
 Each thing is computed when it is first asked for, and once: instruments that share a `Seen` share its passes.
-
-    along d     L_i(θ + s d) at s = 0: losses L_i, slopes d'g_i of every example, curvature d'Hd of the mean
-
-by one nested forward-mode pass over the vector of losses: no backward pass, no stored activation, no gradient of single
-examples. d is the updates' direction, of length 1, so that squares of gradients of any size stay finite. Where a
-`custom_vjp` in the loss blocks forward mode, finite differences stand in: two more losses and one more gradient.
 """
 
 import itertools
 from collections.abc import Callable
 from functools import cached_property
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jax.extend.core import jaxpr_as_fun
 
 from gradtx._core.across import AxisName
 from gradtx._core.lift import aligned
 from gradtx._core.trees import compute_dtype, scaled_norm, widen
 from gradtx._core.types import MaskedNode, Params, Updates
 
+from .passes import Along, along, slopes_along
+
 EXACT_UP_TO = 128  # parameters: per-example gradients of so few are taken one coordinate at a time
-
-
-class Along(NamedTuple):
-    """The losses of B examples along a direction d."""
-
-    losses: jax.Array  # [B]
-    slopes: jax.Array  # [B] d'g_i
-    curvature: jax.Array  # [] d'Hd, H of the mean loss
 
 
 class Seen:
@@ -136,7 +123,10 @@ class Seen:
 
     @cached_property
     def direction(self) -> Updates:
-        """The updates at length 1, a tree like the parameters; 0 where there is no update, or its norm is 0 or NaN."""
+        """The updates at length 1, a tree like the parameters; 0 where there is no update, or its norm is 0 or NaN.
+
+        Of length 1, so that squares of gradients of any size stay finite.
+        """
         inverse_scale, relative = self.relative_norm
         is_usable = relative > 0
         factor = jnp.where(is_usable, 1 / jnp.where(is_usable, relative, 1), 0)
@@ -172,7 +162,7 @@ class Seen:
         size = sum(x.size for x in leaves)
 
         def slopes(direction: Params) -> jax.Array:
-            return _slopes(self.losses_fn, at, direction)
+            return slopes_along(self.losses_fn, at, direction)
 
         if size == 0:
             return jnp.zeros((), jnp.result_type(float)), len(self.losses_fn(at))
@@ -190,92 +180,6 @@ class Seen:
         probes = [treedef.unflatten(map(_signs, row, leaves)) for row in keys]
         found = jnp.stack([slopes(probe) for probe in probes])
         return jnp.mean(jnp.var(found, axis=1, ddof=1)), found.shape[1]
-
-
-def along(losses_fn: Callable[[Params], jax.Array], params: Params, direction: Params) -> Along:
-    """Losses at `params`, their slopes, and the curvature of their mean, along `direction`."""
-    params = jax.tree.map(jnp.asarray, params)
-
-    def first(at: Params) -> tuple[jax.Array, jax.Array]:
-        return jax.jvp(losses_fn, (at,), (direction,))
-
-    try:
-        (losses, slopes), (_, curvatures) = _apart(lambda: jax.jvp(first, (params,), (direction,)))
-    except (TypeError, NotImplementedError) as error:
-        if not is_forward_blocked(error):
-            raise
-        return _along_by_differences(losses_fn, params, direction)
-    return Along(losses, slopes, jnp.mean(curvatures))
-
-
-def _apart(function: Callable[[], Any]) -> Any:
-    """`function()`, traced by itself first: one that fails leaves nothing behind in the program around it."""
-    closed, shape = jax.make_jaxpr(function, return_shape=True)()
-    if _has_custom_lin(closed):
-        raise TypeError("forward mode met a custom_vjp")
-    return jax.tree.unflatten(jax.tree.structure(shape), jaxpr_as_fun(closed)())
-
-
-def _has_custom_lin(jaxpr: Any) -> bool:
-    """Whether forward mode met a `custom_vjp` somewhere inside: under `jit` it would be refused only when compiled."""
-    for equation in jaxpr.eqns:
-        inner = jax.tree.leaves(list(equation.params.values()), is_leaf=lambda x: hasattr(x, "eqns"))
-        if equation.primitive.name == "custom_lin" or any(_has_custom_lin(x) for x in inner if hasattr(x, "eqns")):
-            return True
-    return False
-
-
-def is_forward_blocked(error: Exception) -> bool:
-    """Whether it says that forward mode met a `custom_vjp` (`custom_lin` where another forward mode is around it)."""
-    return "custom_vjp" in str(error) or "custom_lin" in str(error)
-
-
-def _slopes(losses_fn: Callable[[Params], jax.Array], params: Params, direction: Params) -> jax.Array:
-    try:
-        return _apart(lambda: jax.jvp(losses_fn, (params,), (direction,))[1])
-    except (TypeError, NotImplementedError) as error:
-        if not is_forward_blocked(error):
-            raise
-        return _along_by_differences(losses_fn, params, direction).slopes
-
-
-def _along_by_differences(losses_fn: Callable[[Params], jax.Array], params: Params, direction: Params) -> Along:
-    """Central differences of losses for the slopes, of the mean's gradient for the curvature."""
-    losses = losses_fn(params)
-    ahead, behind, width = two_sides(params, direction)
-    width = width.astype(losses.dtype)
-
-    def slope(at: Params) -> jax.Array:
-        gradient = jax.grad(lambda p: jnp.mean(losses_fn(p)))(at)
-        products = jax.tree.map(
-            lambda g, d: jnp.sum(widen(g, losses.dtype) * widen(d, losses.dtype)), gradient, direction
-        )
-        return sum(jax.tree.leaves(products), start=jnp.zeros((), losses.dtype))
-
-    return Along(losses, (losses_fn(ahead) - losses_fn(behind)) / width, (slope(ahead) - slope(behind)) / width)
-
-
-def two_sides(params: Params, direction: Params) -> tuple[Params, Params, jax.Array]:
-    """The points that a central difference along `direction` (of any length) compares, and what to divide by.
-
-    They are as far apart as the parameters are long times the cube root of their rounding, so that the step is seen in
-    each of them.
-    """
-    leaves, towards = jax.tree.leaves(params), jax.tree.leaves(direction)
-    dtype = compute_dtype(*(x.dtype for x in leaves))
-    rounding = max((float(jnp.finfo(x.dtype).eps) for x in leaves), default=1.0)
-    length, reach = (jnp.sqrt(sum((jnp.sum(widen(x, dtype) ** 2) for x in tree), start=jnp.zeros((), dtype)))
-                     for tree in (leaves, towards))  # fmt: skip
-    step = rounding ** (1 / 3) * jnp.maximum(1, length) / jnp.where(reach > 0, reach, 1)
-
-    def shifted(sign: int) -> Params:
-        def moved(x: jax.Array, d: jax.Array) -> jax.Array:
-            wide = compute_dtype(x.dtype)
-            return (widen(x, wide) + sign * step.astype(wide) * widen(d, wide)).astype(x.dtype)
-
-        return jax.tree.map(moved, params, direction)
-
-    return shifted(1), shifted(-1), 2 * step
 
 
 def _signs(key: jax.Array, like: jax.Array) -> jax.Array:

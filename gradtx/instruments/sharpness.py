@@ -40,8 +40,9 @@ from gradtx._core.trees import accumulators, widen
 from gradtx._core.types import FLOAT32, GradientTransformationExtraArgs, Params, ScalarOrSchedule, Updates
 
 from .instrument import Measurement, instrument, never, unmeasured
+from .passes import is_forward_blocked, two_sides
 from .point import check_at_least, normal_like
-from .seen import Seen, is_forward_blocked, two_sides
+from .seen import Seen
 
 
 class SharpnessState(NamedTuple):
