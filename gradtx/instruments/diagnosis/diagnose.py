@@ -1,5 +1,6 @@
 """`diagnose`: all rules over one run."""
 
+import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -53,15 +54,15 @@ def diagnose(history: Any) -> Diagnosis:
     """
     evidence, verdict = Evidence(history), Verdict()
     findings: list[Finding] = []
-    if evidence.steps:
-        for rule in RULES:
+    with warnings.catch_warnings():
+        # What was never measured has no median: NaN, which no rule takes for evidence. NumPy would warn of it.
+        warnings.simplefilter("ignore", RuntimeWarning)
+        for rule in RULES if evidence.steps else (nonfinite,):
             said = rule(evidence, verdict)
             new = said if isinstance(said, list) else [] if said is None else [said]
             new = [f for f in new if f.challenge not in verdict.found]
             verdict.found |= {f.challenge for f in new}
             findings += new
-    else:
-        findings = [f for f in [nonfinite(evidence, verdict)] if f is not None]
     for challenge in verdict.found:
         verdict.ruled_out.pop(challenge, None)
         verdict.unjudged.pop(challenge, None)
