@@ -146,7 +146,7 @@ def batch_size(e: Evidence, verdict: Verdict) -> Finding | None:
     trace = late_median(e.curve("gradient_noise_scale/trace_covariance"), 1.0)
     has_noise = not trace <= 0
     coming_down = against[: int(np.argmax(e.levels <= e.levels.min() + 0.2 * (e.start - e.levels.min())))]
-    typical = median_of(coming_down, keep_inf=True)
+    typical = _pooled(e, len(coming_down) * e.steps // len(against), coming_down)
     text = "A step sees {:.0f} examples; noise and signal balance at {:.3g} ({})."
     if "vanishing_gradients" in verdict.found:
         return None
@@ -164,3 +164,13 @@ def batch_size(e: Evidence, verdict: Verdict) -> Finding | None:
     text = text.format(batch, typical * batch, "first half of the run")
     verdict.rules_out("a batch too small or too large", text)
     return None
+
+
+def _pooled(e: Evidence, steps: int, against: np.ndarray) -> float:
+    """s² / ‖G‖² over the first steps as one ratio of sums: of small batches single ratios are anything up to inf."""
+    trace = e.curve("gradient_noise_scale/trace_covariance")
+    signal = e.curve("gradient_noise_scale/gradient_norm_squared")
+    if trace is None or signal is None or not e.batch_size or not steps:
+        return median_of(against, keep_inf=True)
+    total = float(np.nansum(signal[:steps]))
+    return float(np.nansum(trace[:steps])) / total / e.batch_size if total > 0 else float("inf")

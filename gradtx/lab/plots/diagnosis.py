@@ -28,10 +28,9 @@ def plot_diagnosis(run: Run, diagnosis: gradtx.Diagnosis | None = None) -> Pictu
     figure = new_picture(12, top + 2.9 * rows + 0.5)
     headline(figure, f"{name_of(run)}{diagnosis.headline}", 13)
     grid = figure.add_gridspec(2, 1, height_ratios=[top, max(2.9 * rows, 0.01)])
-    left, right = figure.add_subfigure(grid[0]).subplots(1, 2)
-    _loss(left, curves["loss"], diagnosis)
-    right.axis("off")
-    right.text(0, 1, text, va="top", fontsize=9, linespacing=1.35, transform=right.transAxes)
+    upper = figure.add_subfigure(grid[0])
+    _loss(upper.add_subplot(1, 2, 1), curves["loss"], diagnosis)
+    upper.text(0.53, 0.93, text, va="top", fontsize=9, linespacing=1.35)
     if rows:
         places = figure.add_subfigure(grid[1]).subplots(rows, 3, squeeze=False, sharex=True)
         draw_panels(list(places.ravel()), panels, curves)
