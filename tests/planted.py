@@ -184,7 +184,7 @@ def planted_sets() -> list[Planted]:
         Planted("monkey saddle", lambda: landscapes.monkey_saddle, {0.01: "saddle"}, 300),
         Planted("plateau", lambda: landscapes.plateau, {0.5: "plateau", 0.7: "plateau", 1.0: "plateau"}, 400),
         Planted("cliff", lambda: landscapes.cliff, {1.0: "cliff", 2.0: "cliff", 5.0: "cliff"}, 200),
-        Planted("asymptote", lambda: landscapes.asymptote_hill, {0.1: "wandering", 0.2: "wandering", 0.3: "wandering"}, 500),
+        Planted("asymptote", lambda: landscapes.asymptote_hill, dict.fromkeys((0.1, 0.2, 0.3), "wandering"), 500),
         Planted("noisy bowl", lambda: noisy(q(1.0), 1.0), {0.2: "gradient_noise"}, 400, seeds=3),
         Planted("noisy bowl of 10", lambda: noisy(q(10.0), 3.0), {0.05: "gradient_noise"}, 400, 4, seeds=3),
         Planted("noisy bowl, long", lambda: noisy(q(4.0, 5), 1.0), {0.05: "stationary"}, 1500, 4, seeds=3),
@@ -212,6 +212,6 @@ def planted_sets() -> list[Planted]:
                 200, 64, seeds=2),
         Planted("eight large relu layers", lambda: perceptron(5.0, 8, jax.nn.relu), {0.01: "exploding_gradients"},
                 50, 64, seeds=3),
-        Planted("product of two", sharpening, {e: "edge_of_stability" for e in (0.1626, 0.161, 0.16)}, 150, "all",
+        Planted("product of two", sharpening, dict.fromkeys((0.1626, 0.161, 0.16), "edge_of_stability"), 150, "all",
                 sharpness=True),
     ]  # fmt: skip
