@@ -102,9 +102,9 @@ def linearised(cost: Cost, point: Point) -> tuple[jax.Array, Point, Partial]:
 
 
 def normal_like(key: jax.Array, point: Point) -> Point:
-    """Independent standard normal numbers in the shapes of the point."""
+    """Independent standard normal numbers in the shapes and shardings of the point."""
     keys = jax.random.split(key, len(point))
-    return [jax.random.normal(k, x.shape, x.dtype) for k, x in zip(keys, point, strict=True)]
+    return [jnp.zeros_like(x) + jax.random.normal(k, x.shape, x.dtype) for k, x in zip(keys, point, strict=True)]
 
 
 def signs_like(key: jax.Array, point: Point) -> Point:
