@@ -141,7 +141,7 @@ def _digit_images(validation_examples: int) -> tuple[Batch, Batch]:
     from sklearn.datasets import load_digits
 
     images, labels = load_digits(return_X_y=True)
-    return _split(images.astype(np.float32) / 16, labels, validation_examples)
+    return _split(np.asarray(images / 16).astype(np.float32), np.asarray(labels), validation_examples)
 
 
 def _split(images: np.ndarray, labels: np.ndarray, validation_examples: int) -> tuple[Batch, Batch]:
