@@ -23,6 +23,8 @@ import optax
 import gradtx
 from gradtx import lab
 
+from .timing import section, table
+
 KEY = jax.random.key(0)
 BATCH = 64
 
@@ -122,16 +124,12 @@ def batch(problem, indices):
     return jax.tree.map(lambda x: x[indices], problem.train)
 
 
-def main():
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--members", type=int, default=64, help="learning rates (default: %(default)s)")
-    parser.add_argument("--steps", type=int, default=500, help="of each training (default: %(default)s)")
-    parser.add_argument("--part", type=int, default=2, help="trainings timed of the loops (default: %(default)s)")
-    parser.add_argument("--repeats", type=int, default=5, help="interleaved runs (default: %(default)s)")
-    arguments = parser.parse_args()
-    problem, steps = lab.digits(), arguments.steps
-    rates = jnp.geomspace(1e-3, 0.3, arguments.members)
-    part = rates[:: max(1, arguments.members // arguments.part)]
+def main(members: int = 64, steps: int = 500, part: int = 2, repeats: int = 5) -> str:
+    """The section of the README. `part`: how many trainings of the slow loops are timed."""
+    problem = lab.digits()
+    rates = jnp.geomspace(1e-3, 0.3, members)
+    every = max(1, members // part)
+    some = rates[::every]
     keys, grid = KEY[None], {"learning_rate": np.asarray(rates)}
 
     def swept():
@@ -140,21 +138,19 @@ def main():
     ways = {
         "lab.sweep": (swept, len(rates)),
         "jitted scans in turn": (sequential_scans(problem, rates, steps), len(rates)),
-        "Python loop of jitted steps": (python_loop(problem, part, steps), len(part)),
+        "Python loop of jitted steps": (python_loop(problem, some, steps), len(some)),
     }
     if importlib.util.find_spec("torch"):
-        ways["torch loop, fused"] = (torch_loop(problem, part, steps), len(part))
-    print(f"jax {jax.__version__}, {jax.local_device_count()} host devices, {len(rates)} members x {steps} steps")
+        ways["torch loop, fused"] = (torch_loop(problem, some, steps), len(some))
     compilations = Compilations()
-    losses = {}
+    losses, compiled = {}, {}
     lab.sweep(problem, gradtx.sgd, grid, steps=steps, keys=keys, batch_size=BATCH, eval_every=steps)  # shuffling etc.
     for name, (way, _) in ways.items():
-        before, started = compilations.count, time.perf_counter()
+        before = compilations.count
         losses[name] = way()
-        seconds = time.perf_counter() - started
-        print(f"first {name}: {compilations.count - before} compilations, {seconds:.2f} s with them", flush=True)
+        compiled[name] = compilations.count - before
     times, cpu_times = {name: [] for name in ways}, {name: [] for name in ways}
-    for _ in range(arguments.repeats):
+    for _ in range(repeats):
         for name, (way, timed) in ways.items():
             started, cpu_started = time.perf_counter(), time.process_time()
             way()
@@ -162,15 +158,25 @@ def main():
             cpu_times[name].append((time.process_time() - cpu_started) * len(rates) / timed)
     base = losses["lab.sweep"]
     ours, our_cpu = (statistics.median(measured["lab.sweep"]) for measured in (times, cpu_times))
-    print(f"{'':32}{'seconds':>8}{'ratio':>7}{'CPU s':>8}{'ratio':>7}  greatest difference of a loss")
+    rows = []
     for name, (_, timed) in ways.items():
         seconds, cpu = statistics.median(times[name]), statistics.median(cpu_times[name])
-        like = base if timed == len(rates) else base[:: max(1, arguments.members // arguments.part)]
-        label = name if timed == len(rates) else f"{name}*"
-        difference = np.abs(losses[name] - like).max()
-        print(f"{label:32}{seconds:8.2f}{seconds / ours:7.2f}{cpu:8.2f}{cpu / our_cpu:7.2f}  {difference:.1e}")
-    print(f"* {arguments.part} of {len(rates)} trainings timed, the rest taken to be like them")
+        difference = float(np.abs(losses[name] - (base if timed == len(rates) else base[::every])).max())
+        label = name if timed == len(rates) else f"{name} ({timed} of {members} timed)"
+        rows.append([label, compiled[name], seconds, seconds / ours, cpu / our_cpu, f"{difference:.0e}"])
+    return section(
+        "sweep.py",
+        f"what do {members} learning rates of one small network cost?",
+        f"Digits MLP 64-32-10, momentum SGD, batches of {BATCH}, {steps} steps; {jax.local_device_count()} host "
+        f"devices. All {members} trainings, compiled before; of the loops a part is timed, the rest taken to be alike.",
+        table(["way", "compilations", "seconds", "over the sweep's", "CPU seconds over", "greatest difference"], rows),
+    )
 
 
 if __name__ == "__main__":
-    main()
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--members", type=int, default=64, help="learning rates (default: %(default)s)")
+    parser.add_argument("--steps", type=int, default=500, help="of each training (default: %(default)s)")
+    parser.add_argument("--part", type=int, default=2, help="trainings timed of the loops (default: %(default)s)")
+    parser.add_argument("--repeats", type=int, default=5, help="interleaved runs (default: %(default)s)")
+    main(**vars(parser.parse_args()))
