@@ -8,7 +8,7 @@ where the gradient is: update_ratio is of the step before, ‖θ_k - θ_{k-1}‖
 
 **Stands** first in the chain.
 
-**Costs**: two gradients and a half every step (one nested forward pass, one plain one), a few per cent with `every=16`;
+**Costs**: two gradients and a half every step (one nested forward pass, one plain one), less with `every=16`;
 two numbers a parameter, the last gradient and the last parameters. **When which**:
 
 - `every=1` for a run short enough to afford it, or to look closely;
