@@ -129,6 +129,12 @@ def scaled_norm(leaves: Sequence[jax.Array], axis_name: AxisName = None) -> tupl
     return jax.lax.cond(is_exact, direct, rescaled)
 
 
+def tree_norm(tree: Any) -> jax.Array:
+    """Euclidean norm of all entries of a tree; inf where it is beyond its dtype."""
+    inverse_scale, relative = scaled_norm(jax.tree.leaves(tree))
+    return relative / inverse_scale
+
+
 def _real_parts(x: jax.Array, dtype: jnp.dtype) -> jax.Array:
     """The array in the real dtype to compute in; a complex one as its real and imaginary parts, stacked."""
     if jnp.iscomplexobj(x):

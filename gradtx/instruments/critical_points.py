@@ -39,7 +39,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
 
-from gradtx._core.trees import scaled_norm
+from gradtx._core.trees import tree_norm
 from gradtx._core.types import Params
 
 from .point import check_at_least, check_key, cost_at, linearised, normal_like
@@ -159,7 +159,7 @@ def _classified(
 ) -> CriticalPoint:
     """The rules at the head of this file."""
     lambda_min, lambda_max = ends
-    norm, length = _norm(gradient), _norm(point)
+    norm, length = tree_norm(gradient), tree_norm(point)
     s = jnp.maximum(1, length / sum(x.size for x in point) ** 0.5)
     curvature = jnp.maximum(-lambda_min, lambda_max)
     noise = 32 * jnp.finfo(value.dtype).eps * curvature
@@ -170,8 +170,3 @@ def _classified(
     is_finite = jnp.isfinite(jnp.stack([value, norm, lambda_min, lambda_max])).all()
     index = jnp.where(is_finite, index, -1).astype(jnp.int32)
     return CriticalPoint(lambda_min, lambda_max, residuals[0], residuals[-1], norm, index)
-
-
-def _norm(leaves: list[jax.Array]) -> jax.Array:
-    inverse_scale, relative = scaled_norm(leaves)
-    return relative / inverse_scale

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from gradtx._core.trees import scaled_norm
+from gradtx._core.trees import tree_norm
 from gradtx._core.types import GradientTransformation, Params, with_extra_args_support
 
 from .point import normal_like
@@ -51,8 +51,8 @@ def sweep(
         updates, state = tx.update(g, state, params, value=value, grad=g, value_fn=cost)
         new_params = jax.tree.map(lambda p, u: (p + u).astype(p.dtype), params, updates)
         value, after = value.astype(rates.dtype), jnp.asarray(cost(new_params)).astype(rates.dtype)
-        off = _norm(jax.tree.map(lambda u, d: u + rate.astype(d.dtype) * d, updates, g))
-        is_descent = (off <= 0.01 * rate * _norm(g)) & sees_curvature
+        off = tree_norm(jax.tree.map(lambda u, d: u + rate.astype(d.dtype) * d, updates, g))
+        is_descent = (off <= 0.01 * rate * tree_norm(g)) & sees_curvature
         probe, sharpness = jax.lax.cond(
             is_descent,
             lambda probe: _sharper(cost, params, probe) if sees_curvature else (probe, unknown),
@@ -98,7 +98,7 @@ def _is_twice_differentiable(value_fn: Callable[..., Any], params: Params, batch
 def _first_probe(params: Params, dtype: Any) -> _Probe:
     leaves, treedef = jax.tree.flatten(params)
     v = treedef.unflatten(normal_like(jax.random.key(0), leaves))
-    return _Probe(_times(1 / _norm(v), v), jnp.zeros((), dtype))
+    return _Probe(_times(1 / tree_norm(v), v), jnp.zeros((), dtype))
 
 
 def _sharper(cost: Callable[[Params], Any], params: Params, probe: _Probe) -> tuple[_Probe, jax.Array]:
@@ -106,18 +106,13 @@ def _sharper(cost: Callable[[Params], Any], params: Params, probe: _Probe) -> tu
     v, shift = probe
     _, hv = jax.jvp(jax.grad(cost), (params,), (v,))
     sharpness = _inner(v, hv, shift.dtype)
-    shift = jnp.fmax(shift, (_norm(hv).astype(shift.dtype) - sharpness) / 2)
+    shift = jnp.fmax(shift, (tree_norm(hv).astype(shift.dtype) - sharpness) / 2)
     w = jax.tree.map(lambda h, x: h + shift.astype(x.dtype) * x, hv, v)
-    length = _norm(w)
+    length = tree_norm(w)
     is_usable = (length > 0) & jnp.isfinite(length)
     inverse = 1 / jnp.where(is_usable, length, 1)
     v = jax.tree.map(lambda new, old: jnp.where(is_usable, new, old), _times(inverse, w), v)
     return _Probe(v, shift), sharpness
-
-
-def _norm(a: Any) -> jax.Array:
-    inverse_scale, relative = scaled_norm(jax.tree.leaves(a))
-    return relative / inverse_scale
 
 
 def _inner(a: Any, b: Any, dtype: Any) -> jax.Array:

@@ -20,7 +20,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from gradtx._core.trees import scaled_norm
+from gradtx._core.trees import tree_norm
 from gradtx._core.types import Params
 
 from .point import check_scalar
@@ -70,7 +70,7 @@ def temporal_gradients(
     @jax.jit
     def read(params: Params, probes: Any) -> tuple[jax.Array, jax.Array]:
         gradients = jax.tree.leaves(jax.grad(value_fn, argnums=1)(params, probes))
-        norms = jax.vmap(_norm)(gradients[0]) if is_one_array else jnp.stack([_norm(g) for g in gradients])
+        norms = jax.vmap(tree_norm)(gradients[0]) if is_one_array else jnp.stack([tree_norm(g) for g in gradients])
         return norms, _log_slope(norms)
 
     return read(params, probes)
@@ -78,11 +78,6 @@ def temporal_gradients(
 
 def _described(x: Any) -> str:
     return f"dtype {x.dtype}" if hasattr(x, "dtype") else f"{x!r} ({type(x).__name__})"
-
-
-def _norm(g: jax.Array) -> jax.Array:
-    inverse_scale, relative = scaled_norm([g])
-    return relative / inverse_scale
 
 
 def _log_slope(norms: jax.Array) -> jax.Array:
