@@ -15,6 +15,7 @@ from .plots.comparison import plot_comparison as plot_comparison
 from .plots.comparison import plot_performance_profile as plot_performance_profile
 from .plots.curves import plot_curves as plot_curves
 from .plots.diagnosis import plot_diagnosis as plot_diagnosis
+from .plots.explore import explore as explore
 from .plots.readings import plot_readings as plot_readings
 from .plots.sweeps import plot_batch_sizes as plot_batch_sizes
 from .plots.sweeps import plot_sensitivity as plot_sensitivity

@@ -1,0 +1,34 @@
+"""`lab.explore`: a still picture, and sliders where a notebook runs."""
+
+import nbformat
+import pytest
+from nbclient import NotebookClient
+
+from gradtx import lab
+
+
+def test_outside_a_notebook_the_middle_choice_is_shown(capsys):
+    lab.explore(lambda rate, momentum: (rate, momentum), rate=[1, 2, 3], momentum=[0.0, 0.9])
+    assert capsys.readouterr().out == "(2, 0.9)\n"
+
+
+@pytest.mark.parametrize("choices", [{}, {"rate": []}])
+def test_an_argument_without_a_choice_is_an_error(choices):
+    with pytest.raises(ValueError, match="explore: needs one value or more of each argument"):
+        lab.explore(print, **choices)
+
+
+def test_in_a_notebook_a_moved_slider_redraws_the_picture_in_its_place():
+    code = """
+import gc
+import ipywidgets
+from gradtx import lab
+lab.explore(lambda rate: f"a picture at {rate}", rate=[0.01, 0.1, 1.0])
+[slider] = [o for o in gc.get_objects() if isinstance(o, ipywidgets.SelectionSlider)]
+slider.value = 1.0
+"""
+    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(code)])
+    NotebookClient(notebook, timeout=120).execute()
+    shown, sliders = notebook.cells[0].outputs
+    assert shown.data["text/plain"] == "'a picture at 1.0'"
+    assert "application/vnd.jupyter.widget-view+json" in sliders.data
