@@ -29,7 +29,8 @@ def main(argv: list[str] | None = None) -> int:
         return 0
 
     listing.set_defaults(run=print_names)
-    arguments = parser.parse_args(argv)
+    words = sys.argv[1:] if argv is None else argv
+    arguments = parser.parse_args(words, argparse.Namespace(words=words))
     return arguments.run(arguments)
 
 

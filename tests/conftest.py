@@ -1,5 +1,6 @@
 """Every test sees eight CPU devices, so that sharding is tested wherever the tests run."""
 
+import itertools
 import os
 from collections import Counter
 
@@ -12,6 +13,8 @@ import pytest
 
 matplotlib.use("agg")
 
+TESTS_RUN = itertools.count(1)
+
 
 @pytest.fixture
 def x64():
@@ -19,6 +22,12 @@ def x64():
     jax.config.update("jax_enable_x64", True)
     yield
     jax.config.update("jax_enable_x64", False)
+
+
+def pytest_runtest_teardown():
+    """Drops JAX's compiled programs now and then: each holds a few of the 65,530 maps of memory a process may have."""
+    if next(TESTS_RUN) % 100 == 0:
+        jax.clear_caches()
 
 
 def pytest_terminal_summary(terminalreporter):

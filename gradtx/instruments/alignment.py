@@ -116,7 +116,7 @@ def alignment_measurement(burn_in: ScalarOrSchedule = 0) -> Measurement:
             sign_agreement=jnp.where(is_next, agreement, state.sign_agreement),
         )
 
-    return Measurement("gradient_alignment", init, measure, remember, allow_complex=False)
+    return Measurement("gradient_alignment", init, measure, remember, kept=("previous_gradient",), allow_complex=False)
 
 
 def _compared(

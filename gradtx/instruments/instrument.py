@@ -6,10 +6,11 @@ A measurement is three small functions; `instrument` does the rest (when to meas
 - `measure(state, seen)` gives the next state; `seen` is what the step shows, see `seen.py`;
 - `remember(state, seen)`, for what compares two steps in a row, looks at the step before one that is measured.
 
-**When**: every step with `every=1`; with `every=N` at steps 0, N, 2N, ..., decided on the device by `lax.cond`, which
-costs next to nothing on the others (but under `vmap` both branches run). Or decided on the host: pass a Python bool,
-`update(..., measure=True)`, as a static argument of the jitted step, and the step without measurement has no trace of
-it; two programs are compiled. What has to see every step (`sees_every_step`) does so whatever `measure` says.
+**When**: every step with `every=1`; with `every=N` at steps 0, N, 2N, ..., decided on the device at next to no cost to
+the others (see `seldom.py`; but where `vmap` runs over the count every step measures, and a derivative takes such
+readings for constants). Or decided on the host: pass a Python bool, `update(..., measure=True)`, as a static argument
+of the jitted step, and the step without measurement has no trace of it; two programs are compiled. What has to see
+every step (`sees_every_step`) does so whatever `measure` says.
 
 Several measurements in one instrument share one `seen`, so that a pass over the model is made once for all of them.
 """
@@ -27,6 +28,7 @@ from gradtx._core.types import GradientTransformationExtraArgs, Params, Updates
 
 from .point import check_at_least
 from .seen import Seen
+from .seldom import after, seldom
 
 
 class Measurement(NamedTuple):
@@ -36,6 +38,7 @@ class Measurement(NamedTuple):
     init: Callable[[Params], Any]
     measure: Callable[[Any, Seen], Any]
     remember: Callable[[Any, Seen], Any] | None = None
+    kept: tuple[str, ...] = ()  # fields of the parameters' size, that only `remember` changes
     allow_complex: bool = True
     sees_every_step: bool = False  # a path or a velocity that leaves steps out would be wrong, not coarse
 
@@ -90,37 +93,69 @@ def _transformation(
         count = getattr(states[0], f"{measurements[0].name}_count")
         gradients = Seen(name, updates, params, count, extra, axis_name).gradients  # refuses another tree everywhere
 
-        def skip(states: tuple[Any, ...]) -> tuple[Any, ...]:
-            return states
+        def seen(count: jax.Array, updates: Updates, params: Params | None) -> Seen:
+            return Seen(name, updates, params, count, extra, axis_name)
 
-        def remember(states: tuple[Any, ...]) -> tuple[Any, ...]:
-            seen = Seen(name, updates, params, count, extra, axis_name)  # what it keeps belongs to this branch
-            return tuple(
-                s if m.remember is None else _like(m.remember(s, seen), s)
-                for m, s in zip(measurements, states, strict=True)
-            )
-
-        def look(states: tuple[Any, ...]) -> tuple[Any, ...]:
-            seen = Seen(name, updates, params, count, extra, axis_name)
-            new = (m.measure(s, seen)._replace(**{f"{m.name}_measured_at": count})
-                   for m, s in zip(measurements, states, strict=True))  # fmt: skip
-            return tuple(_like(n, s) for n, s in zip(new, states, strict=True))
-
+        now = count, updates, params
         if measure is not None and not all(m.sees_every_step for m in measurements):
-            states = (look if measure else skip)(states)
+            states = _looked(measurements, states, seen(*now)) if measure else states
         elif every == 1:
-            states = look(states)
+            states = _looked(measurements, states, seen(*now))
         else:
-            phase = jax.lax.rem(count, jnp.int32(every))
-            which = jnp.where(phase == 0, 2, jnp.where(phase == every - 1, 1, 0))
             if any(_varying(jax.typeof(g)) for g in gradients):
-                states = jax.tree.map(_varying_like, states, jax.eval_shape(look, states))
-            states = jax.lax.switch(which, (skip, remember, look), states)
+                after_look = jax.eval_shape(lambda s, now: _looked(measurements, s, seen(*now)), states, now)
+                states = jax.tree.map(_varying_like, states, after_look)
+            phase = jax.lax.rem(count, jnp.int32(every))
+            is_due = (phase == 0) | ((phase == every - 1) & any(m.remember for m in measurements))
+
+            def turn(states: tuple[Any, ...], now: tuple[Any, ...]) -> tuple[Any, ...]:
+                return _looked_or_remembered(measurements, phase == 0, states, lambda: seen(*now))
+
+            states = seldom(is_due, turn, states, now)
+            updates = after(_measured_at(measurements, states), updates)
         counted = (s._replace(**{f"{m.name}_count": next_count(count)})
                    for m, s in zip(measurements, states, strict=True))  # fmt: skip
         return updates, joined(tuple(counted))
 
     return GradientTransformationExtraArgs(init, update)
+
+
+def _looked(measurements: tuple[Measurement, ...], states: tuple[Any, ...], seen: Seen) -> tuple[Any, ...]:
+    new = (m.measure(s, seen)._replace(**{f"{m.name}_measured_at": seen.count})
+           for m, s in zip(measurements, states, strict=True))  # fmt: skip
+    return tuple(_like(n, s) for n, s in zip(new, states, strict=True))
+
+
+def _remembered(measurements: tuple[Measurement, ...], states: tuple[Any, ...], seen: Seen) -> tuple[Any, ...]:
+    pairs = zip(measurements, states, strict=True)
+    return tuple(s if m.remember is None else _like(m.remember(s, seen), s) for m, s in pairs)
+
+
+def _looked_or_remembered(
+    measurements: tuple[Measurement, ...], is_look: jax.Array, states: tuple[Any, ...], see: Callable[[], Seen]
+) -> tuple[Any, ...]:
+    """The two choices, which share what is of the parameters' size: it is written once, when both have read it."""
+    if not any(m.remember for m in measurements):
+        return _looked(measurements, states, see())
+
+    def kept_of(states: tuple[Any, ...]) -> list[dict[str, Any]]:
+        return [{field: getattr(s, field) for field in m.kept} for m, s in zip(measurements, states, strict=True)]
+
+    def without_kept(choice: Callable[..., tuple[Any, ...]]) -> Callable[[], tuple[Any, ...]]:
+        # What a `seen` has computed belongs to the choice that asked for it: each sees for itself.
+        def numbers() -> tuple[Any, ...]:
+            new = choice(measurements, states, see())
+            return tuple(s._replace(**dict.fromkeys(m.kept)) for m, s in zip(measurements, new, strict=True))
+
+        return numbers
+
+    numbers = jax.lax.cond(is_look, without_kept(_looked), without_kept(_remembered))
+    kept = after(_measured_at(measurements, numbers), kept_of(_remembered(measurements, states, see())))
+    return tuple(n._replace(**k) for n, k in zip(numbers, kept, strict=True))
+
+
+def _measured_at(measurements: tuple[Measurement, ...], states: tuple[Any, ...]) -> jax.Array:
+    return getattr(states[0], f"{measurements[0].name}_measured_at")
 
 
 def _varying(kind: Any) -> frozenset[str]:

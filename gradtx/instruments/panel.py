@@ -130,4 +130,4 @@ def _last_update() -> Measurement:
         found = jnp.where(is_next, ratio(way, last), state.last_update_ratio)
         return remember(state, seen)._replace(last_update_ratio=found)
 
-    return Measurement("last_update", init, measure, remember)
+    return Measurement("last_update", init, measure, remember, kept=("last_params",))

@@ -1,5 +1,7 @@
 """What every instrument does alike: when it measures, what it refuses, and where it is legal."""
 
+import re
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -213,3 +215,62 @@ def test_the_panel_is_legal_inside_shard_map():
 def test_an_axis_name_is_a_string_or_several(axis_name):
     with pytest.raises(TypeError, match="gradient_norm: axis_name must be a string, a tuple of strings or None"):
         gradtx.gradient_norm(axis_name=axis_name)
+
+
+# Measured now and then
+
+
+def sometimes(name, every=3):
+    """(the compiled training step, arguments) of a net whose largest leaf has the shape [3, 50]."""
+    params, losses = net(50)
+    tx = optax.chain(ALL[name](every=every), optax.sgd(0.1))
+
+    def step(params, state):
+        value, g = jax.value_and_grad(mean(losses))(params)
+        extra = {"value": value, "value_fn": mean(losses), "losses_fn": losses}
+        updates, state = tx.update(g, state, params, **extra)
+        return optax.apply_updates(params, updates), state
+
+    return jax.jit(step, donate_argnums=(0, 1)), (params, tx.init(params))
+
+
+@every_instrument
+def test_a_step_between_two_measurements_copies_nothing_of_the_parameters_size(name):
+    if name == "trajectory":
+        pytest.skip("its way is measured at each step")
+    step, arguments = sometimes(name)
+    program = step.lower(*arguments).compile().as_text()
+    copies = re.findall(r"f32\[3,50\]\S* copy\(", program[program.index("ENTRY") :])
+    assert not copies
+
+
+@every_instrument
+def test_updates_pass_bit_for_bit_also_where_it_measures_now_and_then(name):
+    tx = ALL[name](every=2)
+    bad = jax.tree.map(lambda g: g.at[0].set(-0.0).at[1].set(jnp.nan).at[2].set(jnp.inf), GRADS)
+    state, update = tx.init(PARAMS), jax.jit(lambda g, s: tx.update(g, s, PARAMS, **EXTRA))
+    for _ in range(3):
+        updates, state = update(bad, state)
+        for u, g in zip(jax.tree.leaves(updates), jax.tree.leaves(bad), strict=True):
+            assert u.tobytes() == g.tobytes()
+
+
+@every_instrument
+def test_the_derivative_of_a_training_is_what_it_is_without_an_instrument(name):
+    def trained(log_rate, weight, tx):
+        def losses(p):
+            return weight * LOSSES(p)
+
+        params, state = PARAMS, tx.init(PARAMS)
+        for _ in range(3):
+            value, g = jax.value_and_grad(mean(losses))(params)
+            extra = {"value": value, "value_fn": mean(losses), "losses_fn": losses}
+            updates, state = optax.with_extra_args_support(tx).update(g, state, params, **extra)
+            params = jax.tree.map(lambda p, u: p - jnp.exp(log_rate) * u, params, updates)
+        return mean(LOSSES)(params)
+
+    found, expected = (
+        jax.jit(jax.grad(trained, argnums=(0, 1)), static_argnums=2)(-1.0, 1.5, tx)
+        for tx in (ALL[name](every=2), optax.identity())
+    )
+    np.testing.assert_allclose(found, expected, rtol=1e-5)

@@ -7,7 +7,7 @@ import socket
 import subprocess
 import sys
 import time
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 import jax
 import numpy as np
@@ -118,20 +118,45 @@ def test_every_device_has_what_was_put_everywhere():
 COMMAND = ["compare", "digits", "--methods", "momentum", "--steps", "60", "--seeds", "1", "--learning-rates", "1"]
 
 
-def start(out, processes=2):
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+def free_port(ports=(0,)):
+    for port in ports:
+        with socket.socket() as free, suppress(OSError):
+            free.bind(("127.0.0.1", port))
+            return free.getsockname()[1]
+    raise OSError("no port is free")
+
+
+def start(out, options=lambda process: [], variables=lambda process: {}, processes=2):
     environment = os.environ | {"XLA_FLAGS": "--xla_force_host_platform_device_count=1", "JAX_PLATFORMS": "cpu"}
     run = [sys.executable, "-m", "gradtx", *COMMAND, "--out", str(out)]
-    run += ["--coordinator", f"127.0.0.1:{port}", "--processes", str(processes), "--process-id"]
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
-    return [subprocess.Popen([*run, str(i)], env=environment, **pipes) for i in range(processes)]
+    return [subprocess.Popen([*run, *options(i)], env=environment | variables(i), **pipes) for i in range(processes)]
+
+
+def by_options():
+    shared = ["--coordinator", f"127.0.0.1:{free_port()}", "--processes", "2", "--process-id"]
+    return lambda process: [*shared, str(process)]
+
+
+def by_slurm():
+    """What `srun` sets; JAX takes the first node for the coordinator and makes its port of the job's number."""
+    job = free_port(range(61440, 65536)) - 61440
+    shared = {"SLURM_JOB_ID": job, "SLURM_STEP_NODELIST": "127.0.0.1", "SLURM_NTASKS": 2, "SLURM_STEP_NUM_NODES": 1}
+    return lambda process: {
+        name: str(value) for name, value in (shared | {"SLURM_PROCID": process, "SLURM_LOCALID": process}).items()
+    }
+
+
+def assert_trained_as_one_process_would(out, steps=60):
+    (found,) = json.loads((out / "comparison.json").read_text())["results"]
+    (alone,) = lab.compare(lab.digits(), ["momentum"], steps=steps, seeds=1, learning_rates=1).results
+    for name in ("train_loss", "validation_loss", "metric"):
+        np.testing.assert_allclose(found[name], getattr(alone.sweep, name), rtol=1e-4, atol=1e-6, err_msg=name)
 
 
 def test_a_process_that_dies_ends_the_other_and_a_restart_gives_the_single_process_result(tmp_path):
     checkpoint = tmp_path / "checkpoints" / "digits-momentum"
-    coordinator, other = start(tmp_path)
+    coordinator, other = start(tmp_path, by_options())
     deadline = time.monotonic() + 300
     while not list(checkpoint.glob("steps/*/commit_success.txt")) and time.monotonic() < deadline:
         assert coordinator.poll() is None, coordinator.communicate()[0]
@@ -145,15 +170,21 @@ def test_a_process_that_dies_ends_the_other_and_a_restart_gives_the_single_proce
     assert list(checkpoint.glob("log-*.npz"))
     assert not (checkpoint / "sweep.npz").exists()
 
-    last = start(tmp_path)
+    last = start(tmp_path, by_options())
     outputs = [process.communicate(timeout=300)[0] for process in last]
     assert [process.returncode for process in last] == [0, 0], outputs
     assert "momentum" in outputs[0]
     assert "validation" not in outputs[1]  # the first one prints
-    (found,) = json.loads((tmp_path / "comparison.json").read_text())["results"]
-    (alone,) = lab.compare(lab.digits(), ["momentum"], steps=60, seeds=1, learning_rates=1).results
-    for name in ("train_loss", "validation_loss", "metric"):
-        np.testing.assert_allclose(found[name], getattr(alone.sweep, name), rtol=1e-4, atol=1e-6, err_msg=name)
+    assert_trained_as_one_process_would(tmp_path)
+
+
+def test_slurm_tells_each_process_which_one_it_is(tmp_path):
+    both = start(tmp_path, lambda process: ["--distributed", "--steps", "10"], by_slurm())
+    outputs = [process.communicate(timeout=300)[0] for process in both]
+    assert [process.returncode for process in both] == [0, 0], outputs
+    assert "momentum" in outputs[0]
+    assert "validation" not in outputs[1]
+    assert_trained_as_one_process_would(tmp_path, steps=10)
 
 
 @pytest.mark.parametrize(

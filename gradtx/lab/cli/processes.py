@@ -40,7 +40,7 @@ def run_processes(arguments: argparse.Namespace, work: Callable[[bool], int]) ->
     if not is_supervised():
         known = arguments.process_id is not None
         name = f"process {arguments.process_id} of {arguments.processes}" if known else "this process"
-        return supervise(sys.argv[1:], name)
+        return supervise(arguments.words, name)
     end_with_supervisor()
     from ..distributed import start
 
