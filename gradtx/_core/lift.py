@@ -5,7 +5,8 @@ A method writes three small functions; `lift` does the rest (None and masked lea
 - `init(params)` builds the state;
 - `scalars(state)` gives this step's scalars (hyper-parameters at step k) and the scalar fields of the next state;
 - `rule(store, g, *buffers, **scalars)` is the formula on one array. It hands each new buffer on through `store`, in the
-  order of `buffers`, goes on with what `store` returns, and returns the update.
+  order of `buffers`, goes on with what `store` returns, and returns the update. `store(x, after=y)` for an x that takes
+  the place of an array which y was made from: written first, it would leave y a copy to be made from.
 
 `chain` puts lifted blocks one after the other as one rule, with the states of `optax.chain`.
 """
@@ -114,7 +115,7 @@ def _apply(
     """The rules of all blocks on one leaf: its update and its new buffers."""
     dtype = compute_dtype(g.dtype, *(x.dtype for x in row))
 
-    def run(store: Callable[[jax.Array], jax.Array]) -> jax.Array:
+    def run(store: Callable[..., jax.Array]) -> jax.Array:
         u, rest = widen(g, dtype), iter(row)
         for block, scalars in zip(blocks, values, strict=True):
             old = [widen(next(rest), dtype) for _ in block.buffers]
@@ -123,8 +124,11 @@ def _apply(
 
     new: list[jax.Array] = []
 
-    def record(x: jax.Array) -> jax.Array:
+    def record(x: jax.Array, *, after: jax.Array | None = None) -> jax.Array:
         x = x.astype(row[len(new)].dtype)
+        if recompute and after is not None:
+            # True of every number, which XLA does not know and LLVM does: an order of writing that costs nothing.
+            x = jnp.where((after == after) | (after != after), x, 0)
         new.append(jax.lax.optimization_barrier(x) if recompute else x)
         return widen(new[-1], dtype)
 
@@ -134,7 +138,7 @@ def _apply(
         # So the rule runs once for the buffers, and once more for the update, reading the buffers that are stored
         # anyway; what only the first run's update needed is dead code. The barriers keep the two from being merged.
         again = iter(new)
-        u = run(lambda _: widen(jax.lax.optimization_barrier(next(again)), dtype))
+        u = run(lambda _, **after: widen(jax.lax.optimization_barrier(next(again)), dtype))
     return u.astype(g.dtype), new
 
 

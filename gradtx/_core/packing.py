@@ -1,9 +1,10 @@
 """Many small arrays of a tree as a few vectors, and back.
 
 A `Packed` is a tree itself, so that a transformation sees few leaves: the vectors, one a dtype, and the leaves that
-stay alone, at their places in the user's tree. Only replicated leaves are packed: to cut a sharded one would move it.
+stay alone, by their paths in the user's tree. Only replicated leaves are packed: to cut a sharded one would move it.
 """
 
+from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial, reduce
@@ -14,7 +15,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from .trees import is_sharded, leaf_dtype
-from .types import MaskedNode, Params
+from .types import Params
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,6 +39,12 @@ class Layout:
     def alone(self) -> tuple[int, ...]:
         """The leaves in no vector."""
         return tuple(sorted(set(range(len(self.like))) - {i for group in self.groups for i in group}))
+
+    @cached_property
+    def names(self) -> tuple[str, ...]:
+        """The paths of the leaves in no vector."""
+        paths = [jax.tree_util.keystr(path) for path, _ in jax.tree_util.tree_leaves_with_path(self.template)]
+        return tuple(paths[i] for i in self.alone)
 
     @cached_property
     def _key(self) -> Any:
@@ -70,7 +77,8 @@ class Packed:
     """A tree whose small leaves live in vectors."""
 
     vectors: tuple[Any, ...]  # [sum of sizes] each
-    alone: Any  # the user's tree with the leaves that were not packed, a `MaskedNode` where one was
+    alone: OrderedDict[str, Any]  # the leaves that were not packed, by their paths: nothing is left of the others,
+    # because what a tree of a thousand places costs a step in Python is more than the step of the vectors
     layout: Layout
 
 
@@ -111,10 +119,8 @@ def pack_leaves(layout: Layout, leaves: Sequence[Any]) -> Packed:
             for i in group
         ]
         vectors.append(lax.concatenate(parts, 0))
-    rest: list[Any] = [MaskedNode()] * len(layout.like)
-    for i in layout.alone:
-        rest[i] = leaves[i]
-    return Packed(tuple(vectors), layout.treedef.unflatten(rest), layout)
+    alone = OrderedDict((name, leaves[i]) for name, i in zip(layout.names, layout.alone, strict=True))
+    return Packed(tuple(vectors), alone, layout)
 
 
 def unpacked_leaves(packed: Packed) -> list[Any]:
@@ -124,9 +130,8 @@ def unpacked_leaves(packed: Packed) -> list[Any]:
     """
     layout = packed.layout
     leaves: list[Any] = [None] * len(layout.like)
-    rest = layout.treedef.flatten_up_to(packed.alone)
-    for i in layout.alone:
-        leaves[i] = rest[i]
+    for name, i in zip(layout.names, layout.alone, strict=True):
+        leaves[i] = packed.alone[name]
     for group, vector in zip(layout.groups, packed.vectors, strict=True):
         if vector is None:
             continue

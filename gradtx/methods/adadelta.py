@@ -17,7 +17,12 @@
 **Differs from** Optax: the same form (`rho`, and 0.9 for its default; complex gradients are squared there without a
 conjugate). torch: the same, with ρ = 0.9.
 
-**Costs**: two numbers a parameter.
+**Costs**: two numbers a parameter. u needs the s that was, and s is about to be written in its place. Put u² into the
+third line and solve for it,
+
+    s_old + δ = (s + ρ δ) (r + δ) / (ρ (r + δ) + (1 - ρ) g²)      u = √(s + ρ δ) / √(ρ (r + δ) + (1 - ρ) g²) · g
+
+and u follows from the s that is kept anyway, without a difference that could cancel: nothing more has to be written.
 
 **When**: no learning rate to choose (1.0 is the paper's). δ is the price: it sets the size of the first steps, √δ each,
 so the start is slow on costs whose natural step is far from 1e-3. δ = 0 never moves.
@@ -73,9 +78,8 @@ def scale_by_adadelta(decay: ScalarOrSchedule = 0.95, eps: ScalarOrSchedule = 1e
 
     def rule(store: Any, g: jax.Array, r: jax.Array, s: jax.Array, *, ρ: jax.Array, δ: jax.Array) -> jax.Array:
         r = store(ρ * r + (1 - ρ) * abs2(g))
-        u = divide(sqrt(s + δ) * g, sqrt(r + δ))
-        s = store(ρ * s + (1 - ρ) * abs2(u))
-        return u
+        s = store(ρ * s + (1 - ρ) * divide((s + δ) * abs2(g), r + δ))
+        return divide(sqrt(s + ρ * δ) * g, sqrt(ρ * (r + δ) + (1 - ρ) * abs2(g)))
 
     return lift(
         "scale_by_adadelta",

@@ -95,10 +95,19 @@ def scale_by_delta_bar_delta(
     def rule(store: Any, d: Any, λ: Any, mean: Any, *, κ: Any, φ: Any, θ: Any) -> jax.Array:
         agreement = jnp.sign(mean) * jnp.sign(d)  # the product itself could underflow
         λ = store(jnp.where(agreement > 0, λ + κ, jnp.where(agreement < 0, (1 - φ) * λ, λ)))
-        mean = store((1 - θ) * d + θ * mean)
+        mean = store((1 - θ) * d + θ * mean, after=λ)
         return λ * d
 
-    return lift("scale_by_delta_bar_delta", init, scalars, rule, ("rates", "mean_gradient"), allow_complex=False)
+    return lift(
+        "scale_by_delta_bar_delta",
+        init,
+        scalars,
+        rule,
+        ("rates", "mean_gradient"),
+        is_costly=True,  # the update reads λ as it is stored
+        reads_twice=True,
+        allow_complex=False,
+    )
 
 
 def delta_bar_delta(

@@ -43,16 +43,10 @@ CLIPPINGS = {
     "by norm": gradtx.clip_by_norm(1.0),
     "by global norm": gradtx.clip_by_global_norm(1.0),
 }
-# Gradient-sized temporaries that are left, on JAX 0.10. One each where a rule reads an old buffer for two outputs, so
-# that writing one of them in its place needs a copy first: delta-bar-delta's mean, and AdaDelta's s for its update.
-# More where Nesterov reads what a block with a root hands on, twice, across `optax.chain`, which shows the blocks one
-# another's results only: the recipes (rmsprop with nesterov) and `gradtx._core.lift.chain` have none.
-LEFT = {
-    "delta_bar_delta": 1,
-    "adadelta": 1,
-    "blocks: rms, rate, nesterov": 2,
-    "blocks: adam, rate, nesterov": 3,
-}
+# Gradient-sized temporaries that are left, on JAX 0.10: where Nesterov reads what a block with a root hands on, twice,
+# across `optax.chain`, which shows the blocks one another's results only: the recipes (rmsprop with nesterov) and
+# `gradtx._core.lift.chain` have none.
+LEFT = {"blocks: rms, rate, nesterov": 2, "blocks: adam, rate, nesterov": 3}
 
 
 def temporaries(tx, params):
