@@ -71,6 +71,8 @@ PICTURES = {
     "curves of a sweep": lambda paths, swept, compared: lab.plot_curves(swept, "metric"),
     "a reading": lambda paths, swept, compared: lab.plot_curves(swept, "watch/norm"),
     "a part of a reading": lambda paths, swept, compared: lab.plot_curves(swept, "watch/norms[0]"),
+    "convergence": lambda paths, swept, compared: lab.plot_convergence(paths),
+    "convergence of a sweep": lambda paths, swept, compared: lab.plot_convergence({"a": swept}, -1.0, what="loss"),
     "heat map": lambda paths, swept, compared: lab.plot_sweep(swept),
     "heat map of the metric": lambda paths, swept, compared: lab.plot_sweep(swept, "momentum", by="metric"),
     "sensitivity": lambda paths, swept, compared: lab.plot_sensitivity({"a": swept, "b": swept}),
