@@ -42,5 +42,5 @@ def _binned(steps: np.ndarray, excess: np.ndarray, last: float) -> tuple[np.ndar
     if not len(x):
         return x, y
     stretch = np.floor(12 * (x - x[0]) / np.log(last) + 1e-9)
-    names = np.unique(stretch)
-    return tuple(np.array([values[stretch == name].mean() for name in names]) for values in (x, y))
+    places = [stretch == name for name in np.unique(stretch)]
+    return np.array([x[place].mean() for place in places]), np.array([y[place].mean() for place in places])

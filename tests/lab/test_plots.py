@@ -134,6 +134,19 @@ def test_a_picture_is_shown_by_a_notebook_and_leaves_the_users_style_alone(paths
     assert figure._repr_png_().startswith(b"\x89PNG")
 
 
+def test_what_a_notebook_keeps_of_a_picture_is_half_the_bytes_or_less_and_no_colour_of_a_line_is_lost(paths):
+    figure = lab.plot_trajectories(F, paths)
+    shown = figure._repr_png_()
+    assert len(shown) < 0.5 * len(png(figure))
+    whole, few = (mpl.image.imread(io.BytesIO(picture))[..., :3] for picture in (png(figure), shown))
+    for line in figure.axes[0].lines[: len(paths)]:
+        is_line = np.all(np.abs(whole - mpl.colors.to_rgb(line.get_color())) < 1e-2, axis=-1)
+        assert is_line.sum() > 50
+        np.testing.assert_allclose(few[is_line], whole[is_line], atol=0.02)
+    figure.patch.set_alpha(0.0)
+    assert figure._repr_png_() == png(figure)  # transparent pictures stay whole
+
+
 def test_an_animation_plays_in_a_notebook_without_a_codec(paths, tmp_path):
     animation = lab.animate_trajectories(F, paths, frames=3)
     html = animation._repr_html_()

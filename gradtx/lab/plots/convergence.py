@@ -11,9 +11,7 @@ from .style import Picture, headline, light_grid, look, new_picture, styled
 
 
 @styled
-def plot_convergence(
-    runs: Runs | Mapping[str, Runs], minimum: float = 0.0, *, what: Measure = "train_loss"
-) -> Picture:
+def plot_convergence(runs: Runs | Mapping[str, Runs], minimum: float = 0.0, *, what: Measure = "train_loss") -> Picture:
     """The excess error J - min J over the steps, both logarithmic: k^-a is a straight line of slope -a.
 
     The line is the mean over runs, in a band from their lowest to their highest; dashed, the power of k that
