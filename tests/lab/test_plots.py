@@ -127,6 +127,13 @@ def test_the_best_cell_is_framed_and_a_diverged_one_crossed(swept):
     assert swept.axes["momentum"][int(corner[1] + 0.5)] == pytest.approx(best["momentum"])
 
 
+def test_with_a_minimum_the_sensitivity_is_that_of_the_excess_over_it(swept):
+    heights = [lab.plot_sensitivity(swept, minimum=minimum).axes[0] for minimum in (0.0, -1.0)]
+    whole, above = (axes.lines[0].get_ydata() for axes in heights)
+    np.testing.assert_allclose(above, whole + 1)
+    assert [axes.get_ylabel() for axes in heights] == ["final loss", "final excess loss"]
+
+
 def test_a_picture_is_shown_by_a_notebook_and_leaves_the_users_style_alone(paths):
     with mpl.rc_context({"font.size": 17.0}):
         figure = lab.plot_trajectories(F, paths)
