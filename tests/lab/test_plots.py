@@ -73,6 +73,10 @@ PICTURES = {
     "a part of a reading": lambda paths, swept, compared: lab.plot_curves(swept, "watch/norms[0]"),
     "convergence": lambda paths, swept, compared: lab.plot_convergence(paths),
     "convergence of a sweep": lambda paths, swept, compared: lab.plot_convergence({"a": swept}, -1.0, what="loss"),
+    "range test": lambda paths, swept, compared: lab.plot_range_test(gradtx.lr_range_test(F, F.start, steps=30)),
+    "range test that ended at once": lambda paths, swept, compared: lab.plot_range_test(
+        gradtx.RangeTest(np.array([1.0, 2.0]), np.full(2, np.nan), np.nan, 1.0, np.nan)
+    ),
     "heat map": lambda paths, swept, compared: lab.plot_sweep(swept),
     "heat map of the metric": lambda paths, swept, compared: lab.plot_sweep(swept, "momentum", by="metric"),
     "sensitivity": lambda paths, swept, compared: lab.plot_sensitivity({"a": swept, "b": swept}),
