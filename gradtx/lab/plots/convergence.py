@@ -14,7 +14,7 @@ from .style import Picture, headline, light_grid, look, new_picture, styled
 def plot_convergence(runs: Runs | Mapping[str, Runs], minimum: float = 0.0, *, what: Measure = "train_loss") -> Picture:
     """The excess error J - min J over the steps, both logarithmic: k^-a is a straight line of slope -a.
 
-    The line is the mean over runs, in a band from their lowest to their highest; dashed, the power of k that
+    The line is the mean over runs, in a band of two of its standard errors; dashed, the power of k that
     `lab.convergence_order` fits to the last tenfold of the steps.
 
     Args:
@@ -37,7 +37,9 @@ def plot_convergence(runs: Runs | Mapping[str, Runs], minimum: float = 0.0, *, w
         steps, excess = steps[is_shown], values[:, is_shown] - minimum
         middle, style = excess.mean(axis=0), look(i)
         if len(excess) > 1:
-            axes.fill_between(steps, excess.min(axis=0), excess.max(axis=0), color=style["color"], alpha=0.2, lw=0)
+            error = 2 * excess.std(axis=0, ddof=1) / len(excess) ** 0.5
+            low = np.maximum(middle - error, middle / 10)  # a logarithmic axis has no place for 0
+            axes.fill_between(steps, low, middle + error, color=style["color"], alpha=0.2, lw=0)
         order = orders[name] = convergence_order(steps, excess)
         label = f"{name}: {_power(order)}" if name else _power(order)
         markers = _spread_out(steps, 7)
@@ -78,7 +80,7 @@ def _power(order: float) -> str:
 
 def _conclusion(orders: Mapping[str, float]) -> str:
     def way(order: float) -> str:
-        return "stays" if abs(order) < 0.05 else f"{'falls' if order > 0 else 'grows'} as {_power(order)}"
+        return "stays" if abs(order) <= 0.1 else f"{'falls' if order > 0 else 'grows'} as {_power(order)}"
 
     lead = "Over the last tenfold of the steps the excess error"
     if len(orders) == 1:
