@@ -188,8 +188,8 @@ def _verdict(exponent: float, sum_diverges: bool, sum_of_squares_converges: bool
     if exponent > _TOLERANCE:
         return (
             f"The second condition fails: the rate falls as k^-{exponent:.2f}, not faster than 1/√k, so Σ ε_k² "
-            "diverges and the ball around the minimum in which gradient noise keeps the iterates shrinks only as slowly "
-            "as the rate. The first (Σ ε_k = inf) holds."
+            "diverges and the ball around the minimum in which gradient noise keeps the iterates shrinks only as "
+            "slowly as the rate. The first (Σ ε_k = inf) holds."
         )
     grows = f"the rate grows as k^{-exponent:.2f}"
     how = grows if exponent < -_TOLERANCE else "the rate ends at a constant, as a linear decay to a floor does"
