@@ -185,10 +185,14 @@ def _verdict(exponent: float, sum_diverges: bool, sum_of_squares_converges: bool
             f"The first condition fails: the rate falls {how}, so Σ ε_k is finite and the iterates can only travel a "
             "bounded distance; they may stop short of the minimum. The second (Σ ε_k² < inf) holds."
         )
-    if abs(exponent) <= _TOLERANCE:
-        how = "the rate ends at a constant, as a linear decay to a floor does"
-    else:
-        how = f"the rate changes as k^{-exponent:.2f}, not faster than 1/√k"
+    if exponent > _TOLERANCE:
+        return (
+            f"The second condition fails: the rate falls as k^-{exponent:.2f}, not faster than 1/√k, so Σ ε_k² "
+            "diverges and the ball around the minimum in which gradient noise keeps the iterates shrinks only as "
+            "slowly as the rate. The first (Σ ε_k = inf) holds."
+        )
+    grows = f"the rate grows as k^{-exponent:.2f}"
+    how = grows if exponent < -_TOLERANCE else "the rate ends at a constant, as a linear decay to a floor does"
     return (
         f"The second condition fails: {how}, so Σ ε_k² diverges and the gradient noise keeps the iterates in a ball "
         "around the minimum, the smaller the lower the rate. The first (Σ ε_k = inf) holds."

@@ -78,6 +78,13 @@ def test_robbins_monro_says_that_a_floor_fails_the_second_condition():
     assert "a linear decay to a floor" in gradtx.robbins_monro(gradtx.linear_decay(1.0, 0.01, 100)).verdict
 
 
+def test_robbins_monro_does_not_say_of_a_falling_rate_that_the_noise_stays():
+    falling = gradtx.robbins_monro(lambda k: 0.1 / (1 + k) ** 0.5).verdict
+    assert "falls as k^-0.50" in falling
+    assert "shrinks only as slowly as the rate" in falling
+    assert "grows as k^0.50" in gradtx.robbins_monro(lambda k: 0.1 * (1 + k) ** 0.5).verdict
+
+
 def test_robbins_monro_gives_the_partial_sums():
     report = gradtx.robbins_monro(lambda k: 1.0 / (k + 1))
     harmonic = [np.sum(1 / np.arange(1.0, n + 1)) for n in report.steps]

@@ -4,6 +4,7 @@ from .compare import Comparison as Comparison
 from .compare import MethodResult as MethodResult
 from .compare import compare as compare
 from .compare import comparisons as comparisons
+from .convergence import convergence_order as convergence_order
 from .grids import RandomGrid as RandomGrid
 from .grids import random_grid as random_grid
 from .history import History as History
@@ -13,9 +14,11 @@ from .plots.animation import Animation as Animation
 from .plots.animation import animate_trajectories as animate_trajectories
 from .plots.comparison import plot_comparison as plot_comparison
 from .plots.comparison import plot_performance_profile as plot_performance_profile
+from .plots.convergence import plot_convergence as plot_convergence
 from .plots.curves import plot_curves as plot_curves
 from .plots.diagnosis import plot_diagnosis as plot_diagnosis
 from .plots.explore import explore as explore
+from .plots.range_test import plot_range_test as plot_range_test
 from .plots.readings import plot_readings as plot_readings
 from .plots.sweeps import plot_batch_sizes as plot_batch_sizes
 from .plots.sweeps import plot_sensitivity as plot_sensitivity

@@ -71,6 +71,12 @@ PICTURES = {
     "curves of a sweep": lambda paths, swept, compared: lab.plot_curves(swept, "metric"),
     "a reading": lambda paths, swept, compared: lab.plot_curves(swept, "watch/norm"),
     "a part of a reading": lambda paths, swept, compared: lab.plot_curves(swept, "watch/norms[0]"),
+    "convergence": lambda paths, swept, compared: lab.plot_convergence(paths),
+    "convergence of a sweep": lambda paths, swept, compared: lab.plot_convergence({"a": swept}, -1.0, what="loss"),
+    "range test": lambda paths, swept, compared: lab.plot_range_test(gradtx.lr_range_test(F, F.start, steps=30)),
+    "range test that ended at once": lambda paths, swept, compared: lab.plot_range_test(
+        gradtx.RangeTest(np.array([1.0, 2.0]), np.full(2, np.nan), np.nan, 1.0, np.nan)
+    ),
     "heat map": lambda paths, swept, compared: lab.plot_sweep(swept),
     "heat map of the metric": lambda paths, swept, compared: lab.plot_sweep(swept, "momentum", by="metric"),
     "sensitivity": lambda paths, swept, compared: lab.plot_sensitivity({"a": swept, "b": swept}),
@@ -125,11 +131,31 @@ def test_the_best_cell_is_framed_and_a_diverged_one_crossed(swept):
     assert swept.axes["momentum"][int(corner[1] + 0.5)] == pytest.approx(best["momentum"])
 
 
+def test_with_a_minimum_the_sensitivity_is_that_of_the_excess_over_it(swept):
+    heights = [lab.plot_sensitivity(swept, minimum=minimum).axes[0] for minimum in (0.0, -1.0)]
+    whole, above = (axes.lines[0].get_ydata() for axes in heights)
+    np.testing.assert_allclose(above, whole + 1)
+    assert [axes.get_ylabel() for axes in heights] == ["final loss", "final excess loss"]
+
+
 def test_a_picture_is_shown_by_a_notebook_and_leaves_the_users_style_alone(paths):
     with mpl.rc_context({"font.size": 17.0}):
         figure = lab.plot_trajectories(F, paths)
         assert mpl.rcParams["font.size"] == 17.0
     assert figure._repr_png_().startswith(b"\x89PNG")
+
+
+def test_what_a_notebook_keeps_of_a_picture_is_half_the_bytes_or_less_and_no_colour_of_a_line_is_lost(paths):
+    figure = lab.plot_trajectories(F, paths)
+    shown = figure._repr_png_()
+    assert len(shown) < 0.5 * len(png(figure))
+    whole, few = (mpl.image.imread(io.BytesIO(picture))[..., :3] for picture in (png(figure), shown))
+    for line in figure.axes[0].lines[: len(paths)]:
+        is_line = np.all(np.abs(whole - mpl.colors.to_rgb(line.get_color())) < 1e-2, axis=-1)
+        assert is_line.sum() > 50
+        np.testing.assert_allclose(few[is_line], whole[is_line], atol=0.02)
+    figure.patch.set_alpha(0.0)
+    assert figure._repr_png_() == png(figure)  # transparent pictures stay whole
 
 
 def test_an_animation_plays_in_a_notebook_without_a_codec(paths, tmp_path):

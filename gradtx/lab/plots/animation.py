@@ -1,5 +1,6 @@
 """Paths over a landscape, moving."""
 
+import io
 from pathlib import Path
 from typing import Any
 
@@ -8,8 +9,21 @@ from matplotlib.animation import FuncAnimation, PillowWriter
 
 from gradtx.landscapes import Landscape
 
-from .style import RC, look, new_picture
+from .style import RC, Picture, look, with_few_colours
 from .trajectories import Paths, draw_contours, draw_critical_points, paths_by_name
+
+
+class Frames(Picture):
+    """A picture that is saved often: what an animation takes of it, a PNG in memory, has few colours."""
+
+    def savefig(self, fname: Any, **kwargs: Any) -> None:
+        """As a figure's own."""
+        if kwargs.get("format") != "png" or not isinstance(fname, io.BytesIO):
+            super().savefig(fname, **kwargs)
+            return
+        full = io.BytesIO()
+        super().savefig(full, **kwargs)
+        fname.write(with_few_colours(full))
 
 
 class Animation:
@@ -49,8 +63,7 @@ def animate_trajectories(
         raise ValueError(f"animate_trajectories: needs {what}.")
     named = paths_by_name(landscape, paths)
     with mpl.rc_context(RC):
-        figure = new_picture(6.5, 5.4)
-        figure.set_dpi(80)
+        figure = Frames(figsize=(6.5, 5.4), layout="constrained", dpi=80)
         axes = figure.subplots()
         draw_contours(axes, landscape)
         draw_critical_points(axes, landscape)

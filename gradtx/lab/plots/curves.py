@@ -36,7 +36,7 @@ def plot_curves(runs: Runs | Mapping[str, Runs], what: str = "loss", *, smooth: 
     label = names.get(what, what.replace("_", " "))
     ends, positive = {}, True
     for i, (name, given) in enumerate(named.items()):
-        steps, values = _curve(given, what)
+        steps, values = curve_of(given, what)
         if what not in EVALUATED:
             steps, values = _smoothed(steps, values, max(1, values.shape[1] // 50) if smooth is None else smooth)
         colour = look(i)["color"]
@@ -59,7 +59,7 @@ def plot_curves(runs: Runs | Mapping[str, Runs], what: str = "loss", *, smooth: 
     return figure
 
 
-def _curve(given: Runs, what: str) -> tuple[np.ndarray, np.ndarray]:
+def curve_of(given: Runs, what: str) -> tuple[np.ndarray, np.ndarray]:
     """Steps [n] and values [runs, n]; of runs of different lengths, what all have."""
     runs = _runs_of_best(given) if isinstance(given, Sweep) else [_curves_of(run) for run in _list(given)]
     if what not in runs[0]:

@@ -7,8 +7,10 @@ from functools import wraps
 from typing import Any, ParamSpec
 
 import matplotlib as mpl
+import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure, SubFigure
+from PIL import Image
 
 # Okabe & Ito 2008: told apart with any colour vision; the marker repeats what the colour says.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#999933", "#882255", "#666666")
@@ -37,12 +39,29 @@ class Picture(Figure):
     def _repr_png_(self) -> bytes:
         buffer = io.BytesIO()
         self.savefig(buffer, format="png")
-        return buffer.getvalue()
+        return with_few_colours(buffer)
 
 
 def new_picture(width: float, height: float) -> Picture:
     """An empty picture, `width` x `height` inches; 10 inches is about as wide as a notebook."""
     return Picture(figsize=(width, height), layout="constrained", dpi=110)
+
+
+def with_few_colours(png: io.BytesIO) -> bytes:
+    """The same picture in 256 colours, about a quarter of the bytes: a notebook or a moving picture holds many."""
+    image = Image.open(png)
+    if image.mode == "RGBA" and np.asarray(image)[..., 3].min() < 255:
+        return png.getvalue()  # it is transparent somewhere, which a palette of solid colours is not
+    # A palette follows the commonest colours, and would turn a thin blue line green: a broad line of each is put below.
+    width, height = image.size
+    taller = Image.new("RGB", (width, height + 4 * len(COLOURS)))
+    taller.paste(image.convert("RGB"))
+    for i, colour in enumerate(COLOURS):
+        taller.paste(colour, (0, height + 4 * i, width, height + 4 * i + 4))
+    smaller = io.BytesIO()
+    few = taller.quantize(256, Image.Quantize.MEDIANCUT, dither=Image.Dither.NONE)
+    few.crop((0, 0, width, height)).save(smaller, "PNG", optimize=True)
+    return smaller.getvalue()
 
 
 def styled(plot: Callable[P, Picture]) -> Callable[P, Picture]:

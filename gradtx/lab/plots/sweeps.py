@@ -68,11 +68,14 @@ def _write_cells(axes: Axes, values: np.ndarray, image: Any, best: Any) -> None:
 
 
 @styled
-def plot_sensitivity(sweeps: Sweep | Mapping[str, Sweep], x: str = "learning_rate", *, by: Measure = "loss") -> Picture:
+def plot_sensitivity(
+    sweeps: Sweep | Mapping[str, Sweep], x: str = "learning_rate", *, by: Measure = "loss", minimum: float = 0.0
+) -> Picture:
     """Final loss (or metric) over one hyper-parameter: a wide valley forgives a wrong choice, a narrow one does not.
 
     The line is the mean over the keys, the band runs from their best to their worst, over further hyper-parameters the
-    best point counts; a line ends where a member diverged.
+    best point counts; a line ends where a member diverged. With a `minimum`, such as `Problem.optimum`, the excess over
+    it is drawn and judged.
     """
     named = dict(sweeps) if isinstance(sweeps, Mapping) else {"": sweeps}
     figure = new_picture(8, 4.6)
@@ -82,7 +85,7 @@ def plot_sensitivity(sweeps: Sweep | Mapping[str, Sweep], x: str = "learning_rat
         if sweep.is_random or x not in sweep.axes:
             raise ValueError(f"plot_sensitivity: x must be an axis of the sweep, one of {list(sweep.axes)}, got {x!r}.")
         higher = by == "metric" and sweep.higher_is_better
-        finals = np.moveaxis(sweep.final(by), list(sweep.axes).index(x), 0)
+        finals = np.moveaxis(sweep.final(by) - minimum, list(sweep.axes).index(x), 0)
         finals = finals.reshape(len(sweep.axes[x]), -1, finals.shape[-1])
         means = finals.mean(axis=-1)
         chosen = (means.argmax if higher else means.argmin)(axis=1)
@@ -97,7 +100,8 @@ def plot_sensitivity(sweeps: Sweep | Mapping[str, Sweep], x: str = "learning_rat
         axes.set_yscale("log")
     if all((sweep.axes[x] > 0).all() for sweep in named.values()):
         axes.set_xscale("log")
-    axes.set(xlabel=x.replace("_", " "), ylabel=f"final {_label(first, by)}")
+    excess = "excess " if minimum else ""
+    axes.set(xlabel=x.replace("_", " "), ylabel=f"final {excess}{_label(first, by)}")
     light_grid(axes)
     if any(named):
         axes.legend()

@@ -1,0 +1,89 @@
+"""How fast the excess error falls, on axes where a power of the steps is a straight line."""
+
+from collections.abc import Iterator, Mapping
+
+import numpy as np
+
+from ..convergence import convergence_order
+from ..sweep_result import Measure, Sweep
+from .curves import Runs, curve_of
+from .style import Picture, headline, light_grid, look, new_picture, styled
+
+
+@styled
+def plot_convergence(runs: Runs | Mapping[str, Runs], minimum: float = 0.0, *, what: Measure = "train_loss") -> Picture:
+    """The excess error J - min J over the steps, both logarithmic: k^-a is a straight line of slope -a.
+
+    The line is the mean over runs, in a band of two of its standard errors; dashed, the power of k that
+    `lab.convergence_order` fits to the last tenfold of the steps.
+
+    Args:
+        runs: a History, several of them, a Sweep (a line for each of its points), or {name: any of these}.
+        minimum: min J: `Problem.optimum` or `Landscape.minimum`.
+        what: "train_loss", "validation_loss" or "metric", where the method is judged; "loss", of each step's minibatch.
+
+    >>> import gradtx, jax
+    >>> from gradtx import lab, landscapes
+    >>> run = lab.run(landscapes.quadratic(1e6, dim=30), gradtx.sgd(1e-6), steps=1000, key=jax.random.key(0))
+    >>> print(lab.plot_convergence(run).get_suptitle())
+    Over the last tenfold of the steps the excess error falls as k^-1.00.
+    """
+    named = dict(runs) if isinstance(runs, Mapping) else {"": runs}
+    figure = new_picture(8, 4.8)
+    axes = figure.subplots()
+    orders = {}
+    for i, (name, (steps, values)) in enumerate(_lines(named, what)):
+        is_shown = (steps > 0) & np.isfinite(values).all(axis=0)
+        steps, excess = steps[is_shown], values[:, is_shown] - minimum
+        middle, style = excess.mean(axis=0), look(i)
+        if len(excess) > 1:
+            error = 2 * excess.std(axis=0, ddof=1) / len(excess) ** 0.5
+            low = np.maximum(middle - error, middle / 10)  # a logarithmic axis has no place for 0
+            axes.fill_between(steps, low, middle + error, color=style["color"], alpha=0.2, lw=0)
+        order = orders[name] = convergence_order(steps, excess)
+        label = f"{name}: {_power(order)}" if name else _power(order)
+        markers = _spread_out(steps, 7)
+        axes.plot(steps, np.where(middle > 0, middle, np.nan), **style, ms=5, markevery=markers, label=label)
+        tail = steps[steps >= steps[-1] / 10]
+        height = np.exp(np.nanmean(np.log(np.where(middle > 0, middle, np.nan)[-len(tail) :]) + order * np.log(tail)))
+        axes.plot(tail, height * tail**-order, "--", color="k", lw=0.9, zorder=3)
+    axes.set(xscale="log", yscale="log", xlabel="optimizer step k", ylabel="excess error J - min J")
+    axes.plot([], [], "--k", lw=0.9, label="fitted power of k")
+    light_grid(axes)
+    axes.legend()
+    headline(figure, _conclusion(orders), 11)
+    return figure
+
+
+def _lines(named: Mapping[str, Runs], what: Measure) -> Iterator[tuple[str, tuple[np.ndarray, np.ndarray]]]:
+    """Steps [n] and values [runs, n] of each line, by its name."""
+    for name, given in named.items():
+        if not isinstance(given, Sweep):
+            yield name, curve_of(given, what)
+            continue
+        values = getattr(given, what)
+        members = values.reshape(-1, *values.shape[-2:])
+        steps = np.arange(values.shape[-1]) if what == "loss" else given.eval_steps
+        for index, member in enumerate(members):
+            point = ", ".join(f"{key.replace('_', ' ')} {value:.3g}" for key, value in given.point(index).items())
+            yield (name if name and len(members) == 1 else f"{name}, {point}" if name else point), (steps, member)
+
+
+def _spread_out(steps: np.ndarray, count: int) -> list[int]:
+    """Places of `count` markers or fewer at equal ratios of the steps."""
+    return np.unique(np.searchsorted(steps, np.geomspace(steps[0], steps[-1], count)).clip(max=len(steps) - 1)).tolist()
+
+
+def _power(order: float) -> str:
+    return f"k^{-order:.2f}".replace("k^-0.00", "k^0.00")
+
+
+def _conclusion(orders: Mapping[str, float]) -> str:
+    def way(order: float) -> str:
+        return "stays" if abs(order) <= 0.1 else f"{'falls' if order > 0 else 'grows'} as {_power(order)}"
+
+    lead = "Over the last tenfold of the steps the excess error"
+    if len(orders) == 1:
+        return f"{lead} {way(next(iter(orders.values())))}."
+    ranked = sorted(orders, key=lambda name: -orders[name])
+    return f"{lead}: {'; '.join(f'{name} {way(orders[name])}' for name in ranked)}."

@@ -1,0 +1,52 @@
+"""A learning-rate range test: the loss while the rate grows, and the rates to read off it."""
+
+import numpy as np
+
+from gradtx import RangeTest
+
+from .style import COLOURS, Picture, headline, light_grid, new_picture, styled
+
+
+@styled
+def plot_range_test(test: RangeTest) -> Picture:
+    """The loss after each step over its learning rate, with the rates that `gradtx.lr_range_test` found.
+
+    Args:
+        test: what `gradtx.lr_range_test` returned.
+
+    >>> import gradtx, jax.numpy as jnp
+    >>> from gradtx import lab
+    >>> test = gradtx.lr_range_test(lambda x: jnp.sum(jnp.array([1.0, 20.0]) * x**2) / 2, jnp.ones(2))
+    >>> print(lab.plot_range_test(test).get_suptitle())
+    The loss falls most steeply at 0.00404, diverges from 0.1 on.
+    """
+    figure = new_picture(8, 4.6)
+    axes = figure.subplots()
+    axes.plot(test.learning_rates, test.losses, color=COLOURS[0], label="loss after the step")
+    found = {"steepest": test.steepest, "minimum": test.minimum, "divergence": test.divergence}
+    for (name, rate), colour, style in zip(
+        found.items(), (COLOURS[2], COLOURS[4], COLOURS[1]), ("-", "-.", "--"), strict=True
+    ):
+        if np.isfinite(rate):
+            axes.axvline(rate, color=colour, ls=style, label=f"{name}: {rate:.3g}")
+    seen = test.losses[np.isfinite(test.losses)]
+    if len(seen):  # the leap that ends the run would flatten all that comes before it
+        low, high = seen.min(), max(seen[0], np.quantile(seen, 0.9))
+        axes.set_ylim(low - 0.1 * (high - low), high + 0.3 * (high - low))
+    axes.set(xscale="log", xlabel="learning rate, growing step by step", ylabel="loss")
+    light_grid(axes)
+    axes.legend(loc="lower left")
+    headline(figure, _conclusion(test), 11)
+    return figure
+
+
+def _conclusion(test: RangeTest) -> str:
+    if not np.isfinite(test.minimum):
+        return "Every rate of the range is too high: start lower."
+    parts = [f"falls most steeply at {test.steepest:.3g}"] if np.isfinite(test.steepest) else []
+    if test.minimum < test.divergence:  # above it, what is lowest is only what was not yet thrown out
+        parts.append(f"is lowest at {test.minimum:.3g}")
+    parts.append(
+        f"diverges from {test.divergence:.3g} on" if np.isfinite(test.divergence) else "never diverges: go higher"
+    )
+    return f"The loss {', '.join(parts)}."
