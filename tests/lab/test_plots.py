@@ -103,6 +103,17 @@ def test_every_landscape_can_be_drawn_from_its_start(name):
     assert {"start", "downhill (-gradient)"} <= labels
 
 
+def test_readings_have_a_panel_where_an_instrument_measured_and_none_for_the_batch_size_alone():
+    run = {"loss": np.ones(5), "batch_sizes": np.full(5, 64), "gradient_norm/global": np.ones(5)}
+    for figure, titles in (
+        (lab.plot_readings(run), {"Loss", "Gradient norm"}),
+        (lab.plot_diagnosis(run), {"Gradient norm"}),
+    ):
+        shown = {axes.get_title(loc="left") for axes in axes_of(figure) if axes.get_visible()}
+        assert titles <= shown
+        assert "Batch against noise scale" not in shown
+
+
 def test_conclusions_are_read_off_the_numbers(paths, swept):
     ends = {name: float(F(history.params)) for name, history in paths.items()}
     first, second = sorted(ends, key=lambda name: ends[name])

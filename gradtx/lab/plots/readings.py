@@ -115,7 +115,7 @@ def plot_readings(run: Run) -> Picture:
         run: a `History`, or a dict of arrays [steps]: `loss` and readings by their names.
     """
     curves = curves_of(run)
-    panels = [panel for panel in PANELS if any(name in curves for name in panel.curves)]
+    panels = panels_of(curves)
     columns = min(3, len(panels))
     rows = -(-len(panels) // columns)
     figure = new_picture(12, 2.9 * rows + 0.6)
@@ -135,6 +135,11 @@ def curves_of(run: Run) -> dict[str, np.ndarray]:
     arrays = {name: np.asarray(curve, float) for name, curve in given.items() if name not in ("readings", "iterates")}
     steps = len(arrays["loss"])
     return {n: a for n, a in arrays.items() if a.shape == (steps,) and np.isfinite(a).any()}
+
+
+def panels_of(curves: Mapping[str, np.ndarray]) -> list[Panel]:
+    """Those that show a measurement: the batch size alone, which every run has, is none."""
+    return [panel for panel in PANELS if any(name in curves and name != "batch_sizes" for name in panel.curves)]
 
 
 def name_of(run: Run) -> str:
@@ -169,7 +174,8 @@ def _draw(axes: Axes, panel: Panel, curves: dict[str, np.ndarray]) -> None:
             continue
         axes.axhline(height, color="k", lw=0.8, ls=(0, (4, 3)))
         if text:
-            axes.annotate(text, (1, height), xycoords=("axes fraction", "data"), ha="right", va="bottom", fontsize=8)
+            at: dict[str, Any] = {"xycoords": ("axes fraction", "data"), "ha": "right", "va": "bottom", "fontsize": 8}
+            axes.annotate(text, (1, height), **at, bbox={"fc": "w", "ec": "none", "alpha": 0.7, "pad": 1})
     if panel.limits:
         axes.set_ylim(*panel.limits)
     axes.set_title(panel.title, fontweight="bold")
