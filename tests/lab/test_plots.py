@@ -114,6 +114,12 @@ def test_readings_have_a_panel_where_an_instrument_measured_and_none_for_the_bat
         assert "Batch against noise scale" not in shown
 
 
+def test_a_dict_of_curves_may_name_its_problem():
+    run = {"problem": "mine", "loss": np.ones(5)}
+    assert lab.plot_diagnosis(run).get_suptitle().startswith("mine: ")
+    assert lab.plot_readings(run).get_suptitle().startswith("mine: ")
+
+
 def test_conclusions_are_read_off_the_numbers(paths, swept):
     ends = {name: float(F(history.params)) for name, history in paths.items()}
     first, second = sorted(ends, key=lambda name: ends[name])

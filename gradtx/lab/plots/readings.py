@@ -132,7 +132,8 @@ def curves_of(run: Run) -> dict[str, np.ndarray]:
         given = {**run, **(run.get("readings") or {})}
     else:
         given = {"loss": run.loss, "batch_sizes": run.batch_sizes, **run.readings}
-    arrays = {name: np.asarray(curve, float) for name, curve in given.items() if name not in ("readings", "iterates")}
+    known = {name: curve for name, curve in given.items() if name not in ("problem", "readings", "iterates")}
+    arrays = {name: np.asarray(curve, float) for name, curve in known.items()}
     steps = len(arrays["loss"])
     return {n: a for n, a in arrays.items() if a.shape == (steps,) and np.isfinite(a).any()}
 
