@@ -114,6 +114,22 @@ def test_readings_have_a_panel_where_an_instrument_measured_and_none_for_the_bat
         assert "Batch against noise scale" not in shown
 
 
+def test_a_panel_shows_a_norm_that_grows_by_twenty_decades_from_its_start_and_hides_single_zeros():
+    k = np.arange(100)
+    grows, touches = 10.0 ** (k / 5), np.where(k == 50, 1e-30, 1.0 + k)
+    for norm, lowest in ((grows, 1e2), (touches, 1.0)):
+        figure = lab.plot_readings({"loss": np.ones(100), "gradient_norm/global": norm})
+        low, high = axes_of(figure)[1].get_ylim()
+        assert 1e-8 < low < lowest
+        assert high >= norm.max()
+
+
+def test_a_reading_of_both_signs_and_wild_size_is_drawn_where_both_can_be_seen():
+    ratio = np.where(np.arange(50) == 20, -1e9, 0.5)
+    figure = lab.plot_readings({"loss": np.ones(50), "curvature_ratio/ratio": ratio * (-1.0) ** np.arange(50)})
+    assert axes_of(figure)[1].get_yscale() == "symlog"
+
+
 def test_a_dict_of_curves_may_name_its_problem():
     run = {"problem": "mine", "loss": np.ones(5)}
     assert lab.plot_diagnosis(run).get_suptitle().startswith("mine: ")

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.ticker import SymmetricalLogLocator
 
 import gradtx
 
@@ -165,11 +166,17 @@ def _draw(axes: Axes, panel: Panel, curves: dict[str, np.ndarray]) -> None:
     for colour, (name, curve) in zip(COLOURS, shown.items(), strict=False):
         visible = np.where(curve > 0, curve, np.nan) if is_log else curve
         axes.plot(visible, color=colour, lw=1.2, marker="." if len(curve) < 40 else "", label=panel.curves[name])
+    values = np.concatenate([c[np.isfinite(c)] for c in shown.values()])
     if is_log:
         axes.set_yscale("log")
+    elif panel.log and np.abs(values).max() > 100:  # of both signs and wild: what is ordinary would be one flat line
+        axes.set_yscale("symlog", linthresh=1)
+        axes.yaxis.set_major_locator(SymmetricalLogLocator(base=10, linthresh=1))
+        axes.locator_params("y", numticks=7)
     low, high = axes.get_ylim()
-    if is_log and low < 1e-5 * high:  # five decades tell all; a curve that touches zero would take all of the panel
-        axes.set_ylim(low := 1e-5 * high, high)
+    if is_log:
+        # A few values that touch zero would take all of the panel; a twentieth is more than a few.
+        axes.set_ylim(low := max(low, min(1e-5 * high, np.percentile(values[values > 0], 5) / 2)), high)
     for height, text in panel.lines.items():
         if is_log and not low / 30 < height < high * 30:
             continue
