@@ -124,6 +124,12 @@ def test_a_panel_shows_a_norm_that_grows_by_twenty_decades_from_its_start_and_hi
         assert high >= norm.max()
 
 
+def test_the_line_that_matters_is_in_the_panel_of_a_curve_well_below_it():
+    figure = lab.plot_readings({"loss": np.ones(50), "curvature_ratio/ratio": np.linspace(0.05, 0.15, 50)})
+    low, high = axes_of(figure)[1].get_ylim()
+    assert low < 0.05 < 1 < high
+
+
 def test_a_reading_of_both_signs_and_wild_size_is_drawn_where_both_can_be_seen():
     ratio = np.where(np.arange(50) == 20, -1e9, 0.5)
     figure = lab.plot_readings({"loss": np.ones(50), "curvature_ratio/ratio": ratio * (-1.0) ** np.arange(50)})

@@ -174,9 +174,10 @@ def _draw(axes: Axes, panel: Panel, curves: dict[str, np.ndarray]) -> None:
         axes.yaxis.set_major_locator(SymmetricalLogLocator(base=10, linthresh=1))
         axes.locator_params("y", numticks=7)
     low, high = axes.get_ylim()
-    if is_log:
-        # A few values that touch zero would take all of the panel; a twentieth is more than a few.
-        axes.set_ylim(low := max(low, min(1e-5 * high, np.percentile(values[values > 0], 5) / 2)), high)
+    # A few values that touch zero would take all of the panel; a twentieth is more than a few.
+    floor = min(1e-5 * high, np.percentile(values[values > 0], 5) / 2) if is_log else low
+    if low < floor:
+        axes.set_ylim(low := floor, high)
     for height, text in panel.lines.items():
         if is_log and not low / 30 < height < high * 30:
             continue
