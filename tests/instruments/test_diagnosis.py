@@ -2,6 +2,7 @@
 
 import json
 
+import jax
 import numpy as np
 import pytest
 
@@ -100,6 +101,14 @@ def test_prints_exports_and_renders():
     assert "<b>the learning rate is too high</b>" in page
     assert "&lt;" not in found.title
     assert "nothing amiss" in str(gradtx.diagnose({"loss": noisy_fall()}))
+
+
+def test_the_remedy_of_ill_conditioning_is_stable_at_every_rate_that_plain_descent_stands():
+    sick = landscapes.quadratic(1000.0)
+    rate = 1.95 / 1000  # Nesterov's momentum stands 1.36 / 1000, the heavy ball 3.8 / 1000
+    tx = eval(CHALLENGES["ill_conditioning"].remedy.removeprefix("tx = "), {"gradtx": gradtx, "learning_rate": rate})
+    history = lab.run(sick, tx, steps=300, key=jax.random.key(0))
+    assert history.loss[-1] < 1e-3 * history.loss[0]
 
 
 def test_every_remedy_is_code_that_compiles_and_every_challenge_has_its_section():

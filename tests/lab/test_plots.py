@@ -109,6 +109,45 @@ def test_every_landscape_can_be_drawn_from_its_start(name):
     assert {"start", "downhill (-gradient)"} <= labels
 
 
+def test_readings_have_a_panel_where_an_instrument_measured_and_none_for_the_batch_size_alone():
+    run = {"loss": np.ones(5), "batch_sizes": np.full(5, 64), "gradient_norm/global": np.ones(5)}
+    for figure, titles in (
+        (lab.plot_readings(run), {"Loss", "Gradient norm"}),
+        (lab.plot_diagnosis(run), {"Gradient norm"}),
+    ):
+        shown = {axes.get_title(loc="left") for axes in axes_of(figure) if axes.get_visible()}
+        assert titles <= shown
+        assert "Batch against noise scale" not in shown
+
+
+def test_a_panel_shows_a_norm_that_grows_by_twenty_decades_from_its_start_and_hides_single_zeros():
+    k = np.arange(100)
+    grows, touches = 10.0 ** (k / 5), np.where(k == 50, 1e-30, 1.0 + k)
+    for norm, lowest in ((grows, 1e2), (touches, 1.0)):
+        figure = lab.plot_readings({"loss": np.ones(100), "gradient_norm/global": norm})
+        low, high = axes_of(figure)[1].get_ylim()
+        assert 1e-8 < low < lowest
+        assert high >= norm.max()
+
+
+def test_the_line_that_matters_is_in_the_panel_of_a_curve_well_below_it():
+    figure = lab.plot_readings({"loss": np.ones(50), "curvature_ratio/ratio": np.linspace(0.05, 0.15, 50)})
+    low, high = axes_of(figure)[1].get_ylim()
+    assert low < 0.05 < 1 < high
+
+
+def test_a_reading_of_both_signs_and_wild_size_is_drawn_where_both_can_be_seen():
+    ratio = np.where(np.arange(50) == 20, -1e9, 0.5)
+    figure = lab.plot_readings({"loss": np.ones(50), "curvature_ratio/ratio": ratio * (-1.0) ** np.arange(50)})
+    assert axes_of(figure)[1].get_yscale() == "symlog"
+
+
+def test_a_dict_of_curves_may_name_its_problem():
+    run = {"problem": "mine", "loss": np.ones(5)}
+    assert lab.plot_diagnosis(run).get_suptitle().startswith("mine: ")
+    assert lab.plot_readings(run).get_suptitle().startswith("mine: ")
+
+
 def test_conclusions_are_read_off_the_numbers(paths, swept):
     ends = {name: float(F(history.params)) for name, history in paths.items()}
     first, second = sorted(ends, key=lambda name: ends[name])

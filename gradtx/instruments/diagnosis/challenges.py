@@ -57,7 +57,7 @@ CHALLENGES: dict[str, Challenge] = {
         "Goodfellow et al. 2016, §8.2.1",
         "The steepest direction bounds the rate, the flattest would need it far higher: use momentum or adaptive "
         "rates.",
-        "tx = gradtx.sgd(learning_rate, momentum=0.9, nesterov=True)  # or gradtx.rmsprop(0.001)",
+        "tx = gradtx.sgd(learning_rate, momentum=0.9)  # or gradtx.rmsprop(0.001)",
     ),
     "saddle": Challenge(
         "a saddle point",

@@ -7,7 +7,7 @@ from matplotlib.axes import Axes
 
 import gradtx
 
-from .readings import PANELS, Run, curves_of, draw_panels, name_of
+from .readings import Run, curves_of, draw_panels, name_of, panels_of
 from .style import COLOURS, Picture, headline, light_grid, new_picture, styled
 
 
@@ -21,7 +21,7 @@ def plot_diagnosis(run: Run, diagnosis: gradtx.Diagnosis | None = None) -> Pictu
     """
     diagnosis = gradtx.diagnose(run) if diagnosis is None else diagnosis
     curves = curves_of(run)
-    panels = [p for p in PANELS if p.title != "Loss" and any(name in curves for name in p.curves)]
+    panels = [panel for panel in panels_of(curves) if panel.title != "Loss"]
     rows = -(-len(panels) // 3)
     text = _text(diagnosis)
     top = max(3.2, 0.19 * (text.count("\n") + 2))

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.ticker import SymmetricalLogLocator
 
 import gradtx
 
@@ -115,7 +116,7 @@ def plot_readings(run: Run) -> Picture:
         run: a `History`, or a dict of arrays [steps]: `loss` and readings by their names.
     """
     curves = curves_of(run)
-    panels = [panel for panel in PANELS if any(name in curves for name in panel.curves)]
+    panels = panels_of(curves)
     columns = min(3, len(panels))
     rows = -(-len(panels) // columns)
     figure = new_picture(12, 2.9 * rows + 0.6)
@@ -132,9 +133,15 @@ def curves_of(run: Run) -> dict[str, np.ndarray]:
         given = {**run, **(run.get("readings") or {})}
     else:
         given = {"loss": run.loss, "batch_sizes": run.batch_sizes, **run.readings}
-    arrays = {name: np.asarray(curve, float) for name, curve in given.items() if name not in ("readings", "iterates")}
+    known = {name: curve for name, curve in given.items() if name not in ("problem", "readings", "iterates")}
+    arrays = {name: np.asarray(curve, float) for name, curve in known.items()}
     steps = len(arrays["loss"])
     return {n: a for n, a in arrays.items() if a.shape == (steps,) and np.isfinite(a).any()}
+
+
+def panels_of(curves: Mapping[str, np.ndarray]) -> list[Panel]:
+    """Those that show a measurement: the batch size alone, which every run has, is none."""
+    return [panel for panel in PANELS if any(name in curves and name != "batch_sizes" for name in panel.curves)]
 
 
 def name_of(run: Run) -> str:
@@ -159,17 +166,25 @@ def _draw(axes: Axes, panel: Panel, curves: dict[str, np.ndarray]) -> None:
     for colour, (name, curve) in zip(COLOURS, shown.items(), strict=False):
         visible = np.where(curve > 0, curve, np.nan) if is_log else curve
         axes.plot(visible, color=colour, lw=1.2, marker="." if len(curve) < 40 else "", label=panel.curves[name])
+    values = np.concatenate([c[np.isfinite(c)] for c in shown.values()])
     if is_log:
         axes.set_yscale("log")
+    elif panel.log and np.abs(values).max() > 100:  # of both signs and wild: what is ordinary would be one flat line
+        axes.set_yscale("symlog", linthresh=1)
+        axes.yaxis.set_major_locator(SymmetricalLogLocator(base=10, linthresh=1))
+        axes.locator_params("y", numticks=7)
     low, high = axes.get_ylim()
-    if is_log and low < 1e-5 * high:  # five decades tell all; a curve that touches zero would take all of the panel
-        axes.set_ylim(low := 1e-5 * high, high)
+    # A few values that touch zero would take all of the panel; a twentieth is more than a few.
+    floor = min(1e-5 * high, np.percentile(values[values > 0], 5) / 2) if is_log else low
+    if low < floor:
+        axes.set_ylim(low := floor, high)
     for height, text in panel.lines.items():
         if is_log and not low / 30 < height < high * 30:
             continue
         axes.axhline(height, color="k", lw=0.8, ls=(0, (4, 3)))
         if text:
-            axes.annotate(text, (1, height), xycoords=("axes fraction", "data"), ha="right", va="bottom", fontsize=8)
+            at: dict[str, Any] = {"xycoords": ("axes fraction", "data"), "ha": "right", "va": "bottom", "fontsize": 8}
+            axes.annotate(text, (1, height), **at, bbox={"fc": "w", "ec": "none", "alpha": 0.7, "pad": 1})
     if panel.limits:
         axes.set_ylim(*panel.limits)
     axes.set_title(panel.title, fontweight="bold")
