@@ -25,8 +25,8 @@
 # 4. RMSProp **with Nesterov momentum**, put together from two blocks;
 # 5. a valley in which none of this helps.
 #
-# *New in gradtx here*: every method is a **block** (`scale_by_rms`, `nesterov`, ...) and a recipe made of blocks, so you
-# can compose your own.
+# *New in gradtx here*: every method is a **block** (`scale_by_rms`, `nesterov`, ...) and a recipe made of blocks, so
+# you can compose your own.
 
 # %%
 from functools import cache
@@ -49,7 +49,8 @@ key = jax.random.key(0)
 # the sign flips, they were too long: lower it. With d̄ a running mean of past d,
 #
 # $$\lambda \leftarrow \lambda + \kappa \;\text{ if } \bar d\, d > 0, \qquad
-# \lambda \leftarrow (1-\varphi)\,\lambda \;\text{ if } \bar d\, d < 0, \qquad \theta \leftarrow \theta - \lambda\, d .$$
+# \lambda \leftarrow (1-\varphi)\,\lambda \;\text{ if } \bar d\, d < 0, \qquad
+# \theta \leftarrow \theta - \lambda\, d .$$
 #
 # The bowl below is 100 times steeper upwards than sideways. Plain gradient descent takes the largest rate that the
 # steep direction allows, and crawls along the flat one.
@@ -198,9 +199,9 @@ for name in given:
 
 # %% [markdown]
 # The sum r never forgets the large gradients of the beginning: what AdaGrad gives at the end is a small part of what it
-# gave at first. RMSProp forgets them within some ten steps. So AdaGrad's training loss stays many times higher. Be fair:
-# both networks repeat every sequence of the validation set. AdaGrad's decay is a fault if you train long, and a free
-# learning-rate schedule if you do not.
+# gave at first. RMSProp forgets them within some ten steps. So AdaGrad's training loss stays many times higher. Be
+# fair: both networks repeat every sequence of the validation set. AdaGrad's decay is a fault if you train long, and a
+# free learning-rate schedule if you do not.
 #
 # ## 4 · How far, and how to move: RMSProp with Nesterov momentum (§5.3.3)
 #
@@ -226,7 +227,8 @@ print("the recipe takes the same path:", np.allclose(recipe.iterates, paths["rms
 lab.plot_trajectories(f, paths)
 
 # %% [markdown]
-# All drop into the valley at once. Along its bent floor SGD crawls, RMSProp comes farther, and with momentum it arrives.
+# All drop into the valley at once. Along its bent floor SGD crawls, RMSProp comes farther, and with momentum it
+# arrives.
 #
 # ## 5 · When it does not help: turn the valley
 #
@@ -251,7 +253,8 @@ for degrees, ends in heights.items():
     print(f"{degrees}°:", ", ".join(f"{name} {height:.2g}" for name, height in ends.items()))
 
 # %% [markdown]
-# SGD does not notice the turn. RMSProp, far ahead along the axes, is no better than SGD at 45°. For a valley that lies across the axes you want momentum, or curvature.
+# SGD does not notice the turn. RMSProp, far ahead along the axes, is no better than SGD at 45°. For a valley that lies
+# across the axes you want momentum, or curvature.
 #
 # ## What was claimed, checked
 
