@@ -98,6 +98,8 @@ axes.axhline(kappa / phi, ls="--", color="k", lw=1, label="κ/φ: where coin fli
 axes.set(xscale="log", yscale="log", xlabel="curvature h of the direction", ylabel="rate λ after 400 steps")
 axes.set_title("Exact signs find the right rate for each direction; noise makes all rates alike")
 axes.legend()
+plt.show()
+
 # %%
 noise_ends = {name: exact(run.iterates[-1]) for name, run in descents.items()}
 print("height after 400 steps:", ", ".join(f"{name} {height:.1e}" for name, height in noise_ends.items()))
@@ -149,6 +151,8 @@ for name, colour in {"AdaGrad": "C0", "RMSProp": "C1"}.items():
 axes.set(xscale="log", yscale="log", xlabel="step k", ylabel="step length / ε")
 axes.set_title("Measured (markers) on the closed forms (lines): the size of the gradient does not matter")
 axes.legend()
+plt.show()
+
 # %% [markdown]
 # Circle, plus and cross lie on each other and on the line. RMSProp's first steps are its longest, 1/√(1-ρ) ≈ 3.2 times
 # ε; then it settles at ε. AdaGrad's step has no floor: after 100 steps a tenth of ε is left, after 10,000 a hundredth,
@@ -191,6 +195,8 @@ for name, rate in given.items():
 axes.set(xscale="log", yscale="log", xlabel="optimizer step", ylabel="rate given, ‖Δθ‖ / ‖g‖")
 axes.set_title("AdaGrad's rate only falls; RMSProp's rises again when gradients become small")
 axes.legend()
+plt.show()
+
 # %%
 losses = {"adagrad": adagrad.train_loss[best, 0, -1], "rmsprop": rmsprop.train_loss[-1]}
 accuracies = {"adagrad": adagrad.metric[best, 0, -1], "rmsprop": rmsprop.metric[-1]}
