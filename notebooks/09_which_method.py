@@ -85,8 +85,9 @@ for rate, found in at.items():
 lab.plot_comparison(comparison)
 
 # %% [markdown]
-# Plain SGD is quickest to the target of the two convex problems, Adam on the network. **No single method is best.**
-# Look at the dots too: where those of two methods overlap, three seeds cannot tell them apart. And where does each end?
+# On the linear regression SGD and Nesterov momentum are there almost at once, on the network Adam is quickest. **No
+# single method is best.** Look at the dots too: where those of two methods overlap, as on breast_cancer, three seeds
+# cannot tell them apart. And where does each end?
 
 # %%
 steps, ends = {}, {}
@@ -105,8 +106,8 @@ print("score:", ", ".join(f"{method} {score:.2f}" for method, score in profile.s
 # They all end at nearly the same place: on these problems tuning matters far more than the choice of the method. The
 # scores say which one gets there soonest, and no more than that:
 #
-# - they are about these three problems. Two of them are convex, and that is why SGD scores high; with three recurrent
-#   networks it would be another table;
+# - they are about these three problems, two of them convex and small; on three recurrent networks it may well be another
+#   table;
 # - each rate was chosen for where it ends, not for how soon it gets to the target;
 # - choice and score use the same validation set, which flatters every method alike.
 #
