@@ -106,7 +106,7 @@ print("score:", ", ".join(f"{method} {score:.2f}" for method, score in profile.s
 # They all end at nearly the same place: on these problems tuning matters far more than the choice of the method. The
 # scores say which one gets there soonest, and no more than that:
 #
-# - they are about these three problems, two of them convex and small; on three recurrent networks it may well be another
+# - they are about these three problems, two of them convex and small; on three recurrent networks it may be another
 #   table;
 # - each rate was chosen for where it ends, not for how soon it gets to the target;
 # - choice and score use the same validation set, which flatters every method alike.
