@@ -45,7 +45,7 @@ for problem in problems:
 # hyper-parameters (momentum, decay) keep the usual ones: tuning these too would be more budget.
 
 # %%
-comparison = lab.compare(problems, methods, steps=300, seeds=3, learning_rates=5, evaluations=60)
+comparison = lab.compare(problems, methods, steps=300, seeds=3, learning_rates=5, evaluations=30)
 print(f"{sum(r.sweep.metric[..., 0].size for r in comparison.results)} trainings done")
 
 # %% [markdown]

@@ -100,7 +100,7 @@ def test_a_linear_decay_is_monotone_stays_between_its_ends_and_ends(initial, fra
 
 
 @drawn
-@given(tree=trees(arrays(st.sampled_from(["float16", "float32"]))), limit=st.integers(0, 70))
+@given(tree=trees(arrays(st.sampled_from(["float16", "float32"]))), limit=st.integers(1, 70))
 def test_packing_gives_every_leaf_back_bit_for_bit(tree, limit):
     packed, unpack = gradtx.pack(tree, max_leaf_size=limit)
     found = unpack(packed)
@@ -112,7 +112,7 @@ def test_packing_gives_every_leaf_back_bit_for_bit(tree, limit):
 
 
 @drawn
-@given(gradients=trees(arrays()), limit=st.integers(0, 70))
+@given(gradients=trees(arrays()), limit=st.integers(1, 70))
 def test_a_packed_method_steps_as_the_method_does(gradients, limit):
     tx = gradtx.adam(0.1)
     packed = gradtx.packed(tx, max_leaf_size=limit)
@@ -122,10 +122,10 @@ def test_a_packed_method_steps_as_the_method_does(gradients, limit):
         np.testing.assert_allclose(wide(f), wide(e), rtol=4 * FLOATS[str(e.dtype)], atol=1e-7)
 
 
-@pytest.mark.parametrize("form", [jnp.bfloat16, "8bit"], ids=str)
+@pytest.mark.parametrize(("form", "roundings"), [(jnp.bfloat16, 2**-7), ("8bit", 0.1)], ids=str)
 @drawn
 @given(gradients=trees(arrays(st.just("float32"))))
-def test_a_stored_state_is_near_the_one_it_stands_for(form, gradients):
+def test_a_stored_state_is_near_the_one_it_stands_for(form, roundings, gradients):
     tx = gradtx.sgd(0.1, momentum=0.9)
     stored = gradtx.stored_as(tx, form, min_leaf_size=1)
     _, state = stored.update(gradients, stored.init(gradients))
@@ -134,7 +134,7 @@ def test_a_stored_state_is_near_the_one_it_stands_for(form, gradients):
     for found, expected in zip(restored, jax.tree.leaves(exact), strict=True):
         assert found.dtype == expected.dtype
         largest = np.max(np.abs(wide(expected)), initial=0.0)
-        np.testing.assert_allclose(wide(found), wide(expected), atol=0.02 * largest + 1e-12)
+        np.testing.assert_allclose(wide(found), wide(expected), rtol=roundings, atol=1e-3 * largest)
 
 
 @drawn
