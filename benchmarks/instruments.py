@@ -1,8 +1,8 @@
-"""What each instrument costs: the time of a jitted training step with it over that of the plain one.
+"""What does an instrument cost?
 
-The four shapes of DeepOBS (Schneider et al. 2019) with synthetic data, batches of 128, plain SGD. Every step is one
-compiled program with the instrument in the chain, called from Python; the plain step and the others take turns, and the
-medians are compared. No `scan`: XLA compiles convolutions inside loops badly for CPUs.
+The time of a jitted training step with it over that of the plain one, on the four shapes of DeepOBS (Schneider et al.
+2019) with synthetic data and plain SGD. Every step is one compiled program with the instrument in the chain, called
+from Python; the plain step and the others take turns. No `scan`: XLA compiles convolutions inside loops badly for CPUs.
 """
 
 import argparse
@@ -10,7 +10,7 @@ import itertools
 import statistics
 import time
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -19,7 +19,9 @@ import optax
 
 import gradtx
 
-BATCH, RATE, EVERY = 128, 0.01, 16
+from .timing import section, table
+
+RATE, EVERY = 0.01, 16
 
 Params = Any
 Model = Callable[[Params, jax.Array], jax.Array]
@@ -56,15 +58,30 @@ def convolutional(key: jax.Array, layers: Any, *sizes: int) -> Params:
 
 
 KEY = jax.random.key(0)
-SHAPES: dict[str, tuple[Callable[[], Params], Model, tuple[int, ...], int]] = {
-    "logreg": (lambda: dense(KEY, 784, 10), mlp, (784,), 200),
-    "mlp": (lambda: dense(KEY, 784, 1000, 500, 100, 10), mlp, (784,), 24),
-    "2c2d": (lambda: convolutional(KEY, ((5, 1, 32), (5, 32, 64)), 7 * 7 * 64, 1024, 10), convnet, (28, 28, 1), 4),
-    "3c3d": (
+
+
+class Shape(NamedTuple):
+    """A model and how it is trained. Convolutions get smaller batches, so that the table takes minutes."""
+
+    init: Callable[[], Params]
+    model: Model
+    input_shape: tuple[int, ...]
+    batch: int
+    repeats: int
+
+
+SHAPES = {
+    "logreg": Shape(lambda: dense(KEY, 784, 10), mlp, (784,), 128, 400),
+    "mlp": Shape(lambda: dense(KEY, 784, 1000, 500, 100, 10), mlp, (784,), 128, 32),
+    "2c2d": Shape(
+        lambda: convolutional(KEY, ((5, 1, 32), (5, 32, 64)), 7 * 7 * 64, 1024, 10), convnet, (28, 28, 1), 32, 8
+    ),
+    "3c3d": Shape(
         lambda: convolutional(KEY, ((5, 3, 64), (3, 64, 96), (3, 96, 128)), 4 * 4 * 128, 512, 256, 10),
         convnet,
         (32, 32, 3),
-        3,
+        32,
+        8,
     ),
 }
 
@@ -88,28 +105,24 @@ CHAINS: dict[str, tuple[Callable[[], Any], bool]] = {  # name: (make, whether it
 class Run:
     """A training whose step is compiled once, or twice where the host decides what is measured."""
 
-    def __init__(self, shape: str, instrument: Any = None, behind: bool = False, by_host: bool = False):
-        make, model, size, _ = SHAPES[shape]
+    def __init__(self, shape: Shape, instrument: Any = None, behind: bool = False, by_host: bool = False):
         rng = np.random.default_rng(0)
-        x = jnp.asarray(rng.normal(size=(BATCH, *size)), jnp.float32)
-        labels = jnp.asarray(rng.integers(10, size=BATCH))
+        x = jnp.asarray(rng.normal(size=(shape.batch, *shape.input_shape)), jnp.float32)
+        labels = jnp.asarray(rng.integers(10, size=shape.batch))
         sgd = optax.sgd(RATE)
         chain = [] if instrument is None else [instrument]
         tx = optax.chain(*([sgd, *chain] if behind else [*chain, sgd]))
 
         def step(params: Params, state: Any, x: jax.Array, labels: jax.Array, measure: bool | None) -> Any:
             def losses_fn(params: Params) -> jax.Array:
-                return optax.losses.softmax_cross_entropy_with_integer_labels(model(params, x), labels)
+                return optax.losses.softmax_cross_entropy_with_integer_labels(shape.model(params, x), labels)
 
-            def value_fn(params: Params) -> jax.Array:
-                return jnp.mean(losses_fn(params))
-
-            value, grads = jax.value_and_grad(value_fn)(params)
+            value, grads = jax.value_and_grad(lambda params: jnp.mean(losses_fn(params)))(params)
             extra = {} if instrument is None else {"value": value, "losses_fn": losses_fn, "measure": measure}
             updates, state = tx.update(grads, state, params, **extra)
             return optax.apply_updates(params, updates), state, value
 
-        self.params = make()
+        self.params = shape.init()
         self.state, self.data, self.taken, self.by_host = tx.init(self.params), (x, labels), 0, by_host
         self.compiled = jax.jit(step, static_argnames="measure", donate_argnums=(0, 1))
 
@@ -124,53 +137,62 @@ class Run:
         return time.perf_counter() - started
 
 
-def ratio(run: Run, plain: Run, repeats: int, steps: int = 1) -> float:
-    """Median over interleaved pairs: `steps` steps of the one over as many of the other."""
-    for _ in range(2):  # compiled, and past what only a first measurement does
+def ratio(run: Run, plain: Run, repeats: int, period: int = 1) -> float:
+    """A step of the one over a step of the other, in turns; a period's mean where its steps are not alike.
+
+    Of each place in the period the lower quartile: whoever shares the machine only ever adds to a time.
+    """
+    for _ in range(2 * period if period > 1 else 3):  # compiled, and past what only a first measurement does
         run()
         plain()
-    while run.taken % steps and steps > 1:
-        run()
-    pairs = []
-    for turn in range(repeats):
-        order = (run, plain) if turn % 2 else (plain, run)
-        seconds = {id(r): sum(r() for _ in range(steps)) for r in order}
-        pairs.append((seconds[id(run)], seconds[id(plain)]))
-    times, plain_times = zip(*pairs, strict=True)
-    return statistics.median(times) / statistics.median(plain_times)
+    times: list[list[float]] = [[] for _ in range(period)]
+    plain_times = []
+    for _ in range(repeats * period):
+        times[run.taken % period].append(run())
+        plain_times.append(plain())
+    return statistics.mean(map(quartile, times)) / quartile(plain_times)
 
 
-def column(shape: str) -> dict[str, str]:
+def quartile(seconds: list[float]) -> float:
+    return float(np.quantile(seconds, 0.25))
+
+
+def column(name: str) -> dict[str, str]:
     """One shape's figures, by row of the table."""
-    repeats = SHAPES[shape][3]
+    shape = SHAPES[name]
     plain = Run(shape)
     plain()
-    rows = {"plain step, ms": f"{1e3 * statistics.median(plain() for _ in range(max(3, repeats // 4))):.3g}"}
-    for name, (make, behind) in CHAINS.items():
-        rows[name] = f"{ratio(Run(shape, make(), behind), plain, repeats):.2f}"
-        print(f"{shape:8}{name:24}{rows[name]}", flush=True)
-    cycles = max(1, repeats // 8)
-    for name, run in {
+    rows = {"batch": str(shape.batch), "plain step, ms": f"{1e3 * quartile([plain() for _ in range(8)]):.3g}"}
+    periodic = {
         f"panel, every={EVERY}": Run(shape, gradtx.panel(RATE, EVERY)),
         f"panel, two steps in {EVERY} by the host": Run(shape, gradtx.panel(RATE), by_host=True),
-    }.items():
-        rows[name] = f"{ratio(run, plain, cycles, 2 * EVERY if cycles > 1 else EVERY):.2f}"
-        print(f"{shape:8}{name:36}{rows[name]}", flush=True)
+    }
+    for row, (make, behind) in CHAINS.items():
+        rows[row] = f"{ratio(Run(shape, make(), behind), plain, shape.repeats):.2f}"
+        print(f"{name:8}{row:40}{rows[row]}", flush=True)
+    for row, run in periodic.items():
+        rows[row] = f"{ratio(run, plain, max(1, shape.repeats // EVERY), EVERY):.2f}"
+        print(f"{name:8}{row:40}{rows[row]}", flush=True)
     return rows
 
 
 def main(shapes: tuple[str, ...] = tuple(SHAPES)) -> str:
-    """The table, in Markdown; printed as well."""
-    columns = {shape: column(shape) for shape in shapes}
-    names = next(iter(columns.values()))
-    lines = [f"| ratio to the plain step | {' | '.join(columns)} |", f"|---|{'---|' * len(columns)}"]
-    lines += [f"| {name} | {' | '.join(rows[name] for rows in columns.values())} |" for name in names]
-    table = "\n".join(lines)
-    print(f"jax {jax.__version__}, {jax.devices()[0].device_kind}, batch {BATCH}\n{table}")
-    return table
+    columns = {name: column(name) for name in shapes}
+    rows = [[row, *(found[row] for found in columns.values())] for row in next(iter(columns.values()))]
+    return section(
+        "instruments.py",
+        "what does an instrument cost?",
+        "A jitted training step with it over the plain one, in turns, lower quartiles. The panel makes all the passes "
+        f"of norms, alignment, curvature ratio, gradient tests and noise scale once; with `every={EVERY}` the mean "
+        f"of {EVERY} steps.",
+        table(["ratio to the plain step", *columns], rows),
+    )
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--quick", action="store_true", help="logreg and mlp only")
-    main(("logreg", "mlp") if parser.parse_args().quick else tuple(SHAPES))
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("shapes", nargs="*", help=f"of {', '.join(SHAPES)}; default all")
+    chosen = tuple(parser.parse_args().shapes) or tuple(SHAPES)
+    if unknown := sorted(set(chosen) - set(SHAPES)):
+        parser.error(f"no such shape: {', '.join(unknown)}")
+    main(chosen)

@@ -16,13 +16,14 @@ HAS_TORCH = importlib.util.find_spec("torch") is not None
 
 
 def interleaved(runs: dict[str, Callable[[], Any]], repeats: int, warm_up: int = 2) -> dict[str, float]:
-    """Median seconds of each run, taken in turn: A B C A B C ..., so that what slows the machine slows all of them.
+    """Median seconds of each run, taken in turn: A B C C B A ..., so that what slows the machine slows all of them.
 
     A run returns what to wait for; None if it has waited itself.
     """
     seconds: dict[str, list[float]] = {name: [] for name in runs}
-    for _ in range(warm_up + repeats):
-        for name, run in runs.items():
+    for turn in range(warm_up + repeats):
+        for name, run in list(runs.items())[:: 1 if turn % 2 else -1]:
+            time.sleep(0.02)  # torch's threads wait for more work a while, and whoever comes next would pay for that
             started = time.perf_counter()
             jax.block_until_ready(run())
             seconds[name].append(time.perf_counter() - started)
