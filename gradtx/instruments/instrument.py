@@ -20,6 +20,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jax.core import Tracer
 
 from gradtx._core.across import AxisName, check_axis_name
 from gradtx._core.hyperparameters import next_count
@@ -98,9 +99,10 @@ def _transformation(
 
         now = count, updates, params
         if measure is not None and not all(m.sees_every_step for m in measurements):
-            states = _looked(measurements, states, seen(*now)) if measure else states
-        elif every == 1:
-            states = _looked(measurements, states, seen(*now))
+            states = (_looked if measure else _skipped)(measurements, states, seen(*now))
+        elif every == 1 or not isinstance(count, Tracer):  # outside jit Python may choose
+            choice = {every - 1: _remembered, 0: _looked}.get(0 if every == 1 else int(count) % every, _skipped)
+            states = choice(measurements, states, seen(*now))
         else:
             if any(_varying(jax.typeof(g)) for g in gradients):
                 after_look = jax.eval_shape(lambda s, now: _looked(measurements, s, seen(*now)), states, now)
@@ -118,6 +120,10 @@ def _transformation(
         return updates, joined(tuple(counted))
 
     return GradientTransformationExtraArgs(init, update)
+
+
+def _skipped(measurements: tuple[Measurement, ...], states: tuple[Any, ...], seen: Seen) -> tuple[Any, ...]:
+    return states
 
 
 def _looked(measurements: tuple[Measurement, ...], states: tuple[Any, ...], seen: Seen) -> tuple[Any, ...]:

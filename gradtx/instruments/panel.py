@@ -12,10 +12,10 @@ where the gradient is: update_ratio is of the step before, ‖θ_k - θ_{k-1}‖
 two numbers a parameter, the last gradient and the last parameters. **When which**:
 
 - `every=1` for a run short enough to afford it, or to look closely;
-- `every=N` else; the steps between pay for a branch not taken. Not under `vmap`, where every branch is taken;
-- `measure=True | False`, a static argument of the jitted step, decided by the host's loop: two programs, and the steps
-  between pay nothing at all. For large models, convolutions on a CPU, or several runs under `vmap`. Measure two steps
-  in a row: what compares with the step before remembers at the first and compares at the second.
+- `every=N` else: the steps between carry the panel's numbers and no more (see `seldom.py`);
+- `measure=True | False`, a static argument of the jitted step, where the host knows best when to look (at a loss that
+  leapt, say): two programs are compiled. Measure two steps in a row: what compares with the step before remembers at
+  the first and compares at the second.
 """
 
 from typing import NamedTuple

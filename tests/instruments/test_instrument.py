@@ -244,6 +244,16 @@ def test_a_step_between_two_measurements_copies_nothing_of_the_parameters_size(n
     assert not copies
 
 
+@pytest.mark.parametrize("name", ["gradient_norm", "gradient_alignment"])
+def test_outside_jit_the_same_steps_are_measured(name):
+    tx, g = ALL[name](every=3), jnp.array([[1.0, 2.0], [-1.0, 1.0], [3.0, 0.5], [1.0, -2.0], [0.5, 0.5]])
+    expected, state = watched(tx, g), tx.init(g[0])
+    for k in range(5):
+        _, state = tx.update(g[k], state)
+        for reading, value in gradtx.readings(state).items():
+            np.testing.assert_allclose(value, expected[reading][k], rtol=1e-6, err_msg=f"{reading} at {k}")
+
+
 @every_instrument
 def test_updates_pass_bit_for_bit_also_where_it_measures_now_and_then(name):
     tx = ALL[name](every=2)
