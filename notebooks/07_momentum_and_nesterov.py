@@ -69,7 +69,7 @@ lab.plot_trajectories(valley, paths, arrows=0)
 
 # %% [markdown]
 # Momentum swings about the floor of the valley, Nesterov rolls along it. The same, moving (press play; pages that run
-# no scripts show nothing here):
+# no scripts show the last picture):
 
 # %%
 lab.animate_trajectories(valley, paths, frames=15)

@@ -32,3 +32,4 @@ slider.value = 1.0
     shown, sliders = notebook.cells[0].outputs
     assert shown.data["text/plain"] == "'a picture at 1.0'"
     assert "application/vnd.jupyter.widget-view+json" in sliders.data
+    assert sliders.data["text/plain"] == "[Run this cell for a slider: rate]"

@@ -1,6 +1,7 @@
 """Paths over a landscape, moving."""
 
 import io
+import re
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +35,11 @@ class Animation:
 
     def _repr_html_(self) -> str:
         with mpl.rc_context({"animation.embed_limit": 64}):  # MB
-            return self._animation.to_jshtml(fps=self._rate, default_mode="loop")
+            html = self._animation.to_jshtml(fps=self._rate, default_mode="loop")
+        # Matplotlib's image is empty until its script runs. JupyterLab lays out no cell that is out of sight, and
+        # Chromium then keeps the empty image's size; where no script runs, nothing would show at all.
+        last = re.findall(r'frames\[\d+\] = "(data:[^"]*)"', html)[-1].replace("\\\n", "")
+        return html.replace("<img id=", f'<img src="{last}" alt="the last frame" id=', 1)
 
     def save(self, path: str | Path) -> None:
         """Writes `.html` (with controls) or `.gif`."""

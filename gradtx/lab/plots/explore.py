@@ -51,7 +51,9 @@ def explore(draw: Callable[..., Any], **choices: Sequence[Any]) -> None:
 
     for slider in sliders.values():
         slider.observe(redraw, names="value")
-    display(ipywidgets.VBox(list(sliders.values())))
+    shown = ipywidgets.VBox(list(sliders.values()))._repr_mimebundle_() or {}
+    names = ", ".join(slider.description for slider in sliders.values())
+    display(shown | {"text/plain": f"[Run this cell for a slider: {names}]"}, raw=True)  # the text is what is saved
 
 
 def in_a_notebook() -> bool:
