@@ -138,7 +138,7 @@ def _apply(
         # So the rule runs once for the buffers, and once more for the update, reading the buffers that are stored
         # anyway; what only the first run's update needed is dead code. The barriers keep the two from being merged.
         again = iter(new)
-        u = run(lambda _, **after: widen(jax.lax.optimization_barrier(next(again)), dtype))
+        u = run(lambda _, after=None: widen(jax.lax.optimization_barrier(next(again)), dtype))
     return u.astype(g.dtype), new
 
 

@@ -100,8 +100,10 @@ def _transformation(
         now = count, updates, params
         if measure is not None and not all(m.sees_every_step for m in measurements):
             states = (_looked if measure else _skipped)(measurements, states, seen(*now))
-        elif every == 1 or not isinstance(count, Tracer):  # outside jit Python may choose
-            choice = {every - 1: _remembered, 0: _looked}.get(0 if every == 1 else int(count) % every, _skipped)
+        elif every == 1:
+            states = _looked(measurements, states, seen(*now))
+        elif not isinstance(count, Tracer):  # outside jit Python may choose
+            choice = {0: _looked, every - 1: _remembered}.get(int(count) % every, _skipped)
             states = choice(measurements, states, seen(*now))
         else:
             if any(_varying(jax.typeof(g)) for g in gradients):
