@@ -69,6 +69,20 @@ def test_small_leaves_share_a_vector_and_large_ones_stay_at_their_place():
     assert len(jax.tree.leaves(velocity)) == 2
 
 
+def test_a_long_vector_has_an_even_number_of_entries_and_the_odd_leaf_out_is_trained_too():
+    random = np.random.default_rng(0)
+    params = {f"layer{i}": jnp.asarray(random.normal(size=(51, 41)), jnp.float32) for i in range(4)}
+    params["bias"] = jnp.asarray(random.normal(size=3), jnp.float32)
+    packed, unpack = gradtx.pack(params)
+    assert [v.size for v in packed.vectors] == [4 * 51 * 41]
+    assert list(packed.alone) == ["['bias']"]
+    assert_close(unpack(packed), params)
+    tx = gradtx.adam(0.1)
+    expected, _ = tx.update(params, tx.init(params))
+    got, _ = jax.jit(tx.update)(packed, tx.init(packed))
+    assert_close(unpack(got), expected)
+
+
 def test_each_dtype_has_its_vector_and_a_leaf_without_company_stays_alone():
     params = {"a": jnp.ones(2), "b": jnp.ones(3), "c": jnp.ones(2, jnp.bfloat16), "d": jnp.ones((), jnp.bfloat16)}
     packed, unpack = gradtx.pack({**params, "e": jnp.ones(2, jnp.float16), "f": None})
