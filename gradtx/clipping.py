@@ -35,8 +35,8 @@ import jax
 import jax.numpy as jnp
 
 from ._core.across import AxisName, check_axis_name, largest_over_shards
+from ._core.aligned import aligned
 from ._core.hyperparameters import NON_NEGATIVE_OR_INF, first_count, hyperparameter, next_count
-from ._core.lift import aligned
 from ._core.trees import check_params, compute_dtype, scaled_norm, widen
 from ._core.types import GradientTransformationExtraArgs, Params, ScalarOrSchedule, Updates
 

@@ -13,17 +13,19 @@ A method writes three small functions; `lift` does the rest (None and masked lea
 
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax.core import Tracer
 
-from .trees import check_params, compute_dtype, leaf_dtype, widen
+from .again import is_repeated, selection
+from .aligned import aligned
+from .trees import check_params, compute_dtype, widen
 from .types import GradientTransformationExtraArgs, Params, Updates
 
 Scalars = dict[str, jax.Array]
+Recompute = Literal["from buffers", "from inputs"] | None
 
 MANY_LEAVES = 16  # from here on leaves of one shape share one trace of the rule
 
@@ -88,14 +90,22 @@ def _transformation(name: str, blocks: tuple[Block, ...], *, single: bool) -> Li
         steps = [block.scalars(s) for block, s in zip(blocks, states, strict=True)]
         # Outside jit there is no fusion to help, and XLA off the CPU fuses several outputs into one pass by itself.
         is_traced = _traced(updates)
-        recompute = has_temporary and jax.default_backend() == "cpu" and is_traced
+        selected = selection()
+        recompute: Recompute = None
+        if is_traced and trees and jax.default_backend() == "cpu":
+            if selected or (has_temporary and not is_repeated()):
+                recompute = "from buffers"
+            elif has_temporary:
+                recompute = "from inputs"
+        is_good = selected.is_good if selected else None
         apply = shared if is_traced and len(gradients) >= MANY_LEAVES else alone
 
+        values = [step_values for step_values, _ in steps]
         new_updates, new_rows = [], []
         for g, row in zip(gradients, rows, strict=True):
-            u, new_row = (None, row) if g is None else apply([values for values, _ in steps], g, row, recompute)
+            u, new_row = (None, row) if g is None else apply(values, g, row, recompute, is_good)
             new_updates.append(u)
-            new_rows.append(new_row)
+            new_rows.append([selected.made(x) for x in new_row] if selected else new_row)
 
         columns = iter(treedef.unflatten(column) for column in zip(*new_rows, strict=True)) if new_rows else iter(trees)
         new_states = tuple(
@@ -110,12 +120,18 @@ def _transformation(name: str, blocks: tuple[Block, ...], *, single: bool) -> Li
 
 
 def _apply(
-    blocks: tuple[Block, ...], values: Sequence[Scalars], g: jax.Array, row: Sequence[jax.Array], recompute: bool
+    blocks: tuple[Block, ...],
+    values: Sequence[Scalars],
+    g: jax.Array,
+    row: Sequence[jax.Array],
+    recompute: Recompute,
+    is_good: jax.Array | None,
 ) -> tuple[jax.Array, list[jax.Array]]:
-    """The rules of all blocks on one leaf: its update and its new buffers."""
+    """The rules of all blocks on one leaf: its update and its new buffers, the old ones where `is_good` is false."""
     dtype = compute_dtype(g.dtype, *(x.dtype for x in row))
+    barrier = jax.lax.optimization_barrier
 
-    def run(store: Callable[..., jax.Array]) -> jax.Array:
+    def run(store: Callable[..., jax.Array], g: jax.Array, row: Sequence[jax.Array]) -> jax.Array:
         u, rest = widen(g, dtype), iter(row)
         for block, scalars in zip(blocks, values, strict=True):
             old = [widen(next(rest), dtype) for _ in block.buffers]
@@ -125,73 +141,28 @@ def _apply(
     new: list[jax.Array] = []
 
     def record(x: jax.Array, *, after: jax.Array | None = None) -> jax.Array:
-        x = x.astype(row[len(new)].dtype)
-        if recompute and after is not None:
-            # True of every number, which XLA does not know and LLVM does: an order of writing that costs nothing.
-            x = jnp.where((after == after) | (after != after), x, 0)
-        new.append(jax.lax.optimization_barrier(x) if recompute else x)
-        return widen(new[-1], dtype)
+        old = row[len(new)]
+        x = x.astype(old.dtype) if is_good is None else jnp.where(is_good, x.astype(old.dtype), old)
+        if recompute == "from buffers":
+            if after is not None:
+                # True of every number, which XLA does not know and LLVM does: an order of writing that costs nothing.
+                x = jnp.where((after == after) | (after != after), x, 0)
+            x = barrier(x)
+        new.append(x)
+        return widen(x, dtype)
 
-    u = run(record)
-    if recompute:
-        # XLA on the CPU writes one output a loop, and an expensive intermediate with two readers becomes a temporary.
-        # So the rule runs once for the buffers, and once more for the update, reading the buffers that are stored
-        # anyway; what only the first run's update needed is dead code. The barriers keep the two from being merged.
+    u = run(record, g, row)
+    # XLA on the CPU writes one output a loop, and an expensive intermediate with two readers becomes a temporary. So
+    # the rule runs once for the buffers, and once more for the update; what only the first run's update needed is dead
+    # code. The barriers keep the two from being merged.
+    if recompute == "from buffers":  # which are stored anyway
+        again = iter([barrier(x) for x in new])
+        u = run(lambda _, after=None: widen(next(again), dtype), g, row)
+    elif recompute == "from inputs":  # where buffers in this form are not stored
         again = iter(new)
-        u = run(lambda _, after=None: widen(jax.lax.optimization_barrier(next(again)), dtype))
+        u = run(lambda _, after=None: widen(next(again), dtype), *barrier((g, list(row))))
     return u.astype(g.dtype), new
 
 
 def _traced(updates: Updates) -> bool:
     return any(isinstance(leaf, Tracer) for leaf in jax.tree.leaves(updates))
-
-
-def aligned(name: str, updates: Updates, reference: Params | None) -> tuple[list[Any], Any]:
-    """The gradients in the order of the reference tree's leaves (None where there is none), and that tree's structure.
-
-    Raises where structure, shape or dtype do not fit, naming the first leaf that does not.
-    """
-    if reference is None:
-        leaves, treedef = jax.tree.flatten(updates, is_leaf=lambda x: x is None)
-        paths = jax.tree_util.tree_leaves_with_path(updates, is_leaf=lambda x: x is None)
-        likes = leaves
-    else:
-        paths = jax.tree_util.tree_leaves_with_path(reference)
-        likes, treedef = jax.tree.flatten(reference)
-        try:
-            leaves = treedef.flatten_up_to(updates)
-        except (ValueError, TypeError):
-            raise ValueError(_mismatch(name, updates, reference)) from None
-    gradients = []
-    for (path, _), leaf, like in zip(paths, leaves, likes, strict=True):
-        where = jax.tree_util.keystr(path) or "the only leaf"
-        if leaf is None:
-            gradients.append(None)
-            continue
-        if not isinstance(leaf, jax.Array | np.ndarray | np.generic | float | int | complex):
-            raise ValueError(_mismatch(name, updates, reference))
-        dtype = leaf_dtype(leaf)
-        if not jnp.issubdtype(dtype, jnp.inexact):
-            raise TypeError(f"{name}: the gradient of {where} must be of a floating dtype, got {dtype}.")
-        if jnp.shape(leaf) != jnp.shape(like):
-            raise ValueError(
-                f"{name}: the gradient of {where} has shape {jnp.shape(leaf)}, but init saw {jnp.shape(like)}: "
-                "call init with the same tree."
-            )
-        gradients.append(jnp.asarray(leaf))
-    return gradients, treedef
-
-
-def _mismatch(name: str, updates: Updates, reference: Params) -> str:
-    seen = {jax.tree_util.keystr(path) for path, _ in jax.tree_util.tree_leaves_with_path(reference)}
-    got = {jax.tree_util.keystr(path) for path, _ in jax.tree_util.tree_leaves_with_path(updates)}
-    extra = sorted(got - seen)
-    missing = sorted(seen - got)
-    where = (
-        f"{extra[0]} is in the gradients only"
-        if extra
-        else f"{missing[0]} is missing"
-        if missing
-        else "node types differ"
-    )
-    return f"{name}: the gradients are not the tree that init saw: {where}. Call init with the same tree."

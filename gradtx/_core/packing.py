@@ -17,7 +17,6 @@ from jax import lax
 from .trees import is_sharded, leaf_dtype
 from .types import Params
 
-
 LONG = 4096  # entries of a vector from which on the compiler's way with it is felt
 
 

@@ -20,6 +20,8 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from .trees import extremes
+
 BLOCK = 256
 _ONE = 127 << 3  # 1.0 as sign-free float32 bits with a mantissa of 3: the code of the largest entry
 _TOP, _TOP_ONE_SIDED = 127, 255  # its code
@@ -54,30 +56,35 @@ def to_bfloat16(x: jax.Array, seed: jax.Array) -> jax.Array:
     return jnp.where(jnp.isfinite(x), rounded, x).astype(jnp.bfloat16)
 
 
-def to_8bit(x: jax.Array, seed: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """Codes, uint8 in the shape of `x`, and the scale of each block of its flat entries."""
-    blocks = _in_blocks(x.astype(jnp.float32))
-    largest, smallest = jnp.max(blocks, axis=1, keepdims=True), jnp.min(blocks, axis=1, keepdims=True)
-    one_sided, largest = smallest >= 0, jnp.maximum(largest, -smallest)
-    scale = jnp.where(one_sided, -largest, largest)
+def scales_8bit(x: jax.Array) -> jax.Array:
+    """The scale of each block of the flat entries of `x`."""
+    flat = lax.reshape(x.astype(jnp.float32), (x.size,))
+    if x.size % BLOCK:
+        flat = jnp.pad(flat, (0, -x.size % BLOCK))
+    largest, smallest = extremes(lax.reshape(flat, (num_blocks(x.size), BLOCK)), [1])
+    return jnp.where(smallest >= 0, -jnp.maximum(largest, -smallest), jnp.maximum(largest, -smallest))
+
+
+def to_8bit(x: jax.Array, scale: jax.Array, seed: jax.Array) -> jax.Array:
+    """Codes, uint8 in the shape of `x`, given `scales_8bit(x)`."""
+    x, scale = x.astype(jnp.float32), _each(scale, x.shape)
+    one_sided, largest = jnp.signbit(scale), jnp.abs(scale)
     inverse = jnp.where(largest > 0, 1 / jnp.where(largest > 0, largest, 1), largest)
     top = jnp.where(one_sided, _TOP_ONE_SIDED, _TOP)
-    share = jnp.minimum(jnp.abs(blocks) * inverse, 1)
-    up = lax.bitcast_convert_type(share, jnp.uint32) + (chances(seed, blocks.shape) >> jnp.uint32(12))
+    share = jnp.minimum(jnp.abs(x) * inverse, 1)
+    up = lax.bitcast_convert_type(share, jnp.uint32) + (chances(seed, x.shape) >> jnp.uint32(12))
     level = (up >> jnp.uint32(20)).astype(jnp.int32) + (top - _ONE)
     level = jnp.maximum(level, (one_sided & (share > 0)).astype(jnp.int32))
-    code = jnp.where(blocks < 0, level + 128, level).astype(jnp.uint8)
-    return _out_of_blocks(code, x.shape), scale[:, 0]
+    return jnp.where(x < 0, level + 128, level).astype(jnp.uint8)
 
 
 def from_8bit(code: jax.Array, scale: jax.Array) -> jax.Array:
     """The numbers, in float32."""
-    one_sided = jnp.signbit(scale)[:, None]
-    blocks = _in_blocks(code).astype(jnp.int32)
-    level = blocks & jnp.where(one_sided, _TOP_ONE_SIDED, _TOP)
-    bits = (level + (_ONE - jnp.where(one_sided, _TOP_ONE_SIDED, _TOP))) << 20
-    magnitude = jnp.where(level > 0, lax.bitcast_convert_type(bits, jnp.float32), 0) * jnp.abs(scale)[:, None]
-    return _out_of_blocks(jnp.where(level < blocks, -magnitude, magnitude), code.shape)
+    scale, code = _each(scale, code.shape), code.astype(jnp.int32)
+    top = jnp.where(jnp.signbit(scale), _TOP_ONE_SIDED, _TOP)
+    level = code & top
+    magnitude = jnp.where(level > 0, lax.bitcast_convert_type((level + (_ONE - top)) << 20, jnp.float32), 0)
+    return jnp.where(level < code, -magnitude, magnitude) * jnp.abs(scale)
 
 
 def num_blocks(size: int) -> int:
@@ -85,13 +92,8 @@ def num_blocks(size: int) -> int:
     return -(-size // BLOCK)
 
 
-def _in_blocks(x: jax.Array) -> jax.Array:
-    flat = lax.reshape(x, (x.size,))
-    if x.size % BLOCK:
-        flat = jnp.pad(flat, (0, -x.size % BLOCK))
-    return lax.reshape(flat, (flat.size // BLOCK, BLOCK))
-
-
-def _out_of_blocks(blocks: jax.Array, shape: tuple[int, ...]) -> jax.Array:
-    flat = lax.reshape(blocks, (blocks.size,))
-    return lax.reshape(flat[: math.prod(shape)], shape)
+def _each(scale: jax.Array, shape: tuple[int, ...]) -> jax.Array:
+    """The scale of each entry's block. (What is computed in the shape of the array itself and not in blocks, XLA on the
+    CPU fuses as often as it is read.)"""
+    entries = lax.reshape(lax.broadcast_in_dim(scale, (scale.size, BLOCK), (0,)), (scale.size * BLOCK,))
+    return lax.reshape(entries[: math.prod(shape)], shape)

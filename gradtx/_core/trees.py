@@ -1,6 +1,6 @@
 """Trees of arrays: constructors that keep dtype and sharding, norms that neither overflow nor underflow."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import jax
@@ -57,6 +57,21 @@ def widen(x: jax.Array, dtype: jnp.dtype) -> jax.Array:
     if jnp.iscomplexobj(x):
         return x.astype(jnp.complex128 if dtype == jnp.float64 else jnp.complex64)
     return x.astype(dtype)
+
+
+def extremes(x: jax.Array, axes: Iterable[int]) -> tuple[jax.Array, jax.Array]:
+    """The maximum and the minimum along `axes`, NaN where there is one.
+
+    As one reduction of two: XLA on the CPU fuses what makes `x` into it and does not write `x`, as it would for each of
+    two reductions, or for a maximum of |x|.
+    """
+    ends = (jnp.array(-jnp.inf, x.dtype), jnp.array(jnp.inf, x.dtype))
+
+    def wider(a: Sequence[jax.Array], b: Sequence[jax.Array]) -> tuple[jax.Array, jax.Array]:
+        return jax.lax.max(a[0], b[0]), jax.lax.min(a[1], b[1])
+
+    largest, smallest = jax.lax.reduce((x, x), ends, wider, tuple(axes))
+    return largest, smallest
 
 
 def accumulator_like(

@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 
 from gradtx._core.across import AxisName
-from gradtx._core.lift import aligned
+from gradtx._core.aligned import aligned
 from gradtx._core.trees import compute_dtype, scaled_norm, widen
 from gradtx._core.types import MaskedNode, Params, Updates
 

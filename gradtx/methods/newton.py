@@ -33,11 +33,11 @@ import jax.numpy as jnp
 from jax.flatten_util import ravel_pytree
 from jax.scipy.sparse.linalg import cg
 
+from gradtx._core.aligned import aligned
 from gradtx._core.arithmetic import divide, sqrt
 from gradtx._core.hvp import linear_hvp
 from gradtx._core.hyperparameters import NON_NEGATIVE, first_count, hyperparameter, next_count
 from gradtx._core.lanczos import lanczos
-from gradtx._core.lift import aligned
 from gradtx._core.trees import check_params, compute_dtype, leaf_dtype
 from gradtx._core.types import GradientTransformationExtraArgs, Params, ScalarOrSchedule, Updates
 

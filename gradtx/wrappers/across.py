@@ -28,7 +28,7 @@ import jax
 import jax.numpy as jnp
 
 from gradtx._core.across import AxisName, check_axis_name, shard_axes, summed
-from gradtx._core.lift import aligned
+from gradtx._core.aligned import aligned
 from gradtx._core.trees import check_params, compute_dtype, widen
 from gradtx._core.types import GradientTransformationExtraArgs, Params, Updates
 

@@ -34,7 +34,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from gradtx._core.lift import aligned
+from gradtx._core.aligned import aligned
 from gradtx._core.packing import (
     Layout,
     Packed,

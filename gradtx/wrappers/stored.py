@@ -23,12 +23,14 @@ float64 or a complex dtype and, for `"8bit"`, with an explicit sharding stay as 
 state in float32, as `nesterov_eval_params` sees it.
 """
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
-from gradtx._core.rounding import from_8bit, mixed, num_blocks, to_8bit, to_bfloat16
+from gradtx._core.again import repeated
+from gradtx._core.rounding import from_8bit, mixed, num_blocks, scales_8bit, to_8bit, to_bfloat16
 from gradtx._core.trees import check_params, is_sharded, leaf_dtype, restored
 from gradtx._core.types import (
     DTypeLike,
@@ -90,11 +92,18 @@ def stored_as(
 
     def init(params: Params) -> StoredState:
         check_params("stored_as", params)
-        return _stored(inner.init(params), jnp.array(seed & 0xFFFFFFFF, jnp.uint32), bits, min_leaf_size)
+        # Behind a barrier: the compiler would take seconds to find out by itself what the codes of a million zeros are.
+        inner_state = jax.lax.optimization_barrier(inner.init(params))
+        return _stored(lambda: inner_state, jnp.array(seed & 0xFFFFFFFF, jnp.uint32), bits, min_leaf_size)
 
     def update(updates: Updates, state: Any, params: Params | None = None, **extra: Any) -> tuple[Updates, StoredState]:
-        new_updates, inner_state = inner.update(updates, _loaded(state, min_leaf_size), params, **extra)
-        return new_updates, _stored(inner_state, state.rounding_seed + jnp.uint32(GOLDEN), bits, min_leaf_size)
+        def step(updates: Updates, state: StoredState, params: Params | None) -> tuple[Updates, Any]:
+            return inner.update(updates, _loaded(state, min_leaf_size), params, **extra)
+
+        # Its scales, its codes and the updates each need the new state; in float32 it is nowhere written out.
+        again = repeated(step, updates, state, params)
+        stored = _stored(lambda: again()[1], state.rounding_seed + jnp.uint32(GOLDEN), bits, min_leaf_size)
+        return again()[0], stored
 
     return GradientTransformationExtraArgs(init, update)
 
@@ -146,20 +155,23 @@ def _seed_of_leaf(seed: jax.Array, number: int) -> jax.Array:
     return mixed(mixed(seed) + jnp.uint32(number))
 
 
-def _stored(state: Any, seed: jax.Array, bits: int, min_leaf_size: int) -> StoredState:
-    """The state with its large leaves rounded."""
-    leaves, treedef = jax.tree.flatten(state)
-    kept, scales = [], []
-    for number, x in enumerate(jnp.asarray(leaf) for leaf in leaves):
-        if x.size < min_leaf_size or x.dtype not in (jnp.float32, jnp.bfloat16) or (bits == 8 and is_sharded(x)):
-            kept.append(x)
-        elif bits == 16:
-            kept.append(to_bfloat16(x, _seed_of_leaf(seed, number)))
-        else:
-            code, scale = to_8bit(x, _seed_of_leaf(seed, number))
-            kept.append(code)
-            scales.append(scale)
-    return StoredState(treedef.unflatten(kept), jnp.concatenate(scales) if scales else jnp.zeros(1), seed)
+def _stored(inner_state: Callable[[], Any], seed: jax.Array, bits: int, min_leaf_size: int) -> StoredState:
+    """The state that `inner_state` gives, with its large leaves rounded."""
+    leaves = [jnp.asarray(x) for x in jax.tree.leaves(inner_state())]
+    rounded = [number for number, x in enumerate(leaves) if _is_rounded(x, bits, min_leaf_size)]
+    scales = [scales_8bit(leaves[number]) for number in rounded] if bits == 8 else []
+    new, treedef = jax.tree.flatten(inner_state())
+    for position, number in enumerate(rounded):
+        seed_here = _seed_of_leaf(seed, number)
+        x = jnp.asarray(new[number])
+        new[number] = to_8bit(x, scales[position], seed_here) if bits == 8 else to_bfloat16(x, seed_here)
+    return StoredState(treedef.unflatten(new), jnp.concatenate(scales) if scales else jnp.zeros(1), seed)
+
+
+def _is_rounded(x: jax.Array, bits: int, min_leaf_size: int) -> bool:
+    if x.size < min_leaf_size or x.dtype not in (jnp.float32, jnp.bfloat16):
+        return False
+    return bits == 16 or not is_sharded(x)  # the blocks of 256 would be cut across devices
 
 
 def _loaded(state: StoredState, min_leaf_size: int) -> Any:

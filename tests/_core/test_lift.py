@@ -71,6 +71,21 @@ def test_a_donated_step_has_no_gradient_sized_temporaries_but_those_named(method
     assert temporaries(tx, jnp.ones(SIZE)) < LEFT.get(method, 0) + 0.25
 
 
+@pytest.mark.skipif(jax.default_backend() != "cpu", reason="a step is done again on the CPU only")
+@pytest.mark.parametrize("method", sorted(set(METHODS) - set(LEFT)))
+def test_a_guard_adds_a_byte_an_entry(method):
+    assert temporaries(gradtx.skip_nonfinite(METHODS[method]), jnp.ones(SIZE)) < 0.3
+
+
+@pytest.mark.skipif(jax.default_backend() != "cpu", reason="a step is done again on the CPU only")
+@pytest.mark.parametrize(("dtype", "size"), [("8bit", 1), (jnp.bfloat16, 2)], ids=["8 bits", "bfloat16"])
+@pytest.mark.parametrize("method", sorted(set(METHODS) - set(LEFT) - {"sgd"}))
+def test_a_stored_state_is_copied_once_and_exists_nowhere_in_float32(method, dtype, size):
+    tx, params = gradtx.stored_as(METHODS[method], dtype), jnp.ones(256 * 4000)  # whole blocks: nothing is padded
+    arrays = sum(x.size == params.size for x in jax.tree.leaves(tx.init(params)))
+    assert temporaries(tx, params) < arrays * (size / 4 + 0.05)
+
+
 PIPELINES = {
     "adam": gradtx.adam(0.1),
     "clip, rmsprop nesterov": optax.chain(

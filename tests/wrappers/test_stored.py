@@ -8,7 +8,7 @@ import pytest
 
 import gradtx
 from gradtx import lab
-from gradtx._core.rounding import chances, from_8bit, mixed, to_8bit, to_bfloat16
+from gradtx._core.rounding import chances, from_8bit, mixed, scales_8bit, to_8bit, to_bfloat16
 from gradtx.lab.problems.sequences import adding
 from gradtx.lab.problems.text import characters
 
@@ -19,7 +19,8 @@ every_dtype = pytest.mark.parametrize("dtype", DTYPES)
 
 
 def round_trip(x, seed):
-    return from_8bit(*to_8bit(x, mixed(jnp.uint32(seed))))
+    scale = scales_8bit(x)
+    return from_8bit(to_8bit(x, scale, mixed(jnp.uint32(seed))), scale)
 
 
 ROUNDINGS = {"bfloat16": lambda x, seed: to_bfloat16(x, mixed(jnp.uint32(seed))).astype(x.dtype), "8bit": round_trip}

@@ -1,0 +1,61 @@
+"""Gradients beside the tree that a state was made for: in its leaves' order, checked."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from .trees import leaf_dtype
+from .types import Params, Updates
+
+
+def aligned(name: str, updates: Updates, reference: Params | None) -> tuple[list[Any], Any]:
+    """The gradients in the order of the reference tree's leaves (None where there is none), and that tree's structure.
+
+    Raises where structure, shape or dtype do not fit, naming the first leaf that does not.
+    """
+    if reference is None:
+        leaves, treedef = jax.tree.flatten(updates, is_leaf=lambda x: x is None)
+        paths = jax.tree_util.tree_leaves_with_path(updates, is_leaf=lambda x: x is None)
+        likes = leaves
+    else:
+        paths = jax.tree_util.tree_leaves_with_path(reference)
+        likes, treedef = jax.tree.flatten(reference)
+        try:
+            leaves = treedef.flatten_up_to(updates)
+        except (ValueError, TypeError):
+            raise ValueError(_mismatch(name, updates, reference)) from None
+    gradients = []
+    for (path, _), leaf, like in zip(paths, leaves, likes, strict=True):
+        where = jax.tree_util.keystr(path) or "the only leaf"
+        if leaf is None:
+            gradients.append(None)
+            continue
+        if not isinstance(leaf, jax.Array | np.ndarray | np.generic | float | int | complex):
+            raise ValueError(_mismatch(name, updates, reference))
+        dtype = leaf_dtype(leaf)
+        if not jnp.issubdtype(dtype, jnp.inexact):
+            raise TypeError(f"{name}: the gradient of {where} must be of a floating dtype, got {dtype}.")
+        if jnp.shape(leaf) != jnp.shape(like):
+            raise ValueError(
+                f"{name}: the gradient of {where} has shape {jnp.shape(leaf)}, but init saw {jnp.shape(like)}: "
+                "call init with the same tree."
+            )
+        gradients.append(jnp.asarray(leaf))
+    return gradients, treedef
+
+
+def _mismatch(name: str, updates: Updates, reference: Params) -> str:
+    seen = {jax.tree_util.keystr(path) for path, _ in jax.tree_util.tree_leaves_with_path(reference)}
+    got = {jax.tree_util.keystr(path) for path, _ in jax.tree_util.tree_leaves_with_path(updates)}
+    extra = sorted(got - seen)
+    missing = sorted(seen - got)
+    where = (
+        f"{extra[0]} is in the gradients only"
+        if extra
+        else f"{missing[0]} is missing"
+        if missing
+        else "node types differ"
+    )
+    return f"{name}: the gradients are not the tree that init saw: {where}. Call init with the same tree."
