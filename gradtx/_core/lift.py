@@ -13,7 +13,7 @@ A method writes three small functions; `lift` does the rest (None and masked lea
 
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -25,7 +25,6 @@ from .trees import check_params, compute_dtype, widen
 from .types import GradientTransformationExtraArgs, Params, Updates
 
 Scalars = dict[str, jax.Array]
-Recompute = Literal["from buffers", "from inputs"] | None
 
 MANY_LEAVES = 16  # from here on leaves of one shape share one trace of the rule
 
@@ -91,12 +90,8 @@ def _transformation(name: str, blocks: tuple[Block, ...], *, single: bool) -> Li
         # Outside jit there is no fusion to help, and XLA off the CPU fuses several outputs into one pass by itself.
         is_traced = _traced(updates)
         selected = selection()
-        recompute: Recompute = None
-        if is_traced and trees and jax.default_backend() == "cpu":
-            if selected or (has_temporary and not is_repeated()):
-                recompute = "from buffers"
-            elif has_temporary:
-                recompute = "from inputs"
+        is_wanted = bool(trees) if selected else has_temporary and not is_repeated()
+        recompute = is_wanted and is_traced and jax.default_backend() == "cpu"
         is_good = selected.is_good if selected else None
         apply = shared if is_traced and len(gradients) >= MANY_LEAVES else alone
 
@@ -124,14 +119,13 @@ def _apply(
     values: Sequence[Scalars],
     g: jax.Array,
     row: Sequence[jax.Array],
-    recompute: Recompute,
+    recompute: bool,
     is_good: jax.Array | None,
 ) -> tuple[jax.Array, list[jax.Array]]:
     """The rules of all blocks on one leaf: its update and its new buffers, the old ones where `is_good` is false."""
     dtype = compute_dtype(g.dtype, *(x.dtype for x in row))
-    barrier = jax.lax.optimization_barrier
 
-    def run(store: Callable[..., jax.Array], g: jax.Array, row: Sequence[jax.Array]) -> jax.Array:
+    def run(store: Callable[..., jax.Array]) -> jax.Array:
         u, rest = widen(g, dtype), iter(row)
         for block, scalars in zip(blocks, values, strict=True):
             old = [widen(next(rest), dtype) for _ in block.buffers]
@@ -143,24 +137,19 @@ def _apply(
     def record(x: jax.Array, *, after: jax.Array | None = None) -> jax.Array:
         old = row[len(new)]
         x = x.astype(old.dtype) if is_good is None else jnp.where(is_good, x.astype(old.dtype), old)
-        if recompute == "from buffers":
-            if after is not None:
-                # True of every number, which XLA does not know and LLVM does: an order of writing that costs nothing.
-                x = jnp.where((after == after) | (after != after), x, 0)
-            x = barrier(x)
-        new.append(x)
-        return widen(x, dtype)
+        if recompute and after is not None:
+            # True of every number, which XLA does not know and LLVM does: an order of writing that costs nothing.
+            x = jnp.where((after == after) | (after != after), x, 0)
+        new.append(jax.lax.optimization_barrier(x) if recompute else x)
+        return widen(new[-1], dtype)
 
-    u = run(record, g, row)
-    # XLA on the CPU writes one output a loop, and an expensive intermediate with two readers becomes a temporary. So
-    # the rule runs once for the buffers, and once more for the update; what only the first run's update needed is dead
-    # code. The barriers keep the two from being merged.
-    if recompute == "from buffers":  # which are stored anyway
-        again = iter([barrier(x) for x in new])
-        u = run(lambda _, after=None: widen(next(again), dtype), g, row)
-    elif recompute == "from inputs":  # where buffers in this form are not stored
+    u = run(record)
+    if recompute:
+        # XLA on the CPU writes one output a loop, and an expensive intermediate with two readers becomes a temporary.
+        # So the rule runs once for the buffers, and once more for the update, reading the buffers that are stored
+        # anyway; what only the first run's update needed is dead code. The barriers keep the two from being merged.
         again = iter(new)
-        u = run(lambda _, after=None: widen(next(again), dtype), *barrier((g, list(row))))
+        u = run(lambda _, after=None: widen(jax.lax.optimization_barrier(next(again)), dtype))
     return u.astype(g.dtype), new
 
 
