@@ -41,6 +41,14 @@ def test_a_gradient_at_or_under_the_limit_is_returned_bit_for_bit(factory):
         np.testing.assert_array_equal(tx.update(g, tx.init(g))[0], g)
 
 
+@pytest.mark.parametrize("factory", [gradtx.clip_by_norm, gradtx.clip_by_global_norm])
+@pytest.mark.parametrize("over", [1.001, 1.5, 3.0])
+def test_a_gradient_over_the_limit_comes_out_at_the_limit(factory, over):
+    tx = factory(5.0)
+    updates, _ = tx.update(over * jnp.array([3.0, 4.0]), tx.init(jnp.zeros(2)))
+    np.testing.assert_allclose(updates, [3.0, 4.0], rtol=1e-6)
+
+
 def test_a_float16_leaf_beside_a_norm_it_cannot_hold_is_right():
     grads = {"half": jnp.array([1000.0], jnp.float16), "full": jnp.array([1e6])}
     tx = gradtx.clip_by_global_norm(1.0)
