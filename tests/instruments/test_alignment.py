@@ -68,3 +68,13 @@ def test_with_every_it_compares_with_the_step_before_not_with_the_last_measured(
     found = watched(gradtx.gradient_alignment(every=3), g)
     np.testing.assert_array_equal(found["gradient_alignment/cosine"], [np.nan] * 3 + [-1.0] * 3 + [1.0])
     np.testing.assert_array_equal(found["gradient_alignment/pflug"], [np.nan] * 3 + [-12.0] * 3 + [30.0])
+
+
+def test_the_host_has_to_measure_two_steps_in_a_row():
+    tx = gradtx.gradient_alignment()
+    g = jnp.array([1.0, 2.0])
+    state, seen = tx.init(g), []
+    for measure in (True, False, True, True):
+        _, state = tx.update(g, state, measure=measure)
+        seen.append(float(gradtx.readings(state)["gradient_alignment/cosine"]))
+    np.testing.assert_allclose(seen, [np.nan, np.nan, np.nan, 1.0], rtol=1e-6)

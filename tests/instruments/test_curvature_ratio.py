@@ -70,3 +70,14 @@ def test_without_a_gradient_there_is_no_direction():
     _, found = measured(gradtx.curvature_ratio(0.1), value_fn, jnp.zeros(2))
     assert np.isnan(found["curvature_ratio/ratio"])
     assert np.isnan(found["curvature_ratio/critical_learning_rate"])
+
+
+def test_the_ratio_is_of_this_steps_rate_of_a_schedule():
+    value_fn, _ = quadratic(2.0)
+    x = jnp.array([1.0])
+    tx = gradtx.curvature_ratio(lambda k: 0.1 * (k + 1))
+    state, seen = tx.init(x), []
+    for _ in range(3):
+        _, state = tx.update(jax.grad(value_fn)(x), state, x, value_fn=value_fn)
+        seen.append(float(gradtx.readings(state)["curvature_ratio/ratio"]))
+    np.testing.assert_allclose(seen, [0.1, 0.2, 0.3], rtol=1e-6)

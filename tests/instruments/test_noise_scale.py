@@ -114,3 +114,16 @@ def test_gradients_that_were_averaged_already_are_refused():
 def test_axis_name_and_batch_size_belong_together(options):
     with pytest.raises(ValueError, match=r"gradient_noise_scale: axis_name and batch_size.* belong together"):
         gradtx.gradient_noise_scale(**options)
+
+
+def test_beyond_128_parameters_the_mean_over_random_probes_is_the_trace_of_a_small_batch():
+    gradients = jnp.asarray(np.random.default_rng(0).normal(size=(3, 200)), jnp.float32)
+    params = jnp.zeros(200)
+    tx = gradtx.gradient_noise_scale(decay=0.0)
+
+    def step(state, _):
+        _, state = tx.update(jnp.mean(gradients, axis=0), state, params, losses_fn=lambda w: gradients @ w)
+        return state, gradtx.readings(state)["gradient_noise_scale/trace_covariance"]
+
+    _, found = jax.jit(lambda state: jax.lax.scan(step, state, length=2000))(tx.init(params))
+    near(np.asarray(found, np.float64), float(np.sum(np.var(gradients, axis=0, ddof=1))))
