@@ -135,6 +135,13 @@ def tree_norm(tree: Any) -> jax.Array:
     return relative / inverse_scale
 
 
+def tree_inner(a: Any, b: Any) -> jax.Array:
+    """Inner product of two real trees, in JAX's default float dtype."""
+    dtype = jnp.result_type(float)
+    pairs = zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True)
+    return sum((jnp.sum(x.astype(dtype) * y.astype(dtype)) for x, y in pairs), start=jnp.zeros((), dtype))
+
+
 def _real_parts(x: jax.Array, dtype: jnp.dtype) -> jax.Array:
     """The array in the real dtype to compute in; a complex one as its real and imaginary parts, stacked."""
     if jnp.iscomplexobj(x):

@@ -39,11 +39,11 @@ import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
 
+from gradtx._core.ritz import ritz
 from gradtx._core.trees import tree_norm
 from gradtx._core.types import Params
 
 from .point import check_at_least, check_key, cost_at, linearised, normal_like
-from .ritz import ritz
 
 KINDS = ("descending", "minimum-like", "maximum-like", "saddle", "plateau")
 

@@ -35,8 +35,8 @@ import jax
 import jax.numpy as jnp
 
 from gradtx._core.hyperparameters import BELOW_ONE, NON_NEGATIVE, first_count, hyperparameter
-from gradtx._core.lanczos import lanczos
-from gradtx._core.trees import accumulators, widen
+from gradtx._core.ritz import combined, ritz
+from gradtx._core.trees import accumulators, tree_inner, tree_norm, widen
 from gradtx._core.types import FLOAT32, GradientTransformationExtraArgs, Params, ScalarOrSchedule, Updates
 
 from .instrument import Measurement, instrument, never, unmeasured
@@ -149,37 +149,19 @@ def _both_ends(
     if size == 0:
         return like, jnp.zeros((), float_dtype), jnp.zeros((), float_dtype)
     start = treedef.unflatten(normal_like(key, leaves))
-    steps = min(num_iterations, size)
-    found = lanczos(product, start, steps)
-    off = found.off_diagonal
-    values, vectors = jnp.linalg.eigh(jnp.diag(found.diagonal) + jnp.diag(off, 1) + jnp.diag(off, -1))
-    # After a breakdown T ends in rows of 0, whose eigenvalues 0 are none of H: they have no part in the first row.
-    is_real = jnp.abs(vectors[0]) > 1e-6
-    largest = jnp.max(jnp.where(is_real, values, -jnp.inf))
-    smallest = jnp.min(jnp.where(is_real, values, jnp.inf))
-    weights = vectors[:, jnp.argmax(jnp.where(is_real, values, -jnp.inf))]
-    vector = jax.tree.map(
-        lambda *rows: sum((weights[i].astype(r.dtype) * r for i, r in enumerate(rows)), start=jnp.zeros_like(rows[0])),
-        *found.basis,
-    )
-    return vector, jnp.maximum(0, -smallest).astype(float_dtype), largest.astype(float_dtype)
+    found = ritz(min(num_iterations, size))(product, start)
+    vector = combined(found.vectors[:, found.largest_at], found.basis)
+    return vector, jnp.maximum(0, -found.values[0]).astype(float_dtype), found.values[-1].astype(float_dtype)
 
 
 def _followed(product: Any, v: Updates, shift: jax.Array) -> tuple[Updates, jax.Array, jax.Array]:
     """One product: the Rayleigh quotient of v, and the next v."""
     hv = product(v)
-    quotient = _inner(v, hv)
+    quotient = tree_inner(v, hv)
     shift = jnp.maximum(shift, -quotient).astype(shift.dtype)
     new = jax.tree.map(lambda h, x: h + shift.astype(x.dtype) * x, hv, v)
-    length = jnp.sqrt(_inner(new, new))
+    length = tree_norm(new)
     is_usable = (length > 0) & jnp.isfinite(length)
     scale = 1 / jnp.where(is_usable, length, 1)
     vector = jax.tree.map(lambda n, x: jnp.where(is_usable, scale.astype(x.dtype) * n, x), new, v)
     return vector, shift, quotient
-
-
-def _inner(a: Updates, b: Updates) -> jax.Array:
-    pairs = zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True)
-    return sum(
-        (jnp.sum(x * y).astype(jnp.result_type(float)) for x, y in pairs), start=jnp.zeros((), jnp.result_type(float))
-    )

@@ -26,6 +26,7 @@ with minibatches: H wants far larger batches than g (chapter §3.1), and inverti
 """
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any, Literal, NamedTuple
 
 import jax
@@ -33,12 +34,12 @@ import jax.numpy as jnp
 from jax.flatten_util import ravel_pytree
 from jax.scipy.sparse.linalg import cg
 
-from gradtx._core.arithmetic import divide, sqrt
+from gradtx._core.arithmetic import divide
 from gradtx._core.hvp import linear_hvp
 from gradtx._core.hyperparameters import NON_NEGATIVE, first_count, hyperparameter, next_count
-from gradtx._core.lanczos import lanczos
 from gradtx._core.lift import aligned
-from gradtx._core.trees import check_params, compute_dtype, leaf_dtype
+from gradtx._core.ritz import combined, ritz
+from gradtx._core.trees import check_params, compute_dtype, leaf_dtype, tree_norm
 from gradtx._core.types import GradientTransformationExtraArgs, Params, ScalarOrSchedule, Updates
 
 ValueFn = Callable[[Params], jax.Array]
@@ -76,7 +77,10 @@ def newton(
     [0. 0.]
     """
     lam = hyperparameter("newton", "damping", damping, NON_NEGATIVE)
-    solvers = {"dense": _solve_dense, "cg": _solve_krylov if saddle_free else _solve_cg}
+    solvers = {
+        "dense": partial(_solve_dense, saddle_free=saddle_free),
+        "cg": _solve_krylov if saddle_free else _solve_cg,
+    }
     if solver not in solvers:
         raise ValueError(f'newton: solver must be "dense" or "cg", got {solver!r}.')
     solve = solvers[solver]
@@ -114,7 +118,7 @@ def newton(
             return jnp.asarray(value_fn(treedef.unflatten(full)), dtype)
 
         g = [gradients[i].astype(dtype) for i in trained]
-        step = solve(cost, point, g, lam(state.newton_count).astype(dtype), saddle_free)
+        step = solve(cost, point, g, lam(state.newton_count).astype(dtype))
         out: list[Any] = [None] * len(gradients)
         for i, u in zip(trained, step, strict=True):
             out[i] = -u.astype(gradients[i].dtype)
@@ -127,45 +131,43 @@ Leaves = list[jax.Array]
 Cost = Callable[[Leaves], jax.Array]
 
 
-def _solve_dense(cost: Cost, point: Leaves, g: Leaves, λ: jax.Array, saddle_free: bool) -> Leaves:
-    """(H + λI)⁻¹ g by eigendecomposition."""
+def _solve_dense(cost: Cost, point: Leaves, g: Leaves, λ: jax.Array, *, saddle_free: bool) -> Leaves:
+    """(H + λI)⁻¹ g, or (|H| + λI)⁻¹ g, by eigendecomposition."""
     flat, unravel = ravel_pytree(point)
     hessian = jax.hessian(lambda x: cost(unravel(x)))(flat)
     curvatures, directions = jnp.linalg.eigh(hessian)
-    return unravel(directions @ _divide_spectrum(directions.T @ ravel_pytree(g)[0], curvatures, λ, saddle_free))
+    curvatures = jnp.abs(curvatures) if saddle_free else curvatures
+    return unravel(directions @ _divided(directions.T @ ravel_pytree(g)[0], curvatures + λ))
 
 
-def _solve_cg(cost: Cost, point: Leaves, g: Leaves, λ: jax.Array, saddle_free: bool) -> Leaves:
+def _solve_cg(cost: Cost, point: Leaves, g: Leaves, λ: jax.Array) -> Leaves:
     """(H + λI)⁻¹ g by conjugate gradients."""
-    del saddle_free
     product = linear_hvp(cost, point)
 
     def damped(v: Leaves) -> Leaves:
         return [hv + λ * x for hv, x in zip(product(v), v, strict=True)]
 
-    # The solve is linear in g: scaled, its inner products can neither overflow nor underflow.
-    largest = jnp.max(jnp.stack([jnp.max(jnp.abs(x), initial=0) for x in g]))
-    scale = jnp.where(largest == 0, 1, largest)
-    solution, _ = cg(damped, [x / scale for x in g], tol=4 * float(jnp.finfo(λ.dtype).eps))
+    unit, scale = _scaled(g)
+    solution, _ = cg(damped, unit, tol=4 * float(jnp.finfo(λ.dtype).eps))
     return [scale * x for x in solution]
 
 
-def _solve_krylov(cost: Cost, point: Leaves, g: Leaves, λ: jax.Array, saddle_free: bool) -> Leaves:
+def _solve_krylov(cost: Cost, point: Leaves, g: Leaves, λ: jax.Array) -> Leaves:
     """(|H| + λI)⁻¹ g on the Krylov space of g, as Dauphin et al. do it."""
+    unit, scale = _scaled(g)
     size = sum(x.size for x in g)
-    space = lanczos(linear_hvp(cost, point), g, min(size, _KRYLOV_DIMENSION))
-    off = space.off_diagonal
-    # Rows after a breakdown are zero; any curvature but 0 keeps 0 / 0 out of them.
-    is_row = jnp.cumprod(jnp.concatenate([jnp.ones(1, off.dtype), jnp.sign(off)]))
-    diagonal = jnp.where(is_row == 1, space.diagonal, 1)
-    curvatures, directions = jnp.linalg.eigh(jnp.diag(diagonal) + jnp.diag(off, 1) + jnp.diag(off, -1))
-    norm = sqrt(jnp.sum(jnp.stack([jnp.sum(x * x) for x in g])))
-    weights = directions @ _divide_spectrum(norm * directions[0], curvatures, λ, saddle_free)
-    rows = list(zip(weights, space.basis, strict=True))
-    return [sum((w * row[i] for w, row in rows), start=jnp.zeros_like(x)) for i, x in enumerate(g)]
+    found = ritz(min(size, _KRYLOV_DIMENSION))(linear_hvp(cost, point), unit)
+    parts = _divided(tree_norm(unit) * found.vectors[0], jnp.abs(found.values) + λ)
+    return [scale * x for x in combined(found.vectors @ parts, found.basis)]
 
 
-def _divide_spectrum(g: jax.Array, curvatures: jax.Array, λ: jax.Array, saddle_free: bool) -> jax.Array:
-    """Each component of g over its damped curvature, with 0 / 0 = 0."""
-    damped = (jnp.abs(curvatures) if saddle_free else curvatures) + λ
-    return jnp.where((damped == 0) & (g != 0), jnp.nan, divide(g, damped))
+def _scaled(g: Leaves) -> tuple[Leaves, jax.Array]:
+    """g over its largest entry, and that entry. The solve is linear in g; so its squares neither over- nor underflow."""
+    largest = jnp.max(jnp.stack([jnp.max(jnp.abs(x), initial=0) for x in g]))
+    scale = jnp.where(largest == 0, 1, largest)
+    return [x / scale for x in g], scale
+
+
+def _divided(g: jax.Array, curvatures: jax.Array) -> jax.Array:
+    """Each component of g over its curvature: 0 / 0 is 0, anything else over 0 NaN."""
+    return jnp.where((curvatures == 0) & (g != 0), jnp.nan, divide(g, curvatures))
