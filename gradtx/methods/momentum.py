@@ -21,9 +21,10 @@ parameters, and every gradient is already taken there:
 which is exact for any schedule of ε and of α. `nesterov_eval_params` gives θ_k = φ_k - α_k v_k, the point to evaluate.
 The relation holds while `u` is added as it is: put clipping and weight decay before this stage, not after.
 
-**Differs from** Optax (`trace`) and torch: their learning rate stands after the momentum; their Nesterov uses α_k in
-the look-ahead, right for a constant α only; their buffer is in the parameters' dtype, where bfloat16 stalls. torch
-starts the buffer at the first gradient, which is the same for `dampening=0`.
+**Differs from** Optax (`trace`) and torch: their learning rate stands after the momentum (theirs:
+`optax.chain(gradtx.nesterov(0.9), gradtx.scale_by_learning_rate(rate))`); their Nesterov looks ahead with α_k, right
+for a constant α only; their buffer is in the parameters' dtype unless asked otherwise, where bfloat16 stalls. torch
+starts the buffer at the first gradient, which for `dampening=0` is what a start at 0 gives.
 
 **Costs**: one number a parameter.
 
@@ -145,6 +146,9 @@ def nesterov_eval_params(params: Params, state: Any) -> Params:
         params: φ, the parameters as `optax.apply_updates` left them.
         state: any optimizer state that holds a `NesterovState`: chained, masked, partitioned, in `MultiSteps`, in
             `packed` or `stored_as`...
+
+    Returns:
+        θ, a tree like `params` in its dtypes. A parameter that no `NesterovState` looks ahead for stays as it is.
 
     Raises:
         ValueError: `state` holds no `NesterovState`, or two of them for one parameter.

@@ -15,9 +15,11 @@ Alg. 1; chapter §2.1 and §2.3.
 
 **Differs from** Optax and torch: neither has it (their L-BFGS approximates).
 
-**Costs**: `solver="dense"`: n Hessian-vector products, n² numbers and an eigendecomposition O(n³), for n up to about
-a thousand. `solver="cg"`: conjugate gradients, two gradients an iteration and a few trees; with `saddle_free` a Krylov
-space of at most 20 vectors instead (exact where n, or the number of distinct curvatures, is at most that).
+**Costs**: `solver="dense"`: n Hessian-vector products at once, so n times the memory of one backward pass, n² numbers
+and an eigendecomposition O(n³), for n up to about a thousand. `solver="cg"`: conjugate gradients, two gradients an
+iteration and a few trees. They are made for H + λI positive definite; with negative curvature along the way they may
+still arrive, or divide by 0 (NaN): use "dense" there, or `saddle_free`. With `saddle_free` a Krylov space of at most 20
+vectors takes their place (exact where n, or the number of distinct curvatures, is at most that): as many trees.
 Not for explicitly sharded parameters: a dense Hessian has no sharding to follow.
 
 **When**: to see that ill-conditioning is one matrix away from gone (one step reaches the minimum of any convex
@@ -62,11 +64,13 @@ def newton(
     Args:
         damping: λ, added to every eigenvalue, in [0, inf). Above -λ_min it makes plain Newton a descent method again.
         saddle_free: use |H|: the step descends along directions of negative curvature too.
-        solver: "dense" forms H; "cg" needs only products with it.
+        solver: "dense" forms H; "cg" needs only products with it, and without `saddle_free` also that H + λI be
+            positive definite.
 
     Raises:
         ValueError: `damping` out of range, unknown `solver`; at init, complex parameters; at update, no `params` or
-            `value_fn`. TypeError: `damping` of the wrong kind.
+            `value_fn`.
+        TypeError: `damping` of the wrong kind; at init, parameters that are no floating arrays.
 
     >>> import gradtx, jax, jax.numpy as jnp
     >>> loss = lambda x: 0.5 * (x[0] ** 2 + 1e4 * x[1] ** 2)  # condition number 10,000
@@ -162,7 +166,7 @@ def _solve_krylov(cost: Cost, point: Leaves, g: Leaves, λ: jax.Array) -> Leaves
 
 
 def _scaled(g: Leaves) -> tuple[Leaves, jax.Array]:
-    """g over its largest entry, and that entry. The solve is linear in g; so its squares neither over- nor underflow."""
+    """g over its largest entry, and that entry: the solve is linear in g, and so no square over- or underflows."""
     largest = jnp.max(jnp.stack([jnp.max(jnp.abs(x), initial=0) for x in g]))
     scale = jnp.where(largest == 0, 1, largest)
     return [x / scale for x in g], scale

@@ -17,14 +17,18 @@ examples, to rounding, even or uneven, and the inner transformation sees it in f
 
 **Source**: chapter §3.1 (larger batches estimate better) and §4.1 (the batch size may grow during training).
 
-**Differs from** `optax.MultiSteps`: micro-batches may be uneven; half-precision gradients are summed in float32; a bad
-micro-batch shows in its own step and is gone after it (there the sum is multiplied by 0 to clear it, and 0 · inf is NaN
-for good); one of weight 0 (all padding, a loss of 0/0) does not show at all. `value`, the loss, is averaged likewise.
+**Differs from** `optax.MultiSteps`: micro-batches may be uneven; half-precision gradients reach the inner
+transformation as their float32 mean (there it is rounded to their dtype first); a bad micro-batch shows in its own step
+and is gone after it (there the mean is multiplied by 0 to clear it, and 0 · inf is NaN for good); one of weight 0 (all
+padding, a loss of 0/0) does not show at all. `value`, the loss, is averaged likewise.
 
 **Bad micro-batches**: `skip_nonfinite(accumulate(tx, n))` drops the micro-batch and waits for another in its place;
 `accumulate(skip_nonfinite(tx), n)` drops the step.
 
-**Costs**: one number a parameter; a read and a write of it for each micro-batch.
+**Costs**: one number a parameter, beside the inner state; a read and a write of it for each micro-batch.
+
+**When**: a batch larger than the memory holds, or one that should grow during the run. Not for more steps from the same
+examples: n micro-batches make one step.
 """
 
 from typing import Any, NamedTuple
@@ -72,7 +76,8 @@ def accumulate(tx: GradientTransformation | MultiSteps, every: int | Schedule) -
         every: n, the micro-batches of a step, >= 1; or a schedule of k, as `growing_batch_sizes` makes it.
 
     Raises:
-        ValueError: `every` is less than 1. TypeError: it is of the wrong kind, or `tx` is no transformation.
+        ValueError: `every` is less than 1. TypeError: it is of the wrong kind, or `tx` is no transformation; at init, a
+            leaf that is no floating array.
 
     >>> import gradtx, jax.numpy as jnp
     >>> tx = gradtx.accumulate(gradtx.sgd(0.1), every=2)
