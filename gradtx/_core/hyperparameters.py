@@ -35,6 +35,7 @@ NON_NEGATIVE = Range("[0, inf)", 0.0, math.inf)
 NON_NEGATIVE_OR_INF = Range("[0, inf]", 0.0, math.inf)
 UNIT_INTERVAL = Range("[0, 1]", 0.0, 1.0)
 BELOW_ONE = Range("[0, 1)", 0.0, 1.0)
+ABOVE_ONE = Range("(1, inf)", 1.0, math.inf)
 
 
 @dataclass(frozen=True)

@@ -39,7 +39,10 @@ def ritz(num_iterations: int) -> Callable[[Partial, Any], Ritz]:
     def solve(product: Partial, start: Any) -> Ritz:
         scale = scale_of(product, start)
         found = lanczos(Partial(_scaled, product, scale), start, num_iterations, step)
-        return Ritz(*_from_tridiagonal(found.diagonal, found.off_diagonal, found.residual, scale), found.basis)
+        values, weights, residuals, vectors, largest_at = _from_tridiagonal(
+            found.diagonal, found.off_diagonal, found.residual, scale
+        )
+        return Ritz(values, weights, residuals, vectors, largest_at, found.basis)
 
     return solve
 

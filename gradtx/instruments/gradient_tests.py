@@ -31,11 +31,11 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
+from gradtx._core.arguments import check_at_least
 from gradtx._core.hyperparameters import first_count
 from gradtx._core.types import GradientTransformationExtraArgs, Params
 
 from .instrument import Measurement, instrument, never, unmeasured
-from .point import check_at_least
 from .seen import Seen
 
 

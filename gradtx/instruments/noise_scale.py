@@ -36,13 +36,13 @@ import jax
 import jax.numpy as jnp
 
 from gradtx._core.across import AxisName, check_axis_name, shard_axes
+from gradtx._core.arguments import check_at_least
 from gradtx._core.hyperparameters import BELOW_ONE, first_count, hyperparameter
 from gradtx._core.trees import compute_dtype, scaled_norm, widen
 from gradtx._core.types import GradientTransformationExtraArgs, Params, ScalarOrSchedule
 
 from .averages import averaged, means_of, no_average
 from .instrument import Measurement, instrument, never
-from .point import check_at_least
 from .seen import Seen
 
 

@@ -34,6 +34,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
+from gradtx._core.arguments import check_at_least
 from gradtx._core.hyperparameters import BELOW_ONE, NON_NEGATIVE, first_count, hyperparameter
 from gradtx._core.ritz import combined, ritz
 from gradtx._core.trees import accumulators, tree_inner, tree_norm, widen
@@ -41,7 +42,7 @@ from gradtx._core.types import FLOAT32, GradientTransformationExtraArgs, Params,
 
 from .instrument import Measurement, instrument, never, unmeasured
 from .passes import is_forward_blocked, two_sides
-from .point import check_at_least, normal_like
+from .point import normal_like
 from .seen import Seen
 
 

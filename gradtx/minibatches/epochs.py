@@ -14,6 +14,8 @@ from typing import Literal
 import jax
 import jax.numpy as jnp
 
+from gradtx._core.arguments import check_at_least, check_key
+
 Remainder = Literal["drop", "wrap", "pad"]
 
 
@@ -56,9 +58,8 @@ def shuffled_epochs(
     >>> print(batches.shape, sorted(batches.ravel().tolist()))
     (2, 3) [-1, 0, 1, 2, 3, 4]
     """
-    _check_sizes("shuffled_epochs", num_examples, batch_size, remainder, ("drop", "wrap", "pad"))
-    if epochs < 1:
-        raise ValueError(f"shuffled_epochs: epochs must be at least 1, got {epochs}.")
+    _check("shuffled_epochs", key, num_examples, batch_size, remainder, ("drop", "wrap", "pad"))
+    check_at_least("shuffled_epochs", "epochs", epochs, 1)
     if reshuffle:
         return _shuffled(key, num_examples, batch_size, epochs, remainder)
     return jnp.tile(_shuffled(key, num_examples, batch_size, 1, remainder), (epochs, 1))
@@ -90,14 +91,16 @@ def online_pass(
     >>> print(batches.shape, len(set(batches.ravel().tolist())))
     (100, 10) 1000
     """
-    _check_sizes("online_pass", num_examples, batch_size, remainder, ("drop", "pad"))
+    _check("online_pass", key, num_examples, batch_size, remainder, ("drop", "pad"))
     return _shuffled(key, num_examples, batch_size, 1, remainder)
 
 
-def _check_sizes(function: str, num_examples: int, batch_size: int, remainder: str, known: tuple[str, ...]) -> None:
-    for argument, value in (("num_examples", num_examples), ("batch_size", batch_size)):
-        if value < 1:
-            raise ValueError(f"{function}: {argument} must be at least 1, got {value}.")
+def _check(
+    function: str, key: jax.Array, num_examples: int, batch_size: int, remainder: str, known: tuple[str, ...]
+) -> None:
+    check_key(function, key)
+    check_at_least(function, "num_examples", num_examples, 1)
+    check_at_least(function, "batch_size", batch_size, 1)
     if batch_size > num_examples:
         raise ValueError(f"{function}: batch_size must be at most num_examples = {num_examples}, got {batch_size}.")
     if remainder not in known:

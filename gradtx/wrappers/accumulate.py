@@ -37,6 +37,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from gradtx._core.arguments import inner_transformation
 from gradtx._core.held import update_if
 from gradtx._core.hyperparameters import first_count, next_count
 from gradtx._core.lift import aligned
@@ -49,7 +50,6 @@ from gradtx._core.types import (
     Params,
     Schedule,
     Updates,
-    with_extra_args_support,
 )
 
 
@@ -88,7 +88,7 @@ def accumulate(tx: GradientTransformation | MultiSteps, every: int | Schedule) -
     0.0
     -0.175
     """
-    inner, micro_batches = _transformation(tx), _every(every)
+    inner, micro_batches = inner_transformation("accumulate", tx), _every(every)
 
     def init(params: Params) -> AccumulateState:
         check_params("accumulate", params)
@@ -139,14 +139,6 @@ def accumulate(tx: GradientTransformation | MultiSteps, every: int | Schedule) -
         )
 
     return GradientTransformationExtraArgs(init, update)
-
-
-def _transformation(tx: Any) -> GradientTransformationExtraArgs:
-    if isinstance(tx, MultiSteps):  # an object that can become a transformation
-        tx = tx.gradient_transformation()
-    if not isinstance(tx, GradientTransformation):
-        raise TypeError(f"accumulate: tx must be a gradient transformation, got {tx!r} ({type(tx).__name__}).")
-    return with_extra_args_support(tx)
 
 
 def _every(every: Any) -> Any:

@@ -32,6 +32,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from gradtx._core.arguments import check_key, inner_transformation
 from gradtx._core.held import update_if
 from gradtx._core.hyperparameters import first_count, next_count
 from gradtx._core.lift import aligned
@@ -43,7 +44,6 @@ from gradtx._core.types import (
     MultiSteps,
     Params,
     Updates,
-    with_extra_args_support,
 )
 
 
@@ -87,11 +87,7 @@ def stale(
     -0.1
     -0.2
     """
-    if isinstance(tx, MultiSteps):  # an object that can become a transformation
-        tx = tx.gradient_transformation()
-    if not isinstance(tx, GradientTransformation):
-        raise TypeError(f"stale: tx must be a gradient transformation, got {tx!r} ({type(tx).__name__}).")
-    inner = with_extra_args_support(tx)
+    inner = inner_transformation("stale", tx)
     longest, draw, key_data = _delays(delay, key)
 
     def init(params: Params) -> StaleState:
@@ -154,6 +150,7 @@ def _delays(delay: Any, key: Any) -> tuple[int, Callable[[jax.Array, jax.Array],
         raise ValueError(f"stale: the probabilities of the delays must be >= 0 and sum to 1, got {delay!r}.")
     if key is None:
         raise ValueError("stale: delays that are drawn need a key: stale(tx, probabilities, key=jax.random.key(0)).")
+    check_key("stale", key)
     cumulative = np.cumsum(probabilities)[:-1]
     implementation = jax.random.key_impl(key)
 
