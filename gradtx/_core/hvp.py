@@ -4,10 +4,9 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
-from jax.tree_util import Partial
 
 
-def linear_hvp(value_fn: Callable[[Any], jax.Array], params: Any) -> Partial:
+def linear_hvp(value_fn: Callable[[Any], jax.Array], params: Any) -> Callable[[Any], Any]:
     """v -> H v at `params`, forward over reverse: the gradient is linearised once, each product costs two gradients.
 
     Holds the residuals of one gradient for as long as the returned function lives.

@@ -28,7 +28,7 @@ class Ritz(NamedTuple):
     basis: list[Any]  # k trees, the rows of Q
 
 
-def ritz(num_iterations: int) -> Callable[[Partial, Any], Ritz]:
+def ritz(num_iterations: int) -> Callable[[Callable[[Any], Any], Any], Ritz]:
     """(product, start) -> the Ritz values after `num_iterations` Lanczos steps; compiled once for all starts.
 
     One product more than that: it tells the matrix's scale. Divided by it, the squares inside Lanczos neither overflow
@@ -36,9 +36,10 @@ def ritz(num_iterations: int) -> Callable[[Partial, Any], Ritz]:
     """
     scale_of, step = jax.jit(lambda product, v: _scale(product(v))), new_step()
 
-    def solve(product: Partial, start: Any) -> Ritz:
-        scale = scale_of(product, start)
-        found = lanczos(Partial(_scaled, product, scale), start, num_iterations, step)
+    def solve(product: Callable[[Any], Any], start: Any) -> Ritz:
+        linear = product if isinstance(product, Partial) else Partial(product)
+        scale = scale_of(linear, start)
+        found = lanczos(Partial(_scaled, linear, scale), start, num_iterations, step)
         values, weights, residuals, vectors, largest_at = _from_tridiagonal(
             found.diagonal, found.off_diagonal, found.residual, scale
         )
