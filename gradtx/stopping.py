@@ -4,6 +4,11 @@
 
 A pure state machine: `init` and `update` are legal inside jit, scan and vmap; the decision to stop is a boolean in the
 state, which a compiled loop uses as a mask and a Python loop as an `if`.
+
+**Differs from** the callbacks of Keras and Lightning: it neither ends the loop nor keeps the best parameters; both are
+one line of yours, by `should_stop` and by `best_evaluation == evaluations - 1`.
+
+**Costs**: four scalars.
 """
 
 from dataclasses import dataclass
@@ -65,11 +70,14 @@ def early_stopping(patience: int, min_delta: float = 0.0, mode: Literal["min", "
 
     Args:
         patience: how many evaluations to wait, >= 1.
-        min_delta: what counts as an improvement: more than this, >= 0.
+        min_delta: what counts as an improvement: more than this, in units of the metric, in [0, inf).
         mode: "min" for a loss or an error, "max" for an accuracy.
 
+    Returns:
+        an object with `init()` and `update(metric, state)`, which give `EarlyStoppingState`s.
+
     Raises:
-        ValueError: an argument out of range. TypeError: `patience` is not an integer.
+        ValueError: an argument out of range. TypeError: one of the wrong kind.
 
     >>> import gradtx
     >>> stopping = gradtx.early_stopping(patience=2, mode="max")

@@ -99,10 +99,11 @@ def restored(state: Any) -> Any:
 def scaled_norm(leaves: Sequence[jax.Array], axis_name: AxisName = None) -> tuple[jax.Array, jax.Array]:
     """Euclidean norm of all entries as a pair (inverse scale, norm * inverse scale), in float32 or wider.
 
-    The sum of squares is read once; only where it overflowed, underflowed or is NaN are the leaves read again, scaled
-    by about their largest entry. The pair stays finite where the norm itself would not. One infinite or NaN entry makes
-    the second number NaN, so that nothing downstream mistakes it for a very long vector. With `axis_name`, for leaves
-    that are shards inside `shard_map`, the norm is that of the whole: one all-reduce of a scalar.
+    The leaves are read once; only where the sum of their squares overflowed, underflowed or is NaN are they read twice
+    more, for the largest entry and for the squares over it. The pair stays finite where the norm itself would not. One
+    infinite or NaN entry makes the second number NaN, so that nothing downstream mistakes it for a very long vector.
+    With `axis_name`, for leaves that are shards inside `shard_map`, the norm is that of the whole: one all-reduce of a
+    scalar.
     """
     dtype = compute_dtype(*(x.dtype for x in leaves))
     leaves = [_real_parts(x, dtype) for x in leaves]

@@ -42,13 +42,15 @@ def shuffled_epochs(
             before it was stored.
         remainder: what becomes of the last `num_examples % batch_size` of an epoch. "drop" leaves them out of that
             epoch (others in the next: a shuffle is new); "wrap" fills their minibatch with the first of the same epoch;
-            "pad" fills it with -1. An index of -1 reads the last example in JAX: weigh it with `indices >= 0`.
+            "pad" fills it with -1. An index of -1 reads the last example in JAX and NumPy: weigh it by `indices >= 0`.
 
     Returns:
         int32 indices, [epochs * b, batch_size], b = num_examples / batch_size rounded down under "drop", else up.
 
+    Costs: one int32 for each example of each epoch, all at once.
+
     Raises:
-        ValueError: a size out of range, a remainder of another name.
+        ValueError: a size out of range, a remainder of another name. TypeError: a size that is no whole number, no key.
 
     >>> import gradtx, jax
     >>> batches = gradtx.shuffled_epochs(jax.random.key(0), num_examples=6, batch_size=3, epochs=2)
@@ -83,8 +85,10 @@ def online_pass(
     Returns:
         int32 indices, [b, batch_size], b = num_examples / batch_size rounded down under "drop", else up.
 
+    Costs: one int32 for each example.
+
     Raises:
-        ValueError: a size out of range, a remainder of another name.
+        ValueError: a size out of range, a remainder of another name. TypeError: a size that is no whole number, no key.
 
     >>> import gradtx, jax
     >>> batches = gradtx.online_pass(jax.random.key(0), num_examples=1000, batch_size=10)

@@ -40,8 +40,12 @@ def minibatch_feed(
         processes: how many there are; default `jax.process_count()`.
         sharding: of the minibatches, with the examples as their first axis.
 
+    Returns:
+        an iterator; a minibatch is read when it is asked for.
+
     Raises:
         ValueError: `start` or `process` out of range, or `sharding` together with `process` or `processes`.
+        TypeError: one that should be a whole number is not.
 
     >>> import gradtx, numpy as np
     >>> data, batches = np.arange(6) * 10, [[3, 1, 2], [0, 5, 4]]

@@ -52,7 +52,7 @@ def growing_batch_sizes(initial: int, final: int, *, every: int, factor: float =
         factor: γ, what each stage multiplies the size by, above 1.
 
     Returns:
-        The schedule: a number in gives a number, a traced count an int32. Its `sizes` are those of all stages.
+        The schedule: a number in gives an int, an array or a traced count int32s. Its `sizes` are those of all stages.
 
     Raises:
         ValueError: an argument out of range. TypeError: one that should be a whole number is not.

@@ -45,8 +45,11 @@ def mean_across(axis_name: AxisName) -> GradientTransformationExtraArgs:
     Args:
         axis_name: of the `shard_map` (or `pmap`, `vmap`) around; a tuple for several axes; None changes nothing.
 
+    `update` takes `weight`, the number of examples of this device's minibatch, as an extra argument; where all of them
+    are 0 the mean is 0.
+
     Raises:
-        TypeError: `axis_name` is of the wrong kind.
+        TypeError: `axis_name` is of the wrong kind; at init, a leaf that is no floating array.
 
     >>> import gradtx, jax, jax.numpy as jnp, optax
     >>> tx = optax.chain(gradtx.mean_across("workers"), gradtx.sgd(0.1))

@@ -7,7 +7,7 @@
 |---------|-----------|------------------------------------------------------------------------------|
 | g, u    | updates   | any tree of floating (or complex) arrays                                     |
 | τ       | `delay`   | int >= 0, or [D + 1] probabilities of 0, 1, ..., D                           |
-| g_{k-i} | `pending` | as the parameters, float32 or wider, D times                                 |
+| g_{k-i} | `pending` | as the parameters, float32 or wider, D times, start 0                        |
 
 **Source**: chapter §3.2 (minibatches applied asynchronously are stale); Mitliagkas et al. 2016.
 
@@ -20,9 +20,13 @@ heavy-ball momentum μ, with the rate ε (1 - μ). Of M workers each writes next
 a gradient takes had no memory), so P(τ = i) = (1/M) (1 - 1/M)^i and μ = 1 - 1/M. The best momentum is what staleness
 leaves to ask for: the more workers, the less.
 
-**Differs from** real asynchrony: parameters are read whole; gradients of one age may be used twice, others never.
+**Differs from** real asynchrony: parameters are read whole, never half-written; with delays that are drawn, a gradient
+may be used twice and another never. Optax and torch have nothing like it.
 
-**Costs**: D numbers a parameter, moved on by one place a step (D reads and writes).
+**Costs**: D numbers a parameter, beside the inner state, moved on by one place a step (D reads and writes).
+
+**When**: to see what asynchronous workers would do to a method, or whether a rate and a momentum stand it, before there
+are any. Not to train with: a late gradient is worse than none that is late.
 """
 
 from collections.abc import Callable, Sequence
