@@ -124,7 +124,7 @@ def critical_point(
     Raises:
         ValueError: a number out of range; a loss that is no real scalar; a complex leaf; a loss, gradient or Hessian
             that is not finite (outside `jit`).
-        TypeError: a leaf is no floating array, `key` no key.
+        TypeError: a leaf is no floating array, `key` no key, a number of the wrong kind.
 
     >>> import gradtx, jax, jax.numpy as jnp
     >>> found = gradtx.critical_point(lambda p: p["x"] ** 2 - p["y"] ** 2, {"x": 0.0, "y": 0.0}, key=jax.random.key(0))

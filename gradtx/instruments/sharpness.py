@@ -5,7 +5,8 @@
 
 | letter | argument        | shape, dtype                                                     |
 |--------|-----------------|------------------------------------------------------------------|
-| H      | `value_fn` or `losses_fn`, extra arguments of `update`: the loss of the step's batch |
+| H      | `value_fn` or   | the Hessian of the step's batch; extra arguments of `update`,    |
+|        | `losses_fn`     | params -> scalar or params -> [B], of which it is the mean       |
 | ε      | `learning_rate` | scalar or schedule, [0, inf); None: `stability` is NaN           |
 | α      | `momentum`      | scalar or schedule, [0, 1)                                       |
 | v      |                 | as the parameters, float32 or wider: the eigenvector so far      |
@@ -18,15 +19,20 @@ the largest eigenvalue wins and not the largest magnitude.
 stability. With minibatches not λ_max but the curvature along the gradient does (`curvature_ratio`).
 
 **Source**: Cohen, Kaur, Li, Kolter & Talwalkar 2021, "Gradient descent on neural networks typically occurs at the edge
-of stability". The thresholds are those of linear recurrences, derived in the tests.
+of stability". The thresholds are derived here. Along an eigenvector of curvature λ a step is a linear recurrence, which
+begins to grow where a root of its characteristic polynomial passes -1:
+
+    momentum    z² - (1 + α - ε λ) z + α,               0 at z = -1 where ε λ = 2 + 2 α
+    Nesterov    z² - (1 - ε λ) (1 + α) z + α (1 - ε λ), 0 at z = -1 where ε λ = (2 + 2 α) / (1 + 2 α)
 
 **Differs from** power iteration, which finds the eigenvalue of largest magnitude: -3 of diag(1, -3, 2).
 
 **Stands** anywhere: it looks at parameters and loss only.
 
-**Costs**: one Hessian-vector product, two to three gradients, a measurement, ten more for the first; one number a
-parameter. Under `vmap` both branches run, so every measurement costs as much as the first: measure by the host's route
-there.
+**Costs**: one Hessian-vector product, two to three gradients, a measurement; for the first, `num_iterations` + 1 more.
+The state is one number a parameter, but a compiled step sets memory for about `num_iterations` + 6 copies of the
+parameters aside in float32, for the first measurement that it may have to make. Under `vmap` both branches run, so
+every measurement costs as much as the first: measure by the host's route there.
 """
 
 from typing import Any, NamedTuple
@@ -73,16 +79,16 @@ def sharpness(
     """λ_max of the Hessian, and how near it is to the largest that the learning rate can stand.
 
     Args:
-        learning_rate: ε, that of the chain; None leaves `stability` NaN.
-        momentum: α, that of the chain.
+        learning_rate: ε, that of the chain, in [0, inf); None leaves `stability` NaN.
+        momentum: α, that of the chain, in [0, 1).
         nesterov: whether the momentum is Nesterov's.
         num_iterations: Lanczos steps of the first measurement, >= 1; from the number of parameters on, exact.
         seed: of the first vector.
         every: steps from one measurement to the next.
 
     Raises:
-        ValueError: out of range; at `init`, a complex leaf; at `update`, no parameters or no loss. TypeError: of the
-            wrong kind.
+        ValueError: a number out of range; at `init`, a complex leaf; at `update`, no parameters or no loss.
+        TypeError: one of the wrong kind.
 
     >>> import gradtx, jax, jax.numpy as jnp
     >>> loss = lambda x: 0.5 * jnp.sum(jnp.array([1.0, -3.0, 2.0]) * x**2)

@@ -97,7 +97,7 @@ def plane_slice(
 
     Raises:
         ValueError: a number out of range; a leaf without that axis; a loss that is no real scalar; a complex leaf.
-        TypeError: a leaf is no floating array, `key` no key.
+        TypeError: a leaf is no floating array, `key` no key, a number of the wrong kind.
 
     >>> import gradtx, jax, jax.numpy as jnp
     >>> bowl = lambda x: jnp.sum((x - 3.0) ** 2) / 9

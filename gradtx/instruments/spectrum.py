@@ -49,7 +49,7 @@ def spectral_density(
         params: any tree of real floating arrays. Narrower than float32, they are widened, and `value_fn` sees float32.
         key: a JAX random key, for the probes.
         num_probes: m, >= 1.
-        num_iterations: Lanczos steps a probe, >= 1; no more are done than there are distinct eigenvalues.
+        num_iterations: Lanczos steps a probe, >= 1; no more are made than there are parameters.
 
     Returns:
         nodes and weights, each [num_probes, num_iterations], nodes ascending in each row.

@@ -63,7 +63,8 @@ def trajectory(*, every: int = 1, axis_name: AxisName = None) -> GradientTransfo
         axis_name: inside `shard_map`, of the mesh axes that updates and parameters are sharded over.
 
     Raises:
-        ValueError: out of range; at `update`, no parameters. TypeError: a leaf that is no floating array.
+        ValueError: `every` out of range; at `update`, no parameters. TypeError: one of the wrong kind, a leaf that is
+            no floating array.
 
     >>> import gradtx, jax.numpy as jnp
     >>> tx = gradtx.trajectory()
