@@ -76,8 +76,8 @@ class Diagnosis:
         for f in self.findings:
             blocks.append(
                 f"<details open><summary><b>{html.escape(f.title)}</b> · chapter {f.section} · {f.confidence} "
-                f"confidence · steps "
-                f"{f.steps[0]}–{f.steps[1]}</summary><p>{html.escape(f.evidence)}<br>{html.escape(f.advice)}</p>"
+                f"confidence · steps {f.steps[0]}–{f.steps[1]}</summary>"
+                f"<p>{html.escape(f.evidence)}<br>{html.escape(f.advice)}</p>"
                 f"<pre>{html.escape(f.remedy)}</pre><p><small>{html.escape(f.source)}</small></p></details>"
             )
         for heading, items in (("Ruled out", self.ruled_out), ("Not judged", self.unjudged)):
