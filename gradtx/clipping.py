@@ -20,7 +20,7 @@ float32, 1000 bfloat16 ones); a gradient at or under the limit is returned bit f
 clipped, and how many were.
 
 **Not finite**: by value, inf becomes the limit and NaN stays NaN where it is. By norm, one NaN or inf makes the whole
-leaf NaN, by global norm the whole tree: there is no direction to keep. Such a step does not count as clipped.
+leaf NaN, by global norm the whole tree, as there is no direction to keep, and the step does not count as clipped.
 `skip_nonfinite` around the pipeline skips it.
 
 **Costs**: one more read of the gradients (by norm three where squares over- or underflow); a few scalars.
