@@ -17,7 +17,7 @@ from typing import Literal, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from ._core.arguments import check_at_least, checked_number
+from ._core.arguments import check_at_least, checked_number, scalar
 from ._core.hyperparameters import NON_NEGATIVE, first_count, next_count
 from ._core.types import ArrayLike
 
@@ -51,7 +51,7 @@ class EarlyStopping:
 
     def update(self, metric: ArrayLike, state: EarlyStoppingState) -> EarlyStoppingState:
         """The state after one more evaluation. A NaN is no improvement; after the stop the state no longer changes."""
-        metric = jnp.asarray(metric, jnp.result_type(float))
+        metric = scalar("early_stopping", "metric", metric)
         gain = state.best - metric if self.mode == "min" else metric - state.best
         improved = (gain > self.min_delta) & ~state.should_stop
         best_evaluation = jnp.where(improved, state.evaluations, state.best_evaluation)

@@ -1,8 +1,9 @@
-"""Arguments that are known when a function is called: whole numbers, real numbers, random keys, transformations.
+"""Arguments that are known when a function is called: whole numbers, real numbers, random keys, functions, ...
 
 Hyper-parameters, which may also be traced or scheduled, are in `hyperparameters.py`.
 """
 
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -14,10 +15,15 @@ from .hyperparameters import Range
 from .types import GradientTransformation, GradientTransformationExtraArgs, MultiSteps, with_extra_args_support
 
 
-def check_at_least(name: str, argument: str, value: Any, least: int) -> int:
-    """The value as an int; raises where it is no whole number, or too small."""
+def check_integer(name: str, argument: str, value: Any) -> None:
+    """Raises where it is no whole number."""
     if isinstance(value, bool) or not hasattr(value, "__index__"):
         raise TypeError(f"{name}: {argument} must be an integer, got {value!r} ({type(value).__name__}).")
+
+
+def check_at_least(name: str, argument: str, value: Any, least: int) -> int:
+    """The value as an int; raises where it is no whole number, or too small."""
+    check_integer(name, argument, value)
     if value < least:
         raise ValueError(f"{name}: {argument} must be at least {least}, got {value}.")
     return int(value)
@@ -43,6 +49,30 @@ def check_key(name: str, key: Any) -> None:
         raise TypeError(f"{name}: key must be a JAX random key, as jax.random.key(0), got {key!r}.")
     if is_typed and key.shape != ():
         raise ValueError(f"{name}: key must be one key, got an array of keys of shape {key.shape}.")
+
+
+def check_function(name: str, argument: str, value: Callable[..., Any], of: str) -> None:
+    """Raises where `value` is no function; `of` says of what it should be one."""
+    if not callable(value):
+        raise TypeError(f"{name}: {argument} must be a function of {of}, got {value!r}.")
+
+
+def check_loss(name: str, value: Any) -> None:
+    """Raises where the shape and dtype of a loss are not those of one real number."""
+    if not hasattr(value, "shape"):
+        raise TypeError(f"{name}: value_fn must return a scalar, got {type(value).__name__}.")
+    if value.shape != () or not jnp.issubdtype(value.dtype, jnp.floating):
+        raise ValueError(
+            f"{name}: value_fn must return a real floating scalar, got shape {value.shape} and dtype {value.dtype}."
+        )
+
+
+def scalar(name: str, argument: str, value: Any) -> jax.Array:
+    """The value, which may be traced, in JAX's default float dtype; raises where it has axes."""
+    x = jnp.asarray(value, jnp.result_type(float))
+    if x.shape != ():
+        raise ValueError(f"{name}: {argument} must be a scalar, got shape {x.shape}.")
+    return x
 
 
 def inner_transformation(name: str, tx: Any) -> GradientTransformationExtraArgs:

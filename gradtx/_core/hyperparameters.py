@@ -50,7 +50,7 @@ class Hyperparameter:
     def __call__(self, count: jax.Array) -> jax.Array:
         value = jnp.asarray(self.value(count) if callable(self.value) else self.value)
         if value.shape != ():
-            who = f"{self.transformation}: the schedule for {self.argument}"
+            who = f"{self.transformation}: {self.argument}, as a function of the step,"
             raise TypeError(f"{who} must return a scalar, got shape {value.shape}.")
         if self.allowed is BELOW_ONE and _is_half_precision(value):
             # A half-precision 0.999 (as `optax.inject_hyperparams` makes it for bfloat16 parameters) has rounded to 1,

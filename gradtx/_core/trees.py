@@ -9,7 +9,7 @@ from jax.core import Tracer
 
 from .across import AxisName, largest_over_shards, total_over_shards
 from .arithmetic import sqrt
-from .types import DTypeLike, Params
+from .types import FLOAT32, DTypeLike, Params
 
 
 def leaf_dtype(leaf: Any) -> jnp.dtype:
@@ -77,6 +77,16 @@ def accumulator_like(
             wanted = jnp.dtype("complex128") if wanted == jnp.float64 else jnp.dtype("complex64")
     zeros = jnp.zeros_like(leaf, dtype=wanted)
     return zeros if fill is None else zeros + fill.astype(wanted)
+
+
+def check_accumulator_dtype(name: str, dtype: Any) -> None:
+    """Raises unless it is None, a floating dtype, or an array of one (see `accumulator_like`)."""
+    try:
+        known = FLOAT32 if dtype is None else dtype.dtype if isinstance(dtype, jax.Array) else jnp.dtype(dtype)
+    except TypeError:
+        known = jnp.dtype(bool)
+    if not jnp.issubdtype(known, jnp.inexact):
+        raise TypeError(f"{name}: accumulator_dtype must be a floating dtype or None, got {dtype!r}.")
 
 
 def accumulators(

@@ -16,7 +16,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from gradtx._core.arguments import check_at_least, check_key, checked_number
+from gradtx._core.arguments import check_at_least, check_integer, check_key, checked_number
 from gradtx._core.arithmetic import divide
 from gradtx._core.hyperparameters import POSITIVE
 from gradtx._core.types import Params
@@ -108,8 +108,7 @@ def plane_slice(
     check_key("plane_slice", key)
     check_at_least("plane_slice", "num_points", num_points, 2)
     checked_number("plane_slice", "radius", radius, POSITIVE)
-    if isinstance(filter_axis, bool) or not hasattr(filter_axis, "__index__"):
-        raise TypeError(f"plane_slice: filter_axis must be an integer, got {filter_axis!r}.")
+    check_integer("plane_slice", "filter_axis", filter_axis)
     cost, point = cost_at("plane_slice", value_fn, params)
     for x in point:
         if x.ndim >= 2 and not -x.ndim <= filter_axis < x.ndim:

@@ -30,7 +30,7 @@ import jax
 from gradtx._core.arithmetic import abs2, divide, sqrt
 from gradtx._core.hyperparameters import NON_NEGATIVE, first_count, hyperparameter, next_count
 from gradtx._core.lift import Lifted, Scalars, chain, lift
-from gradtx._core.trees import accumulators
+from gradtx._core.trees import accumulators, check_accumulator_dtype
 from gradtx._core.types import FLOAT32, DTypeLike, Params, ScalarOrSchedule, Updates
 
 from .learning_rate import scale_by_learning_rate
@@ -67,6 +67,7 @@ def scale_by_adagrad(
     >>> print(u)
     [ 0.5 -0.5]
     """
+    check_accumulator_dtype("scale_by_adagrad", accumulator_dtype)
     delta = hyperparameter("scale_by_adagrad", "eps", eps, NON_NEGATIVE)
     start = hyperparameter("scale_by_adagrad", "initial_accumulator", initial_accumulator, NON_NEGATIVE)
 
@@ -109,6 +110,7 @@ def adagrad(
     >>> print(updates)
     [-0.1     0.09999]
     """
+    check_accumulator_dtype("adagrad", accumulator_dtype)
     rate = hyperparameter("adagrad", "learning_rate", learning_rate, NON_NEGATIVE)
     delta = hyperparameter("adagrad", "eps", eps, NON_NEGATIVE)
     start = hyperparameter("adagrad", "initial_accumulator", initial_accumulator, NON_NEGATIVE)

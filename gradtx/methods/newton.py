@@ -36,6 +36,7 @@ import jax.numpy as jnp
 from jax.flatten_util import ravel_pytree
 from jax.scipy.sparse.linalg import cg
 
+from gradtx._core.arguments import check_function, check_loss
 from gradtx._core.arithmetic import divide
 from gradtx._core.hvp import linear_hvp
 from gradtx._core.hyperparameters import NON_NEGATIVE, first_count, hyperparameter, next_count
@@ -69,7 +70,7 @@ def newton(
 
     Raises:
         ValueError: `damping` out of range, unknown `solver`; at init, complex parameters; at update, no `params` or
-            `value_fn`.
+            `value_fn`, or a loss that is no real scalar.
         TypeError: `damping` of the wrong kind; at init, parameters that are no floating arrays.
 
     >>> import gradtx, jax, jax.numpy as jnp
@@ -106,6 +107,8 @@ def newton(
             raise ValueError("newton needs the parameters: call update(grads, state, params, value_fn=loss).")
         if value_fn is None:
             raise ValueError("newton needs the loss: call update(grads, state, params, value_fn=loss).")
+        check_function("newton", "value_fn", value_fn, "the parameters")
+        check_loss("newton", jax.eval_shape(value_fn, params))
         gradients, treedef = aligned("newton", updates, params)
         leaves = treedef.flatten_up_to(params)
         trained = [i for i, g in enumerate(gradients) if g is not None]

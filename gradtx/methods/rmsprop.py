@@ -33,7 +33,7 @@ import jax
 from gradtx._core.arithmetic import abs2, divide, sqrt
 from gradtx._core.hyperparameters import BELOW_ONE, NON_NEGATIVE, first_count, hyperparameter, next_count
 from gradtx._core.lift import Lifted, Scalars, chain, lift
-from gradtx._core.trees import accumulators
+from gradtx._core.trees import accumulators, check_accumulator_dtype
 from gradtx._core.types import FLOAT32, DTypeLike, Params, ScalarOrSchedule, Updates
 
 from .learning_rate import scale_by_learning_rate
@@ -74,6 +74,7 @@ def scale_by_rms(
     [ 1.5119 -1.5119]
     [ 1.3152 -1.3152]
     """
+    check_accumulator_dtype("scale_by_rms", accumulator_dtype)
     rho = hyperparameter("scale_by_rms", "decay", decay, BELOW_ONE)
     delta = hyperparameter("scale_by_rms", "eps", eps, NON_NEGATIVE)
 
@@ -122,6 +123,7 @@ def rmsprop(
     >>> print(updates)  # 0.01 / √(1 - 0.9) on the first step
     [-0.03162  0.03161]
     """
+    check_accumulator_dtype("rmsprop", accumulator_dtype)
     rate = hyperparameter("rmsprop", "learning_rate", learning_rate, NON_NEGATIVE)
     rho = hyperparameter("rmsprop", "decay", decay, BELOW_ONE)
     delta = hyperparameter("rmsprop", "eps", eps, NON_NEGATIVE)

@@ -37,7 +37,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from gradtx._core.arguments import inner_transformation
+from gradtx._core.arguments import inner_transformation, scalar
 from gradtx._core.held import update_if
 from gradtx._core.hyperparameters import first_count, next_count
 from gradtx._core.lift import aligned
@@ -106,7 +106,7 @@ def accumulate(tx: GradientTransformation | MultiSteps, every: int | Schedule) -
     ) -> tuple[Updates, AccumulateState]:
         gradients, treedef = aligned("accumulate", updates, state.accumulated_mean)
         means = treedef.flatten_up_to(state.accumulated_mean)
-        weight = jnp.asarray(extra.get("weight", 1), state.accumulated_weight.dtype)
+        weight = scalar("accumulate", "weight", extra.get("weight", 1))
         total = jnp.where(weight > 0, state.accumulated_weight + weight, state.accumulated_weight)
         # 0 where there is nothing to add: a product with it would let a NaN or an inf through, a selection does not.
         share = jnp.where(weight > 0, weight, 0) / jnp.where(total > 0, total, 1)
@@ -117,7 +117,7 @@ def accumulate(tx: GradientTransformation | MultiSteps, every: int | Schedule) -
 
         added = [m if g is None else add(m, g) for g, m in zip(gradients, means, strict=True)]
         if "value" in extra:
-            extra["value"] = add(state.accumulated_value, jnp.asarray(extra["value"]))
+            extra["value"] = add(state.accumulated_value, scalar("accumulate", "value", extra["value"]))
         if "weight" in extra:
             extra["weight"] = total
         micro_count = next_count(state.micro_count)

@@ -28,6 +28,7 @@ import jax
 import jax.numpy as jnp
 
 from gradtx._core.across import AxisName, check_axis_name, shard_axes, summed
+from gradtx._core.arguments import scalar
 from gradtx._core.lift import aligned
 from gradtx._core.trees import check_params, compute_dtype, widen
 from gradtx._core.types import GradientTransformationExtraArgs, Params, Updates
@@ -69,7 +70,7 @@ def mean_across(axis_name: AxisName) -> GradientTransformationExtraArgs:
     ) -> tuple[Updates, MeanAcrossState]:
         del state
         gradients, treedef = aligned("mean_across", updates, params)
-        weight = jnp.maximum(jnp.asarray(extra.get("weight", 1), jnp.result_type(float)), 0)
+        weight = jnp.maximum(scalar("mean_across", "weight", extra.get("weight", 1)), 0)
         total = summed(weight, axis_name)
         share = weight / jnp.where(total > 0, total, 1)
 
