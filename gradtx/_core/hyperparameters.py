@@ -56,8 +56,8 @@ class Hyperparameter:
             # A half-precision 0.999 (as `optax.inject_hyperparams` makes it for bfloat16 parameters) has rounded to 1,
             # where an average would never move: take the largest number below 1 of that dtype instead.
             value = jnp.minimum(value, 1 - jnp.finfo(value.dtype).epsneg)
-        # Behind a barrier a constant is computed with as a traced value is, not folded into its neighbours: a rate that
-        # is fixed, scheduled or swept over gives the same bits.
+        # The barrier keeps the compiler from folding a constant into its neighbours: so a rate gives the same bits
+        # whether it is fixed, scheduled or swept over.
         return jax.lax.optimization_barrier(value.astype(jnp.result_type(float)))
 
 

@@ -1,6 +1,6 @@
 """Trees of arrays: constructors that keep dtype and sharding, norms that neither overflow nor underflow."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import jax
@@ -14,26 +14,33 @@ from .types import FLOAT32, DTypeLike, Params
 
 def leaf_dtype(leaf: Any) -> jnp.dtype:
     """dtype of an array, a `ShapeDtypeStruct` or a Python number; TypeError for anything else."""
-    return leaf.dtype if hasattr(leaf, "dtype") else jnp.result_type(leaf)
+    if hasattr(leaf, "dtype") and not isinstance(leaf, type):
+        return leaf.dtype
+    if isinstance(leaf, bool | int | float | complex):  # JAX would also take a string, for the name of a dtype
+        return jnp.result_type(leaf)
+    raise TypeError(f"{type(leaf).__name__} has no dtype")
+
+
+def named_leaves(name: str, argument: str, tree: Any) -> Iterator[tuple[str, Any, jnp.dtype]]:
+    """(where, leaf, dtype) for each leaf, `where` as in "params['w']"; raises where a leaf is no array."""
+    for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
+        where = f"{argument}{jax.tree_util.keystr(path)}"
+        try:
+            yield where, leaf, leaf_dtype(leaf)
+        except TypeError:
+            raise TypeError(f"{name}: {where} must be an array, got {type(leaf).__name__}.") from None
 
 
 def check_params(name: str, params: Params, *, allow_complex: bool = True) -> None:
     """Raises where a leaf of `params` is not one that `name` can train, naming the leaf."""
-    for path, leaf in jax.tree_util.tree_leaves_with_path(params):
-        where = jax.tree_util.keystr(path) or "the only leaf"
-        try:
-            dtype = leaf_dtype(leaf)
-        except TypeError:
-            raise TypeError(f"{name}: params{where} must be an array, got {type(leaf).__name__}.") from None
+    for where, _, dtype in named_leaves(name, "params", params):
         if not jnp.issubdtype(dtype, jnp.inexact):
             raise TypeError(
-                f"{name}: params{where} must be of a floating dtype, got {dtype}: "
+                f"{name}: {where} must be of a floating dtype, got {dtype}: "
                 "take it out of the trained tree, or wrap the transformation in optax.masked."
             )
         if not allow_complex and jnp.issubdtype(dtype, jnp.complexfloating):
-            raise ValueError(
-                f"{name}: params{where} must be real, got {dtype}: complex parameters are not defined here."
-            )
+            raise ValueError(f"{name}: {where} must be real, got {dtype}: complex parameters are not defined here.")
 
 
 def is_sharded(leaf: Any) -> bool:

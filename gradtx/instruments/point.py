@@ -15,7 +15,7 @@ from jax.tree_util import Partial
 
 from gradtx._core.arguments import check_at_least as check_at_least
 from gradtx._core.arguments import check_function, check_loss
-from gradtx._core.trees import compute_dtype, leaf_dtype
+from gradtx._core.trees import compute_dtype, leaf_dtype, named_leaves
 from gradtx._core.types import Params
 
 Point = list[jax.Array]
@@ -46,12 +46,7 @@ def cost_at(name: str, value_fn: Callable[..., Any], params: Params, *batch: Any
 def check_leaves(name: str, params: Params, argument: str = "params") -> None:
     """Raises where a leaf is no real floating array, or where there is none."""
     size = 0
-    for path, leaf in jax.tree_util.tree_leaves_with_path(params):
-        where = f"{argument}{jax.tree_util.keystr(path)}"
-        try:
-            dtype = leaf_dtype(leaf)
-        except TypeError:
-            raise TypeError(f"{name}: {where} must be an array, got {type(leaf).__name__}.") from None
+    for where, leaf, dtype in named_leaves(name, argument, params):
         if not jnp.issubdtype(dtype, jnp.inexact):
             raise TypeError(
                 f"{name}: {where} must be of a floating dtype, got {dtype}: let value_fn close over it instead."

@@ -45,7 +45,10 @@ def sweep(
     def step(carry: Any, x: Any) -> tuple[Any, tuple[Any, ...]]:
         params, state, best, probe = carry
         rate, *batch = x
-        cost = lambda p: value_fn(p, *batch)  # noqa: E731
+
+        def cost(p: Params) -> Any:
+            return value_fn(p, *batch)
+
         value, g = jax.value_and_grad(cost)(params)
         tx = with_extra_args_support(make_tx(rate))
         updates, state = tx.update(g, state, params, value=value, grad=g, value_fn=cost)

@@ -55,10 +55,8 @@ class StaleState(NamedTuple):
     """State of `stale`."""
 
     stale_state: Any  # state of the inner transformation
-    pending: tuple[
-        Updates, ...
-    ]  # D trees as the parameters, the newest first: whole trees, so that they shard as those
-    delay_key: jax.Array  # [2] uint32: data of the key that delays are drawn with; zeros where they are fixed
+    pending: tuple[Updates, ...]  # D trees as the parameters, whole so that they shard as those, the newest first
+    delay_key: jax.Array  # [2] uint32, or as long as the key's data is: what delays are drawn with; zeros if fixed
     last_delay: jax.Array  # [] int32: τ of the last step
     stale_count: jax.Array  # [] int32: k
 

@@ -85,6 +85,21 @@ REFUSED = {
         TypeError,
         "scale_by_rms: accumulator_dtype must be a floating dtype or None, got .*bool",
     ),
+    "whole numbers for the only parameter": (
+        lambda: gradtx.sgd(0.1).init(jnp.arange(3)),
+        TypeError,
+        "^sgd: params must be of a floating dtype, got int32: take it out",
+    ),
+    "a word among the parameters": (
+        lambda: gradtx.sgd(0.1).init({"w": X, "name": "float32"}),  # which JAX takes for the dtype of that name
+        TypeError,
+        r"^sgd: params\['name'\] must be an array, got str",
+    ),
+    "a dtype among the parameters": (
+        lambda: gradtx.sgd(0.1).init({"w": X, "dtype": np.float32}),
+        TypeError,
+        r"^sgd: params\['dtype'\] must be an array, got type",
+    ),
     "the look-ahead of another tree": (
         lambda: gradtx.nesterov_eval_params({"a": X}, gradtx.nesterov(0.9).init(X)),
         ValueError,
