@@ -1,5 +1,13 @@
 """Early stopping: end the training by the metric one cares about, not by the loss that stands in for it.
 
+    improved   best - metric > δ   (mode="min"; metric - best for "max")      then best ← metric, e ← this evaluation
+    stop       once p evaluations in a row, counted from e, brought no improvement
+
+| letter | argument    | range, unit                          |
+|--------|-------------|--------------------------------------|
+| p      | `patience`  | evaluations, >= 1                    |
+| δ      | `min_delta` | [0, inf), in units of the metric     |
+
 **Source**: Goodfellow et al. 2016, Alg. 7.1; chapter §1.2.
 
 A pure state machine: `init` and `update` are legal inside jit, scan and vmap; the decision to stop is a boolean in the
@@ -9,6 +17,9 @@ state, which a compiled loop uses as a mask and a Python loop as an `if`.
 one line of yours, by `should_stop` and by `best_evaluation == evaluations - 1`.
 
 **Costs**: four scalars.
+
+**When**: training on a surrogate loss with a validation set to watch. Keep the parameters of `best_evaluation`: those
+of the last step are `patience` evaluations past their best.
 """
 
 from dataclasses import dataclass

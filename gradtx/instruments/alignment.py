@@ -19,6 +19,9 @@ stationary, and the rate should fall. The sign agreement is what delta-bar-delta
 
 **Stands** first in the chain, where the updates are still the gradient.
 
+**Differs from** Optax and torch, which have nothing like it; an inner product of gradients of any size neither over-
+nor underflows in the cosine.
+
 **Costs**: one read of the updates and of the last ones, which are kept: one number a parameter, in the parameters'
 dtype or float32, whichever is wider. With `every=N` the step before a measured one is kept too. On the host's route
 (`measure=True`) two steps in a row have to be measured: the first is only remembered.

@@ -25,6 +25,9 @@ residual is printed with it. Raise `num_iterations` until it is small against λ
 **Differs from** power iteration, which returns the eigenvalue of largest magnitude only: of diag(3, -3, 1) neither end.
 Exact on degenerate spectra (I, 0, diag(1, ..., 1, 10)), where a Lanczos without guard invents eigenvalues.
 
+**When**: at a point where a run has stopped or hovers, now and then; for every step of a run, `sharpness` follows λ_max
+at a product a step.
+
 **Costs**: `num_iterations` + 1 products of two gradients each; memory for `num_iterations` + 3 copies of the parameters
 in float32 and one backward pass. Called outside `jit`, it compiles one product each time; under `jit`, one a step.
 """

@@ -22,6 +22,9 @@ which is late.
 **Differs from** the usual tools: `losses[i]` is the loss after the step with rate i on that step's own batch, so that a
 rise is the step's doing and no other batch's; smoothing is centred, so that it shifts no number to later rates.
 
+**When**: before a run, to see between which rates to look; `steepest` is a first guess, not the best rate for a long
+run.
+
 **Costs**: a gradient and a loss a step until it diverges, nothing then, and one product of two gradients where updates
 are -ε g; one compiled loop, which on CPUs is slow for convolutions. The answers are NumPy: not legal inside `jit`.
 """

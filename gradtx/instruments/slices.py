@@ -5,6 +5,8 @@
 
 **Source**: Goodfellow, Vinyals & Saxe 2015 (line); Li et al. 2018 (plane, filter normalisation); chapter §2.7.
 
+**Differs from** Li et al.'s code (torch): leaves of one axis, such as biases, move too; any `value_fn(params)` will do.
+
 **Reads**: a line from start to end of a run that falls all the way has no barrier in it (which says nothing about the
 path that was taken); a bump between two solutions is a barrier. A plane shows two directions of very many, and random
 ones: that no way down is seen in it proves nothing; `critical_point` looks for one.

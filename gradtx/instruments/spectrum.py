@@ -11,6 +11,10 @@
 
 **Source**: Hutchinson 1989; Ubaru, Chen & Saad 2017 (quadrature); Ghorbani, Krishnan & Xiao 2019 (for nets).
 
+**Differs from** PyHessian and curvlinops (torch), which want a model, a loss and a data loader: all that is asked here
+is `value_fn(params)`. From matfree: a guard where the Krylov space ends early, so that I, 0 and diag(1, ..., 1, 10) are
+exact.
+
 **Reads**: mass at λ < 0 near a supposed minimum means a saddle; a bulk at 0 with a few large outliers is the usual
 shape of a net and the cause of ill-conditioning: the outliers limit the learning rate, the bulk is what learns slowly.
 """

@@ -8,6 +8,11 @@ Zero: every step hears the same. In a linear net h_t = W h_{t-1} with W = ρ · 
 
 **Source**: Bengio, Simard & Frasconi 1994; Pascanu, Mikolov & Bengio 2013; chapter §2.5.
 
+**When**: where a recurrent or deep net does not learn and one asks which step still hears the loss; the gradient norm
+of the weights cannot tell, as the nearest steps make up for the silent ones.
+
+**Differs from** hooks on a backward pass (torch): one gradient with respect to what the model adds, legal inside `jit`.
+
 **How**: ∂L/∂h_t is the gradient with respect to a zero, a *probe*, that the model adds to h_t. One backward pass gives
 all of them; the weights' gradient is not computed. In flax, `self.perturb("h", h)` inside the cell makes the probes,
 the collection "perturbations" of `model.init` (under `nn.scan` with `variable_axes={"perturbations": 0}`), and

@@ -6,6 +6,11 @@ Four times the examples for half the error: returns are less than linear, and th
 
 **Source**: Goodfellow et al. 2016, §8.1.3; chapter §3.2 (minibatches must be independent: not shuffling is what hurts)
 and §3.3 (on the first pass minibatch gradients are unbiased for the generalisation error, on later passes not).
+
+**Differs from** torch's `DataLoader`, which draws on the host as it goes: here all indices are one array, known before
+the first step, so that a scan runs over it and a run resumes at any step.
+
+**When**: `shuffled_epochs` for training; `online_pass` where there is more data than time.
 """
 
 from functools import partial

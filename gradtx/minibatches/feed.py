@@ -6,6 +6,14 @@ Step k of process i is a pure function of (indices, k, i), so a run that goes on
 processes, sees what it would have seen.
 
 **Source**: chapter §3.2 (minibatches can be computed in parallel).
+
+**Differs from** torch's `DataLoader` with a `DistributedSampler`, which must be told the epoch, and repeats or drops
+examples to make the parts even: here an uneven minibatch has uneven parts. Nothing is read ahead.
+
+**Costs**: one read of each process's own examples a step, on the host, when it is asked for.
+
+**When**: for data that is larger than a device, or that many processes share. Data that fits a device is indexed there:
+`jax.tree.map(lambda x: x[batch], data)` inside the compiled loop.
 """
 
 from collections.abc import Iterator, Sequence

@@ -9,8 +9,14 @@
 | γ            | `factor`           | above 1                |
 | p            | `every`            | steps of a stage, >= 1 |
 
+**When**: late in a run, where noise rather than the curvature holds the loss up: as a lower rate would, but in fewer
+and larger steps, which devices run in parallel. Not where the gradient is already the better part of the batch
+(`gradient_noise_scale` tells).
+
 **Source**: Byrd et al. 2012 (a geometric growth keeps the linear rate of gradient descent on strongly convex costs);
 Smith et al. 2018 (growing the batch in place of shrinking the learning rate); chapter §4.1.
+
+**Differs from** Optax and torch, which have no schedule of batch sizes. **Costs**: one compilation a stage.
 """
 
 from dataclasses import dataclass
