@@ -15,7 +15,8 @@ rate is too high (chapter §4.1); near 0 noise decides. S falls once the run onl
 stationary, and the rate should fall. The sign agreement is what delta-bar-delta goes by, coordinate by coordinate
 (§5.1).
 
-**Source**: Pflug 1990; Chee & Toulis 2018, "Convergence diagnostics for stochastic gradient descent"; Jacobs 1988.
+**Source**: Pflug 1990; Chee & Toulis 2018, "Convergence diagnostics for stochastic gradient descent with constant
+learning rate"; Jacobs 1988.
 
 **Stands** first in the chain, where the updates are still the gradient.
 

@@ -20,8 +20,8 @@ a few per cent of 1 it hovers: only a smaller rate or a larger batch lowers the 
 **Source**: Yaida 2019, "Fluctuation-dissipation relations for stochastic gradient descent"; the form above is derived
 here.
 
-**Differs from** Yaida's averages over the second half of the run, which need the run to be kept: here weights that grow
-with the step look back over about its last fifth (see `averages.py`). Optax and torch have nothing like it.
+**Differs from** Yaida's averages over the second half of the run, which need all values of the run: here weights that
+grow with the step look back over about its last fifth (see `averages.py`). Optax and torch have nothing like it.
 
 **Stands** first in the chain, where the updates are still the gradient; for chains of SGD with or without momentum.
 

@@ -15,8 +15,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from .._core.arguments import check_at_least, checked_number
-from .._core.hyperparameters import Range
+from gradtx._core.arguments import check_at_least, checked_number
+from gradtx._core.hyperparameters import Range
+
 from .landscape import Landscape
 
 _AT_LEAST_ONE = Range("[1, inf)", 1.0, math.inf)

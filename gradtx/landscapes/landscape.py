@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from .._core.types import ArrayLike
+from gradtx._core.types import ArrayLike
 
 Kind = Literal["minimum-like", "maximum-like", "saddle", "plateau"]
 Vector = ArrayLike | Sequence[float]

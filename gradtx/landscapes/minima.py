@@ -21,7 +21,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from .._core.arguments import check_at_least
+from gradtx._core.arguments import check_at_least
+
 from .landscape import Kind, Landscape
 
 

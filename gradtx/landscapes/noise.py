@@ -2,8 +2,9 @@
 
 import dataclasses
 
-from .._core.arguments import checked_number
-from .._core.hyperparameters import NON_NEGATIVE
+from gradtx._core.arguments import checked_number
+from gradtx._core.hyperparameters import NON_NEGATIVE
+
 from .landscape import Landscape
 
 

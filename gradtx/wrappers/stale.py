@@ -26,7 +26,7 @@ may be used twice and another never. Optax and torch have nothing like it.
 **Costs**: D numbers a parameter, beside the inner state, moved on by one place a step (D reads and writes).
 
 **When**: to see what asynchronous workers would do to a method, or whether a rate and a momentum stand it, before there
-are any. Not to train with: a late gradient is worse than none that is late.
+are any. Not to train with: lateness gains nothing by itself.
 """
 
 from collections.abc import Callable, Sequence
