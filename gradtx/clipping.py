@@ -6,21 +6,28 @@
 
 | letter | argument               | shape, dtype                              |
 |--------|------------------------|-------------------------------------------|
-| g, u   | updates                | any tree of floating arrays               |
+| g, u   | updates                | any tree of floating arrays; by norm also |
+|        |                        | complex ones, by value not                |
 | c      | `max_abs`, `max_norm`  | scalar or schedule, [0, inf]              |
 | ‖g‖    | in the state           | float32 or wider, whatever the leaves are |
 
 **Source**: Mikolov 2012 (by value); Pascanu, Mikolov & Bengio 2013 (by norm); chapter §2.4 and §2.5.
 
-**Differs from** Optax and torch: norms neither overflow nor underflow (1e30 entries in float32, 1000 bfloat16 ones); a
-gradient at or under the limit is returned bit for bit; zero gradients under a zero limit stay zero; the state tells the
-norm before clipping, whether this step was clipped, and how many were.
+**Differs from** Optax (`clip`, `clip_by_global_norm`; none clips each leaf by its norm, `clip_by_block_rms` comes
+nearest) and torch (`clip_grad_value_`, `clip_grad_norm_`): norms neither overflow nor underflow (1e30 entries in
+float32, 1000 bfloat16 ones); a gradient at or under the limit is returned bit for bit (torch divides by the norm plus
+1e-6); zero gradients under a zero limit stay zero; the state tells the norm before clipping, whether this step was
+clipped, and how many were.
 
 **Not finite**: by value, inf becomes the limit and NaN stays NaN where it is. By norm, one NaN or inf makes the whole
-leaf NaN, by global norm the whole tree: there is no direction to keep. `skip_nonfinite` around the pipeline skips the
-step.
+leaf NaN, by global norm the whole tree, as there is no direction to keep, and the step does not count as clipped.
+`skip_nonfinite` around the pipeline skips it.
 
-**Costs**: one more read of the gradients (two where squares over- or underflow); a few scalars.
+**Costs**: one more read of the gradients (by norm three where squares over- or underflow); a few scalars.
+
+**When**: against cliffs and exploding gradients, by global norm, at about the norm that is usual for the run. By value
+or by leaf where single entries or leaves run away and the direction may bend. Not to make up for a learning rate that
+is too high: a clip that acts at every step is the learning rate.
 
 **Across devices**: sharded arrays under jit are seen whole. Inside `shard_map` an array is a shard: give `axis_name`,
 the mesh axis (or axes) that gradients are sharded over, and norms and readings are those of the whole. A leaf that JAX
@@ -73,12 +80,12 @@ def clip_by_value(max_abs: ScalarOrSchedule, *, axis_name: AxisName = None) -> G
 
     Args:
         max_abs: c, in [0, inf].
-        axis_name: inside `shard_map`, of the mesh axes that gradients are sharded over, for the state to tell of the
-            whole; the updates are the same without.
+        axis_name: inside `shard_map`, the mesh axis or axes that gradients are sharded over: the state then tells of
+            the whole gradient. The updates are the same without.
 
     Raises:
         ValueError: `max_abs` is negative or NaN; at init, complex parameters (they have no order).
-        TypeError: it is of the wrong kind.
+        TypeError: an argument is of the wrong kind.
 
     >>> import gradtx, jax.numpy as jnp
     >>> tx = gradtx.clip_by_value(1.0)
@@ -126,10 +133,10 @@ def clip_by_norm(max_norm: ScalarOrSchedule, *, axis_name: AxisName = None) -> G
 
     Args:
         max_norm: c, in [0, inf].
-        axis_name: inside `shard_map`, of the mesh axes that gradients are sharded over.
+        axis_name: inside `shard_map`, the mesh axis or axes that gradients are sharded over.
 
     Raises:
-        ValueError: `max_norm` is negative or NaN. TypeError: it is of the wrong kind.
+        ValueError: `max_norm` is negative or NaN. TypeError: an argument is of the wrong kind.
 
     >>> import gradtx, jax.numpy as jnp
     >>> tx = gradtx.clip_by_norm(1.0)
@@ -193,10 +200,10 @@ def clip_by_global_norm(max_norm: ScalarOrSchedule, *, axis_name: AxisName = Non
 
     Args:
         max_norm: c, in [0, inf].
-        axis_name: inside `shard_map`, of the mesh axes that gradients are sharded over.
+        axis_name: inside `shard_map`, the mesh axis or axes that gradients are sharded over.
 
     Raises:
-        ValueError: `max_norm` is negative or NaN. TypeError: it is of the wrong kind.
+        ValueError: `max_norm` is negative or NaN. TypeError: an argument is of the wrong kind.
 
     >>> import gradtx, jax.numpy as jnp
     >>> tx = gradtx.clip_by_global_norm(1.0)

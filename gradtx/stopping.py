@@ -1,9 +1,25 @@
 """Early stopping: end the training by the metric one cares about, not by the loss that stands in for it.
 
+    improved   best - metric > δ   (mode="min"; metric - best for "max")      then best ← metric, e ← this evaluation
+    stop       once p evaluations in a row, counted from e, brought no improvement
+
+| letter | argument    | range, unit                          |
+|--------|-------------|--------------------------------------|
+| p      | `patience`  | evaluations, >= 1                    |
+| δ      | `min_delta` | [0, inf), in units of the metric     |
+
 **Source**: Goodfellow et al. 2016, Alg. 7.1; chapter §1.2.
 
 A pure state machine: `init` and `update` are legal inside jit, scan and vmap; the decision to stop is a boolean in the
 state, which a compiled loop uses as a mask and a Python loop as an `if`.
+
+**Differs from** the callbacks of Keras and Lightning: it neither ends the loop nor keeps the best parameters; both are
+one line of yours, by `should_stop` and by `best_evaluation == evaluations - 1`.
+
+**Costs**: four scalars.
+
+**When**: training on a surrogate loss with a validation set to watch. Keep the parameters of `best_evaluation`: those
+of the last step are `patience` evaluations past their best.
 """
 
 from dataclasses import dataclass
@@ -12,7 +28,8 @@ from typing import Literal, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from ._core.hyperparameters import first_count, next_count
+from ._core.arguments import check_at_least, checked_number, scalar
+from ._core.hyperparameters import NON_NEGATIVE, first_count, next_count
 from ._core.types import ArrayLike
 
 
@@ -45,7 +62,7 @@ class EarlyStopping:
 
     def update(self, metric: ArrayLike, state: EarlyStoppingState) -> EarlyStoppingState:
         """The state after one more evaluation. A NaN is no improvement; after the stop the state no longer changes."""
-        metric = jnp.asarray(metric, jnp.result_type(float))
+        metric = scalar("early_stopping", "metric", metric)
         gain = state.best - metric if self.mode == "min" else metric - state.best
         improved = (gain > self.min_delta) & ~state.should_stop
         best_evaluation = jnp.where(improved, state.evaluations, state.best_evaluation)
@@ -64,11 +81,14 @@ def early_stopping(patience: int, min_delta: float = 0.0, mode: Literal["min", "
 
     Args:
         patience: how many evaluations to wait, >= 1.
-        min_delta: what counts as an improvement: more than this, >= 0.
+        min_delta: what counts as an improvement: more than this, in units of the metric, in [0, inf).
         mode: "min" for a loss or an error, "max" for an accuracy.
 
+    Returns:
+        an object with `init()` and `update(metric, state)`, which give `EarlyStoppingState`s.
+
     Raises:
-        ValueError: an argument out of range. TypeError: `patience` is not an integer.
+        ValueError: an argument out of range. TypeError: one of the wrong kind.
 
     >>> import gradtx
     >>> stopping = gradtx.early_stopping(patience=2, mode="max")
@@ -81,12 +101,8 @@ def early_stopping(patience: int, min_delta: float = 0.0, mode: Literal["min", "
     0.8 1 False
     0.8 1 True
     """
-    if not isinstance(patience, int) or isinstance(patience, bool):
-        raise TypeError(f"early_stopping: patience must be an integer, got {patience!r} ({type(patience).__name__}).")
-    if patience < 1:
-        raise ValueError(f"early_stopping: patience must be at least 1, got {patience}.")
-    if not 0 <= min_delta < float("inf"):
-        raise ValueError(f"early_stopping: min_delta must be in [0, inf), got {min_delta}.")
+    patience = check_at_least("early_stopping", "patience", patience, 1)
+    min_delta = checked_number("early_stopping", "min_delta", min_delta, NON_NEGATIVE)
     if mode not in ("min", "max"):
         raise ValueError(f'early_stopping: mode must be "min" or "max", got {mode!r}.')
     return EarlyStopping(patience, min_delta, mode)

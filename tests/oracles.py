@@ -1,4 +1,4 @@
-"""What the oracles of the methods share: a problem, and a loop that trains it with gradtx."""
+"""What oracles share: a problem and a schedule, a loop that trains with gradtx, matrices of a known spectrum."""
 
 from collections.abc import Callable
 from typing import Any
@@ -17,6 +17,22 @@ Gradient = Callable[[np.ndarray, int], np.ndarray]
 def gradient(theta: np.ndarray, k: int) -> np.ndarray:
     """Gradient of a quadratic with noise that depends on the step: a minibatch gradient."""
     return H @ theta + NOISE[k]
+
+
+def rate(k: Any) -> Any:
+    """A learning rate that falls."""
+    return 0.05 / (1 + 0.3 * k)
+
+
+def rotation(size: int, seed: int = 0) -> np.ndarray:
+    """An orthogonal matrix."""
+    return np.linalg.qr(np.random.default_rng(seed).normal(size=(size, size)))[0]
+
+
+def rotated(spectrum: Any, seed: int = 0) -> np.ndarray:
+    """A symmetric matrix with these eigenvalues, in directions that are no axes."""
+    directions = rotation(len(spectrum), seed)
+    return directions * np.array(spectrum) @ directions.T
 
 
 def train(tx: Any, steps: int = 25, dtype: Any = jnp.float64) -> tuple[np.ndarray, Any]:

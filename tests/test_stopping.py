@@ -50,3 +50,5 @@ def test_bad_arguments_are_refused():
             gradtx.early_stopping(*arguments)
     with pytest.raises(TypeError, match="patience must be an integer"):
         gradtx.early_stopping(1.5)
+    with pytest.raises(TypeError, match=r"early_stopping: min_delta must be a number, got '0\.1'"):
+        gradtx.early_stopping(1, "0.1")

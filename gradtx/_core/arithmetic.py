@@ -16,9 +16,9 @@ def sqrt(x: jax.Array) -> jax.Array:
 
 
 def divide(numerator: jax.Array, denominator: jax.Array) -> jax.Array:
-    """numerator / denominator, for a denominator >= 0 made of the numerator's own history.
+    """numerator / denominator, for a denominator made of the numerator's own history, such as a root of squares.
 
-    0 where the denominator is 0: its square underflowed or there was no gradient yet, so there is no direction to take.
+    0 where the denominator is 0: the square underflowed or there was no gradient yet, so there is no direction to take.
     NaN where it is inf: the square overflowed, and x / inf would be a zero that freezes the coordinate without a word.
     """
     is_zero = denominator == 0

@@ -35,6 +35,7 @@ NON_NEGATIVE = Range("[0, inf)", 0.0, math.inf)
 NON_NEGATIVE_OR_INF = Range("[0, inf]", 0.0, math.inf)
 UNIT_INTERVAL = Range("[0, 1]", 0.0, 1.0)
 BELOW_ONE = Range("[0, 1)", 0.0, 1.0)
+ABOVE_ONE = Range("(1, inf)", 1.0, math.inf)
 
 
 @dataclass(frozen=True)
@@ -49,14 +50,14 @@ class Hyperparameter:
     def __call__(self, count: jax.Array) -> jax.Array:
         value = jnp.asarray(self.value(count) if callable(self.value) else self.value)
         if value.shape != ():
-            who = f"{self.transformation}: the schedule for {self.argument}"
+            who = f"{self.transformation}: {self.argument}, as a function of the step,"
             raise TypeError(f"{who} must return a scalar, got shape {value.shape}.")
         if self.allowed is BELOW_ONE and _is_half_precision(value):
             # A half-precision 0.999 (as `optax.inject_hyperparams` makes it for bfloat16 parameters) has rounded to 1,
             # where an average would never move: take the largest number below 1 of that dtype instead.
             value = jnp.minimum(value, 1 - jnp.finfo(value.dtype).epsneg)
-        # Behind a barrier a constant is computed with as a traced value is, not folded into its neighbours: a rate that
-        # is fixed, scheduled or swept over gives the same bits.
+        # The barrier keeps the compiler from folding a constant into its neighbours: so a rate gives the same bits
+        # whether it is fixed, scheduled or swept over.
         return jax.lax.optimization_barrier(value.astype(jnp.result_type(float)))
 
 

@@ -1,7 +1,7 @@
 """Lanczos on trees: the ends of a spectrum from products with the matrix alone."""
 
 from collections.abc import Callable
-from functools import partial
+from functools import partial, reduce
 from typing import Any, NamedTuple
 
 import jax
@@ -69,7 +69,7 @@ def _step(linear: Partial, rows: Any, q: Any, at: jax.Array, largest: jax.Array)
 def _overlaps(rows: Any, w: Any) -> jax.Array:
     """[k], the inner product of `w` with each row; products and sums only, which any sharding allows."""
     pairs = zip(jax.tree.leaves(rows), jax.tree.leaves(w), strict=True)
-    return sum((jnp.sum(r * x[None], axis=tuple(range(1, r.ndim))) for r, x in pairs), start=0.0)  # pyright: ignore[reportReturnType]
+    return reduce(jnp.add, (jnp.sum(r * x[None], axis=tuple(range(1, r.ndim))) for r, x in pairs))
 
 
 def _column(c: jax.Array, ndim: int) -> jax.Array:
@@ -77,7 +77,7 @@ def _column(c: jax.Array, ndim: int) -> jax.Array:
 
 
 def _norm(a: Any) -> jax.Array:
-    return sqrt(sum((jnp.sum(x * x) for x in jax.tree.leaves(a)), start=0.0))  # pyright: ignore[reportArgumentType]
+    return sqrt(reduce(jnp.add, (jnp.sum(x * x) for x in jax.tree.leaves(a))))
 
 
 def _scaled(a: Any, factor: jax.Array) -> Any:

@@ -1,6 +1,6 @@
 """Trees of arrays: constructors that keep dtype and sharding, norms that neither overflow nor underflow."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import jax
@@ -9,31 +9,38 @@ from jax.core import Tracer
 
 from .across import AxisName, largest_over_shards, total_over_shards
 from .arithmetic import sqrt
-from .types import DTypeLike, Params
+from .types import FLOAT32, DTypeLike, Params
 
 
 def leaf_dtype(leaf: Any) -> jnp.dtype:
     """dtype of an array, a `ShapeDtypeStruct` or a Python number; TypeError for anything else."""
-    return leaf.dtype if hasattr(leaf, "dtype") else jnp.result_type(leaf)
+    if hasattr(leaf, "dtype") and not isinstance(leaf, type):
+        return leaf.dtype
+    if isinstance(leaf, bool | int | float | complex):  # JAX would also take a string, for the name of a dtype
+        return jnp.result_type(leaf)
+    raise TypeError(f"{type(leaf).__name__} has no dtype")
+
+
+def named_leaves(name: str, argument: str, tree: Any) -> Iterator[tuple[str, Any, jnp.dtype]]:
+    """(where, leaf, dtype) for each leaf, `where` as in "params['w']"; raises where a leaf is no array."""
+    for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
+        where = f"{argument}{jax.tree_util.keystr(path)}"
+        try:
+            yield where, leaf, leaf_dtype(leaf)
+        except TypeError:
+            raise TypeError(f"{name}: {where} must be an array, got {type(leaf).__name__}.") from None
 
 
 def check_params(name: str, params: Params, *, allow_complex: bool = True) -> None:
     """Raises where a leaf of `params` is not one that `name` can train, naming the leaf."""
-    for path, leaf in jax.tree_util.tree_leaves_with_path(params):
-        where = jax.tree_util.keystr(path) or "the only leaf"
-        try:
-            dtype = leaf_dtype(leaf)
-        except TypeError:
-            raise TypeError(f"{name}: params{where} must be an array, got {type(leaf).__name__}.") from None
+    for where, _, dtype in named_leaves(name, "params", params):
         if not jnp.issubdtype(dtype, jnp.inexact):
             raise TypeError(
-                f"{name}: params{where} must be of a floating dtype, got {dtype}: "
+                f"{name}: {where} must be of a floating dtype, got {dtype}: "
                 "take it out of the trained tree, or wrap the transformation in optax.masked."
             )
         if not allow_complex and jnp.issubdtype(dtype, jnp.complexfloating):
-            raise ValueError(
-                f"{name}: params{where} must be real, got {dtype}: complex parameters are not defined here."
-            )
+            raise ValueError(f"{name}: {where} must be real, got {dtype}: complex parameters are not defined here.")
 
 
 def is_sharded(leaf: Any) -> bool:
@@ -94,6 +101,16 @@ def accumulator_like(
     return zeros if fill is None else zeros + fill.astype(wanted)
 
 
+def check_accumulator_dtype(name: str, dtype: Any) -> None:
+    """Raises unless it is None, a floating dtype, or an array of one (see `accumulator_like`)."""
+    try:
+        known = FLOAT32 if dtype is None else dtype.dtype if isinstance(dtype, jax.Array) else jnp.dtype(dtype)
+    except TypeError:
+        known = jnp.dtype(bool)
+    if not jnp.issubdtype(known, jnp.inexact):
+        raise TypeError(f"{name}: accumulator_dtype must be a floating dtype or None, got {dtype!r}.")
+
+
 def accumulators(
     params: Params, dtype: DTypeLike | None, *, real: bool = False, fill: jax.Array | None = None
 ) -> Params:
@@ -114,10 +131,11 @@ def restored(state: Any) -> Any:
 def scaled_norm(leaves: Sequence[jax.Array], axis_name: AxisName = None) -> tuple[jax.Array, jax.Array]:
     """Euclidean norm of all entries as a pair (inverse scale, norm * inverse scale), in float32 or wider.
 
-    The sum of squares is read once; only where it overflowed, underflowed or is NaN are the leaves read again, scaled
-    by about their largest entry. The pair stays finite where the norm itself would not. One infinite or NaN entry makes
-    the second number NaN, so that nothing downstream mistakes it for a very long vector. With `axis_name`, for leaves
-    that are shards inside `shard_map`, the norm is that of the whole: one all-reduce of a scalar.
+    The leaves are read once; only where the sum of their squares overflowed, underflowed or is NaN are they read twice
+    more, for the largest entry and for the squares over it. The pair stays finite where the norm itself would not. One
+    infinite or NaN entry makes the second number NaN, so that nothing downstream mistakes it for a very long vector.
+    With `axis_name`, for leaves that are shards inside `shard_map`, the norm is that of the whole: one all-reduce of a
+    scalar.
     """
     dtype = compute_dtype(*(x.dtype for x in leaves))
     leaves = [_real_parts(x, dtype) for x in leaves]
@@ -148,6 +166,13 @@ def tree_norm(tree: Any) -> jax.Array:
     """Euclidean norm of all entries of a tree; inf where it is beyond its dtype."""
     inverse_scale, relative = scaled_norm(jax.tree.leaves(tree))
     return relative / inverse_scale
+
+
+def tree_inner(a: Any, b: Any) -> jax.Array:
+    """Inner product of two real trees, in JAX's default float dtype."""
+    dtype = jnp.result_type(float)
+    pairs = zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True)
+    return sum((jnp.sum(x.astype(dtype) * y.astype(dtype)) for x, y in pairs), start=jnp.zeros((), dtype))
 
 
 def _real_parts(x: jax.Array, dtype: jnp.dtype) -> jax.Array:

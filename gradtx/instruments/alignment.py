@@ -1,25 +1,30 @@
 """How the gradient sits to the one before it: the same way, back again, or by chance.
 
     cosine           g_k · g_{k-1} / (‖g_k‖ ‖g_{k-1}‖)
-    pflug            S_k = Σ_{j <= k} g_j · g_{j-1}
+    pflug            S_k = Σ_{j <= k} g_j · g_{j-1}, over the steps j that were measured
     sign_agreement   fraction of the coordinates whose sign is that of the step before (0 agrees with nothing)
 
 | letter | argument | shape, dtype                                        |
 |--------|----------|-----------------------------------------------------|
 | g      | updates  | any tree of real floating arrays                    |
-| S      |          | starts 0, or after `burn_in` steps                  |
+| S      |          | scalar, in units of ‖g‖²; NaN until the first pair  |
+|        |          | of steps after `burn_in`                            |
 
 **Reads**: near 1 the steps could be longer; near -1, step after step, the run jumps from wall to wall: oscillation, the
 rate is too high (chapter §4.1); near 0 noise decides. S falls once the run only hovers: below 0 it is called
 stationary, and the rate should fall. The sign agreement is what delta-bar-delta goes by, coordinate by coordinate
 (§5.1).
 
-**Source**: Pflug 1990; Chee & Toulis 2018, "Convergence diagnostics for stochastic gradient descent"; Jacobs 1988.
+**Source**: Pflug 1990; Chee & Toulis 2018, "Convergence diagnostics for stochastic gradient descent with constant
+learning rate"; Jacobs 1988.
 
 **Stands** first in the chain, where the updates are still the gradient.
 
-**Costs**: one read of the updates and of the last ones, which are kept: one number a parameter, in the updates' dtype
-or float32, whichever is wider. With `every=N` the step before a measured one is kept too. On the host's route
+**Differs from** Optax and torch, which have nothing like it; an inner product of gradients of any size neither over-
+nor underflows in the cosine.
+
+**Costs**: one read of the updates and of the last ones, which are kept: one number a parameter, in the parameters'
+dtype or float32, whichever is wider. With `every=N` the step before a measured one is kept too. On the host's route
 (`measure=True`) two steps in a row have to be measured: the first is only remembered.
 """
 
@@ -64,7 +69,8 @@ def gradient_alignment(
     """Cosine and sign agreement of consecutive gradients, and Pflug's running sum of their products.
 
     Args:
-        burn_in: steps that Pflug's sum leaves out: a transient adds to it what takes long to wear off.
+        burn_in: the first steps, which Pflug's sum leaves out, in [0, inf): what a transient adds to it takes long to
+            wear off.
         every: steps from one measurement to the next.
         axis_name: inside `shard_map`, of the mesh axes that gradients are sharded over.
 

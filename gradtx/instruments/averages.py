@@ -7,9 +7,10 @@
     trend       the weighted least-squares line through the values, weights d^age (age in values): slope and its
                 standard error
 
-**Source**: Shamir & Zhang 2013, "Stochastic gradient descent for non-smooth optimization" (§4, polynomial-decay
-averaging, η = 8); the standard error is that of weighted least squares with independent errors of equal variance,
-which is estimated without bias: the weighted squares about the line add up to it times the trace of W (I - hat matrix).
+**Source**: Shamir & Zhang 2013, "Stochastic gradient descent for non-smooth optimization" (polynomial-decay averaging;
+the power, η = 8, is chosen here); the standard error is that of weighted least squares with independent errors of equal
+variance, which is estimated without bias: the weighted squares about the line add up to it times the trace of W (I -
+hat matrix).
 
 What is not finite is left out: one bad step would otherwise be all the average ever says again.
 """

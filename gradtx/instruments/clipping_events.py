@@ -1,6 +1,6 @@
 """What a clip at a threshold does, and isolated spikes of the gradient's norm, clipped or not.
 
-    fraction   of the steps measured, those with ‖g‖ > c
+    fraction   of the steps measured, those with ‖g‖ > c       (of the steps whose norm is finite, here and below)
     shrink     mean of min(1, c / ‖g‖) over the steps measured
     spikes     how many steps had z = (‖g‖ - μ) / σ > z_max; μ, σ running mean and deviation of the steps before
 
@@ -8,21 +8,24 @@
 |--------|-------------|-------------------------------------------------------------------------------|
 | g      | updates     | any tree of floating (or complex) arrays                                      |
 | c      | `max_norm`  | [0, inf] or schedule; None: nothing is clipped, `fraction` and `shrink` NaN   |
-| z_max  | `threshold` | (0, inf), default 2.5                                                         |
-|        | `decay`     | [0, 1), of μ and σ, default 0.97                                              |
+| z_max  | `threshold` | scalar or schedule, (0, inf), default 2.5                                     |
+|        | `decay`     | scalar or schedule, [0, 1), of μ and σ, default 0.97                          |
 
 A spike enters μ and σ as if it had been z_max high, so that one cliff does not hide the next, and a level that has
-changed for good is learnt. σ counts as at least 1 % of μ; spikes are counted after the first 25 steps.
+changed for good is learnt. σ counts as at least 1 % of μ; spikes are counted after the first 25 measurements.
 
 **Reads**: a fraction near 1 means that the clip is the learning rate (raise the threshold, or lower the rate); isolated
 spikes are cliffs (chapter §2.4).
 
 **Source**: Pascanu, Mikolov & Bengio 2013 (thresholds of half to ten times the average norm); Kumar et al. 2025,
-"ZClip: adaptive spike mitigation for LLM pre-training" (z of 2.5, decay 0.97, 25 steps of warm-up).
+"ZClip: adaptive spike mitigation for LLM pre-training" (z of 2.5, decay 0.97; 25 steps of warm-up in its code).
 
 **Stands** before the clip, where the norm is still the gradient's own.
 
-**Costs**: one read of the updates.
+**Differs from** the states of gradtx's clips, which count every step they clip: this also sees what is not clipped, and
+looks back only as far as `decay` for what is usual. Optax and torch have nothing like it.
+
+**Costs**: one read of the updates; nine numbers.
 """
 
 from typing import NamedTuple
@@ -86,7 +89,8 @@ def clipping_events(
         axis_name: inside `shard_map`, of the mesh axes that gradients are sharded over.
 
     Raises:
-        ValueError: out of range. TypeError: of the wrong kind; at `init`, a leaf that is no floating array.
+        ValueError: a number out of range. TypeError: one of the wrong kind; at `init`, a leaf that is no floating
+            array.
 
     >>> import gradtx, jax.numpy as jnp, optax
     >>> tx = optax.chain(gradtx.clipping_events(1.0), gradtx.clip_by_global_norm(1.0))

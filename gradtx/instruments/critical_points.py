@@ -25,6 +25,9 @@ residual is printed with it. Raise `num_iterations` until it is small against λ
 **Differs from** power iteration, which returns the eigenvalue of largest magnitude only: of diag(3, -3, 1) neither end.
 Exact on degenerate spectra (I, 0, diag(1, ..., 1, 10)), where a Lanczos without guard invents eigenvalues.
 
+**When**: at a point where a run has stopped or hovers, now and then; for every step of a run, `sharpness` follows λ_max
+at a product a step.
+
 **Costs**: `num_iterations` + 1 products of two gradients each; memory for `num_iterations` + 3 copies of the parameters
 in float32 and one backward pass. Called outside `jit`, it compiles one product each time; under `jit`, one a step.
 """
@@ -39,11 +42,13 @@ import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
 
+from gradtx._core.arguments import check_at_least, check_key, checked_number
+from gradtx._core.hyperparameters import NON_NEGATIVE
+from gradtx._core.ritz import ritz
 from gradtx._core.trees import tree_norm
 from gradtx._core.types import Params
 
-from .point import check_at_least, check_key, cost_at, linearised, normal_like
-from .ritz import ritz
+from .point import cost_at, linearised, normal_like
 
 KINDS = ("descending", "minimum-like", "maximum-like", "saddle", "plateau")
 
@@ -122,7 +127,7 @@ def critical_point(
     Raises:
         ValueError: a number out of range; a loss that is no real scalar; a complex leaf; a loss, gradient or Hessian
             that is not finite (outside `jit`).
-        TypeError: a leaf is no floating array, `key` no key.
+        TypeError: a leaf is no floating array, `key` no key, a number of the wrong kind.
 
     >>> import gradtx, jax, jax.numpy as jnp
     >>> found = gradtx.critical_point(lambda p: p["x"] ** 2 - p["y"] ** 2, {"x": 0.0, "y": 0.0}, key=jax.random.key(0))
@@ -133,10 +138,8 @@ def critical_point(
     """
     check_key("critical_point", key)
     check_at_least("critical_point", "num_iterations", num_iterations, 1)
-    tolerances = {"gradient_tolerance": gradient_tolerance, "curvature_tolerance": curvature_tolerance}
-    for argument, tolerance in tolerances.items():
-        if not 0 <= tolerance < float("inf"):
-            raise ValueError(f"critical_point: {argument} must be in [0, inf), got {tolerance}.")
+    checked_number("critical_point", "gradient_tolerance", gradient_tolerance, NON_NEGATIVE)
+    checked_number("critical_point", "curvature_tolerance", curvature_tolerance, NON_NEGATIVE)
     cost, point = cost_at("critical_point", value_fn, params)
     value, gradient, product = linearised(cost, point)
     size = sum(x.size for x in point)

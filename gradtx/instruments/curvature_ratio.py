@@ -8,14 +8,15 @@
 
 | letter | argument        | shape, dtype                                                       |
 |--------|-----------------|--------------------------------------------------------------------|
-| g      | updates         | as the parameters: the gradient                                    |
+| g      | updates         | as the parameters, real: the gradient                              |
 | ε      | `learning_rate` | scalar or schedule, [0, inf)                                       |
-| H      | `losses_fn` or `value_fn`, extra arguments of `update`; Hessian of the step's batch  |
+| H      | `losses_fn` or  | the Hessian of the step's batch; extra arguments of `update`,      |
+|        | `value_fn`      | params -> [B] losses or params -> their mean                       |
 
 **Reads**: from 1 on the step is expected to raise the loss of its own batch; far below 1 the rate could grow; negative:
-the curvature along the gradient is. ratio = (ε/2) times the Batch Sharpness, which SGD drives to 2/ε: hovering about 1
-is the edge of stability of a minibatch run. g'Hg growing by orders of magnitude while the loss crawls is
-ill-conditioning.
+the curvature along the gradient is. Averaged over batches, ratio is ε/2 times the Batch Sharpness, which SGD drives to
+2/ε: hovering about 1 is the edge of stability of a minibatch run. g'Hg growing by orders of magnitude while the loss
+crawls is ill-conditioning.
 
 **Source**: Goodfellow et al. 2016, eq. 8.10; chapter §2.1; Andreyev & Beneventano 2024 (arXiv:2412.20553), Def. 3.
 
@@ -60,12 +61,12 @@ def curvature_ratio(learning_rate: ScalarOrSchedule, *, every: int = 1) -> Gradi
     """½ε²g'Hg / (εg'g), g'Hg, and the learning rate that would lower the cost most.
 
     Args:
-        learning_rate: ε, that of the chain.
+        learning_rate: ε, that of the chain, in [0, inf).
         every: steps from one measurement to the next.
 
     Raises:
-        ValueError: out of range; at `init`, a complex leaf; at `update`, no parameters or no loss. TypeError: of the
-            wrong kind.
+        ValueError: a number out of range; at `init`, a complex leaf; at `update`, no parameters or no loss.
+        TypeError: one of the wrong kind.
 
     >>> import gradtx, jax, jax.numpy as jnp
     >>> loss = lambda x: 0.5 * (x[0] ** 2 + 10 * x[1] ** 2)

@@ -3,23 +3,27 @@
     gain_ratio   (L(θ) - L(θ + u)) / (-(g'u + ½ u'Hu)), all on the step's batch; order=1 leaves the curvature out
     alpha        -s_1 / s_0, the slopes along u at the two ends of the step: -1 start, 0 the bottom, 1 as high up again
 
-| letter   | argument                | shape, dtype                                                           |
-|----------|-------------------------|------------------------------------------------------------------------|
-| u        | updates                 | as the parameters; what `apply_updates` adds                           |
-| L, g, H  | `value_fn` or `losses_fn`, extra arguments of `update`: the loss of the step's batch             |
-| s_0, s_1 |                         | u'∇L(θ), u'∇L(θ + u)                                                   |
+| letter   | argument      | shape, dtype                                                                     |
+|----------|---------------|----------------------------------------------------------------------------------|
+| u        | updates       | as the parameters, real; what `apply_updates` adds                               |
+| L, g, H  | `value_fn` or | the loss of the step's batch, its gradient and Hessian; extra arguments of       |
+|          | `losses_fn`   | `update`, params -> scalar or params -> [B], of which it is the mean             |
+| s_0, s_1 |               | scalars: u'∇L(θ), u'∇L(θ + u)                                                    |
 
 **Reads**: 1: the quadratic model holds; far from it the loss is not what its first two derivatives say, as at a cliff
-(chapter §2.4). alpha above 1: landed on the other side, higher up than the start, the step was more than twice too
-long.
+(chapter §2.4). alpha above 1: landed on the other side, higher up than the start; on a quadratic, more than twice as
+far as the bottom.
 
 **Source**: the ratio of trust-region methods (Conn, Gould & Toint 2000, §6.1); Schneider, Dangel & Hennig 2021
-(Cockpit, the α quantity). **Differs from** Cockpit's α, which weighs losses and slopes of two different batches by
-their noise: here both ends are seen on one batch, where noise is the same and cancels, and the slopes alone decide.
+(Cockpit, the α quantity).
+
+**Differs from** Cockpit's α, which weighs losses and slopes of two different batches by their noise: here both ends are
+seen on one batch, where noise is the same and cancels, and the slopes alone decide.
 
 **Stands** last in the chain, where the updates are what will be added.
 
-**Costs**: one nested forward pass at θ (a plain one with order=1) and one forward pass at θ + u: 2 to 2.5 gradients.
+**Costs**: under `jit` one nested forward pass at θ (a plain one with order=1) and one forward pass at θ + u: 2 to 2.5
+gradients. Outside it both are nested.
 """
 
 from typing import NamedTuple
@@ -57,8 +61,8 @@ def gain_ratio(*, order: int = 2, every: int = 1) -> GradientTransformationExtra
         every: steps from one measurement to the next.
 
     Raises:
-        ValueError: out of range; at `init`, a complex leaf; at `update`, no parameters or no loss. TypeError: of the
-            wrong kind.
+        ValueError: an argument out of range; at `init`, a complex leaf; at `update`, no parameters or no loss.
+        TypeError: `every` is of the wrong kind.
 
     alpha is NaN where the step does not start downhill. Near a minimum both gains drown in the loss's rounding.
 

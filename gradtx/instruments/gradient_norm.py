@@ -7,7 +7,8 @@
 | letter | argument | shape, dtype                                          |
 |--------|----------|-------------------------------------------------------|
 | g      | updates  | any tree of floating (or complex) arrays              |
-|        | `decay`  | [0, 1): how slowly the slope forgets, default 0.95    |
+|        | `decay`  | scalar or schedule, [0, 1): how slowly the slope      |
+|        |          | forgets, default 0.95                                 |
 
 **Reads**: a norm that never becomes small rules out minima, saddles and every other critical point (chapter §2.2). A
 positive slope while the loss falls is the pattern of ill-conditioning (§2.1); a steep one is an explosion (§2.5).
@@ -18,7 +19,7 @@ positive slope while the loss falls is the pattern of ill-conditioning (§2.1); 
 
 **Differs from** `optax.global_norm`: accumulated in float32 or wider, right also for entries of 1e30.
 
-**Costs**: one read of the updates; a dozen numbers.
+**Costs**: one read of the updates, with `per_leaf` two (two more where squares over- or underflow); a dozen numbers.
 """
 
 from typing import NamedTuple
@@ -68,7 +69,8 @@ def gradient_norm(
         axis_name: inside `shard_map`, of the mesh axes that gradients are sharded over.
 
     Raises:
-        ValueError: out of range. TypeError: of the wrong kind; at `init`, a leaf that is no floating array.
+        ValueError: `decay` or `every` out of range. TypeError: one of the wrong kind; at `init`, a leaf that is no
+            floating array.
 
     >>> import gradtx, jax.numpy as jnp
     >>> tx = gradtx.gradient_norm()

@@ -5,14 +5,17 @@
     inner_product    √(Var_i(g'g_i) / B) / ‖g‖²                 θ of the inner-product test
     orthogonality    √((tr Σ - Var_i(g'g_i) / ‖g‖²) / B) / ‖g‖  ν of the orthogonality test
 
-| letter | argument                    | shape, dtype                                                        |
-|--------|-----------------------------|---------------------------------------------------------------------|
-| g      | updates                     | as the parameters: the gradient of the batch's mean loss            |
-| g_i    | `losses_fn` of `update`     | gradient of example i of B; Σ their covariance, divisor B - 1       |
+| letter | argument                | shape, dtype                                                            |
+|--------|-------------------------|-------------------------------------------------------------------------|
+| g      | updates                 | as the parameters, real: the gradient of the batch's mean loss          |
+| g_i    | `losses_fn` of `update` | params -> [B]; the gradient of example i of B                           |
+| Σ      |                         | the covariance of the g_i, divisor B - 1                                |
 
-**Reads**: a test passes below its tolerance: about 0.9 for θ of the inner product, 5.84 for ν, 0.5 for θ of the norm. A
-norm θ above 1/√2 means that noise is longer than signal, as ‖g‖² is signal and noise together. The standard error falls
-as 1/√B: four times the batch for half of it (chapter §3).
+**Reads**: a test passes below a tolerance that is yours to choose; what the numbers mean is derived here. The norm's θ
+is the length of the noise over that of g, and as ‖g‖² is signal and noise together, above 1/√2 the noise is the longer
+part. The inner product's θ is the standard deviation of the batch's slope along g, over the slope: at 0.5 a step points
+uphill where it is two deviations off. ν is the tangent of the usual angle between g and the gradient of all data: 1 is
+45°, 5.7 is 80°. The standard error falls as 1/√B: four times the batch for half of it (chapter §3).
 
 **Source**: Byrd, Chin, Nocedal & Wu 2012, eq. 3.9 (norm); Bollapragada, Byrd & Nocedal 2018, eq. 2.6 and 3.3 (inner
 product, orthogonality); standard error: Goodfellow et al. 2016, §8.1.3.
@@ -31,11 +34,11 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
+from gradtx._core.arguments import check_at_least, check_integer
 from gradtx._core.hyperparameters import first_count
 from gradtx._core.types import GradientTransformationExtraArgs, Params
 
 from .instrument import Measurement, instrument, never, unmeasured
-from .point import check_at_least
 from .seen import Seen
 
 
@@ -69,8 +72,8 @@ def gradient_tests(*, num_probes: int = 1, seed: int = 0, every: int = 1) -> Gra
         every: steps from one measurement to the next.
 
     Raises:
-        ValueError: out of range; at `init`, a complex leaf; at `update`, no parameters or no losses. TypeError: of the
-            wrong kind.
+        ValueError: a number out of range; at `init`, a complex leaf; at `update`, no parameters or no losses.
+        TypeError: one of the wrong kind.
 
     All are NaN for a batch of one example, which has no spread.
 
@@ -88,6 +91,7 @@ def gradient_tests(*, num_probes: int = 1, seed: int = 0, every: int = 1) -> Gra
 def measurement_of_tests(num_probes: int = 1, seed: int = 0) -> Measurement:
     """What `gradient_tests` measures."""
     check_at_least("gradient_tests", "num_probes", num_probes, 1)
+    check_integer("gradient_tests", "seed", seed)
 
     def init(params: Params) -> GradientTestsState:
         del params

@@ -8,8 +8,9 @@
 |--------|-------------------------|-------------------------------------------------------------------------------|
 | g      | updates                 | as the parameters: the gradient of a batch of B examples                      |
 | G      |                         | the gradient of the expected loss                                             |
-| Σ      | `losses_fn` of `update` | covariance of the gradients of single examples                                |
-|        | `decay`                 | [0, 1) of the means; None: they look back over the last fifth of the run      |
+| Σ      | `losses_fn` of `update` | params -> [B]; covariance of the gradients of single examples                 |
+|        | `decay`                 | scalar or schedule, [0, 1), of the means; None: they look back over about the |
+|        |                         | last fifth of the run                                                         |
 
 **Reads**: with B far below it twice the batch gives twice the progress a step; with B far above, more examples are
 wasted (chapter §3.1). It grows as the loss falls.
@@ -21,10 +22,10 @@ means is not.
 
 **Stands** first in the chain, where the updates are still the gradient.
 
-**Differs from** the estimator by two batch sizes (used where gradients are averaged over devices): tr Σ is taken from
-one batch, by a forward pass along random signs; exactly where there are at most 128 parameters. With `axis_name` and
-`batch_size`, inside `shard_map` or `pmap`, it is that estimator: the gradients of n devices against their mean, which
-needs no pass over the model.
+**Differs from** the estimator by two batch sizes that training scripts use where gradients are averaged over devices:
+tr Σ is taken from one batch, by a forward pass along random signs; exactly where there are at most 128 parameters. With
+`axis_name` and `batch_size`, inside `shard_map` or `pmap`, it is that estimator: the gradients of n devices against
+their mean, which needs no pass over the model.
 
 **Costs**: 0.2-0.7 gradients a probe; with `axis_name` one all-reduce of the gradients instead, which the compiler may
 merge with that of the average behind. Nothing of the parameters' size is kept.
@@ -36,13 +37,13 @@ import jax
 import jax.numpy as jnp
 
 from gradtx._core.across import AxisName, check_axis_name, shard_axes
+from gradtx._core.arguments import check_at_least, check_integer
 from gradtx._core.hyperparameters import BELOW_ONE, first_count, hyperparameter
 from gradtx._core.trees import compute_dtype, scaled_norm, widen
 from gradtx._core.types import GradientTransformationExtraArgs, Params, ScalarOrSchedule
 
 from .averages import averaged, means_of, no_average
 from .instrument import Measurement, instrument, never
-from .point import check_at_least
 from .seen import Seen
 
 
@@ -85,8 +86,9 @@ def gradient_noise_scale(
         batch_size: with `axis_name`, the number of examples on each device.
 
     Raises:
-        ValueError: out of range; at `init`, a complex leaf; at `update`, no parameters or no losses. TypeError: of the
-            wrong kind.
+        ValueError: a number out of range, `axis_name` without `batch_size` or the reverse; at `init`, a complex leaf;
+            at `update`, no parameters or no losses, with `axis_name` updates that are averaged already.
+        TypeError: one of the wrong kind.
 
     A batch of one example has no spread and is left out.
 
@@ -111,6 +113,7 @@ def noise_measurement(
     """What `gradient_noise_scale` measures."""
     name = "gradient_noise_scale"
     check_at_least(name, "num_probes", num_probes, 1)
+    check_integer(name, "seed", seed)
     check_axis_name(name, axis_name)
     if (axis_name is None) != (batch_size is None):
         raise ValueError(

@@ -6,16 +6,21 @@
 | letter | argument            | shape, dtype                                                 |
 |--------|---------------------|--------------------------------------------------------------|
 | L_k    | `value` of `update` | scalar: the loss of the step's batch                         |
-|        | `decay`             | [0, 1), default 0.98: looks back over about 100 steps        |
+|        | `decay`             | scalar or schedule, [0, 1), default 0.98: looks back over    |
+|        |                     | about 100 measurements                                       |
 
 **Reads**: a slope within two standard errors of 0 says that the loss has stopped falling, as far as its noise lets one
 see. With a large gradient norm noise or oscillation is to blame; with a small norm and no curvature the region is flat
 (chapter §2.3); with a small norm at a low loss the run has arrived.
 
-**Source**: Goodfellow et al. 2016, §8.2.3; weighted least squares. **Differs from** `optax.contrib.reduce_on_plateau`,
-which compares with the best value so far and acts on it: this only looks, and tells noise from standstill.
+**Source**: Goodfellow et al. 2016, §8.2.3; weighted least squares.
 
-**Costs**: nine numbers.
+**Stands** anywhere: it looks at `value` only.
+
+**Differs from** `optax.contrib.reduce_on_plateau`, which compares with the best value so far and acts on it: this only
+looks, and tells noise from standstill.
+
+**Costs**: eleven numbers.
 """
 
 from typing import NamedTuple
@@ -51,7 +56,7 @@ def plateau(*, decay: ScalarOrSchedule = 0.98, every: int = 1) -> GradientTransf
         every: steps from one measurement to the next.
 
     Raises:
-        ValueError: out of range; at `update`, no `value`. TypeError: of the wrong kind.
+        ValueError: a number out of range; at `update`, no `value`. TypeError: one of the wrong kind.
 
     >>> import gradtx, jax.numpy as jnp
     >>> tx = gradtx.plateau()

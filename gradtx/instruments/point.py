@@ -13,7 +13,9 @@ import jax.numpy as jnp
 from jax.core import Tracer
 from jax.tree_util import Partial
 
-from gradtx._core.trees import compute_dtype, leaf_dtype
+from gradtx._core.arguments import check_at_least as check_at_least
+from gradtx._core.arguments import check_function, check_loss
+from gradtx._core.trees import compute_dtype, leaf_dtype, named_leaves
 from gradtx._core.types import Params
 
 Point = list[jax.Array]
@@ -27,14 +29,13 @@ def cost_at(name: str, value_fn: Callable[..., Any], params: Params, *batch: Any
         TypeError: `value_fn` is no function, or does not return an array; a leaf is no floating array.
         ValueError: `value_fn` returns an array that is no real scalar; a leaf is complex; there is no parameter.
     """
-    if not callable(value_fn):
-        raise TypeError(f"{name}: value_fn must be a function of the parameters, got {value_fn!r}.")
+    check_function(name, "value_fn", value_fn, "the parameters")
     check_leaves(name, params)
     leaves, treedef = jax.tree.flatten(params)
     # A NumPy float64 array is a float32 one where JAX has no float64.
     dtype = jax.dtypes.canonicalize_dtype(compute_dtype(*(leaf_dtype(x) for x in leaves)))
     point = [jnp.asarray(x, dtype) for x in leaves]
-    check_scalar(name, jax.eval_shape(lambda at, *more: value_fn(treedef.unflatten(at), *more), point, *batch))
+    check_loss(name, jax.eval_shape(lambda at, *more: value_fn(treedef.unflatten(at), *more), point, *batch))
 
     def cost(at: Point, *more: Any) -> jax.Array:
         return jnp.asarray(value_fn(treedef.unflatten(at), *more)).astype(dtype)
@@ -45,12 +46,7 @@ def cost_at(name: str, value_fn: Callable[..., Any], params: Params, *batch: Any
 def check_leaves(name: str, params: Params, argument: str = "params") -> None:
     """Raises where a leaf is no real floating array, or where there is none."""
     size = 0
-    for path, leaf in jax.tree_util.tree_leaves_with_path(params):
-        where = f"{argument}{jax.tree_util.keystr(path)}"
-        try:
-            dtype = leaf_dtype(leaf)
-        except TypeError:
-            raise TypeError(f"{name}: {where} must be an array, got {type(leaf).__name__}.") from None
+    for where, leaf, dtype in named_leaves(name, argument, params):
         if not jnp.issubdtype(dtype, jnp.inexact):
             raise TypeError(
                 f"{name}: {where} must be of a floating dtype, got {dtype}: let value_fn close over it instead."
@@ -60,34 +56,6 @@ def check_leaves(name: str, params: Params, argument: str = "params") -> None:
         size += jnp.size(leaf)
     if size == 0:
         raise ValueError(f"{name}: {argument} must hold at least one number, got a tree without any.")
-
-
-def check_scalar(name: str, value: Any) -> None:
-    """Raises where the shape and dtype of a loss are not those of one real number."""
-    if not hasattr(value, "shape"):
-        raise TypeError(f"{name}: value_fn must return a scalar, got {type(value).__name__}.")
-    if value.shape != () or not jnp.issubdtype(value.dtype, jnp.floating):
-        raise ValueError(
-            f"{name}: value_fn must return a real floating scalar, got shape {value.shape} and dtype {value.dtype}."
-        )
-
-
-def check_key(name: str, key: Any) -> None:
-    """Raises where `key` is not one JAX random key."""
-    is_typed = hasattr(key, "dtype") and jnp.issubdtype(key.dtype, jax.dtypes.prng_key)
-    is_raw = hasattr(key, "dtype") and key.dtype == jnp.uint32 and key.ndim == 1
-    if not (is_typed or is_raw):
-        raise TypeError(f"{name}: key must be a JAX random key, as jax.random.key(0), got {key!r}.")
-    if is_typed and key.shape != ():
-        raise ValueError(f"{name}: key must be one key, got an array of keys of shape {key.shape}.")
-
-
-def check_at_least(name: str, argument: str, value: int, least: int) -> None:
-    """Raises where a Python integer is too small, or no integer."""
-    if isinstance(value, bool) or not hasattr(value, "__index__"):
-        raise TypeError(f"{name}: {argument} must be an integer, got {value!r} ({type(value).__name__}).")
-    if value < least:
-        raise ValueError(f"{name}: {argument} must be at least {least}, got {value}.")
 
 
 def linearised(cost: Cost, point: Point) -> tuple[jax.Array, Point, Partial]:

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from gradtx._core.trees import tree_norm
+from gradtx._core.trees import tree_inner, tree_norm
 from gradtx._core.types import GradientTransformation, Params, with_extra_args_support
 
 from .point import normal_like
@@ -45,7 +45,10 @@ def sweep(
     def step(carry: Any, x: Any) -> tuple[Any, tuple[Any, ...]]:
         params, state, best, probe = carry
         rate, *batch = x
-        cost = lambda p: value_fn(p, *batch)  # noqa: E731
+
+        def cost(p: Params) -> Any:
+            return value_fn(p, *batch)
+
         value, g = jax.value_and_grad(cost)(params)
         tx = with_extra_args_support(make_tx(rate))
         updates, state = tx.update(g, state, params, value=value, grad=g, value_fn=cost)
@@ -105,7 +108,7 @@ def _sharper(cost: Callable[[Params], Any], params: Params, probe: _Probe) -> tu
     """One step of the power iteration, and vᵀH v. The shift lets λ_max win against a larger |λ_min|."""
     v, shift = probe
     _, hv = jax.jvp(jax.grad(cost), (params,), (v,))
-    sharpness = _inner(v, hv, shift.dtype)
+    sharpness = tree_inner(v, hv)
     shift = jnp.fmax(shift, (tree_norm(hv).astype(shift.dtype) - sharpness) / 2)
     w = jax.tree.map(lambda h, x: h + shift.astype(x.dtype) * x, hv, v)
     length = tree_norm(w)
@@ -113,11 +116,6 @@ def _sharper(cost: Callable[[Params], Any], params: Params, probe: _Probe) -> tu
     inverse = 1 / jnp.where(is_usable, length, 1)
     v = jax.tree.map(lambda new, old: jnp.where(is_usable, new, old), _times(inverse, w), v)
     return _Probe(v, shift), sharpness
-
-
-def _inner(a: Any, b: Any, dtype: Any) -> jax.Array:
-    pairs = zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True)
-    return sum((jnp.sum(x.astype(dtype) * y.astype(dtype)) for x, y in pairs), start=jnp.zeros((), dtype))
 
 
 def _times(factor: jax.Array, a: Any) -> Any:

@@ -22,6 +22,9 @@ which is late.
 **Differs from** the usual tools: `losses[i]` is the loss after the step with rate i on that step's own batch, so that a
 rise is the step's doing and no other batch's; smoothing is centred, so that it shifts no number to later rates.
 
+**When**: before a run, to see between which rates to look; `steepest` is a first guess, not the best rate for a long
+run.
+
 **Costs**: a gradient and a loss a step until it diverges, nothing then, and one product of two gradients where updates
 are -ε g; one compiled loop, which on CPUs is slow for convolutions. The answers are NumPy: not legal inside `jit`.
 """
@@ -33,9 +36,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from gradtx._core.arguments import check_at_least, check_function, check_loss, checked_number
+from gradtx._core.hyperparameters import ABOVE_ONE, BELOW_ONE, POSITIVE
 from gradtx._core.types import GradientTransformation, Params
 
-from .point import check_at_least, check_leaves, check_scalar
+from .point import check_leaves
 from .range_sweep import Run, sweep
 
 
@@ -91,12 +96,15 @@ def lr_range_test(
     >>> print(gradtx.lr_range_test(loss, jnp.ones(2)).divergence)  # 2/20
     0.100
     """
+    check_function("lr_range_test", "value_fn", value_fn, "the parameters")
+    if make_tx is not None:
+        check_function("lr_range_test", "make_tx", make_tx, "the learning rate")
     _check(lowest, highest, steps, smooth, diverge, skip_first, skip_last, batches)
     check_leaves("lr_range_test", params)
     params = jax.tree.map(jnp.asarray, params)
     rates = np.geomspace(lowest, highest, steps)
     first_batch = () if batches is None else (jax.tree.map(lambda x: x[0], batches),)
-    check_scalar("lr_range_test", jax.eval_shape(value_fn, params, *first_batch))
+    check_loss("lr_range_test", jax.eval_shape(value_fn, params, *first_batch))
     if make_tx is not None:
         _check_states(make_tx, params, rates)
     run_all = jax.jit(lambda *arguments: sweep(value_fn, make_tx, diverge, *arguments))
@@ -177,15 +185,15 @@ def _check(
     lowest: float, highest: float, steps: int, smooth: float, diverge: float, first: int, last: int, batches: Any
 ) -> None:
     name = "lr_range_test"
-    if not 0 < lowest < highest < float("inf"):
-        raise ValueError(f"{name}: lowest and highest must be 0 < lowest < highest < inf, got {lowest} and {highest}.")
+    checked_number(name, "lowest", lowest, POSITIVE)
+    checked_number(name, "highest", highest, POSITIVE)
+    if not lowest < highest:
+        raise ValueError(f"{name}: lowest must be below highest, got {lowest} and {highest}.")
     check_at_least(name, "steps", steps, 2)
     check_at_least(name, "skip_first", first, 0)
     check_at_least(name, "skip_last", last, 0)
-    if not 0 <= smooth < 1:
-        raise ValueError(f"{name}: smooth must be in [0, 1), got {smooth}.")
-    if not 1 < diverge < float("inf"):
-        raise ValueError(f"{name}: diverge must be in (1, inf), got {diverge}.")
+    checked_number(name, "smooth", smooth, BELOW_ONE)
+    checked_number(name, "diverge", diverge, ABOVE_ONE)
     lengths = {x.shape[0] if getattr(x, "ndim", 0) else None for x in jax.tree.leaves(batches)}
     if batches is not None and lengths != {steps}:
         found = ", ".join(map(str, sorted(lengths, key=str))) or "no array"

@@ -3,6 +3,9 @@
 An instrument's state is a NamedTuple with a method `readings()`, which gives its arrays by name, `instrument/quantity`;
 that method is all that makes it an instrument here. States of two instruments of one kind are told apart by their
 order: the second is `instrument@2/quantity`.
+
+**Differs from** `optax.tree.get(state, name)`, which finds fields by their names, raises where two have one, and knows
+no quantity that is computed from fields.
 """
 
 from collections import Counter

@@ -5,7 +5,8 @@
 
 | letter | argument        | shape, dtype                                                     |
 |--------|-----------------|------------------------------------------------------------------|
-| H      | `value_fn` or `losses_fn`, extra arguments of `update`: the loss of the step's batch |
+| H      | `value_fn` or   | the Hessian of the step's batch; extra arguments of `update`,    |
+|        | `losses_fn`     | params -> scalar or params -> [B], of which it is the mean       |
 | ε      | `learning_rate` | scalar or schedule, [0, inf); None: `stability` is NaN           |
 | α      | `momentum`      | scalar or schedule, [0, 1)                                       |
 | v      |                 | as the parameters, float32 or wider: the eigenvector so far      |
@@ -18,15 +19,20 @@ the largest eigenvalue wins and not the largest magnitude.
 stability. With minibatches not λ_max but the curvature along the gradient does (`curvature_ratio`).
 
 **Source**: Cohen, Kaur, Li, Kolter & Talwalkar 2021, "Gradient descent on neural networks typically occurs at the edge
-of stability". The thresholds are those of linear recurrences, derived in the tests.
+of stability". The thresholds are derived here. Along an eigenvector of curvature λ a step is a linear recurrence, which
+begins to grow where a root of its characteristic polynomial passes -1:
+
+    momentum    z² - (1 + α - ε λ) z + α,               0 at z = -1 where ε λ = 2 + 2 α
+    Nesterov    z² - (1 - ε λ) (1 + α) z + α (1 - ε λ), 0 at z = -1 where ε λ = (2 + 2 α) / (1 + 2 α)
 
 **Differs from** power iteration, which finds the eigenvalue of largest magnitude: -3 of diag(1, -3, 2).
 
 **Stands** anywhere: it looks at parameters and loss only.
 
-**Costs**: one Hessian-vector product, two to three gradients, a measurement, ten more for the first; one number a
-parameter. Under `vmap` both branches run, so every measurement costs as much as the first: measure by the host's route
-there.
+**Costs**: one Hessian-vector product, two to three gradients, a measurement; for the first, `num_iterations` + 1 more.
+The state is one number a parameter, but a compiled step sets memory for about `num_iterations` + 6 copies of the
+parameters aside in float32, for the first measurement that it may have to make. Under `vmap` both branches run, so
+every measurement costs as much as the first: measure by the host's route there.
 """
 
 from typing import Any, NamedTuple
@@ -34,14 +40,15 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
+from gradtx._core.arguments import check_at_least, check_integer
 from gradtx._core.hyperparameters import BELOW_ONE, NON_NEGATIVE, first_count, hyperparameter
-from gradtx._core.lanczos import lanczos
-from gradtx._core.trees import accumulators, widen
+from gradtx._core.ritz import combined, ritz
+from gradtx._core.trees import accumulators, tree_inner, tree_norm, widen
 from gradtx._core.types import FLOAT32, GradientTransformationExtraArgs, Params, ScalarOrSchedule, Updates
 
 from .instrument import Measurement, instrument, never, unmeasured
 from .passes import is_forward_blocked, two_sides
-from .point import check_at_least, normal_like
+from .point import normal_like
 from .seen import Seen
 
 
@@ -72,16 +79,16 @@ def sharpness(
     """λ_max of the Hessian, and how near it is to the largest that the learning rate can stand.
 
     Args:
-        learning_rate: ε, that of the chain; None leaves `stability` NaN.
-        momentum: α, that of the chain.
+        learning_rate: ε, that of the chain, in [0, inf); None leaves `stability` NaN.
+        momentum: α, that of the chain, in [0, 1).
         nesterov: whether the momentum is Nesterov's.
         num_iterations: Lanczos steps of the first measurement, >= 1; from the number of parameters on, exact.
         seed: of the first vector.
         every: steps from one measurement to the next.
 
     Raises:
-        ValueError: out of range; at `init`, a complex leaf; at `update`, no parameters or no loss. TypeError: of the
-            wrong kind.
+        ValueError: a number out of range; at `init`, a complex leaf; at `update`, no parameters or no loss.
+        TypeError: one of the wrong kind.
 
     >>> import gradtx, jax, jax.numpy as jnp
     >>> loss = lambda x: 0.5 * jnp.sum(jnp.array([1.0, -3.0, 2.0]) * x**2)
@@ -93,6 +100,7 @@ def sharpness(
     rate = None if learning_rate is None else hyperparameter("sharpness", "learning_rate", learning_rate, NON_NEGATIVE)
     alpha = hyperparameter("sharpness", "momentum", momentum, BELOW_ONE)
     check_at_least("sharpness", "num_iterations", num_iterations, 1)
+    check_integer("sharpness", "seed", seed)
 
     def init(params: Params) -> SharpnessState:
         unseen = unmeasured(), unmeasured()
@@ -149,37 +157,19 @@ def _both_ends(
     if size == 0:
         return like, jnp.zeros((), float_dtype), jnp.zeros((), float_dtype)
     start = treedef.unflatten(normal_like(key, leaves))
-    steps = min(num_iterations, size)
-    found = lanczos(product, start, steps)
-    off = found.off_diagonal
-    values, vectors = jnp.linalg.eigh(jnp.diag(found.diagonal) + jnp.diag(off, 1) + jnp.diag(off, -1))
-    # After a breakdown T ends in rows of 0, whose eigenvalues 0 are none of H: they have no part in the first row.
-    is_real = jnp.abs(vectors[0]) > 1e-6
-    largest = jnp.max(jnp.where(is_real, values, -jnp.inf))
-    smallest = jnp.min(jnp.where(is_real, values, jnp.inf))
-    weights = vectors[:, jnp.argmax(jnp.where(is_real, values, -jnp.inf))]
-    vector = jax.tree.map(
-        lambda *rows: sum((weights[i].astype(r.dtype) * r for i, r in enumerate(rows)), start=jnp.zeros_like(rows[0])),
-        *found.basis,
-    )
-    return vector, jnp.maximum(0, -smallest).astype(float_dtype), largest.astype(float_dtype)
+    found = ritz(min(num_iterations, size))(product, start)
+    vector = combined(found.vectors[:, found.largest_at], found.basis)
+    return vector, jnp.maximum(0, -found.values[0]).astype(float_dtype), found.values[-1].astype(float_dtype)
 
 
 def _followed(product: Any, v: Updates, shift: jax.Array) -> tuple[Updates, jax.Array, jax.Array]:
     """One product: the Rayleigh quotient of v, and the next v."""
     hv = product(v)
-    quotient = _inner(v, hv)
+    quotient = tree_inner(v, hv)
     shift = jnp.maximum(shift, -quotient).astype(shift.dtype)
     new = jax.tree.map(lambda h, x: h + shift.astype(x.dtype) * x, hv, v)
-    length = jnp.sqrt(_inner(new, new))
+    length = tree_norm(new)
     is_usable = (length > 0) & jnp.isfinite(length)
     scale = 1 / jnp.where(is_usable, length, 1)
     vector = jax.tree.map(lambda n, x: jnp.where(is_usable, scale.astype(x.dtype) * n, x), new, v)
     return vector, shift, quotient
-
-
-def _inner(a: Updates, b: Updates) -> jax.Array:
-    pairs = zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True)
-    return sum(
-        (jnp.sum(x * y).astype(jnp.result_type(float)) for x, y in pairs), start=jnp.zeros((), jnp.result_type(float))
-    )

@@ -5,6 +5,8 @@
 
 **Source**: Goodfellow, Vinyals & Saxe 2015 (line); Li et al. 2018 (plane, filter normalisation); chapter §2.7.
 
+**Differs from** Li et al.'s code (torch): leaves of one axis, such as biases, move too; any `value_fn(params)` will do.
+
 **Reads**: a line from start to end of a run that falls all the way has no barrier in it (which says nothing about the
 path that was taken); a bump between two solutions is a barrier. A plane shows two directions of very many, and random
 ones: that no way down is seen in it proves nothing; `critical_point` looks for one.
@@ -16,10 +18,12 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from gradtx._core.arguments import check_at_least, check_integer, check_key, checked_number
 from gradtx._core.arithmetic import divide
+from gradtx._core.hyperparameters import POSITIVE
 from gradtx._core.types import Params
 
-from .point import Point, check_at_least, check_key, check_leaves, cost_at, normal_like, over
+from .point import Point, check_leaves, cost_at, normal_like, over
 
 
 def line_slice(
@@ -95,7 +99,7 @@ def plane_slice(
 
     Raises:
         ValueError: a number out of range; a leaf without that axis; a loss that is no real scalar; a complex leaf.
-        TypeError: a leaf is no floating array, `key` no key.
+        TypeError: a leaf is no floating array, `key` no key, a number of the wrong kind.
 
     >>> import gradtx, jax, jax.numpy as jnp
     >>> bowl = lambda x: jnp.sum((x - 3.0) ** 2) / 9
@@ -105,10 +109,8 @@ def plane_slice(
     """
     check_key("plane_slice", key)
     check_at_least("plane_slice", "num_points", num_points, 2)
-    if not 0 < radius < float("inf"):
-        raise ValueError(f"plane_slice: radius must be in (0, inf), got {radius}.")
-    if isinstance(filter_axis, bool) or not hasattr(filter_axis, "__index__"):
-        raise TypeError(f"plane_slice: filter_axis must be an integer, got {filter_axis!r}.")
+    checked_number("plane_slice", "radius", radius, POSITIVE)
+    check_integer("plane_slice", "filter_axis", filter_axis)
     cost, point = cost_at("plane_slice", value_fn, params)
     for x in point:
         if x.ndim >= 2 and not -x.ndim <= filter_axis < x.ndim:

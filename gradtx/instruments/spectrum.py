@@ -11,6 +11,10 @@
 
 **Source**: Hutchinson 1989; Ubaru, Chen & Saad 2017 (quadrature); Ghorbani, Krishnan & Xiao 2019 (for nets).
 
+**Differs from** PyHessian and curvlinops (torch), which want a model, a loss and a data loader: all that is asked here
+is `value_fn(params)`. From matfree: a guard where the Krylov space ends early, so that I, 0 and diag(1, ..., 1, 10) are
+exact.
+
 **Reads**: mass at λ < 0 near a supposed minimum means a saddle; a bulk at 0 with a few large outliers is the usual
 shape of a net and the cause of ill-conditioning: the outliers limit the learning rate, the bulk is what learns slowly.
 """
@@ -22,10 +26,11 @@ import jax
 import jax.numpy as jnp
 from jax.tree_util import Partial
 
+from gradtx._core.arguments import check_at_least, check_key
+from gradtx._core.ritz import ritz
 from gradtx._core.types import Params
 
-from .point import check_at_least, check_key, cost_at, linearised, over, signs_like
-from .ritz import ritz
+from .point import cost_at, linearised, over, signs_like
 
 
 def spectral_density(
@@ -48,7 +53,7 @@ def spectral_density(
         params: any tree of real floating arrays. Narrower than float32, they are widened, and `value_fn` sees float32.
         key: a JAX random key, for the probes.
         num_probes: m, >= 1.
-        num_iterations: Lanczos steps a probe, >= 1; no more are done than there are distinct eigenvalues.
+        num_iterations: Lanczos steps a probe, >= 1; no more are made than there are parameters.
 
     Returns:
         nodes and weights, each [num_probes, num_iterations], nodes ascending in each row.

@@ -8,7 +8,8 @@
 | θ      | params          | before the step                                                                     |
 | ε      | `learning_rate` | scalar or schedule, [0, inf)                                                        |
 | α, v   | `momentum`      | scalar or schedule, [0, 1); v ← α v - ε g, as of `heavy_ball`                       |
-| ⟨ ⟩    | `decay`         | [0, 1) of the means over steps; None: they look back over the last fifth of the run |
+| ⟨ ⟩    | `decay`         | scalar or schedule, [0, 1), of the means over steps; None: they look back over      |
+|        |                 | about the last fifth of the run                                                     |
 
 **Why**: where ‖θ‖² no longer changes on average, E‖θ + v'‖² = E‖θ‖², so 2 E[θ·v'] + E‖v‖² = 0; with v' = α v - ε g and
 E[θ·v] = E[θ·v'] + E‖v‖² that is E[θ·g] = (1 + α) / (2 ε) E‖v‖², for any loss, any noise, any step.
@@ -18,6 +19,9 @@ a few per cent of 1 it hovers: only a smaller rate or a larger batch lowers the 
 
 **Source**: Yaida 2019, "Fluctuation-dissipation relations for stochastic gradient descent"; the form above is derived
 here.
+
+**Differs from** Yaida's averages over the second half of the run, which need all values of the run: here weights that
+grow with the step look back over about its last fifth (see `averages.py`). Optax and torch have nothing like it.
 
 **Stands** first in the chain, where the updates are still the gradient; for chains of SGD with or without momentum.
 
@@ -66,13 +70,14 @@ def stationarity(
     Measured at every step, whatever `measure` says: the velocity needs it, and it costs one inner product.
 
     Args:
-        learning_rate: ε, that of the chain.
-        momentum: α, that of the chain.
+        learning_rate: ε, that of the chain, in [0, inf).
+        momentum: α, that of the chain, in [0, 1).
         decay: of the means, in [0, 1); None looks back over about the last fifth of the run.
         axis_name: inside `shard_map`, of the mesh axes that gradients and parameters are sharded over.
 
     Raises:
-        ValueError: out of range; at `init`, a complex leaf; at `update`, no parameters. TypeError: of the wrong kind.
+        ValueError: a number out of range; at `init`, a complex leaf; at `update`, no parameters. TypeError: one of the
+            wrong kind.
 
     >>> import gradtx, jax.numpy as jnp
     >>> tx, x = gradtx.stationarity(learning_rate=0.5), jnp.array([4.0])

@@ -8,6 +8,11 @@ Zero: every step hears the same. In a linear net h_t = W h_{t-1} with W = ρ · 
 
 **Source**: Bengio, Simard & Frasconi 1994; Pascanu, Mikolov & Bengio 2013; chapter §2.5.
 
+**When**: where a recurrent or deep net does not learn and one asks which step still hears the loss; the gradient norm
+of the weights cannot tell, as the nearest steps make up for the silent ones.
+
+**Differs from** hooks on a backward pass (torch): one gradient with respect to what the model adds, legal inside `jit`.
+
 **How**: ∂L/∂h_t is the gradient with respect to a zero, a *probe*, that the model adds to h_t. One backward pass gives
 all of them; the weights' gradient is not computed. In flax, `self.perturb("h", h)` inside the cell makes the probes,
 the collection "perturbations" of `model.init` (under `nn.scan` with `variable_axes={"perturbations": 0}`), and
@@ -20,10 +25,9 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from gradtx._core.arguments import check_function, check_loss
 from gradtx._core.trees import tree_norm
 from gradtx._core.types import Params
-
-from .point import check_scalar
 
 
 def temporal_gradients(
@@ -58,6 +62,7 @@ def temporal_gradients(
     >>> print((norms / norms[-1]).round(3), slope.round(3))  # vanishing: half as much each step back; log 2 = 0.693
     [0.125 0.25  0.5   1.   ] 0.693
     """
+    check_function("temporal_gradients", "value_fn", value_fn, "the parameters and the probes")
     leaves = jax.tree.leaves(probes)
     for x in leaves:
         if not (hasattr(x, "dtype") and jnp.issubdtype(x.dtype, jnp.floating)):
@@ -65,7 +70,7 @@ def temporal_gradients(
     is_one_array = len(leaves) == 1 and not isinstance(probes, list | tuple)
     if not leaves or (is_one_array and (leaves[0].ndim == 0 or len(leaves[0]) == 0)):
         raise ValueError("temporal_gradients: probes must hold at least one step, as an array [time, ...] or a list.")
-    check_scalar("temporal_gradients", jax.eval_shape(value_fn, params, probes))
+    check_loss("temporal_gradients", jax.eval_shape(value_fn, params, probes))
 
     @jax.jit
     def read(params: Params, probes: Any) -> tuple[jax.Array, jax.Array]:

@@ -16,6 +16,8 @@ run wanders: it circles, jumps from wall to wall, or follows noise (a random wal
 
 **Stands** last in the chain, where the updates are what will be added.
 
+**Differs from** Cockpit's distance, which is the first of the three. Optax and torch have nothing like it.
+
 **Costs**: two reads of updates and parameters; one copy of the parameters. With `every=N`, N > 1, the way between two
 measurements counts as a straight line, and a second copy is kept to measure it from; on the host's route
 (`measure=True | False`) that is the one to use: with `every=1` each step is measured, whatever `measure` says.
@@ -63,7 +65,8 @@ def trajectory(*, every: int = 1, axis_name: AxisName = None) -> GradientTransfo
         axis_name: inside `shard_map`, of the mesh axes that updates and parameters are sharded over.
 
     Raises:
-        ValueError: out of range; at `update`, no parameters. TypeError: a leaf that is no floating array.
+        ValueError: `every` out of range; at `update`, no parameters. TypeError: one of the wrong kind, a leaf that is
+            no floating array.
 
     >>> import gradtx, jax.numpy as jnp
     >>> tx = gradtx.trajectory()

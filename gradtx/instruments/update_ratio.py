@@ -13,7 +13,9 @@
 
 **Stands** last in the chain, where the updates are what will be added.
 
-**Costs**: one read of updates and parameters.
+**Differs from** Optax and torch, which have nothing like it: right also where the norms are beyond float32.
+
+**Costs**: one read of updates and parameters, with `per_leaf` two.
 """
 
 from typing import NamedTuple
@@ -55,7 +57,8 @@ def update_ratio(
         axis_name: inside `shard_map`, of the mesh axes that updates and parameters are sharded over.
 
     Raises:
-        ValueError: out of range; at `update`, no parameters. TypeError: a leaf that is no floating array.
+        ValueError: `every` out of range; at `update`, no parameters. TypeError: one of the wrong kind, a leaf that is
+            no floating array.
 
     >>> import gradtx, jax.numpy as jnp, optax
     >>> tx = optax.chain(optax.sgd(0.01), gradtx.update_ratio())

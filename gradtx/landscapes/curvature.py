@@ -15,8 +15,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from .._core.hyperparameters import Range
-from .landscape import Landscape, checked_dim, checked_number
+from gradtx._core.arguments import check_at_least, checked_number
+from gradtx._core.hyperparameters import Range
+
+from .landscape import Landscape
 
 _AT_LEAST_ONE = Range("[1, inf)", 1.0, math.inf)
 _FINITE = Range("(-inf, inf)", -math.inf, math.inf)
@@ -43,7 +45,7 @@ def quadratic(condition_number: float = 100.0, dim: int = 2, rotation: float = 0
     """
     κ = checked_number("quadratic", "condition_number", condition_number, _AT_LEAST_ONE)
     angle = checked_number("quadratic", "rotation", rotation, _FINITE)
-    dim = checked_dim("quadratic", dim)
+    dim = check_at_least("quadratic", "dim", dim, 1)
     eigenvalues = np.geomspace(1.0, κ, dim)
     axes = _rotation_matrix(dim, angle)  # columns: the eigenvectors
     H = (axes * eigenvalues) @ axes.T

@@ -1,7 +1,5 @@
 """What a landscape is: a function R^n -> R together with the facts that are known of it."""
 
-import math
-import operator
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, overload
@@ -9,10 +7,8 @@ from typing import Any, Literal, overload
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.core import Tracer
 
-from .._core.hyperparameters import Range
-from .._core.types import ArrayLike
+from gradtx._core.types import ArrayLike
 
 Kind = Literal["minimum-like", "maximum-like", "saddle", "plateau"]
 Vector = ArrayLike | Sequence[float]
@@ -108,30 +104,6 @@ class Landscape:
     def __repr__(self) -> str:
         noise = f", sigma={self.sigma:g}" if self.sigma else ""
         return f"Landscape({self.name}, dim={self.dim}{noise})"
-
-
-def checked_number(name: str, argument: str, value: Any, allowed: Range) -> float:
-    """The value as a float, if it is a known real number in the range."""
-    is_array = isinstance(value, np.generic | np.ndarray | jax.Array)
-    is_real = isinstance(value, int | float) or (is_array and value.shape == () and not np.iscomplexobj(value))
-    if not is_real or isinstance(value, bool | np.bool_ | Tracer):
-        raise TypeError(f"{name}: {argument} must be a number, got {value!r} ({type(value).__name__}).")
-    number = float(value)
-    if number not in allowed:
-        raise ValueError(f"{name}: {argument} must be in {allowed.text}, got {number!r}.")
-    return number
-
-
-def checked_dim(name: str, dim: Any) -> int:
-    """`dim` as an int, if it is a whole number of at least 1."""
-    if isinstance(dim, bool) or not hasattr(dim, "__index__"):
-        if isinstance(dim, float) and not math.isfinite(dim):
-            raise ValueError(f"{name}: dim must be an integer of at least 1, got {dim!r}.")
-        raise TypeError(f"{name}: dim must be an integer, got {dim!r} ({type(dim).__name__}).")
-    number = operator.index(dim)
-    if number < 1:
-        raise ValueError(f"{name}: dim must be an integer of at least 1, got {number}.")
-    return number
 
 
 def _constant(values: Any) -> np.ndarray:

@@ -21,7 +21,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from .landscape import Kind, Landscape, checked_dim
+from gradtx._core.arguments import check_at_least
+
+from .landscape import Kind, Landscape
 
 
 def _himmelblau(x: jax.Array) -> jax.Array:
@@ -78,7 +80,7 @@ def styblinski_tang(dim: int = 2) -> Landscape:
     >>> print(f.minimum, f.minimisers, len(f.critical_points))
     -78.3323 [[-2.9035 -2.9035]] 9
     """
-    dim = checked_dim("styblinski_tang", dim)
+    dim = check_at_least("styblinski_tang", "dim", dim, 1)
     best, hump, worse = np.sort(np.roots([4.0, 0.0, -32.0, 5.0]).real)  # of the derivative, all real
     return _separable(
         name="styblinski_tang",
@@ -110,7 +112,7 @@ def rastrigin(dim: int = 2) -> Landscape:
     >>> print(f([0.0, 0.0]), f([1.0, 1.0]))
     0.0 2.0
     """
-    dim = checked_dim("rastrigin", dim)
+    dim = check_at_least("rastrigin", "dim", dim, 1)
     return _separable(
         name="rastrigin",
         description="a bowl covered with local minima: descent stops in the nearest, noise may carry it on",
@@ -180,7 +182,7 @@ double_well = Landscape(
     name="double_well",
     description="two equally good minima and the saddle between: the straight line from one to the other climbs",
     section="§2.2",
-    source="Strogatz 1994, §5.1 and §6.5",
+    source="Strogatz 1994, §2.7 and §6.5",
     function=_double_well,
     start=[0.02, 1.5],
     learning_rate=0.1,

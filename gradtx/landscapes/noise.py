@@ -2,8 +2,10 @@
 
 import dataclasses
 
-from .._core.hyperparameters import NON_NEGATIVE
-from .landscape import Landscape, checked_number
+from gradtx._core.arguments import checked_number
+from gradtx._core.hyperparameters import NON_NEGATIVE
+
+from .landscape import Landscape
 
 
 def noisy(landscape: Landscape, sigma: float) -> Landscape:

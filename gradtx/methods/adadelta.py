@@ -14,18 +14,19 @@
 
 **Source**: Zeiler 2012 (arXiv:1212.5701), Alg. 1; named in chapter §5.3.3.
 
-**Differs from** Optax: the same form (`rho`, and 0.9 for its default; complex gradients are squared there without a
-conjugate). torch: the same, with ρ = 0.9.
+**Differs from** Optax and torch: the same form; there ρ is called `rho` and is 0.9 by default, and the buffers follow
+the parameters' dtype. Optax squares complex gradients without a conjugate.
 
-**Costs**: two numbers a parameter. u needs the s that was, and s is about to be written in its place. Put u² into the
-third line and solve for it,
+**Costs**: two numbers a parameter. u needs the s of the step before, but the new s is written in its place. Put u² into
+the third line and solve for it,
 
     s_old + δ = (s + ρ δ) (r + δ) / (ρ (r + δ) + (1 - ρ) g²)      u = √(s + ρ δ) / √(ρ (r + δ) + (1 - ρ) g²) · g
 
-and u follows from the s that is kept anyway, without a difference that could cancel: nothing more has to be written.
+and u follows from the new s, without a difference that could cancel: the old one need not be kept.
 
-**When**: no learning rate to choose (1.0 is the paper's). δ is the price: it sets the size of the first steps, √δ each,
-so the start is slow on costs whose natural step is far from 1e-3. δ = 0 never moves.
+**When**: no learning rate to choose (1.0 is the paper's). δ is the price: it sets the size of the first steps,
+√(δ / (1 - ρ)) under a gradient much longer than √δ (0.0045 by default), so the start is slow on costs that want longer
+ones. δ = 0 never moves.
 """
 
 from typing import Any, NamedTuple
@@ -96,6 +97,14 @@ def adadelta(
     learning_rate: ScalarOrSchedule = 1.0, decay: ScalarOrSchedule = 0.95, eps: ScalarOrSchedule = 1e-6
 ) -> Lifted:
     """AdaDelta (Zeiler 2012, Alg. 1): θ ← θ - ε_k √(s + δ) / √(r + δ) · g, with ε = 1 in the paper.
+
+    Args:
+        learning_rate: ε, in [0, inf).
+        decay: ρ, in [0, 1).
+        eps: δ, in [0, inf); sets the size of the first steps.
+
+    Raises:
+        ValueError: a number out of range. TypeError: an argument of the wrong kind.
 
     >>> import gradtx, jax.numpy as jnp
     >>> tx = gradtx.adadelta()

@@ -7,14 +7,15 @@
 |--------|-----------------------|-------------------------------------------------------------|
 | g, u   | updates               | any tree of floating (or complex: g² is |g|²) arrays        |
 | r      | `sum_of_squares`      | as the parameters, real, float32 or wider                   |
-| r_0    | `initial_accumulator` | scalar, [0, inf)                                            |
+|        |                       | (`accumulator_dtype`), starts at r_0                        |
+| r_0    | `initial_accumulator` | scalar, [0, inf); a schedule is read at 0                   |
 | δ      | `eps`                 | scalar or schedule, [0, inf)                                |
 
 **Source**: Duchi, Hazan & Singer 2011; Goodfellow et al. 2016, Alg. 8.4; chapter §5.2.
 
 **Differs from** Optax (`scale_by_rss`): there r starts at 0.1 and δ stands inside the root; here r starts at 0 and δ
-outside, as in the chapter. Close to theirs: `adagrad(lr, eps=0.0, initial_accumulator=0.1)`. torch has the chapter's
-form, with δ = 1e-10 for its default.
+outside, as in the chapter. Theirs: `adagrad(rate, eps=0.0, initial_accumulator=0.1 + 1e-7)`. torch has the chapter's
+form, with δ = 1e-10 by default.
 
 **Costs**: one number a parameter.
 
@@ -29,7 +30,7 @@ import jax
 from gradtx._core.arithmetic import abs2, divide, sqrt
 from gradtx._core.hyperparameters import NON_NEGATIVE, first_count, hyperparameter, next_count
 from gradtx._core.lift import Lifted, Scalars, chain, lift
-from gradtx._core.trees import accumulators
+from gradtx._core.trees import accumulators, check_accumulator_dtype
 from gradtx._core.types import FLOAT32, DTypeLike, Params, ScalarOrSchedule, Updates
 
 from .learning_rate import scale_by_learning_rate
@@ -66,6 +67,7 @@ def scale_by_adagrad(
     >>> print(u)
     [ 0.5 -0.5]
     """
+    check_accumulator_dtype("scale_by_adagrad", accumulator_dtype)
     delta = hyperparameter("scale_by_adagrad", "eps", eps, NON_NEGATIVE)
     start = hyperparameter("scale_by_adagrad", "initial_accumulator", initial_accumulator, NON_NEGATIVE)
 
@@ -93,12 +95,22 @@ def adagrad(
 ) -> Lifted:
     """AdaGrad (Alg. 8.4): θ ← θ - ε_k g / (δ + √r).
 
+    Args:
+        learning_rate: ε, in [0, inf).
+        eps: δ, in [0, inf).
+        initial_accumulator: r before the first step, in [0, inf).
+        accumulator_dtype: of r; None follows the parameters.
+
+    Raises:
+        ValueError: a number out of range. TypeError: an argument of the wrong kind.
+
     >>> import gradtx, jax.numpy as jnp
     >>> tx = gradtx.adagrad(learning_rate=0.1)
     >>> updates, state = tx.update(jnp.array([3.0, -0.01]), tx.init(jnp.zeros(2)))
     >>> print(updates)
     [-0.1     0.09999]
     """
+    check_accumulator_dtype("adagrad", accumulator_dtype)
     rate = hyperparameter("adagrad", "learning_rate", learning_rate, NON_NEGATIVE)
     delta = hyperparameter("adagrad", "eps", eps, NON_NEGATIVE)
     start = hyperparameter("adagrad", "initial_accumulator", initial_accumulator, NON_NEGATIVE)

@@ -9,20 +9,23 @@
 | g, u   | updates               | any tree of floating (or complex: g² is |g|²) arrays    |
 | m      | `mu`                  | as the parameters, float32 or wider, starts 0           |
 | v      | `nu`                  | as the parameters, real, float32 or wider, starts 0     |
-| w₁, w₂ | `mu_weight`, `nu_weight` | scalars, start 0: the weight that m and v have gathered |
+| w₁, w₂ | `mu_weight`, `nu_weight` | scalars of the default float dtype, start 0          |
 | β₁, β₂ | `b1`, `b2`            | scalars or schedules, [0, 1)                            |
 | δ      | `eps`                 | scalar or schedule, [0, inf)                            |
 
 **Source**: Kingma & Ba 2015 (arXiv:1412.6980), Alg. 1; named in chapter §5.3.3.
 
-The paper divides by 1 - βᵏ. For a constant β that is w after k steps; w is exact for a scheduled β too, and it loses no
-digits where 1 - βᵏ cancels. It is the same average as m and v, of ones.
+**Bias correction**: w is the average that m is, taken of ones in place of gradients: the total weight of the gradients
+seen so far. For a constant β it is 1 - βᵏ after k steps, which the paper divides by; it is right for a scheduled β too,
+and loses no digits where βᵏ is near 1.
 
-**Differs from** Optax and torch: the same form. Zero gradients stay finite in float16 (δ is applied in float32).
+**Differs from** Optax and torch: the same form; there m and v follow the parameters' dtype, and in float16 δ = 1e-8 is
+0, so that a gradient of zeros gives NaN. Here all of it is computed in float32.
 
 **Costs**: two numbers a parameter.
 
-**When**: fairly robust to its hyper-parameters; the learning rate sometimes needs changing from the paper's 1e-3.
+**When**: a first try on deep networks; fairly robust to its hyper-parameters, though the learning rate sometimes needs
+changing from the paper's 1e-3. No method is best everywhere (chapter §5.3.3): compare it with momentum at a tuned rate.
 """
 
 from typing import Any, NamedTuple
@@ -104,7 +107,16 @@ def adam(
     b2: ScalarOrSchedule = 0.999,
     eps: ScalarOrSchedule = 1e-8,
 ) -> Lifted:
-    """Adam (Kingma & Ba 2015, Alg. 1): θ ← θ - ε_k m̂ / (√v̂ + δ).
+    """Adam (Kingma & Ba 2015, Alg. 1): θ ← θ - ε_k m̂ / (√v̂ + δ), with m̂ = m / w₁ and v̂ = v / w₂.
+
+    Args:
+        learning_rate: ε, in [0, inf); 0.001 in the paper.
+        b1: β₁, in [0, 1).
+        b2: β₂, in [0, 1).
+        eps: δ, in [0, inf).
+
+    Raises:
+        ValueError: a number out of range. TypeError: an argument of the wrong kind.
 
     >>> import gradtx, jax.numpy as jnp
     >>> tx = gradtx.adam(learning_rate=0.001)

@@ -16,15 +16,15 @@
 
 The d̄ in the conditions is the one before this step; the rate is updated first, then used.
 
-**Source**: Jacobs 1988, "Increased rates of convergence through learning rate adaptation", eq. 5 and 6; chapter §5.1.
+**Source**: Jacobs 1988, "Increased rates of convergence through learning rate adaptation"; chapter §5.1.
 
 **Differs from** Optax and torch: neither has it. Nearest: `torch.optim.Rprop`, which scales by factors and drops the
 size of the derivative.
 
 **Costs**: two numbers a parameter.
 
-**When**: full batches only: minibatch noise flips signs whatever the surface does. Linear growth, geometric decay:
-rates climb carefully and fall at once.
+**When**: full batches only: minibatch noise flips signs whatever the surface does. Rates grow by a constant and shrink
+by a factor: they climb carefully and fall at once.
 """
 
 from typing import Any, NamedTuple
@@ -104,7 +104,7 @@ def scale_by_delta_bar_delta(
         scalars,
         rule,
         ("rates", "mean_gradient"),
-        is_costly=True,  # the update reads λ as it is stored
+        is_costly=True,  # the update reads λ as it is stored: the choice between the three rates is made once
         reads_twice=True,
         allow_complex=False,
     )
@@ -117,6 +117,16 @@ def delta_bar_delta(
     decay: ScalarOrSchedule = 0.7,
 ) -> Lifted:
     """Delta-bar-delta (Jacobs 1988): θ ← θ - λ d, with a rate λ for each parameter that starts at `learning_rate`.
+
+    Args:
+        learning_rate: the first rate of every parameter, in [0, inf); a schedule is read at 0.
+        increase: κ, added to the rate while the sign holds, in [0, inf).
+        decrease: φ, the fraction the rate loses when the sign flips, in [0, 1].
+        decay: θ, the weight of the past in d̄, in [0, 1).
+
+    Raises:
+        ValueError: a number out of range; at init, complex parameters (they have no sign).
+        TypeError: an argument of the wrong kind.
 
     >>> import gradtx, jax.numpy as jnp
     >>> tx = gradtx.delta_bar_delta(learning_rate=0.1, increase=0.1)

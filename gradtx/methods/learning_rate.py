@@ -13,6 +13,9 @@
 dtype whatever the dtype of the rate; range checks.
 
 **Costs**: one int32.
+
+**When**: once in every chain that is put together from blocks (`scale_by_*`, `heavy_ball`, clipping), before momentum:
+`heavy_ball` keeps the learning rate inside the velocity that way. Recipes such as `sgd` have it in them.
 """
 
 from typing import Any, NamedTuple

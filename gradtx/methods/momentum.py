@@ -21,9 +21,10 @@ parameters, and every gradient is already taken there:
 which is exact for any schedule of ε and of α. `nesterov_eval_params` gives θ_k = φ_k - α_k v_k, the point to evaluate.
 The relation holds while `u` is added as it is: put clipping and weight decay before this stage, not after.
 
-**Differs from** Optax (`trace`) and torch: their learning rate stands after the momentum; their Nesterov uses α_k in
-the look-ahead, right for a constant α only; their buffer is in the parameters' dtype, where bfloat16 stalls. torch
-starts the buffer at the first gradient, which is the same for `dampening=0`.
+**Differs from** Optax (`trace`) and torch: their learning rate stands after the momentum (theirs:
+`optax.chain(gradtx.nesterov(0.9), gradtx.scale_by_learning_rate(rate))`); their Nesterov looks ahead with α_k, right
+for a constant α only; their buffer is in the parameters' dtype unless asked otherwise, where bfloat16 stalls. torch
+starts the buffer at the first gradient, which for `dampening=0` is what a start at 0 gives.
 
 **Costs**: one number a parameter.
 
@@ -34,11 +35,12 @@ is ε|g| / (1 - α). Nesterov's O(1/k²) needs a convex cost and full batches; w
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 
 from gradtx._core.hyperparameters import BELOW_ONE, first_count, hyperparameter, next_count
 from gradtx._core.lift import Lifted, Scalars, lift
 from gradtx._core.packing import is_packed
-from gradtx._core.trees import accumulators, compute_dtype, leaf_dtype, restored
+from gradtx._core.trees import accumulators, check_accumulator_dtype, compute_dtype, leaf_dtype, restored
 from gradtx._core.types import (
     FLOAT32,
     DTypeLike,
@@ -85,6 +87,7 @@ def heavy_ball(momentum: ScalarOrSchedule, *, accumulator_dtype: DTypeLike | Non
     1.75
     1.875
     """
+    check_accumulator_dtype("heavy_ball", accumulator_dtype)
     alpha = hyperparameter("heavy_ball", "momentum", momentum, BELOW_ONE)
 
     def init(params: Params) -> HeavyBallState:
@@ -119,6 +122,7 @@ def nesterov(momentum: ScalarOrSchedule, *, accumulator_dtype: DTypeLike | None 
     >>> print(u, gradtx.nesterov_eval_params(params + u, state))  # φ = θ + α v
     1.5 1.0
     """
+    check_accumulator_dtype("nesterov", accumulator_dtype)
     alpha = hyperparameter("nesterov", "momentum", momentum, BELOW_ONE)
 
     def init(params: Params) -> NesterovState:
@@ -146,8 +150,11 @@ def nesterov_eval_params(params: Params, state: Any) -> Params:
         state: any optimizer state that holds a `NesterovState`: chained, masked, partitioned, in `MultiSteps`, in
             `packed` or `stored_as`...
 
+    Returns:
+        θ, a tree like `params` in its dtypes. A parameter that no `NesterovState` looks ahead for stays as it is.
+
     Raises:
-        ValueError: `state` holds no `NesterovState`, or two of them for one parameter.
+        ValueError: `state` holds no `NesterovState`, two of them for one parameter, or one for another tree.
 
     >>> import gradtx, jax.numpy as jnp
     >>> tx = gradtx.sgd(0.1, momentum=0.9, nesterov=True)
@@ -175,11 +182,30 @@ def _is_nesterov(x: Any) -> bool:
     return isinstance(x, NesterovState)
 
 
+def _is_masked(x: Any) -> bool:
+    return isinstance(x, MaskedNode)
+
+
 def _step_back(params: Params, state: NesterovState) -> Params:
-    def step_back(v: Any, p: Any) -> Any:
-        if isinstance(v, MaskedNode):
+    velocities, treedef = jax.tree.flatten(state.velocity, is_leaf=_is_masked)
+    try:
+        leaves = treedef.flatten_up_to(params)
+    except (ValueError, TypeError):
+        leaves = None
+    if leaves is None or not all(map(_fits, leaves, velocities)):
+        got = jax.tree.map(jnp.shape, params)
+        raise ValueError(
+            f"nesterov_eval_params: params are not the tree that the state looks ahead for, got the shapes {got}."
+        )
+
+    def step_back(p: Any, v: Any) -> Any:
+        if _is_masked(v):
             return p
         dtype = compute_dtype(v.dtype, leaf_dtype(p))
         return (p - state.lookahead_momentum.astype(dtype) * v).astype(leaf_dtype(p))
 
-    return jax.tree.map(step_back, state.velocity, params, is_leaf=lambda x: isinstance(x, MaskedNode))
+    return treedef.unflatten(map(step_back, leaves, velocities))
+
+
+def _fits(p: Any, v: Any) -> bool:
+    return _is_masked(v) or (jax.tree_util.all_leaves([p]) and jnp.shape(p) == v.shape)

@@ -15,9 +15,11 @@ Alg. 1; chapter §2.1 and §2.3.
 
 **Differs from** Optax and torch: neither has it (their L-BFGS approximates).
 
-**Costs**: `solver="dense"`: n Hessian-vector products, n² numbers and an eigendecomposition O(n³), for n up to about
-a thousand. `solver="cg"`: conjugate gradients, two gradients an iteration and a few trees; with `saddle_free` a Krylov
-space of at most 20 vectors instead (exact where n, or the number of distinct curvatures, is at most that).
+**Costs**: `solver="dense"`: n Hessian-vector products at once, so n times the memory of one backward pass, n² numbers
+and an eigendecomposition O(n³), for n up to about a thousand. `solver="cg"`: conjugate gradients, two gradients an
+iteration and a few trees. They are made for H + λI positive definite; with negative curvature along the way they may
+still arrive, or divide by 0 (NaN): use "dense" there, or `saddle_free`. With `saddle_free` a Krylov space of at most 20
+vectors takes their place (exact where n, or the number of distinct curvatures, is at most that): as many trees.
 Not for explicitly sharded parameters: a dense Hessian has no sharding to follow.
 
 **When**: to see that ill-conditioning is one matrix away from gone (one step reaches the minimum of any convex
@@ -26,6 +28,7 @@ with minibatches: H wants far larger batches than g (chapter §3.1), and inverti
 """
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any, Literal, NamedTuple
 
 import jax
@@ -34,11 +37,12 @@ from jax.flatten_util import ravel_pytree
 from jax.scipy.sparse.linalg import cg
 
 from gradtx._core.aligned import aligned
-from gradtx._core.arithmetic import divide, sqrt
+from gradtx._core.arguments import check_function, check_loss
+from gradtx._core.arithmetic import divide
 from gradtx._core.hvp import linear_hvp
 from gradtx._core.hyperparameters import NON_NEGATIVE, first_count, hyperparameter, next_count
-from gradtx._core.lanczos import lanczos
-from gradtx._core.trees import check_params, compute_dtype, leaf_dtype
+from gradtx._core.ritz import combined, ritz
+from gradtx._core.trees import check_params, compute_dtype, leaf_dtype, tree_norm
 from gradtx._core.types import GradientTransformationExtraArgs, Params, ScalarOrSchedule, Updates
 
 ValueFn = Callable[[Params], jax.Array]
@@ -61,11 +65,13 @@ def newton(
     Args:
         damping: λ, added to every eigenvalue, in [0, inf). Above -λ_min it makes plain Newton a descent method again.
         saddle_free: use |H|: the step descends along directions of negative curvature too.
-        solver: "dense" forms H; "cg" needs only products with it.
+        solver: "dense" forms H; "cg" needs only products with it, and without `saddle_free` also that H + λI be
+            positive definite.
 
     Raises:
         ValueError: `damping` out of range, unknown `solver`; at init, complex parameters; at update, no `params` or
-            `value_fn`. TypeError: `damping` of the wrong kind.
+            `value_fn`, or a loss that is no real scalar.
+        TypeError: `damping` of the wrong kind; at init, parameters that are no floating arrays.
 
     >>> import gradtx, jax, jax.numpy as jnp
     >>> loss = lambda x: 0.5 * (x[0] ** 2 + 1e4 * x[1] ** 2)  # condition number 10,000
@@ -76,7 +82,10 @@ def newton(
     [0. 0.]
     """
     lam = hyperparameter("newton", "damping", damping, NON_NEGATIVE)
-    solvers = {"dense": _solve_dense, "cg": _solve_krylov if saddle_free else _solve_cg}
+    solvers = {
+        "dense": partial(_solve_dense, saddle_free=saddle_free),
+        "cg": _solve_krylov if saddle_free else _solve_cg,
+    }
     if solver not in solvers:
         raise ValueError(f'newton: solver must be "dense" or "cg", got {solver!r}.')
     solve = solvers[solver]
@@ -98,6 +107,8 @@ def newton(
             raise ValueError("newton needs the parameters: call update(grads, state, params, value_fn=loss).")
         if value_fn is None:
             raise ValueError("newton needs the loss: call update(grads, state, params, value_fn=loss).")
+        check_function("newton", "value_fn", value_fn, "the parameters")
+        check_loss("newton", jax.eval_shape(value_fn, params))
         gradients, treedef = aligned("newton", updates, params)
         leaves = treedef.flatten_up_to(params)
         trained = [i for i, g in enumerate(gradients) if g is not None]
@@ -114,7 +125,7 @@ def newton(
             return jnp.asarray(value_fn(treedef.unflatten(full)), dtype)
 
         g = [gradients[i].astype(dtype) for i in trained]
-        step = solve(cost, point, g, lam(state.newton_count).astype(dtype), saddle_free)
+        step = solve(cost, point, g, lam(state.newton_count).astype(dtype))
         out: list[Any] = [None] * len(gradients)
         for i, u in zip(trained, step, strict=True):
             out[i] = -u.astype(gradients[i].dtype)
@@ -127,45 +138,43 @@ Leaves = list[jax.Array]
 Cost = Callable[[Leaves], jax.Array]
 
 
-def _solve_dense(cost: Cost, point: Leaves, g: Leaves, λ: jax.Array, saddle_free: bool) -> Leaves:
-    """(H + λI)⁻¹ g by eigendecomposition."""
+def _solve_dense(cost: Cost, point: Leaves, g: Leaves, λ: jax.Array, *, saddle_free: bool) -> Leaves:
+    """(H + λI)⁻¹ g, or (|H| + λI)⁻¹ g, by eigendecomposition."""
     flat, unravel = ravel_pytree(point)
     hessian = jax.hessian(lambda x: cost(unravel(x)))(flat)
     curvatures, directions = jnp.linalg.eigh(hessian)
-    return unravel(directions @ _divide_spectrum(directions.T @ ravel_pytree(g)[0], curvatures, λ, saddle_free))
+    curvatures = jnp.abs(curvatures) if saddle_free else curvatures
+    return unravel(directions @ _divided(directions.T @ ravel_pytree(g)[0], curvatures + λ))
 
 
-def _solve_cg(cost: Cost, point: Leaves, g: Leaves, λ: jax.Array, saddle_free: bool) -> Leaves:
+def _solve_cg(cost: Cost, point: Leaves, g: Leaves, λ: jax.Array) -> Leaves:
     """(H + λI)⁻¹ g by conjugate gradients."""
-    del saddle_free
     product = linear_hvp(cost, point)
 
     def damped(v: Leaves) -> Leaves:
         return [hv + λ * x for hv, x in zip(product(v), v, strict=True)]
 
-    # The solve is linear in g: scaled, its inner products can neither overflow nor underflow.
-    largest = jnp.max(jnp.stack([jnp.max(jnp.abs(x), initial=0) for x in g]))
-    scale = jnp.where(largest == 0, 1, largest)
-    solution, _ = cg(damped, [x / scale for x in g], tol=4 * float(jnp.finfo(λ.dtype).eps))
+    unit, scale = _scaled(g)
+    solution, _ = cg(damped, unit, tol=4 * float(jnp.finfo(λ.dtype).eps))
     return [scale * x for x in solution]
 
 
-def _solve_krylov(cost: Cost, point: Leaves, g: Leaves, λ: jax.Array, saddle_free: bool) -> Leaves:
+def _solve_krylov(cost: Cost, point: Leaves, g: Leaves, λ: jax.Array) -> Leaves:
     """(|H| + λI)⁻¹ g on the Krylov space of g, as Dauphin et al. do it."""
+    unit, scale = _scaled(g)
     size = sum(x.size for x in g)
-    space = lanczos(linear_hvp(cost, point), g, min(size, _KRYLOV_DIMENSION))
-    off = space.off_diagonal
-    # Rows after a breakdown are zero; any curvature but 0 keeps 0 / 0 out of them.
-    is_row = jnp.cumprod(jnp.concatenate([jnp.ones(1, off.dtype), jnp.sign(off)]))
-    diagonal = jnp.where(is_row == 1, space.diagonal, 1)
-    curvatures, directions = jnp.linalg.eigh(jnp.diag(diagonal) + jnp.diag(off, 1) + jnp.diag(off, -1))
-    norm = sqrt(jnp.sum(jnp.stack([jnp.sum(x * x) for x in g])))
-    weights = directions @ _divide_spectrum(norm * directions[0], curvatures, λ, saddle_free)
-    rows = list(zip(weights, space.basis, strict=True))
-    return [sum((w * row[i] for w, row in rows), start=jnp.zeros_like(x)) for i, x in enumerate(g)]
+    found = ritz(min(size, _KRYLOV_DIMENSION))(linear_hvp(cost, point), unit)
+    parts = _divided(tree_norm(unit) * found.vectors[0], jnp.abs(found.values) + λ)
+    return [scale * x for x in combined(found.vectors @ parts, found.basis)]
 
 
-def _divide_spectrum(g: jax.Array, curvatures: jax.Array, λ: jax.Array, saddle_free: bool) -> jax.Array:
-    """Each component of g over its damped curvature, with 0 / 0 = 0."""
-    damped = (jnp.abs(curvatures) if saddle_free else curvatures) + λ
-    return jnp.where((damped == 0) & (g != 0), jnp.nan, divide(g, damped))
+def _scaled(g: Leaves) -> tuple[Leaves, jax.Array]:
+    """g over its largest entry, and that entry: the solve is linear in g, and so no square over- or underflows."""
+    largest = jnp.max(jnp.stack([jnp.max(jnp.abs(x), initial=0) for x in g]))
+    scale = jnp.where(largest == 0, 1, largest)
+    return [x / scale for x in g], scale
+
+
+def _divided(g: jax.Array, curvatures: jax.Array) -> jax.Array:
+    """Each component of g over its curvature: 0 / 0 is 0, anything else over 0 NaN."""
+    return jnp.where((curvatures == 0) & (g != 0), jnp.nan, divide(g, curvatures))

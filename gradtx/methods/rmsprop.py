@@ -6,15 +6,19 @@
 | letter | argument              | shape, dtype                                         |
 |--------|-----------------------|------------------------------------------------------|
 | g, u   | updates               | any tree of floating (or complex: g² is |g|²) arrays |
-| r      | `mean_square`         | as the parameters, real, float32 or wider, starts 0  |
+| r      | `mean_square`         | as the parameters, real, float32 or wider            |
+|        |                       | (`accumulator_dtype`), starts 0                      |
 | ρ      | `decay`               | scalar or schedule, [0, 1)                           |
 | δ      | `eps`                 | scalar or schedule, [0, inf)                         |
 
+With `momentum` the step -ε_k u goes through `heavy_ball`, with `nesterov` as well through `nesterov`.
+
 **Source**: Hinton 2012, lecture 6; Goodfellow et al. 2016, Alg. 8.5 and 8.6; chapter §5.3.
 
-**Differs from** Optax: the same form (there `eps` defaults to 1e-8); their momentum comes after the learning rate
-too, but their Nesterov looks ahead with α_k, and their accumulators follow the parameters' dtype. torch: δ outside
-the root, and momentum on the scaled gradient with the learning rate after it.
+**Differs from** Optax: the same form (there `eps` is 1e-8 by default); their momentum comes after the learning rate
+too, but their Nesterov looks ahead with α_k, right for a constant α only, and their accumulators follow the parameters'
+dtype. torch: δ outside the root, 1e-8 by default, ρ called `alpha`, 0.99 by default, and momentum on the scaled
+gradient with the learning rate after it. With δ = 0 and a constant learning rate all agree.
 
 **Costs**: one number a parameter; with momentum two.
 
@@ -29,7 +33,7 @@ import jax
 from gradtx._core.arithmetic import abs2, divide, sqrt
 from gradtx._core.hyperparameters import BELOW_ONE, NON_NEGATIVE, first_count, hyperparameter, next_count
 from gradtx._core.lift import Lifted, Scalars, chain, lift
-from gradtx._core.trees import accumulators
+from gradtx._core.trees import accumulators, check_accumulator_dtype
 from gradtx._core.types import FLOAT32, DTypeLike, Params, ScalarOrSchedule, Updates
 
 from .learning_rate import scale_by_learning_rate
@@ -70,6 +74,7 @@ def scale_by_rms(
     [ 1.5119 -1.5119]
     [ 1.3152 -1.3152]
     """
+    check_accumulator_dtype("scale_by_rms", accumulator_dtype)
     rho = hyperparameter("scale_by_rms", "decay", decay, BELOW_ONE)
     delta = hyperparameter("scale_by_rms", "eps", eps, NON_NEGATIVE)
 
@@ -118,6 +123,7 @@ def rmsprop(
     >>> print(updates)  # 0.01 / √(1 - 0.9) on the first step
     [-0.03162  0.03161]
     """
+    check_accumulator_dtype("rmsprop", accumulator_dtype)
     rate = hyperparameter("rmsprop", "learning_rate", learning_rate, NON_NEGATIVE)
     rho = hyperparameter("rmsprop", "decay", decay, BELOW_ONE)
     delta = hyperparameter("rmsprop", "eps", eps, NON_NEGATIVE)

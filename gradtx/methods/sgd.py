@@ -25,6 +25,7 @@ between parameters and the learning rates cannot be told apart by hand.
 
 from gradtx._core.hyperparameters import BELOW_ONE, NON_NEGATIVE, hyperparameter
 from gradtx._core.lift import Lifted, chain
+from gradtx._core.trees import check_accumulator_dtype
 from gradtx._core.types import FLOAT32, DTypeLike, ScalarOrSchedule
 
 from .learning_rate import scale_by_learning_rate
@@ -64,6 +65,7 @@ def sgd(
     [ 0.71999997 -1.4399999 ]
     [ 0.486 -0.972]
     """
+    check_accumulator_dtype("sgd", accumulator_dtype)
     rate = hyperparameter("sgd", "learning_rate", learning_rate, NON_NEGATIVE)
     if momentum is None:
         if nesterov:

@@ -6,6 +6,11 @@ Four times the examples for half the error: returns are less than linear, and th
 
 **Source**: Goodfellow et al. 2016, §8.1.3; chapter §3.2 (minibatches must be independent: not shuffling is what hurts)
 and §3.3 (on the first pass minibatch gradients are unbiased for the generalisation error, on later passes not).
+
+**Differs from** torch's `DataLoader`, which draws on the host as it goes: here all indices are one array, known before
+the first step, so that a scan runs over it and a run resumes at any step.
+
+**When**: `shuffled_epochs` for training; `online_pass` where there is more data than time.
 """
 
 from functools import partial
@@ -13,6 +18,8 @@ from typing import Literal
 
 import jax
 import jax.numpy as jnp
+
+from gradtx._core.arguments import check_at_least, check_key
 
 Remainder = Literal["drop", "wrap", "pad"]
 
@@ -40,13 +47,15 @@ def shuffled_epochs(
             before it was stored.
         remainder: what becomes of the last `num_examples % batch_size` of an epoch. "drop" leaves them out of that
             epoch (others in the next: a shuffle is new); "wrap" fills their minibatch with the first of the same epoch;
-            "pad" fills it with -1. An index of -1 reads the last example in JAX: weigh it with `indices >= 0`.
+            "pad" fills it with -1. An index of -1 reads the last example in JAX and NumPy: weigh it by `indices >= 0`.
 
     Returns:
         int32 indices, [epochs * b, batch_size], b = num_examples / batch_size rounded down under "drop", else up.
 
+    Costs: one int32 for each example of each epoch, all at once.
+
     Raises:
-        ValueError: a size out of range, a remainder of another name.
+        ValueError: a size out of range, a remainder of another name. TypeError: a size that is no whole number, no key.
 
     >>> import gradtx, jax
     >>> batches = gradtx.shuffled_epochs(jax.random.key(0), num_examples=6, batch_size=3, epochs=2)
@@ -56,9 +65,8 @@ def shuffled_epochs(
     >>> print(batches.shape, sorted(batches.ravel().tolist()))
     (2, 3) [-1, 0, 1, 2, 3, 4]
     """
-    _check_sizes("shuffled_epochs", num_examples, batch_size, remainder, ("drop", "wrap", "pad"))
-    if epochs < 1:
-        raise ValueError(f"shuffled_epochs: epochs must be at least 1, got {epochs}.")
+    _check("shuffled_epochs", key, num_examples, batch_size, remainder, ("drop", "wrap", "pad"))
+    check_at_least("shuffled_epochs", "epochs", epochs, 1)
     if reshuffle:
         return _shuffled(key, num_examples, batch_size, epochs, remainder)
     return jnp.tile(_shuffled(key, num_examples, batch_size, 1, remainder), (epochs, 1))
@@ -82,22 +90,26 @@ def online_pass(
     Returns:
         int32 indices, [b, batch_size], b = num_examples / batch_size rounded down under "drop", else up.
 
+    Costs: one int32 for each example.
+
     Raises:
-        ValueError: a size out of range, a remainder of another name.
+        ValueError: a size out of range, a remainder of another name. TypeError: a size that is no whole number, no key.
 
     >>> import gradtx, jax
     >>> batches = gradtx.online_pass(jax.random.key(0), num_examples=1000, batch_size=10)
     >>> print(batches.shape, len(set(batches.ravel().tolist())))
     (100, 10) 1000
     """
-    _check_sizes("online_pass", num_examples, batch_size, remainder, ("drop", "pad"))
+    _check("online_pass", key, num_examples, batch_size, remainder, ("drop", "pad"))
     return _shuffled(key, num_examples, batch_size, 1, remainder)
 
 
-def _check_sizes(function: str, num_examples: int, batch_size: int, remainder: str, known: tuple[str, ...]) -> None:
-    for argument, value in (("num_examples", num_examples), ("batch_size", batch_size)):
-        if value < 1:
-            raise ValueError(f"{function}: {argument} must be at least 1, got {value}.")
+def _check(
+    function: str, key: jax.Array, num_examples: int, batch_size: int, remainder: str, known: tuple[str, ...]
+) -> None:
+    check_key(function, key)
+    check_at_least(function, "num_examples", num_examples, 1)
+    check_at_least(function, "batch_size", batch_size, 1)
     if batch_size > num_examples:
         raise ValueError(f"{function}: batch_size must be at most num_examples = {num_examples}, got {batch_size}.")
     if remainder not in known:

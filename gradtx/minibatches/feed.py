@@ -6,6 +6,14 @@ Step k of process i is a pure function of (indices, k, i), so a run that goes on
 processes, sees what it would have seen.
 
 **Source**: chapter §3.2 (minibatches can be computed in parallel).
+
+**Differs from** torch's `DataLoader` with a `DistributedSampler`, which must be told the epoch, and repeats or drops
+examples to make the parts even: here an uneven minibatch has uneven parts. Nothing is read ahead.
+
+**Costs**: one read of each process's own examples a step, on the host, when it is asked for.
+
+**When**: for data that is larger than a device, or that many processes share. Data that fits a device is indexed there:
+`jax.tree.map(lambda x: x[batch], data)` inside the compiled loop.
 """
 
 from collections.abc import Iterator, Sequence
@@ -13,6 +21,8 @@ from typing import Any
 
 import jax
 import numpy as np
+
+from gradtx._core.arguments import check_at_least
 
 
 def minibatch_feed(
@@ -38,8 +48,12 @@ def minibatch_feed(
         processes: how many there are; default `jax.process_count()`.
         sharding: of the minibatches, with the examples as their first axis.
 
+    Returns:
+        an iterator; a minibatch is read when it is asked for.
+
     Raises:
         ValueError: `start` or `process` out of range, or `sharding` together with `process` or `processes`.
+        TypeError: one that should be a whole number is not.
 
     >>> import gradtx, numpy as np
     >>> data, batches = np.arange(6) * 10, [[3, 1, 2], [0, 5, 4]]
@@ -50,11 +64,11 @@ def minibatch_feed(
     """
     if sharding is not None and (process is not None or processes is not None):
         raise ValueError("minibatch_feed: a sharding says which process reads what: leave process and processes out.")
-    n = jax.process_count() if processes is None else processes
-    i = jax.process_index() if process is None else process
-    if not 0 <= i < n:
+    n = check_at_least("minibatch_feed", "processes", jax.process_count() if processes is None else processes, 1)
+    i = check_at_least("minibatch_feed", "process", jax.process_index() if process is None else process, 0)
+    if i >= n:
         raise ValueError(f"minibatch_feed: process must be from 0 to {n - 1}, got {i}.")
-    if not 0 <= start <= len(batches):
+    if check_at_least("minibatch_feed", "start", start, 0) > len(batches):
         raise ValueError(f"minibatch_feed: start must be from 0 to {len(batches)}, the number of steps, got {start}.")
     return _feed(data, batches, start, i, n, sharding)
 

@@ -9,18 +9,25 @@
 | γ            | `factor`           | above 1                |
 | p            | `every`            | steps of a stage, >= 1 |
 
+**When**: late in a run, where noise rather than the curvature holds the loss up: as a lower rate would, but in fewer
+and larger steps, which devices run in parallel. Not where the gradient is already the better part of the batch
+(`gradient_noise_scale` tells).
+
 **Source**: Byrd et al. 2012 (a geometric growth keeps the linear rate of gradient descent on strongly convex costs);
 Smith et al. 2018 (growing the batch in place of shrinking the learning rate); chapter §4.1.
+
+**Differs from** Optax and torch, which have no schedule of batch sizes. **Costs**: one compilation a stage.
 """
 
-import math
 from dataclasses import dataclass
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.core import Tracer
+
+from gradtx._core.arguments import check_at_least, checked_number
+from gradtx._core.hyperparameters import ABOVE_ONE
 
 
 @dataclass(frozen=True)
@@ -32,7 +39,7 @@ class BatchSizes:
 
     def __call__(self, step: Any) -> Any:
         """The size at a step: an int for a number, an int32 array for an array."""
-        if isinstance(step, jax.Array | Tracer):
+        if isinstance(step, jax.Array | np.ndarray):
             return jnp.asarray(self.sizes, jnp.int32)[jnp.minimum(step // self.every, len(self.sizes) - 1)]
         return self.sizes[min(int(step) // self.every, len(self.sizes) - 1)]
 
@@ -51,7 +58,7 @@ def growing_batch_sizes(initial: int, final: int, *, every: int, factor: float =
         factor: γ, what each stage multiplies the size by, above 1.
 
     Returns:
-        The schedule: a number in gives a number, a traced count an int32. Its `sizes` are those of all stages.
+        The schedule: a number in gives an int, an array or a traced count int32s. Its `sizes` are those of all stages.
 
     Raises:
         ValueError: an argument out of range. TypeError: one that should be a whole number is not.
@@ -61,15 +68,11 @@ def growing_batch_sizes(initial: int, final: int, *, every: int, factor: float =
     >>> print(sizes.sizes, [sizes(step) for step in (0, 9, 10, 25, 1000)])
     (32, 64, 128, 200) [32, 32, 64, 128, 200]
     """
-    for argument, value in (("initial", initial), ("final", final), ("every", every)):
-        if not isinstance(value, int | np.integer) or isinstance(value, bool):
-            raise TypeError(f"growing_batch_sizes: {argument} must be a whole number, got {value!r}.")
-    for argument, value, least in (("initial", initial, 1), ("final", final, initial), ("every", every, 1)):
-        if value < least:
-            raise ValueError(f"growing_batch_sizes: {argument} must be at least {least}, got {value}.")
-    if not 1 < factor < math.inf:
-        raise ValueError(f"growing_batch_sizes: factor must be in (1, inf), got {factor!r}.")
-    sizes = [int(initial)]
+    initial = check_at_least("growing_batch_sizes", "initial", initial, 1)
+    final = check_at_least("growing_batch_sizes", "final", final, initial)
+    every = check_at_least("growing_batch_sizes", "every", every, 1)
+    factor = checked_number("growing_batch_sizes", "factor", factor, ABOVE_ONE)
+    sizes = [initial]
     while sizes[-1] < final:
-        sizes.append(min(int(final), round(initial * factor ** len(sizes))))
-    return BatchSizes(tuple(sizes), int(every))
+        sizes.append(min(final, round(initial * factor ** len(sizes))))
+    return BatchSizes(tuple(sizes), every)

@@ -17,14 +17,18 @@ examples, to rounding, even or uneven, and the inner transformation sees it in f
 
 **Source**: chapter §3.1 (larger batches estimate better) and §4.1 (the batch size may grow during training).
 
-**Differs from** `optax.MultiSteps`: micro-batches may be uneven; half-precision gradients are summed in float32; a bad
-micro-batch shows in its own step and is gone after it (there the sum is multiplied by 0 to clear it, and 0 · inf is NaN
-for good); one of weight 0 (all padding, a loss of 0/0) does not show at all. `value`, the loss, is averaged likewise.
+**Differs from** `optax.MultiSteps`: micro-batches may be uneven; half-precision gradients reach the inner
+transformation as their float32 mean (there it is rounded to their dtype first); a bad micro-batch shows in its own step
+and is gone after it (there the mean is multiplied by 0 to clear it, and 0 · inf is NaN for good); one of weight 0 (all
+padding, a loss of 0/0) does not show at all. `value`, the loss, is averaged likewise.
 
 **Bad micro-batches**: `skip_nonfinite(accumulate(tx, n))` drops the micro-batch and waits for another in its place;
 `accumulate(skip_nonfinite(tx), n)` drops the step.
 
-**Costs**: one number a parameter; a read and a write of it for each micro-batch.
+**Costs**: one number a parameter, beside the inner state; a read and a write of it for each micro-batch.
+
+**When**: a batch larger than the memory holds, or one that should grow during the run. Not for more steps from the same
+examples: n micro-batches make one step.
 """
 
 from typing import Any, NamedTuple
@@ -34,6 +38,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from gradtx._core.aligned import aligned
+from gradtx._core.arguments import inner_transformation, scalar
 from gradtx._core.held import update_if
 from gradtx._core.hyperparameters import first_count, next_count
 from gradtx._core.trees import accumulators, check_params, widen
@@ -45,7 +50,6 @@ from gradtx._core.types import (
     Params,
     Schedule,
     Updates,
-    with_extra_args_support,
 )
 
 
@@ -72,7 +76,8 @@ def accumulate(tx: GradientTransformation | MultiSteps, every: int | Schedule) -
         every: n, the micro-batches of a step, >= 1; or a schedule of k, as `growing_batch_sizes` makes it.
 
     Raises:
-        ValueError: `every` is less than 1. TypeError: it is of the wrong kind, or `tx` is no transformation.
+        ValueError: `every` is less than 1. TypeError: it is of the wrong kind, or `tx` is no transformation; at init, a
+            leaf that is no floating array.
 
     >>> import gradtx, jax.numpy as jnp
     >>> tx = gradtx.accumulate(gradtx.sgd(0.1), every=2)
@@ -83,7 +88,7 @@ def accumulate(tx: GradientTransformation | MultiSteps, every: int | Schedule) -
     0.0
     -0.175
     """
-    inner, micro_batches = _transformation(tx), _every(every)
+    inner, micro_batches = inner_transformation("accumulate", tx), _every(every)
 
     def init(params: Params) -> AccumulateState:
         check_params("accumulate", params)
@@ -101,7 +106,7 @@ def accumulate(tx: GradientTransformation | MultiSteps, every: int | Schedule) -
     ) -> tuple[Updates, AccumulateState]:
         gradients, treedef = aligned("accumulate", updates, state.accumulated_mean)
         means = treedef.flatten_up_to(state.accumulated_mean)
-        weight = jnp.asarray(extra.get("weight", 1), state.accumulated_weight.dtype)
+        weight = scalar("accumulate", "weight", extra.get("weight", 1))
         total = jnp.where(weight > 0, state.accumulated_weight + weight, state.accumulated_weight)
         # 0 where there is nothing to add: a product with it would let a NaN or an inf through, a selection does not.
         share = jnp.where(weight > 0, weight, 0) / jnp.where(total > 0, total, 1)
@@ -112,7 +117,7 @@ def accumulate(tx: GradientTransformation | MultiSteps, every: int | Schedule) -
 
         added = [m if g is None else add(m, g) for g, m in zip(gradients, means, strict=True)]
         if "value" in extra:
-            extra["value"] = add(state.accumulated_value, jnp.asarray(extra["value"]))
+            extra["value"] = add(state.accumulated_value, scalar("accumulate", "value", extra["value"]))
         if "weight" in extra:
             extra["weight"] = total
         micro_count = next_count(state.micro_count)
@@ -134,14 +139,6 @@ def accumulate(tx: GradientTransformation | MultiSteps, every: int | Schedule) -
         )
 
     return GradientTransformationExtraArgs(init, update)
-
-
-def _transformation(tx: Any) -> GradientTransformationExtraArgs:
-    if isinstance(tx, MultiSteps):  # an object that can become a transformation
-        tx = tx.gradient_transformation()
-    if not isinstance(tx, GradientTransformation):
-        raise TypeError(f"accumulate: tx must be a gradient transformation, got {tx!r} ({type(tx).__name__}).")
-    return with_extra_args_support(tx)
 
 
 def _every(every: Any) -> Any:

@@ -29,6 +29,7 @@ import jax.numpy as jnp
 
 from gradtx._core.across import AxisName, check_axis_name, shard_axes, summed
 from gradtx._core.aligned import aligned
+from gradtx._core.arguments import scalar
 from gradtx._core.trees import check_params, compute_dtype, widen
 from gradtx._core.types import GradientTransformationExtraArgs, Params, Updates
 
@@ -45,8 +46,11 @@ def mean_across(axis_name: AxisName) -> GradientTransformationExtraArgs:
     Args:
         axis_name: of the `shard_map` (or `pmap`, `vmap`) around; a tuple for several axes; None changes nothing.
 
+    `update` takes `weight`, the number of examples of this device's minibatch, as an extra argument; where all of them
+    are 0 the mean is 0.
+
     Raises:
-        TypeError: `axis_name` is of the wrong kind.
+        TypeError: `axis_name` is of the wrong kind; at init, a leaf that is no floating array.
 
     >>> import gradtx, jax, jax.numpy as jnp, optax
     >>> tx = optax.chain(gradtx.mean_across("workers"), gradtx.sgd(0.1))
@@ -66,7 +70,7 @@ def mean_across(axis_name: AxisName) -> GradientTransformationExtraArgs:
     ) -> tuple[Updates, MeanAcrossState]:
         del state
         gradients, treedef = aligned("mean_across", updates, params)
-        weight = jnp.maximum(jnp.asarray(extra.get("weight", 1), jnp.result_type(float)), 0)
+        weight = jnp.maximum(scalar("mean_across", "weight", extra.get("weight", 1)), 0)
         total = summed(weight, axis_name)
         share = weight / jnp.where(total > 0, total, 1)
 

@@ -7,7 +7,7 @@
 |---------|-----------|------------------------------------------------------------------------------|
 | g, u    | updates   | any tree of floating (or complex) arrays                                     |
 | τ       | `delay`   | int >= 0, or [D + 1] probabilities of 0, 1, ..., D                           |
-| g_{k-i} | `pending` | as the parameters, float32 or wider, D times                                 |
+| g_{k-i} | `pending` | as the parameters, float32 or wider, D times, start 0                        |
 
 **Source**: chapter §3.2 (minibatches applied asynchronously are stale); Mitliagkas et al. 2016.
 
@@ -20,9 +20,13 @@ heavy-ball momentum μ, with the rate ε (1 - μ). Of M workers each writes next
 a gradient takes had no memory), so P(τ = i) = (1/M) (1 - 1/M)^i and μ = 1 - 1/M. The best momentum is what staleness
 leaves to ask for: the more workers, the less.
 
-**Differs from** real asynchrony: parameters are read whole; gradients of one age may be used twice, others never.
+**Differs from** real asynchrony: parameters are read whole, never half-written; with delays that are drawn, a gradient
+may be used twice and another never. Optax and torch have nothing like it.
 
-**Costs**: D numbers a parameter, moved on by one place a step (D reads and writes).
+**Costs**: D numbers a parameter, beside the inner state, moved on by one place a step (D reads and writes).
+
+**When**: to see what asynchronous workers would do to a method, or whether a rate and a momentum stand it, before there
+are any. Not to train with: lateness gains nothing by itself.
 """
 
 from collections.abc import Callable, Sequence
@@ -33,6 +37,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from gradtx._core.aligned import aligned
+from gradtx._core.arguments import check_key, inner_transformation
 from gradtx._core.held import update_if
 from gradtx._core.hyperparameters import first_count, next_count
 from gradtx._core.trees import accumulators, check_params, widen
@@ -43,7 +48,6 @@ from gradtx._core.types import (
     MultiSteps,
     Params,
     Updates,
-    with_extra_args_support,
 )
 
 
@@ -51,10 +55,8 @@ class StaleState(NamedTuple):
     """State of `stale`."""
 
     stale_state: Any  # state of the inner transformation
-    pending: tuple[
-        Updates, ...
-    ]  # D trees as the parameters, the newest first: whole trees, so that they shard as those
-    delay_key: jax.Array  # [2] uint32: data of the key that delays are drawn with; zeros where they are fixed
+    pending: tuple[Updates, ...]  # D trees as the parameters, whole so that they shard as those, the newest first
+    delay_key: jax.Array  # [2] uint32, or as long as the key's data is: what delays are drawn with; zeros if fixed
     last_delay: jax.Array  # [] int32: τ of the last step
     stale_count: jax.Array  # [] int32: k
 
@@ -87,11 +89,7 @@ def stale(
     -0.1
     -0.2
     """
-    if isinstance(tx, MultiSteps):  # an object that can become a transformation
-        tx = tx.gradient_transformation()
-    if not isinstance(tx, GradientTransformation):
-        raise TypeError(f"stale: tx must be a gradient transformation, got {tx!r} ({type(tx).__name__}).")
-    inner = with_extra_args_support(tx)
+    inner = inner_transformation("stale", tx)
     longest, draw, key_data = _delays(delay, key)
 
     def init(params: Params) -> StaleState:
@@ -154,6 +152,7 @@ def _delays(delay: Any, key: Any) -> tuple[int, Callable[[jax.Array, jax.Array],
         raise ValueError(f"stale: the probabilities of the delays must be >= 0 and sum to 1, got {delay!r}.")
     if key is None:
         raise ValueError("stale: delays that are drawn need a key: stale(tx, probabilities, key=jax.random.key(0)).")
+    check_key("stale", key)
     cumulative = np.cumsum(probabilities)[:-1]
     implementation = jax.random.key_impl(key)
 

@@ -29,7 +29,9 @@ def test_a_half_precision_decay_that_rounded_to_one_is_the_largest_below_one():
 
 def test_a_schedule_that_returns_a_vector_is_refused():
     schedule = hyperparameter("sgd", "learning_rate", lambda count: jnp.ones(3), NON_NEGATIVE)
-    with pytest.raises(TypeError, match=r"sgd: the schedule for learning_rate must return a scalar, got shape \(3,\)"):
+    with pytest.raises(
+        TypeError, match=r"sgd: learning_rate, as a function of the step, must return a scalar, got shape \(3,\)"
+    ):
         schedule(jnp.int32(0))
 
 

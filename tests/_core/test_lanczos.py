@@ -8,6 +8,7 @@ from jax.tree_util import Partial
 from scipy.sparse.linalg import eigsh
 
 from gradtx._core.lanczos import lanczos, new_step
+from tests.oracles import rotated
 
 SPECTRA = {
     "identity": [1.0] * 6,
@@ -32,11 +33,6 @@ def used(found):
 def ritz_values(found):
     rows = used(found)
     return np.linalg.eigvalsh(tridiagonal(found)[np.ix_(rows, rows)])
-
-
-def rotated(spectrum, seed=0):
-    rotation = np.linalg.qr(np.random.default_rng(seed).normal(size=(len(spectrum), len(spectrum))))[0]
-    return rotation * np.array(spectrum) @ rotation.T
 
 
 @pytest.mark.parametrize("compiled", [False, True])

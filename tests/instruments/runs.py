@@ -6,6 +6,7 @@ import numpy as np
 import optax
 
 import gradtx
+from tests.oracles import rotation as rotation
 
 
 def watched(instrument, updates, params=None, **extra):
@@ -47,10 +48,6 @@ def quadratic(*curvatures, rotation=None):
     h = h if rotation is None else rotation @ h @ rotation.T
     matrix = jnp.asarray(h, jnp.float32)
     return (lambda x: 0.5 * x @ matrix @ x), h
-
-
-def rotation(size, seed=0):
-    return np.linalg.qr(np.random.default_rng(seed).normal(size=(size, size)))[0]
 
 
 def net(hidden, examples=12, seed=0):

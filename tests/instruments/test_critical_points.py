@@ -162,6 +162,7 @@ def test_a_loss_that_is_not_finite_is_no_kind_of_point():
         ({"num_iterations": 2.0}, TypeError, "critical_point: num_iterations must be an integer, got 2.0"),
         ({"gradient_tolerance": -1.0}, ValueError, "gradient_tolerance must be in .0, inf., got -1.0"),
         ({"curvature_tolerance": float("nan")}, ValueError, "curvature_tolerance must be in .0, inf., got nan"),
+        ({"gradient_tolerance": None}, TypeError, "gradient_tolerance must be a number, got None"),
         ({"key": None}, TypeError, "critical_point: key must be a JAX random key, as jax.random.key.0., got None"),
         ({"key": 0}, TypeError, "key must be a JAX random key"),
         ({"key": jax.random.split(KEY, 3)}, ValueError, "key must be one key, got an array of keys of shape .3,."),

@@ -103,6 +103,19 @@ def test_prints_exports_and_renders():
     assert "nothing amiss" in str(gradtx.diagnose({"loss": noisy_fall()}))
 
 
+def test_a_number_that_is_none_is_null_in_json():
+    rng, n = np.random.default_rng(0), 400
+    hovers = np.concatenate([np.linspace(5.0, 1.0, 50), np.ones(n - 50)]) + 0.1 * rng.normal(size=n)
+    norm, cosine = 1 + 0.1 * rng.normal(size=n), 0.1 * rng.normal(size=n)
+    readings = {"gradient_norm/global": norm, "gradient_alignment/cosine": cosine}
+    diagnosis = gradtx.diagnose({"loss": hovers, "learning_rate": 2.0, **readings})
+    (found,) = diagnosis.findings
+    assert np.isnan(found.numbers["noise_to_signal"])  # no instrument here measures it
+    strict = json.loads(diagnosis.to_json(), parse_constant=lambda word: pytest.fail(f"{word} is no JSON"))
+    assert strict["findings"][0]["numbers"]["noise_to_signal"] is None
+    assert strict["findings"][0]["numbers"]["level"] == found.numbers["level"]
+
+
 def test_the_remedy_of_ill_conditioning_is_stable_at_every_rate_that_plain_descent_stands():
     sick = landscapes.quadratic(1000.0)
     rate = 1.95 / 1000  # Nesterov's momentum stands 1.36 / 1000, the heavy ball 3.8 / 1000

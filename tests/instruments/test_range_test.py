@@ -216,9 +216,10 @@ def test_prints_one_sentence():
 @pytest.mark.parametrize(
     ("change", "error", "message"),
     [
-        ({"lowest": 0.0}, ValueError, "must be 0 < lowest < highest < inf, got 0.0 and 10.0"),
-        ({"lowest": 1.0, "highest": 1.0}, ValueError, "must be 0 < lowest < highest < inf, got 1.0 and 1.0"),
-        ({"highest": float("nan")}, ValueError, "got 1e-06 and nan"),
+        ({"lowest": 0.0}, ValueError, r"lr_range_test: lowest must be in \(0, inf\), got 0.0"),
+        ({"lowest": "1e-3"}, TypeError, "lr_range_test: lowest must be a number, got '1e-3'"),
+        ({"lowest": 1.0, "highest": 1.0}, ValueError, "lowest must be below highest, got 1.0 and 1.0"),
+        ({"highest": float("nan")}, ValueError, r"highest must be in \(0, inf\), got nan"),
         ({"steps": 1}, ValueError, "lr_range_test: steps must be at least 2, got 1"),
         ({"steps": 10.0}, TypeError, "steps must be an integer, got 10.0"),
         ({"skip_first": -1}, ValueError, "skip_first must be at least 0, got -1"),

@@ -31,6 +31,16 @@ def test_the_largest_eigenvalue_wins_not_the_largest_magnitude(spectrum):
         np.testing.assert_allclose(found["sharpness/stability"], 0.5 * max(spectrum) / 2, atol=1e-5)
 
 
+@pytest.mark.parametrize("unit", [1e-24, 1e24], ids=str)
+def test_the_unit_of_the_loss_is_the_unit_of_the_eigenvalue(unit):
+    value_fn, _ = quadratic(1.0, -3.0, 2.0, rotation=rotation(3))
+    tx, x = gradtx.sharpness(), jnp.ones(3)
+    state = tx.init(x)
+    for _ in range(3):
+        _, state = tx.update(x, state, x, value_fn=lambda p: unit * value_fn(p))
+        np.testing.assert_allclose(gradtx.readings(state)["sharpness/lambda_max"], 2 * unit, rtol=1e-5)
+
+
 def test_is_followed_through_a_quadratic_that_turns_and_stretches():
     tx = gradtx.sharpness()
 

@@ -168,6 +168,7 @@ def test_bad_input_of_the_line_is_named(change, error, message):
     [
         ({"num_points": 1}, ValueError, "num_points must be at least 2, got 1"),
         ({"radius": 0.0}, ValueError, r"radius must be in \(0, inf\), got 0.0"),
+        ({"radius": "1"}, TypeError, "radius must be a number, got '1'"),
         ({"radius": float("nan")}, ValueError, r"radius must be in \(0, inf\), got nan"),
         ({"filter_axis": 2}, ValueError, r"filter_axis must be an axis of every leaf, got 2 for \(3, 5\)"),
         ({"filter_axis": 0.5}, TypeError, "filter_axis must be an integer, got 0.5"),

@@ -7,6 +7,7 @@ import pytest
 from scipy import stats
 
 import gradtx
+from tests.oracles import rotated
 
 KEY = jax.random.key(0)
 
@@ -19,11 +20,6 @@ def quadratic(matrix):
 def symmetric(n, seed=0):
     root = np.random.default_rng(seed).normal(size=(n, n))
     return (root + root.T) / 2
-
-
-def rotated(spectrum, seed=0):
-    rotation = np.linalg.qr(np.random.default_rng(seed).normal(size=(len(spectrum), len(spectrum))))[0]
-    return rotation * np.array(spectrum) @ rotation.T
 
 
 def probes_of(num_probes, n, dtype=jnp.float64):

@@ -80,3 +80,15 @@ def test_a_flat_direction_with_a_slope_shows():
     tx = gradtx.newton()
     updates, _ = tx.update(jnp.array([1.0, 1.0]), tx.init(params), params, value_fn=lambda x: 0.5 * x[0] ** 2 + x[1])
     assert not np.isfinite(updates[1])
+
+
+@pytest.mark.parametrize("unit", [1e-24, 1e24], ids=str)
+@pytest.mark.parametrize(("solver", "saddle_free"), [("dense", False), ("dense", True), ("cg", False), ("cg", True)])
+def test_a_loss_in_another_unit_takes_the_same_step(solver, saddle_free, unit):
+    params = jnp.array([1.0, -1.0, 2.0])
+    tx = gradtx.newton(solver=solver, saddle_free=saddle_free)
+    reached, elsewhere = (
+        one_step(tx, lambda x, u=u: u * jnp.sum(CONDITION[:2] @ x[:2] ** 2 - x[2] ** 2), params) for u in (1.0, unit)
+    )
+    np.testing.assert_allclose(elsewhere, reached, atol=1e-5)
+    np.testing.assert_allclose(reached, [0.0, 0.0, 4.0 if saddle_free else 0.0], atol=1e-5)

@@ -7,11 +7,7 @@ import optax
 import pytest
 
 import gradtx
-from tests.oracles import NOISE, START, gradient, train, updates_of
-
-
-def rate(k):
-    return 0.05 / (1 + 0.3 * k)
+from tests.oracles import NOISE, START, gradient, rate, train, updates_of
 
 
 def alpha(k):

@@ -112,6 +112,12 @@ def test_bad_arguments_are_refused_by_name():
     for sizes in ((0, 1, 1), (5, 0, 1), (5, 6, 1), (5, 1, 0)):
         with pytest.raises(ValueError, match=r"^shuffled_epochs: "):
             gradtx.shuffled_epochs(jax.random.key(0), *sizes)
+    for argument in ("num_examples", "batch_size", "epochs"):
+        sizes = {"num_examples": 5, "batch_size": 1, "epochs": 1} | {argument: 1.5}
+        with pytest.raises(TypeError, match=rf"^shuffled_epochs: {argument} must be an integer, got 1\.5"):
+            gradtx.shuffled_epochs(jax.random.key(0), **sizes)
+    with pytest.raises(TypeError, match=r"^online_pass: key must be a JAX random key, .* got 0"):
+        gradtx.online_pass(0, 5, 1)
     with pytest.raises(ValueError, match=r"^online_pass: batch_size must be at most num_examples = 5, got 6"):
         gradtx.online_pass(jax.random.key(0), 5, 6)
     with pytest.raises(ValueError, match=r"^online_pass: remainder must be one of 'drop', 'pad', got 'wrap'"):

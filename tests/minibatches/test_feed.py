@@ -50,3 +50,5 @@ def test_bad_arguments_are_refused_by_name():
     ):
         with pytest.raises(ValueError, match=f"^minibatch_feed: .*{message}"):
             gradtx.minibatch_feed(DATA, BATCHES, **arguments)
+    with pytest.raises(TypeError, match=r"^minibatch_feed: start must be an integer, got 0\.5"):
+        gradtx.minibatch_feed(DATA, BATCHES, start=0.5)

@@ -15,6 +15,7 @@ def test_stages_are_the_formula(factor):
     expected = [min(50, round(3 * factor ** (k // 4))) for k in range(80)]
     assert [sizes(k) for k in range(80)] == expected
     np.testing.assert_array_equal(jax.jit(jax.vmap(sizes))(jnp.arange(80)), expected)
+    np.testing.assert_array_equal(sizes(np.arange(80)), expected)
     assert sizes.sizes[-1] == 50
     assert all(isinstance(sizes(k), int) for k in (0, np.int64(7), 10**12))
 
@@ -39,5 +40,7 @@ def test_bad_arguments_are_refused_by_name():
     ):
         with pytest.raises(ValueError, match=f"^growing_batch_sizes: {message}"):
             gradtx.growing_batch_sizes(**{"initial": 2, "final": 8, "every": 1} | arguments)
-    with pytest.raises(TypeError, match=r"every must be a whole number, got 1\.5"):
+    with pytest.raises(TypeError, match=r"growing_batch_sizes: every must be an integer, got 1\.5"):
         gradtx.growing_batch_sizes(2, 8, every=1.5)
+    with pytest.raises(TypeError, match="growing_batch_sizes: factor must be a number, got '2'"):
+        gradtx.growing_batch_sizes(2, 8, every=1, factor="2")

@@ -110,5 +110,7 @@ def test_bad_arguments_are_refused():
     for wrong in (1.5, "1", [[0.5], [0.5]], True):
         with pytest.raises(TypeError, match="delay must be a whole number or a list of probabilities"):
             gradtx.stale(gradtx.sgd(0.1), wrong)
+    with pytest.raises(TypeError, match=r"stale: key must be a JAX random key, .* got 3"):
+        gradtx.stale(gradtx.sgd(0.1), (0.5, 0.5), key=3)
     with pytest.raises(TypeError, match="tx must be a gradient transformation"):
         gradtx.stale(lambda g: g, 2)

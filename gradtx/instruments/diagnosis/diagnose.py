@@ -5,12 +5,13 @@ from collections.abc import Callable
 from typing import Any
 
 from .evidence import Evidence
-from .flat_places import shelf, wandering
+from .flat_places import shelf
 from .noise import batch_size, noise, stationary
 from .report import Diagnosis, Finding
 from .steep_places import nonfinite, spikes
 from .step_length import edge_of_stability, ill_conditioning, learning_rate_too_high, learning_rate_too_low, oscillation
 from .verdict import Verdict
+from .wandering import wandering
 
 # In an order in which later rules may ask what earlier ones found.
 RULES: tuple[Callable[[Evidence, Verdict], Any], ...] = (

@@ -1,7 +1,6 @@
 """A run as the rules of the diagnosis ask for it: clean curves, and the few numbers that all of them need.
 
-Slow things are judged on *stretches*: medians over up to 40 equal parts of the run, which neither one odd step nor
-minibatch noise moves. Quick things (a spike) are looked for in the curves themselves.
+Slow things are judged on stretches (`medians.py`), quick things (a spike) are looked for in the curves themselves.
 """
 
 from collections.abc import Mapping
@@ -10,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-STRETCHES = 40
+from .medians import late_median, medians
 
 
 class Evidence:
@@ -44,6 +43,10 @@ class Evidence:
             return None
         found = found[: self.steps]
         return found if np.isfinite(found).any() else None
+
+    def whole(self, name: str) -> np.ndarray | None:
+        """The reading over all steps, those too whose loss is not finite; None where it is absent."""
+        return self._curves.get(name)
 
     def vectors(self, name: str) -> np.ndarray | None:
         """A reading of several numbers a step, [n, numbers]."""
@@ -177,31 +180,6 @@ class Evidence:
     def has_layers(self) -> bool:
         """Whether gradients pass through anything on their way: a landscape is one point."""
         return self.iterates is None
-
-
-def medians(curve: np.ndarray, keep_inf: bool = False) -> np.ndarray:
-    """Medians over up to `STRETCHES` equal parts; NaN where a part has no finite value (no number, with `keep_inf`)."""
-    return np.array([median_of(part, keep_inf) for part in np.array_split(curve, min(STRETCHES, len(curve)))])
-
-
-def median_of(values: np.ndarray, keep_inf: bool = False) -> float:
-    """Median of the finite values (of all numbers, with `keep_inf`); NaN where there is none."""
-    known = np.sort(values[~np.isnan(values)] if keep_inf else values[np.isfinite(values)])
-    if not len(known):
-        return float("nan")
-    low, high = known[(len(known) - 1) // 2], known[len(known) // 2]
-    return float(low if np.isinf(high) else (low + high) / 2)  # inf is more than any number, not a number itself
-
-
-def late(values: np.ndarray, share: float = 0.5) -> np.ndarray:
-    """The finite values of the last `share`."""
-    part = values[len(values) - max(1, round(share * len(values))) :]
-    return part[np.isfinite(part)]
-
-
-def late_median(values: np.ndarray | None, share: float = 0.5) -> float:
-    """Median of the last `share`; NaN where nothing is known."""
-    return float("nan") if values is None else median_of(late(values, share))
 
 
 def _curves(history: Any) -> dict[str, np.ndarray]:

@@ -1,4 +1,4 @@
-"""Rules on where the gradient is small: saddles, flat regions, vanishing gradients, and descent that leads nowhere.
+"""Rules on where the gradient is small: saddles, flat regions and vanishing gradients.
 
 A *shelf* is a part of the run over which the gradient is below a tenth of the largest the run met, or the whole run
 where moving the parameters by their own length would change the loss by less than 2 % to first order. At a shelf the
@@ -8,7 +8,8 @@ to nothing, the region is flat. (Both numbers from the labelled runs of the test
 
 import numpy as np
 
-from .evidence import Evidence, late_median, median_of, medians
+from .evidence import Evidence
+from .medians import late_median, median_of, medians
 from .noise import noise_to_signal
 from .report import Finding, finding
 from .verdict import Verdict
@@ -58,10 +59,8 @@ def _passage(e: Evidence, norms: np.ndarray) -> Finding | None:
     edges = np.linspace(0, e.steps, len(norms) + 1).astype(int)
     text = (
         f"About step {edges[k]} the gradient norm dips to {norms[k]:.3g}, from {np.nanmax(norms[:k]):.3g}, and rises "
-        "again "
-        "to "
-        f"{np.nanmax(norms[k + 1 :]):.3g}, as the curvature along it turns from positive to negative: a saddle passed "
-        "by."
+        f"again to {np.nanmax(norms[k + 1 :]):.3g}, as the curvature along it turns from positive to negative: a "
+        "saddle passed by."
     )
     numbers = {"norm": norms[k], "before": np.nanmax(norms[:k]), "after": np.nanmax(norms[k + 1 :])}
     return finding("saddle", text, numbers, (edges[max(0, k - 3)], edges[min(k + 4, len(norms))] - 1), "high")
@@ -89,9 +88,8 @@ def _leaving(e: Evidence, norms: np.ndarray) -> Finding | None:
         return None
     text = (
         f"Over the first {last} steps the loss stays near {e.start:.3g} and the gradient grows from {norms[0]:.3g} "
-        "towards "
-        f"{norms[k]:.3g}, with negative curvature along it ({np.nanmin(curvature) / steepest:.0%} of the largest): a "
-        "saddle left."
+        f"towards {norms[k]:.3g}, with negative curvature along it ({np.nanmin(curvature) / steepest:.0%} of the "
+        "largest): a saddle left."
     )
     numbers = {"norm": norms[0], "after": norms[k], "curvature": np.nanmin(curvature) / steepest}
     return finding("saddle", text, numbers, (0, last), "high")
@@ -110,9 +108,7 @@ def _no_signal(e: Evidence) -> list[Finding]:
     text = (
         f"The loss stays at {e.end:.4g}, where it was soon, without noise or steps so large as to explain it (r about "
         f"{late_median(e.curve('curvature_ratio/ratio')):.2g}): of ‖g‖ = {late_median(e.norm, 1.0):.2g} hardly "
-        "anything is "
-        "signal. The "
-        "gradient does not come through, or there is nothing to learn."
+        "anything is signal. The gradient does not come through, or there is nothing to learn."
     )
     numbers = {"loss": e.end, "noise_to_signal": noise}
     return [finding(kind, text, numbers, (0, e.steps - 1), "medium") for kind in ("vanishing_gradients", "plateau")]
@@ -204,57 +200,3 @@ def _from_temporal(e: Evidence, verdict: Verdict) -> list[Finding]:
         return [finding("exploding_gradients", text, numbers, (0, e.steps - 1), "high")]
     verdict.rules_out("vanishing and exploding gradients", text)
     return []
-
-
-def wandering(e: Evidence, verdict: Verdict) -> Finding | None:
-    """A long way for nothing, or a way off a hill towards an asymptote."""
-    way, straight = _way(e)
-    if way is None:
-        verdict.needs("wandering", "gradtx.trajectory()")
-        return None
-    if verdict.found & {"learning_rate_too_high", "cliff", "exploding_gradients", "plateau", "gradient_noise"}:
-        return None  # the way is explained
-    gained = e.start - e.end
-    crooked = late_median(straight, 0.1)
-    if crooked < 0.2 and gained < 0.1 * max(abs(e.start), e.scatter) and e.steps >= 20:
-        text = (
-            f"After a path of which {crooked:.0%} leads away from the start, the loss went from {e.start:.3g} to "
-            f"{e.end:.3g}."
-        )
-        return finding("wandering", text, {"straightness": crooked, "gained": gained}, (0, e.steps - 1), "medium")
-    return None if "saddle" in verdict.found else _asymptote(e, way)
-
-
-def _way(e: Evidence) -> tuple[np.ndarray | None, np.ndarray | None]:
-    """Distance from the start and straightness of each step."""
-    distance, straight = e.curve("trajectory/distance"), e.curve("trajectory/straightness")
-    if distance is not None and straight is not None:
-        return distance, straight
-    if e.iterates is None:
-        return None, None
-    path = e.iterates[: e.steps + 1]
-    distance = np.linalg.norm(path[1:] - path[0], axis=1)
-    walked = np.cumsum(np.linalg.norm(np.diff(path, axis=0), axis=1))
-    return distance, distance / np.maximum(walked, 1e-30)
-
-
-def _asymptote(e: Evidence, distance: np.ndarray) -> Finding | None:
-    """The way began downhill off a hill (negative curvature), and goes on and on while loss and gradient die away."""
-    curvature, norm = e.curvature, e.norm
-    if curvature is None or norm is None or e.steps < 40:
-        return None
-    quarter, half = e.steps // 4, e.steps // 2
-    came_off_a_hill = np.nanmin(curvature[:half]) < -_FLAT * np.nanmax(np.abs(curvature))
-    # Towards an asymptote the steps fall off as 1/k: as far from a quarter to half of the run as in its last half.
-    steps_out = distance[half] - distance[quarter], distance[-1] - distance[half]
-    goes_on = steps_out[1] > 0.02 * distance[-1] and 0.3 < steps_out[1] / max(steps_out[0], 1e-30) < 1.5
-    decay = np.log(late_median(norm, 0.05) / norm[half]) / np.log(2)
-    if came_off_a_hill and goes_on and -1.6 < decay < -0.5:
-        text = (
-            f"The start lay on the far side of a hill (negative curvature), and the parameters still move away from "
-            "it, by "
-            f"{steps_out[1] / distance[-1]:.0%} of their distance in the last half, while the gradient dies away as "
-            f"k^{decay:.1f}."
-        )
-        return finding("wandering", text, {"distance": distance[-1], "decay": decay}, (half, e.steps - 1), "medium")
-    return None

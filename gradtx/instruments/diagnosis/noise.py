@@ -13,7 +13,8 @@ and dissipation is known to hold), says what noise costs; these numbers are from
 
 import numpy as np
 
-from .evidence import STRETCHES, Evidence, late_median, median_of
+from .evidence import Evidence
+from .medians import STRETCHES, late_median, median_of
 from .report import Finding, finding
 from .verdict import Verdict
 
@@ -41,8 +42,7 @@ def noise(e: Evidence, verdict: Verdict) -> list[Finding]:
     )
     text = (
         f"The loss hovers at {e.end:.3g}, and {said}: at this rate noise alone holds it about {height:.2g} above the "
-        "bottom, "
-        f"{share_of_gain:.0%} of all that the run gained."
+        f"bottom, {share_of_gain:.0%} of all that the run gained."
     )
     findings = [finding("gradient_noise", text, numbers, where, "medium" if np.isnan(usual) else "high")]
     if e.batch_size == 1 and np.isnan(usual):
@@ -64,8 +64,7 @@ def noise_to_signal(e: Evidence) -> np.ndarray | None:
 
 
 def _from_consecutive(e: Evidence) -> np.ndarray | None:
-    """The same from steps alone, as for batches of one: two batches in a row share their signal, E g_k·g_{k-1} = "
-    "‖G‖²."""
+    """The same from steps alone, as for batches of one: two in a row share their signal, E g_k·g_{k-1} = ‖G‖²."""
     sums, norm = e.curve("gradient_alignment/pflug"), e.norm
     if sums is None or norm is None or e.steps < 40:
         return None

@@ -2,6 +2,7 @@
 
 import html
 import json
+import math
 import textwrap
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
@@ -46,12 +47,16 @@ class Diagnosis:
         return {finding.challenge for finding in self.findings}
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values only."""
+        """Plain values only; a number that could not be told is NaN or inf."""
         return asdict(self) | {"findings": [asdict(f) for f in self.findings], "challenges": sorted(self.challenges)}
 
     def to_json(self) -> str:
-        """The same as JSON."""
-        return json.dumps(self.to_dict(), indent=2)
+        """The same as JSON, which has neither NaN nor inf: null."""
+        plain = self.to_dict()
+        for found in plain["findings"]:
+            numbers = found["numbers"]
+            found["numbers"] = {name: value if math.isfinite(value) else None for name, value in numbers.items()}
+        return json.dumps(plain, indent=2, allow_nan=False)
 
     def __str__(self) -> str:
         lines = [self.headline]
@@ -76,8 +81,8 @@ class Diagnosis:
         for f in self.findings:
             blocks.append(
                 f"<details open><summary><b>{html.escape(f.title)}</b> · chapter {f.section} · {f.confidence} "
-                f"confidence · steps "
-                f"{f.steps[0]}–{f.steps[1]}</summary><p>{html.escape(f.evidence)}<br>{html.escape(f.advice)}</p>"
+                f"confidence · steps {f.steps[0]}–{f.steps[1]}</summary>"
+                f"<p>{html.escape(f.evidence)}<br>{html.escape(f.advice)}</p>"
                 f"<pre>{html.escape(f.remedy)}</pre><p><small>{html.escape(f.source)}</small></p></details>"
             )
         for heading, items in (("Ruled out", self.ruled_out), ("Not judged", self.unjudged)):

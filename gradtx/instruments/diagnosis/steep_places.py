@@ -8,7 +8,8 @@ Bengio 2013 clip at half to ten times the usual norm: beyond ten nothing usual i
 
 import numpy as np
 
-from .evidence import Evidence, medians
+from .evidence import Evidence
+from .medians import medians
 from .report import Finding, finding
 from .verdict import Verdict
 
@@ -20,10 +21,10 @@ def nonfinite(e: Evidence, verdict: Verdict) -> Finding | None:
         where.append(e.steps)
     if e.diverged_at >= 0:
         where.append(e.diverged_at)
-    counts = e._curves.get("gradient_norm/nonfinite")
+    counts = e.whole("gradient_norm/nonfinite")
     if counts is not None and np.nanmax(counts, initial=0) > 0:
         where.append(int(np.argmax(np.nan_to_num(counts) > 0)))
-    norms = e._curves.get("gradient_norm/global")
+    norms = e.whole("gradient_norm/global")
     if norms is not None and np.isinf(norms).any():
         where.append(int(np.argmax(np.isinf(norms))))
     if not where:
@@ -55,8 +56,7 @@ def spikes(e: Evidence, verdict: Verdict) -> list[Finding]:
     after = e.loss[min(found[0] + 1, e.steps - 1)] - e.loss[found[0]]
     text = (
         f"At {_listed(found)} the gradient norm leaps to {height:.3g}, {height / max(usual, 1e-30):.0f} times the "
-        "usual "
-        f"{usual:.3g}, and the loss goes from {e.loss[found[0]]:.3g} to {e.loss[found[0]] + after:.3g}."
+        f"usual {usual:.3g}, and the loss goes from {e.loss[found[0]]:.3g} to {e.loss[found[0]] + after:.3g}."
     )
     numbers = {"spikes": len(found), "height": height, "usual_norm": usual}
     many = len(found) > max(3, 0.02 * e.steps)
@@ -83,52 +83,74 @@ def _spikes(norm: np.ndarray) -> list[int]:
 
 
 def _growth(e: Evidence, norm: np.ndarray) -> Finding | None:
-    """The norm grows by two orders of magnitude and more, and takes the loss up with it."""
-    if not e.has_layers:
-        return None
-    parts = medians(norm)
-    lowest, highest = int(np.nanargmin(parts)), int(np.nanargmax(parts))
-    ratio = e.curve("curvature_ratio/ratio")
-    overshoots_first = ratio is not None and bool(np.nanmax(ratio[: max(3, e.steps // 20)]) >= 1)
-    grew = parts[highest] / max(parts[lowest], 1e-30)
-    relative = _pull(e, norm)
+    """Gradients that explode: four ways in which it shows."""
+    return (
+        (_last_leap(e, norm) or _rise(e, norm) or _runaway(e, norm) or _enormous_start(e, norm))
+        if e.has_layers
+        else None
+    )
+
+
+def _last_leap(e: Evidence, norm: np.ndarray) -> Finding | None:
+    """The norm leaps by three orders of magnitude, and then nothing is finite."""
     with np.errstate(all="ignore"):
         leaps = norm[1:] / norm[:-1]
-    ends_in_it = e.steps < len(e.all_loss) and len(leaps) and np.nanmax(leaps[-5:]) >= 1e3
-    if ends_in_it:
-        k = len(leaps) - len(leaps[-5:]) + int(np.nanargmax(leaps[-5:]))
-        text = (
-            f"At step {k + 1} the gradient norm leaps from {norm[k]:.3g} to {norm[k + 1]:.3g}, and then nothing is "
-            "finite."
-        )
-        usual = float(np.nanmedian(norm[: k + 1]))
-        return finding("exploding_gradients", text, {"leap": leaps[k], "usual_norm": usual}, (k, k + 1), "high")
-    if highest > lowest and grew >= 100 and e.levels[highest] > 2 * abs(e.levels[lowest]) and not overshoots_first:
-        text = (
-            f"The gradient norm grew {grew:.0f} times, from {parts[lowest]:.3g} to {parts[highest]:.3g}, and the loss "
-            "with it."
-        )
-        edges = np.linspace(0, e.steps, len(parts) + 1).astype(int)
-        numbers = {"growth": grew, "usual_norm": float(parts[lowest])}
-        return finding("exploding_gradients", text, numbers, (edges[lowest], edges[highest + 1] - 1), "high")
+    if not (e.steps < len(e.all_loss) and len(leaps) and np.nanmax(leaps[-5:]) >= 1e3):
+        return None
+    k = len(leaps) - len(leaps[-5:]) + int(np.nanargmax(leaps[-5:]))
+    text = (
+        f"At step {k + 1} the gradient norm leaps from {norm[k]:.3g} to {norm[k + 1]:.3g}, and then nothing is finite."
+    )
+    usual = float(np.nanmedian(norm[: k + 1]))
+    return finding("exploding_gradients", text, {"leap": leaps[k], "usual_norm": usual}, (k, k + 1), "high")
+
+
+def _rise(e: Evidence, norm: np.ndarray) -> Finding | None:
+    """The norm grows by two orders of magnitude and more, and takes the loss up with it, though no step overshot."""
+    parts = medians(norm)
+    lowest, highest = int(np.nanargmin(parts)), int(np.nanargmax(parts))
+    grew = parts[highest] / max(parts[lowest], 1e-30)
+    ratio = e.curve("curvature_ratio/ratio")
+    overshoots_first = ratio is not None and bool(np.nanmax(ratio[: max(3, e.steps // 20)]) >= 1)
+    takes_the_loss_up = highest > lowest and e.levels[highest] > 2 * abs(e.levels[lowest])
+    if overshoots_first or grew < 100 or not takes_the_loss_up:
+        return None
+    text = (
+        f"The gradient norm grew {grew:.0f} times, from {parts[lowest]:.3g} to {parts[highest]:.3g}, and the loss with "
+        "it."
+    )
+    edges = np.linspace(0, e.steps, len(parts) + 1).astype(int)
+    numbers = {"growth": grew, "usual_norm": float(parts[lowest])}
+    return finding("exploding_gradients", text, numbers, (edges[lowest], edges[highest + 1] - 1), "high")
+
+
+def _runaway(e: Evidence, norm: np.ndarray) -> Finding | None:
+    """A hundred times the usual norm, on curvatures for which the step is a thousand times too long."""
+    ratio = e.curve("curvature_ratio/ratio")
     wild = 0.0 if ratio is None else float(np.nanmax(np.abs(ratio)))
     highest_at, usual = int(np.nanargmax(norm)), float(np.nanmedian(norm))
-    if wild >= 1e3 and norm[highest_at] >= 100 * usual:
-        text = (
-            f"Gradients of up to {norm[highest_at]:.3g} (step {highest_at}) where {usual:.3g} is usual, on "
-            "curvatures that make a "
-            f"step {wild:.2g} times too long: products that run away."
-        )
-        numbers = {"height": norm[highest_at], "usual_norm": usual, "ratio": wild}
-        seen = np.flatnonzero(norm >= 10 * usual)
-        return finding("exploding_gradients", text, numbers, (seen[0], seen[-1]), "high")
-    if relative > 1e3:
-        text = (
-            f"The first gradients are enormous: a step of a thousandth of the parameters' length changes the loss by "
-            f"{relative / 10:.0f} % to first order."
-        )
-        return finding("exploding_gradients", text, {"pull": relative, "usual_norm": usual}, (0, e.steps - 1), "medium")
-    return None
+    if wild < 1e3 or norm[highest_at] < 100 * usual:
+        return None
+    text = (
+        f"Gradients of up to {norm[highest_at]:.3g} (step {highest_at}) where {usual:.3g} is usual, on curvatures that "
+        f"make a step {wild:.2g} times too long: products that run away."
+    )
+    numbers = {"height": norm[highest_at], "usual_norm": usual, "ratio": wild}
+    seen = np.flatnonzero(norm >= 10 * usual)
+    return finding("exploding_gradients", text, numbers, (seen[0], seen[-1]), "high")
+
+
+def _enormous_start(e: Evidence, norm: np.ndarray) -> Finding | None:
+    """Moving the first parameters by a thousandth of their length would change the loss by more than all of it."""
+    pull = _pull(e, norm)
+    if pull <= 1e3:
+        return None
+    text = (
+        "The first gradients are enormous: a step of a thousandth of the parameters' length changes the loss by "
+        f"{pull / 10:.0f} % to first order."
+    )
+    numbers = {"pull": pull, "usual_norm": float(np.nanmedian(norm))}
+    return finding("exploding_gradients", text, numbers, (0, e.steps - 1), "medium")
 
 
 def _pull(e: Evidence, norm: np.ndarray) -> float:

@@ -8,7 +8,8 @@ spread of curvatures of 50, a cosine below -0.5.
 
 import numpy as np
 
-from .evidence import Evidence, late, late_median, medians
+from .evidence import Evidence
+from .medians import late, late_median, medians
 from .report import Finding, finding
 from .verdict import Verdict
 
@@ -33,8 +34,7 @@ def learning_rate_too_high(e: Evidence, verdict: Verdict) -> Finding | None:
     if thrown and len(overshoots) and (len(overshoots) >= 0.2 * e.steps or overshoots[0] <= 2):
         text = (
             f"The loss went from {e.start:.3g} to {e.end:.3g} (highest {np.max(e.loss):.3g}) in steps expected to "
-            "raise it: "
-            f"r >= 1 at {len(overshoots)} of {e.steps} steps, first at step {overshoots[0]}, where r = "
+            f"raise it: r >= 1 at {len(overshoots)} of {e.steps} steps, first at step {overshoots[0]}, where r = "
             f"{ratio[overshoots[0]]:.3g}."
         )
         return finding("learning_rate_too_high", text, numbers, (overshoots[0], overshoots[-1]), "high")
@@ -68,8 +68,7 @@ def learning_rate_too_low(e: Evidence, verdict: Verdict) -> Finding | None:
     if highest < 0.02 and crawls and e.end <= e.start + 3 * e.scatter:
         text = (
             f"{e.steps} steps can have lowered the loss by {foretold:.2g} from {e.start:.3g}, the gradient is as long "
-            "as at "
-            f"the start ({kept:.0%}), and 95 % of the steps have r below {highest:.2g}: a rate "
+            f"as at the start ({kept:.0%}), and 95 % of the steps have r below {highest:.2g}: a rate "
             f"{min(1 / max(highest, 1e-6), 1e6):.0f} times as high would still lower it."
         )
         numbers = {"largest_ratio": highest, "foretold": foretold, "start": e.start, "end": e.end, "norm_kept": kept}
@@ -166,10 +165,8 @@ def ill_conditioning(e: Evidence, verdict: Verdict) -> Finding | None:
     if spread >= 50 and matters and used >= 0.05 and kept > 0.3 and not is_noisy and e.late_fall > 0:
         text = (
             f"The steepest curvature met is {steepest:.3g}, the run now descends along {flattest:.3g}: {spread:.0f} "
-            "times "
-            f"flatter. The steepest one bounds the rate (ε c / 2 = {used:.2g} there), and over the last half the "
-            "gradient "
-            f"kept {kept:.0%} of its norm."
+            f"times flatter. The steepest one bounds the rate (ε c / 2 = {used:.2g} there), and over the last half the "
+            f"gradient kept {kept:.0%} of its norm."
         )
         numbers = {"spread": spread, "steepest": steepest, "flattest": flattest, "norm_kept": kept}
         return finding("ill_conditioning", text, numbers, (e.steps // 2, e.steps - 1), "high")

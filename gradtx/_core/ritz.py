@@ -1,0 +1,87 @@
+"""Ritz values: what k products with a symmetric matrix tell about its spectrum.
+
+    T = Q A Qᵀ on the Krylov space of a start vector,  T = Y diag(θ) Yᵀ
+    weights     τ_i = Y_{1i}²           the share of the start vector on θ_i: nodes and weights of a Gauss quadrature
+    residuals   r_i = β_k |Y_{ki}|      there is an eigenvalue of A within r_i of θ_i
+
+**Source**: Lanczos 1950; Golub & Welsch 1969; Parlett 1980 (the residual bound).
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax.tree_util import Partial
+
+from .lanczos import lanczos, new_step
+
+
+class Ritz(NamedTuple):
+    """Ritz values in ascending order; where the space ended early, the last ones repeat the largest at weight 0."""
+
+    values: jax.Array  # [k] θ
+    weights: jax.Array  # [k] τ, of sum 1
+    residuals: jax.Array  # [k] r; 0 where the space is invariant
+    vectors: jax.Array  # [k, k] Y: column i is the vector of θ_i in terms of `basis`; 0 where the value is a repetition
+    largest_at: jax.Array  # [] the first place of the largest value, whose vector is no repetition
+    basis: list[Any]  # k trees, the rows of Q
+
+
+def ritz(num_iterations: int) -> Callable[[Callable[[Any], Any], Any], Ritz]:
+    """(product, start) -> the Ritz values after `num_iterations` Lanczos steps; compiled once for all starts.
+
+    One product more than that: it tells the matrix's scale. Divided by it, the squares inside Lanczos neither overflow
+    nor underflow, whatever the unit of the matrix. The start must be of moderate length itself.
+    """
+    scale_of, step = jax.jit(lambda product, v: _scale(product(v))), new_step()
+
+    def solve(product: Callable[[Any], Any], start: Any) -> Ritz:
+        linear = product if isinstance(product, Partial) else Partial(product)
+        scale = scale_of(linear, start)
+        found = lanczos(Partial(_scaled, linear, scale), start, num_iterations, step)
+        values, weights, residuals, vectors, largest_at = _from_tridiagonal(
+            found.diagonal, found.off_diagonal, found.residual, scale
+        )
+        return Ritz(values, weights, residuals, vectors, largest_at, found.basis)
+
+    return solve
+
+
+def combined(coefficients: jax.Array, basis: Sequence[Any]) -> Any:
+    """Σ_i c_i q_i: the tree that has these coefficients in a basis."""
+    return jax.tree.map(
+        lambda *rows: sum((c.astype(r.dtype) * r for c, r in zip(coefficients, rows, strict=True)), start=0 * rows[0]),
+        *basis,
+    )
+
+
+def _scale(a: Any) -> jax.Array:
+    largest = jnp.max(jnp.stack([jnp.max(jnp.abs(x), initial=0) for x in jax.tree.leaves(a)]))
+    return jnp.where(largest > 0, largest, 1)  # not NaN either: NaN is then found in the products
+
+
+def _scaled(product: Callable[[Any], Any], scale: jax.Array, v: Any) -> Any:
+    return jax.tree.map(lambda x: x / scale, product(v))
+
+
+@jax.jit
+def _from_tridiagonal(
+    diagonal: jax.Array, off: jax.Array, residual: jax.Array, scale: jax.Array
+) -> tuple[jax.Array, jax.Array, jax.Array, jax.Array, jax.Array]:
+    """All of `Ritz` but the basis, from the entries of T."""
+    in_space = jnp.cumprod(jnp.concatenate([jnp.ones(1, off.dtype), jnp.sign(off)])) == 1
+    # Rows after a breakdown are no part of T. Beyond the spectrum (Gershgorin) they sort last and are masked.
+    beyond = 1 + 2 * jnp.max(jnp.abs(diagonal)) + 2 * jnp.max(off, initial=0)
+    diagonal = jnp.where(in_space, diagonal, beyond)
+    values, vectors = jnp.linalg.eigh(jnp.diag(diagonal) + jnp.diag(off, 1) + jnp.diag(off, -1))
+    last = jnp.sum(in_space) - 1
+    is_used = jnp.arange(len(values)) <= last
+    weights = jnp.where(is_used, vectors[0] ** 2, 0)
+    return (
+        scale * jnp.where(is_used, values, values[last]),
+        weights / jnp.sum(weights),
+        scale * residual * jnp.abs(vectors[-1]),
+        jnp.where(is_used, vectors, 0),
+        last,
+    )
