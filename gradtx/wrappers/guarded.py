@@ -20,6 +20,7 @@ import jax
 import jax.numpy as jnp
 
 from gradtx._core.again import repeated, selecting
+from gradtx._core.arguments import check_at_least, inner_transformation
 from gradtx._core.hyperparameters import first_count, next_count
 from gradtx._core.trees import check_params
 from gradtx._core.types import (
@@ -28,7 +29,6 @@ from gradtx._core.types import (
     MultiSteps,
     Params,
     Updates,
-    with_extra_args_support,
 )
 
 
@@ -70,15 +70,9 @@ def skip_nonfinite(
     [0. 0.] True
     [-0.09 -0.09] False
     """
-    if isinstance(tx, MultiSteps):  # an object that can become a transformation
-        tx = tx.gradient_transformation()
-    if not isinstance(tx, GradientTransformation):
-        raise TypeError(f"skip_nonfinite: tx must be a gradient transformation, got {tx!r} ({type(tx).__name__}).")
-    if give_up_after is not None and (not isinstance(give_up_after, int) or isinstance(give_up_after, bool)):
-        raise TypeError(f"skip_nonfinite: give_up_after must be an integer or None, got {give_up_after!r}.")
-    if give_up_after is not None and give_up_after < 1:
-        raise ValueError(f"skip_nonfinite: give_up_after must be at least 1, got {give_up_after}.")
-    inner = with_extra_args_support(tx)
+    inner = inner_transformation("skip_nonfinite", tx)
+    if give_up_after is not None:
+        check_at_least("skip_nonfinite", "give_up_after", give_up_after, 1)
 
     def init(params: Params) -> SkipNonfiniteState:
         check_params("skip_nonfinite", params)

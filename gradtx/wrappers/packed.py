@@ -35,6 +35,7 @@ import numpy as np
 from jax import lax
 
 from gradtx._core.aligned import aligned
+from gradtx._core.arguments import check_at_least, inner_transformation
 from gradtx._core.packing import (
     Layout,
     Packed,
@@ -52,7 +53,6 @@ from gradtx._core.types import (
     MultiSteps,
     Params,
     Updates,
-    with_extra_args_support,
 )
 
 from .leafwise import check_not_leafwise
@@ -104,7 +104,7 @@ def pack(params: Params, max_leaf_size: int = 4096) -> tuple[Packed, Callable[[P
     >>> print(updates.vectors[0], unpack(optax.apply_updates(params, updates))["b"])
     [-0.4 -0.4 -0.4 -0.4 -0.4 -0.4] [-0.4 -0.4]
     """
-    _check_size("pack", max_leaf_size)
+    check_at_least("pack", "max_leaf_size", max_leaf_size, 1)
     check_params("pack", params)
     layout = layout_of(params, max_leaf_size)
     return pack_leaves(layout, jax.tree.leaves(params)), unpack
@@ -131,12 +131,8 @@ def packed(tx: GradientTransformation | MultiSteps, max_leaf_size: int = 4096) -
     >>> print(updates["layer7"], [x.shape for x in jax.tree.leaves(state) if x.ndim])
     [-0.1 -0.1] [(200,)]
     """
-    if isinstance(tx, MultiSteps):
-        tx = tx.gradient_transformation()
-    if not isinstance(tx, GradientTransformation):
-        raise TypeError(f"packed: tx must be a gradient transformation, got {tx!r} ({type(tx).__name__}).")
-    _check_size("packed", max_leaf_size)
-    inner: Any = with_extra_args_support(tx)
+    inner: Any = inner_transformation("packed", tx)
+    check_at_least("packed", "max_leaf_size", max_leaf_size, 1)
     check = cache(partial(check_not_leafwise, inner))
 
     def init(params: Params) -> PackedState:
@@ -171,13 +167,6 @@ def packed(tx: GradientTransformation | MultiSteps, max_leaf_size: int = 4096) -
         return layout.treedef.unflatten(leaves), PackedState(inner_state)
 
     return GradientTransformationExtraArgs(init, update)
-
-
-def _check_size(name: str, max_leaf_size: Any) -> None:
-    if not isinstance(max_leaf_size, int) or isinstance(max_leaf_size, bool):
-        raise TypeError(f"{name}: max_leaf_size must be an integer, got {max_leaf_size!r}.")
-    if max_leaf_size < 1:
-        raise ValueError(f"{name}: max_leaf_size must be at least 1, got {max_leaf_size}.")
 
 
 def _layout_in(state: Any) -> Layout | None:

@@ -30,6 +30,7 @@ import jax
 import jax.numpy as jnp
 
 from gradtx._core.again import repeated
+from gradtx._core.arguments import check_at_least, inner_transformation
 from gradtx._core.rounding import from_8bit, mixed, num_blocks, scales_8bit, to_8bit, to_bfloat16
 from gradtx._core.trees import check_params, is_sharded, leaf_dtype, restored
 from gradtx._core.types import (
@@ -39,7 +40,6 @@ from gradtx._core.types import (
     MultiSteps,
     Params,
     Updates,
-    with_extra_args_support,
 )
 
 GOLDEN = 0x9E3779B9  # odd, so that the seed walks through all of uint32
@@ -78,17 +78,9 @@ def stored_as(
     >>> print(round(sum(x.nbytes for x in jax.tree.leaves(state)) / 1_000_000, 2))  # bytes a parameter, for 8
     2.03
     """
-    if isinstance(tx, MultiSteps):
-        tx = tx.gradient_transformation()
-    if not isinstance(tx, GradientTransformation):
-        raise TypeError(f"stored_as: tx must be a gradient transformation, got {tx!r} ({type(tx).__name__}).")
-    bits = _checked_bits(dtype)
-    for argument, number, least in (("seed", seed, 0), ("min_leaf_size", min_leaf_size, 1)):
-        if not isinstance(number, int) or isinstance(number, bool):
-            raise TypeError(f"stored_as: {argument} must be an integer, got {number!r}.")
-        if number < least:
-            raise ValueError(f"stored_as: {argument} must be at least {least}, got {number}.")
-    inner = with_extra_args_support(tx)
+    inner, bits = inner_transformation("stored_as", tx), _checked_bits(dtype)
+    check_at_least("stored_as", "seed", seed, 0)
+    check_at_least("stored_as", "min_leaf_size", min_leaf_size, 1)
 
     def init(params: Params) -> StoredState:
         check_params("stored_as", params)
