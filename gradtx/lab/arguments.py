@@ -6,6 +6,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+MOST = 2**31 - 1  # steps are counted in int32
+
 
 def checked_keys(caller: str, argument: str, keys: Any, ndim: int) -> jax.Array:
     """Random keys of either kind, as new-style ones; `ndim` 0 for one key, 1 for several."""
@@ -18,12 +20,14 @@ def checked_keys(caller: str, argument: str, keys: Any, ndim: int) -> jax.Array:
     return array
 
 
-def checked_count(caller: str, argument: str, value: Any) -> int:
+def checked_count(caller: str, argument: str, value: Any, most: float = MOST) -> int:
     """A whole number of at least 1."""
     if not isinstance(value, int | np.integer) or isinstance(value, bool):
         raise TypeError(f"{caller}: {argument} must be a whole number, got {value!r} ({type(value).__name__}).")
     if value < 1:
         raise ValueError(f"{caller}: {argument} must be at least 1, got {value}.")
+    if value > most:
+        raise ValueError(f"{caller}: {argument} must be at most {most}, got {value}.")
     return int(value)
 
 

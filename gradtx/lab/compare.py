@@ -11,11 +11,13 @@ import optax
 
 import gradtx
 
-from .arguments import checked_count
+from .arguments import MOST, checked_count
 from .methods import METHODS, Method, method_called
 from .problems import Problem
 from .sweep import sweep
 from .sweep_result import Sweep
+
+MOST_LEARNING_RATES = 101  # 25 powers of ten to each side of the middle: more would leave float32
 
 
 @dataclass(frozen=True)
@@ -124,18 +126,19 @@ def comparisons(
         methods: rows of `METHODS` or their names, or your own.
         steps: optimizer steps a member; rounded up to a multiple of the evaluation interval.
         seeds: initialisations (each with its own minibatches) a learning rate.
-        learning_rates: grid points a method.
+        learning_rates: grid points a method, at most 101.
         batch_size: examples a step, for the methods that are not full-batch; a smaller training set is taken whole.
         evaluations: how often a member is evaluated (every `steps / evaluations` steps).
         patience: evaluations without a better metric after which early stopping would end a member.
         trainer: from the name problem-method to what trains its grid in place of `lab.sweep`, with the same arguments.
 
     Raises:
-        ValueError: a number that is less than 1; a method that does not exist.
+        ValueError: a number out of range; a method that does not exist.
+        TypeError: a number that is not whole.
     """
     numbers = {"steps": steps, "seeds": seeds, "learning_rates": learning_rates, "batch_size": batch_size}
     for argument, value in {**numbers, "evaluations": evaluations, "patience": patience}.items():
-        checked_count("compare", argument, value)
+        checked_count("compare", argument, value, MOST_LEARNING_RATES if argument == "learning_rates" else MOST)
     tried = {problem.name: problem for problem in ([problems] if isinstance(problems, Problem) else problems)}
     rows = [method_called(method) for method in methods]
     every = -(-steps // evaluations)

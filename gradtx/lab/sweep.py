@@ -1,5 +1,6 @@
 """Many trainings in one compilation: every point of a grid of hyper-parameters, from every key."""
 
+import math
 from collections.abc import Callable
 from functools import partial
 from typing import Any, NamedTuple
@@ -96,7 +97,7 @@ def sweep(
     steps = checked_count("sweep", "steps", steps)
     every = checked_count("sweep", "eval_every", max(1, steps // 25) if eval_every is None else eval_every)
     every = min(every, steps)
-    memory_budget = checked_count("sweep", "memory_budget", memory_budget)
+    memory_budget = checked_count("sweep", "memory_budget", memory_budget, math.inf)
     at_once = None if at_once is None else checked_count("sweep", "at_once", at_once)
     keys = checked_keys("sweep", "keys", keys, ndim=1)
     axes, objective = checked_axes("sweep", grid), objective_of(problem)

@@ -16,7 +16,7 @@ class Sweep:
     """Every member of a sweep: grid points (one axis a hyper-parameter; a random grid has one axis) x K keys.
 
     n steps, E evaluations. A member that diverged is frozen at its last finite parameters: NaN in `loss` and `readings`
-    from the step after `diverged_at` on, its last finite evaluation repeated.
+    from the step after `diverged_at` on, the evaluation of those parameters repeated.
     """
 
     axes: dict[str, np.ndarray]  # hyper-parameter -> its values; of a random grid one value a point
@@ -82,7 +82,8 @@ class Sweep:
         table.add_column("diverged", justify="right")
         diverged = (self.diverged_at >= 0).reshape(-1, keys).sum(axis=1)
         for index in order[:rows]:
-            spreads = (f"{finals[m][index].mean():.4g} ± {finals[m][index].std():.2g}" for m in measures)
+            with np.errstate(invalid="ignore"):  # what diverged may have ended at infinity
+                spreads = [f"{finals[m][index].mean():.4g} ± {finals[m][index].std():.2g}" for m in measures]
             table.add_row(*(f"{v:.4g}" for v in self.point(int(index)).values()), *spreads, f"{diverged[index]}")
         return table
 

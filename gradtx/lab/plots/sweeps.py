@@ -41,13 +41,16 @@ def plot_sweep(sweep: Sweep, x: str = "learning_rate", y: str | None = None, *, 
     figure = new_picture(8, 0.5 * len(values) + 2.8)
     axes = figure.subplots()
     axes.set_facecolor("#f4dcdc")
-    positive = bool((values[np.isfinite(values)] > 0).all()) and not higher
-    norm = LogNorm() if positive else None
+    finite = values[np.isfinite(values)]
+    norm = LogNorm() if finite.size and (finite > 0).all() and not higher else None
     image = axes.imshow(values, aspect="auto", origin="lower", cmap="cividis" if higher else "cividis_r", norm=norm)
     bar = figure.colorbar(image, label=f"final {_label(sweep, by)}")
     bar.outline.set_visible(False)
-    best = np.nanargmax(values) if higher else np.nanargmin(values)
-    _write_cells(axes, values, image, np.unravel_index(best, values.shape))
+    _write_cells(axes, values, image)
+    if finite.size:
+        best = np.nanargmax(values) if higher else np.nanargmin(values)
+        row, column = np.unravel_index(best, values.shape)
+        axes.add_patch(Rectangle((column - 0.5, row - 0.5), 1, 1, fill=False, ec="#D55E00", lw=3))
     axes.set_xticks(range(len(sweep.axes[x])), [f"{v:.2g}" for v in sweep.axes[x]])
     axes.set_yticks(range(len(sweep.axes[y])), [f"{v:.3g}" for v in sweep.axes[y]])
     axes.set(xlabel=x.replace("_", " "), ylabel=y.replace("_", " "))
@@ -55,8 +58,8 @@ def plot_sweep(sweep: Sweep, x: str = "learning_rate", y: str | None = None, *, 
     return figure
 
 
-def _write_cells(axes: Axes, values: np.ndarray, image: Any, best: Any) -> None:
-    """The number in each cell, a frame round the best, a cross where a member diverged."""
+def _write_cells(axes: Axes, values: np.ndarray, image: Any) -> None:
+    """The number in each cell, a cross where a member diverged."""
     for (row, column), value in np.ndenumerate(values):
         if not np.isfinite(value):
             axes.text(column, row, "×", ha="center", va="center", color="#882255", fontsize=12)
@@ -64,7 +67,6 @@ def _write_cells(axes: Axes, values: np.ndarray, image: Any, best: Any) -> None:
         luminance = np.dot(image.to_rgba(value)[:3], (0.2126, 0.7152, 0.0722))
         ink = "w" if luminance < 0.45 else "k"
         axes.text(column, row, f"{value:.3g}", ha="center", va="center", fontsize=8, color=ink)
-    axes.add_patch(Rectangle((best[1] - 0.5, best[0] - 0.5), 1, 1, fill=False, ec="#D55E00", lw=3))
 
 
 @styled
@@ -80,7 +82,7 @@ def plot_sensitivity(
     named = dict(sweeps) if isinstance(sweeps, Mapping) else {"": sweeps}
     figure = new_picture(8, 4.6)
     axes = figure.subplots()
-    widths = {}
+    widths, is_any_finite = {}, False
     for i, (name, sweep) in enumerate(named.items()):
         if sweep.is_random or x not in sweep.axes:
             raise ValueError(f"plot_sensitivity: x must be an axis of the sweep, one of {list(sweep.axes)}, got {x!r}.")
@@ -95,8 +97,9 @@ def plot_sensitivity(
         axes.fill_between(values, best.min(axis=1), best.max(axis=1), color=look(i)["color"], alpha=0.2, lw=0)
         axes.plot(values, middle, **look(i), ms=5, label=name or None)
         widths[name] = _width(values, middle, higher)
+        is_any_finite |= bool(np.isfinite(middle).any())
     first = next(iter(named.values()))
-    if by != "metric":
+    if by != "metric" and is_any_finite:  # a logarithmic axis wants something on it
         axes.set_yscale("log")
     if all((sweep.axes[x] > 0).all() for sweep in named.values()):
         axes.set_xscale("log")
@@ -199,6 +202,8 @@ def _label(sweep: Sweep, by: Measure) -> str:
 
 
 def _conclusion(sweep: Sweep, by: Measure) -> str:
+    if not np.isfinite(sweep.final(by)).all(axis=-1).any():
+        return f"{sweep.problem}: of every point a member diverged or was not finished."
     best = sweep.best(by)
     where = ", ".join(f"{name.replace('_', ' ')} {value:.3g}" for name, value in best.items())
     finals = sweep.final(by).reshape(-1, sweep.loss.shape[-2])
