@@ -12,7 +12,8 @@ from typing import Literal, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from ._core.hyperparameters import first_count, next_count
+from ._core.arguments import check_at_least, checked_number
+from ._core.hyperparameters import NON_NEGATIVE, first_count, next_count
 from ._core.types import ArrayLike
 
 
@@ -46,6 +47,8 @@ class EarlyStopping:
     def update(self, metric: ArrayLike, state: EarlyStoppingState) -> EarlyStoppingState:
         """The state after one more evaluation. A NaN is no improvement; after the stop the state no longer changes."""
         metric = jnp.asarray(metric, jnp.result_type(float))
+        if metric.shape != ():
+            raise ValueError(f"early_stopping: metric must be a scalar, got shape {metric.shape}: take the mean.")
         gain = state.best - metric if self.mode == "min" else metric - state.best
         improved = (gain > self.min_delta) & ~state.should_stop
         best_evaluation = jnp.where(improved, state.evaluations, state.best_evaluation)
@@ -68,7 +71,7 @@ def early_stopping(patience: int, min_delta: float = 0.0, mode: Literal["min", "
         mode: "min" for a loss or an error, "max" for an accuracy.
 
     Raises:
-        ValueError: an argument out of range. TypeError: `patience` is not an integer.
+        ValueError: an argument out of range. TypeError: `patience` is not an integer, `min_delta` not a number.
 
     >>> import gradtx
     >>> stopping = gradtx.early_stopping(patience=2, mode="max")
@@ -81,12 +84,8 @@ def early_stopping(patience: int, min_delta: float = 0.0, mode: Literal["min", "
     0.8 1 False
     0.8 1 True
     """
-    if not isinstance(patience, int) or isinstance(patience, bool):
-        raise TypeError(f"early_stopping: patience must be an integer, got {patience!r} ({type(patience).__name__}).")
-    if patience < 1:
-        raise ValueError(f"early_stopping: patience must be at least 1, got {patience}.")
-    if not 0 <= min_delta < float("inf"):
-        raise ValueError(f"early_stopping: min_delta must be in [0, inf), got {min_delta}.")
+    patience = check_at_least("early_stopping", "patience", patience, 1)
+    min_delta = checked_number("early_stopping", "min_delta", min_delta, NON_NEGATIVE)
     if mode not in ("min", "max"):
         raise ValueError(f'early_stopping: mode must be "min" or "max", got {mode!r}.')
     return EarlyStopping(patience, min_delta, mode)

@@ -14,7 +14,11 @@ from .types import DTypeLike, Params
 
 def leaf_dtype(leaf: Any) -> jnp.dtype:
     """dtype of an array, a `ShapeDtypeStruct` or a Python number; TypeError for anything else."""
-    return leaf.dtype if hasattr(leaf, "dtype") else jnp.result_type(leaf)
+    if hasattr(leaf, "dtype"):
+        return leaf.dtype
+    if not isinstance(leaf, bool | int | float | complex):  # JAX would take "float32" or `float` for a dtype
+        raise TypeError(f"no array: {leaf!r}")
+    return jnp.result_type(leaf)
 
 
 def check_params(name: str, params: Params, *, allow_complex: bool = True) -> None:

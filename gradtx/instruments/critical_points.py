@@ -39,10 +39,12 @@ import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
 
+from gradtx._core.arguments import check_at_least, check_key, checked_number
+from gradtx._core.hyperparameters import NON_NEGATIVE
 from gradtx._core.trees import tree_norm
 from gradtx._core.types import Params
 
-from .point import check_at_least, check_key, cost_at, linearised, normal_like
+from .point import cost_at, linearised, normal_like
 from .ritz import ritz
 
 KINDS = ("descending", "minimum-like", "maximum-like", "saddle", "plateau")
@@ -135,8 +137,7 @@ def critical_point(
     check_at_least("critical_point", "num_iterations", num_iterations, 1)
     tolerances = {"gradient_tolerance": gradient_tolerance, "curvature_tolerance": curvature_tolerance}
     for argument, tolerance in tolerances.items():
-        if not 0 <= tolerance < float("inf"):
-            raise ValueError(f"critical_point: {argument} must be in [0, inf), got {tolerance}.")
+        checked_number("critical_point", argument, tolerance, NON_NEGATIVE)
     cost, point = cost_at("critical_point", value_fn, params)
     value, gradient, product = linearised(cost, point)
     size = sum(x.size for x in point)

@@ -13,6 +13,7 @@ import jax.numpy as jnp
 from jax.core import Tracer
 from jax.tree_util import Partial
 
+from gradtx._core.arguments import check_at_least as check_at_least
 from gradtx._core.trees import compute_dtype, leaf_dtype
 from gradtx._core.types import Params
 
@@ -70,24 +71,6 @@ def check_scalar(name: str, value: Any) -> None:
         raise ValueError(
             f"{name}: value_fn must return a real floating scalar, got shape {value.shape} and dtype {value.dtype}."
         )
-
-
-def check_key(name: str, key: Any) -> None:
-    """Raises where `key` is not one JAX random key."""
-    is_typed = hasattr(key, "dtype") and jnp.issubdtype(key.dtype, jax.dtypes.prng_key)
-    is_raw = hasattr(key, "dtype") and key.dtype == jnp.uint32 and key.ndim == 1
-    if not (is_typed or is_raw):
-        raise TypeError(f"{name}: key must be a JAX random key, as jax.random.key(0), got {key!r}.")
-    if is_typed and key.shape != ():
-        raise ValueError(f"{name}: key must be one key, got an array of keys of shape {key.shape}.")
-
-
-def check_at_least(name: str, argument: str, value: int, least: int) -> None:
-    """Raises where a Python integer is too small, or no integer."""
-    if isinstance(value, bool) or not hasattr(value, "__index__"):
-        raise TypeError(f"{name}: {argument} must be an integer, got {value!r} ({type(value).__name__}).")
-    if value < least:
-        raise ValueError(f"{name}: {argument} must be at least {least}, got {value}.")
 
 
 def linearised(cost: Cost, point: Point) -> tuple[jax.Array, Point, Partial]:

@@ -33,10 +33,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from gradtx._core.arguments import check_at_least, checked_number
+from gradtx._core.hyperparameters import BELOW_ONE, POSITIVE, Range
 from gradtx._core.types import GradientTransformation, Params
 
-from .point import check_at_least, check_leaves, check_scalar
+from .point import check_leaves, check_scalar
 from .range_sweep import Run, sweep
+
+ABOVE_ONE = Range("(1, inf)", 1.0, float("inf"))
 
 
 class RangeTest(NamedTuple):
@@ -92,6 +96,10 @@ def lr_range_test(
     0.100
     """
     _check(lowest, highest, steps, smooth, diverge, skip_first, skip_last, batches)
+    if not callable(value_fn):
+        raise TypeError(f"lr_range_test: value_fn must be a function of the parameters, got {value_fn!r}.")
+    if make_tx is not None and not callable(make_tx):
+        raise TypeError(f"lr_range_test: make_tx must be a function of the learning rate or None, got {make_tx!r}.")
     check_leaves("lr_range_test", params)
     params = jax.tree.map(jnp.asarray, params)
     rates = np.geomspace(lowest, highest, steps)
@@ -177,15 +185,15 @@ def _check(
     lowest: float, highest: float, steps: int, smooth: float, diverge: float, first: int, last: int, batches: Any
 ) -> None:
     name = "lr_range_test"
-    if not 0 < lowest < highest < float("inf"):
-        raise ValueError(f"{name}: lowest and highest must be 0 < lowest < highest < inf, got {lowest} and {highest}.")
+    checked_number(name, "lowest", lowest, POSITIVE)
+    checked_number(name, "highest", highest, POSITIVE)
+    if lowest >= highest:
+        raise ValueError(f"{name}: lowest must be below highest, got {lowest} and {highest}.")
     check_at_least(name, "steps", steps, 2)
     check_at_least(name, "skip_first", first, 0)
     check_at_least(name, "skip_last", last, 0)
-    if not 0 <= smooth < 1:
-        raise ValueError(f"{name}: smooth must be in [0, 1), got {smooth}.")
-    if not 1 < diverge < float("inf"):
-        raise ValueError(f"{name}: diverge must be in (1, inf), got {diverge}.")
+    checked_number(name, "smooth", smooth, BELOW_ONE)
+    checked_number(name, "diverge", diverge, ABOVE_ONE)
     lengths = {x.shape[0] if getattr(x, "ndim", 0) else None for x in jax.tree.leaves(batches)}
     if batches is not None and lengths != {steps}:
         found = ", ".join(map(str, sorted(lengths, key=str))) or "no array"

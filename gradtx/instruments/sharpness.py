@@ -34,6 +34,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
+from gradtx._core.arguments import check_at_least, check_seed
 from gradtx._core.hyperparameters import BELOW_ONE, NON_NEGATIVE, first_count, hyperparameter
 from gradtx._core.lanczos import lanczos
 from gradtx._core.trees import accumulators, widen
@@ -41,7 +42,7 @@ from gradtx._core.types import FLOAT32, GradientTransformationExtraArgs, Params,
 
 from .instrument import Measurement, instrument, never, unmeasured
 from .passes import is_forward_blocked, two_sides
-from .point import check_at_least, normal_like
+from .point import normal_like
 from .seen import Seen
 
 
@@ -93,6 +94,7 @@ def sharpness(
     rate = None if learning_rate is None else hyperparameter("sharpness", "learning_rate", learning_rate, NON_NEGATIVE)
     alpha = hyperparameter("sharpness", "momentum", momentum, BELOW_ONE)
     check_at_least("sharpness", "num_iterations", num_iterations, 1)
+    check_seed("sharpness", seed)
 
     def init(params: Params) -> SharpnessState:
         unseen = unmeasured(), unmeasured()

@@ -16,10 +16,12 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from gradtx._core.arguments import check_at_least, check_key, checked_number
 from gradtx._core.arithmetic import divide
+from gradtx._core.hyperparameters import POSITIVE
 from gradtx._core.types import Params
 
-from .point import Point, check_at_least, check_key, check_leaves, cost_at, normal_like, over
+from .point import Point, check_leaves, cost_at, normal_like, over
 
 
 def line_slice(
@@ -105,8 +107,7 @@ def plane_slice(
     """
     check_key("plane_slice", key)
     check_at_least("plane_slice", "num_points", num_points, 2)
-    if not 0 < radius < float("inf"):
-        raise ValueError(f"plane_slice: radius must be in (0, inf), got {radius}.")
+    checked_number("plane_slice", "radius", radius, POSITIVE)
     if isinstance(filter_axis, bool) or not hasattr(filter_axis, "__index__"):
         raise TypeError(f"plane_slice: filter_axis must be an integer, got {filter_axis!r}.")
     cost, point = cost_at("plane_slice", value_fn, params)

@@ -22,9 +22,10 @@ import jax
 import jax.numpy as jnp
 from jax.tree_util import Partial
 
+from gradtx._core.arguments import check_at_least, check_key
 from gradtx._core.types import Params
 
-from .point import check_at_least, check_key, cost_at, linearised, over, signs_like
+from .point import cost_at, linearised, over, signs_like
 from .ritz import ritz
 
 

@@ -15,8 +15,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from .._core.arguments import checked_number
 from .._core.hyperparameters import Range
-from .landscape import Landscape, checked_dim, checked_number
+from .landscape import Landscape, checked_dim
 
 _AT_LEAST_ONE = Range("[1, inf)", 1.0, math.inf)
 _FINITE = Range("(-inf, inf)", -math.inf, math.inf)

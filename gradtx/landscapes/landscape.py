@@ -9,9 +9,7 @@ from typing import Any, Literal, overload
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.core import Tracer
 
-from .._core.hyperparameters import Range
 from .._core.types import ArrayLike
 
 Kind = Literal["minimum-like", "maximum-like", "saddle", "plateau"]
@@ -108,18 +106,6 @@ class Landscape:
     def __repr__(self) -> str:
         noise = f", sigma={self.sigma:g}" if self.sigma else ""
         return f"Landscape({self.name}, dim={self.dim}{noise})"
-
-
-def checked_number(name: str, argument: str, value: Any, allowed: Range) -> float:
-    """The value as a float, if it is a known real number in the range."""
-    is_array = isinstance(value, np.generic | np.ndarray | jax.Array)
-    is_real = isinstance(value, int | float) or (is_array and value.shape == () and not np.iscomplexobj(value))
-    if not is_real or isinstance(value, bool | np.bool_ | Tracer):
-        raise TypeError(f"{name}: {argument} must be a number, got {value!r} ({type(value).__name__}).")
-    number = float(value)
-    if number not in allowed:
-        raise ValueError(f"{name}: {argument} must be in {allowed.text}, got {number!r}.")
-    return number
 
 
 def checked_dim(name: str, dim: Any) -> int:

@@ -2,8 +2,9 @@
 
 import dataclasses
 
+from .._core.arguments import checked_number
 from .._core.hyperparameters import NON_NEGATIVE
-from .landscape import Landscape, checked_number
+from .landscape import Landscape
 
 
 def noisy(landscape: Landscape, sigma: float) -> Landscape:

@@ -26,6 +26,7 @@ from typing import Any, NamedTuple
 
 import jax
 
+from gradtx._core.arguments import check_accumulator_dtype
 from gradtx._core.arithmetic import abs2, divide, sqrt
 from gradtx._core.hyperparameters import NON_NEGATIVE, first_count, hyperparameter, next_count
 from gradtx._core.lift import Lifted, Scalars, chain, lift
@@ -68,6 +69,7 @@ def scale_by_adagrad(
     """
     delta = hyperparameter("scale_by_adagrad", "eps", eps, NON_NEGATIVE)
     start = hyperparameter("scale_by_adagrad", "initial_accumulator", initial_accumulator, NON_NEGATIVE)
+    check_accumulator_dtype("scale_by_adagrad", accumulator_dtype)
 
     def init(params: Params) -> ScaleByAdagradState:
         count = first_count()
@@ -102,6 +104,7 @@ def adagrad(
     rate = hyperparameter("adagrad", "learning_rate", learning_rate, NON_NEGATIVE)
     delta = hyperparameter("adagrad", "eps", eps, NON_NEGATIVE)
     start = hyperparameter("adagrad", "initial_accumulator", initial_accumulator, NON_NEGATIVE)
+    check_accumulator_dtype("adagrad", accumulator_dtype)
     return chain(
         "adagrad",
         scale_by_adagrad(delta, start, accumulator_dtype=accumulator_dtype),

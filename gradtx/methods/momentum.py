@@ -35,6 +35,7 @@ from typing import Any, NamedTuple
 
 import jax
 
+from gradtx._core.arguments import check_accumulator_dtype
 from gradtx._core.hyperparameters import BELOW_ONE, first_count, hyperparameter, next_count
 from gradtx._core.lift import Lifted, Scalars, lift
 from gradtx._core.packing import is_packed
@@ -86,6 +87,7 @@ def heavy_ball(momentum: ScalarOrSchedule, *, accumulator_dtype: DTypeLike | Non
     1.875
     """
     alpha = hyperparameter("heavy_ball", "momentum", momentum, BELOW_ONE)
+    check_accumulator_dtype("heavy_ball", accumulator_dtype)
 
     def init(params: Params) -> HeavyBallState:
         return HeavyBallState(velocity=accumulators(params, accumulator_dtype), heavy_ball_count=first_count())
@@ -120,6 +122,7 @@ def nesterov(momentum: ScalarOrSchedule, *, accumulator_dtype: DTypeLike | None 
     1.5 1.0
     """
     alpha = hyperparameter("nesterov", "momentum", momentum, BELOW_ONE)
+    check_accumulator_dtype("nesterov", accumulator_dtype)
 
     def init(params: Params) -> NesterovState:
         count = first_count()

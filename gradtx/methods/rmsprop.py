@@ -26,6 +26,7 @@ from typing import Any, NamedTuple
 
 import jax
 
+from gradtx._core.arguments import check_accumulator_dtype
 from gradtx._core.arithmetic import abs2, divide, sqrt
 from gradtx._core.hyperparameters import BELOW_ONE, NON_NEGATIVE, first_count, hyperparameter, next_count
 from gradtx._core.lift import Lifted, Scalars, chain, lift
@@ -72,6 +73,7 @@ def scale_by_rms(
     """
     rho = hyperparameter("scale_by_rms", "decay", decay, BELOW_ONE)
     delta = hyperparameter("scale_by_rms", "eps", eps, NON_NEGATIVE)
+    check_accumulator_dtype("scale_by_rms", accumulator_dtype)
 
     def init(params: Params) -> ScaleByRmsState:
         return ScaleByRmsState(accumulators(params, accumulator_dtype, real=True), first_count())
@@ -121,6 +123,7 @@ def rmsprop(
     rate = hyperparameter("rmsprop", "learning_rate", learning_rate, NON_NEGATIVE)
     rho = hyperparameter("rmsprop", "decay", decay, BELOW_ONE)
     delta = hyperparameter("rmsprop", "eps", eps, NON_NEGATIVE)
+    check_accumulator_dtype("rmsprop", accumulator_dtype)
     scaled = scale_by_rms(rho, delta, accumulator_dtype=accumulator_dtype), scale_by_learning_rate(rate)
     if momentum is None:
         if nesterov:

@@ -23,6 +23,7 @@ excess error falls as O(1/√k) (convex) or O(1/k) (strongly convex). Not where 
 between parameters and the learning rates cannot be told apart by hand.
 """
 
+from gradtx._core.arguments import check_accumulator_dtype
 from gradtx._core.hyperparameters import BELOW_ONE, NON_NEGATIVE, hyperparameter
 from gradtx._core.lift import Lifted, chain
 from gradtx._core.types import FLOAT32, DTypeLike, ScalarOrSchedule
@@ -65,6 +66,7 @@ def sgd(
     [ 0.486 -0.972]
     """
     rate = hyperparameter("sgd", "learning_rate", learning_rate, NON_NEGATIVE)
+    check_accumulator_dtype("sgd", accumulator_dtype)
     if momentum is None:
         if nesterov:
             raise ValueError("sgd: nesterov=True needs a momentum, got momentum=None.")

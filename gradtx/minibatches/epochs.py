@@ -14,6 +14,8 @@ from typing import Literal
 import jax
 import jax.numpy as jnp
 
+from gradtx._core.arguments import check_at_least, check_key
+
 Remainder = Literal["drop", "wrap", "pad"]
 
 
@@ -46,7 +48,7 @@ def shuffled_epochs(
         int32 indices, [epochs * b, batch_size], b = num_examples / batch_size rounded down under "drop", else up.
 
     Raises:
-        ValueError: a size out of range, a remainder of another name.
+        ValueError: a size out of range, a remainder of another name. TypeError: a size or key of another kind.
 
     >>> import gradtx, jax
     >>> batches = gradtx.shuffled_epochs(jax.random.key(0), num_examples=6, batch_size=3, epochs=2)
@@ -57,8 +59,8 @@ def shuffled_epochs(
     (2, 3) [-1, 0, 1, 2, 3, 4]
     """
     _check_sizes("shuffled_epochs", num_examples, batch_size, remainder, ("drop", "wrap", "pad"))
-    if epochs < 1:
-        raise ValueError(f"shuffled_epochs: epochs must be at least 1, got {epochs}.")
+    check_key("shuffled_epochs", key)
+    epochs = check_at_least("shuffled_epochs", "epochs", epochs, 1)
     if reshuffle:
         return _shuffled(key, num_examples, batch_size, epochs, remainder)
     return jnp.tile(_shuffled(key, num_examples, batch_size, 1, remainder), (epochs, 1))
@@ -83,7 +85,7 @@ def online_pass(
         int32 indices, [b, batch_size], b = num_examples / batch_size rounded down under "drop", else up.
 
     Raises:
-        ValueError: a size out of range, a remainder of another name.
+        ValueError: a size out of range, a remainder of another name. TypeError: a size or key of another kind.
 
     >>> import gradtx, jax
     >>> batches = gradtx.online_pass(jax.random.key(0), num_examples=1000, batch_size=10)
@@ -91,13 +93,13 @@ def online_pass(
     (100, 10) 1000
     """
     _check_sizes("online_pass", num_examples, batch_size, remainder, ("drop", "pad"))
+    check_key("online_pass", key)
     return _shuffled(key, num_examples, batch_size, 1, remainder)
 
 
 def _check_sizes(function: str, num_examples: int, batch_size: int, remainder: str, known: tuple[str, ...]) -> None:
     for argument, value in (("num_examples", num_examples), ("batch_size", batch_size)):
-        if value < 1:
-            raise ValueError(f"{function}: {argument} must be at least 1, got {value}.")
+        check_at_least(function, argument, value, 1)
     if batch_size > num_examples:
         raise ValueError(f"{function}: batch_size must be at most num_examples = {num_examples}, got {batch_size}.")
     if remainder not in known:

@@ -14,6 +14,8 @@ from typing import Any
 import jax
 import numpy as np
 
+from gradtx._core.arguments import check_at_least
+
 
 def minibatch_feed(
     data: Any,
@@ -40,6 +42,7 @@ def minibatch_feed(
 
     Raises:
         ValueError: `start` or `process` out of range, or `sharding` together with `process` or `processes`.
+        TypeError: one of them no integer.
 
     >>> import gradtx, numpy as np
     >>> data, batches = np.arange(6) * 10, [[3, 1, 2], [0, 5, 4]]
@@ -50,11 +53,11 @@ def minibatch_feed(
     """
     if sharding is not None and (process is not None or processes is not None):
         raise ValueError("minibatch_feed: a sharding says which process reads what: leave process and processes out.")
-    n = jax.process_count() if processes is None else processes
-    i = jax.process_index() if process is None else process
-    if not 0 <= i < n:
+    n = jax.process_count() if processes is None else check_at_least("minibatch_feed", "processes", processes, 1)
+    i = jax.process_index() if process is None else check_at_least("minibatch_feed", "process", process, 0)
+    if i >= n:
         raise ValueError(f"minibatch_feed: process must be from 0 to {n - 1}, got {i}.")
-    if not 0 <= start <= len(batches):
+    if check_at_least("minibatch_feed", "start", start, 0) > len(batches):
         raise ValueError(f"minibatch_feed: start must be from 0 to {len(batches)}, the number of steps, got {start}.")
     return _feed(data, batches, start, i, n, sharding)
 

@@ -19,8 +19,10 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax.core import Tracer
+
+from gradtx._core.arguments import check_at_least, checked_number
+from gradtx._core.hyperparameters import Range
 
 
 @dataclass(frozen=True)
@@ -61,15 +63,12 @@ def growing_batch_sizes(initial: int, final: int, *, every: int, factor: float =
     >>> print(sizes.sizes, [sizes(step) for step in (0, 9, 10, 25, 1000)])
     (32, 64, 128, 200) [32, 32, 64, 128, 200]
     """
-    for argument, value in (("initial", initial), ("final", final), ("every", every)):
-        if not isinstance(value, int | np.integer) or isinstance(value, bool):
-            raise TypeError(f"growing_batch_sizes: {argument} must be a whole number, got {value!r}.")
-    for argument, value, least in (("initial", initial, 1), ("final", final, initial), ("every", every, 1)):
-        if value < least:
-            raise ValueError(f"growing_batch_sizes: {argument} must be at least {least}, got {value}.")
-    if not 1 < factor < math.inf:
-        raise ValueError(f"growing_batch_sizes: factor must be in (1, inf), got {factor!r}.")
-    sizes = [int(initial)]
+    name = "growing_batch_sizes"
+    initial = check_at_least(name, "initial", initial, 1)
+    final = check_at_least(name, "final", final, initial)
+    every = check_at_least(name, "every", every, 1)
+    factor = checked_number(name, "factor", factor, Range("(1, inf)", 1.0, math.inf))
+    sizes = [initial]
     while sizes[-1] < final:
-        sizes.append(min(int(final), round(initial * factor ** len(sizes))))
-    return BatchSizes(tuple(sizes), int(every))
+        sizes.append(min(final, round(initial * factor ** len(sizes))))
+    return BatchSizes(tuple(sizes), every)

@@ -216,9 +216,12 @@ def test_prints_one_sentence():
 @pytest.mark.parametrize(
     ("change", "error", "message"),
     [
-        ({"lowest": 0.0}, ValueError, "must be 0 < lowest < highest < inf, got 0.0 and 10.0"),
-        ({"lowest": 1.0, "highest": 1.0}, ValueError, "must be 0 < lowest < highest < inf, got 1.0 and 1.0"),
-        ({"highest": float("nan")}, ValueError, "got 1e-06 and nan"),
+        ({"lowest": 0.0}, ValueError, r"lowest must be in \(0, inf\), got 0.0"),
+        ({"lowest": 1.0, "highest": 1.0}, ValueError, "lowest must be below highest, got 1.0 and 1.0"),
+        ({"highest": float("nan")}, ValueError, r"highest must be in \(0, inf\), got nan"),
+        ({"highest": "1"}, TypeError, r"highest must be a number, got '1' \(str\)"),
+        ({"make_tx": gradtx.sgd(0.1)}, TypeError, "make_tx must be a function of the learning rate or None"),
+        ({"value_fn": None}, TypeError, "value_fn must be a function of the parameters, got None"),
         ({"steps": 1}, ValueError, "lr_range_test: steps must be at least 2, got 1"),
         ({"steps": 10.0}, TypeError, "steps must be an integer, got 10.0"),
         ({"skip_first": -1}, ValueError, "skip_first must be at least 0, got -1"),

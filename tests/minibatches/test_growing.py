@@ -39,5 +39,5 @@ def test_bad_arguments_are_refused_by_name():
     ):
         with pytest.raises(ValueError, match=f"^growing_batch_sizes: {message}"):
             gradtx.growing_batch_sizes(**{"initial": 2, "final": 8, "every": 1} | arguments)
-    with pytest.raises(TypeError, match=r"every must be a whole number, got 1\.5"):
+    with pytest.raises(TypeError, match=r"every must be an integer, got 1\.5"):
         gradtx.growing_batch_sizes(2, 8, every=1.5)
