@@ -81,7 +81,7 @@ def distributed_sweep(
     del progress
     mesh = mesh or whole_mesh()
     every = min(eval_every or max(1, steps // 25), steps)
-    axes, objective = checked_axes("sweep", grid), objective_of(problem)
+    axes, objective = checked_axes("sweep", grid), objective_of("sweep", problem)
     size = checked_batch_size("sweep", objective.num_examples, objective.default_batch_size, batch_size)
     columns, shared = points(axes, False), _shared(objective, keys, steps, every, size)
     saved = SharedCheckpoint(checkpoint, _description(objective, axes, keys, steps, every, size))

@@ -11,7 +11,7 @@ import numpy as np
 import optax
 from jax.sharding import Mesh, PartitionSpec
 
-from .arguments import checked_batch_size, checked_count, checked_keys
+from .arguments import check_callable, checked_batch_size, checked_count, checked_keys
 from .grids import RandomGrid, checked_axes, points, untraceable_name
 from .problems import Problem
 from .progress import progress_bar
@@ -83,7 +83,8 @@ def sweep(
         The `Sweep`. Ctrl-C returns what is finished, NaN for the rest.
 
     Raises:
-        TypeError: a hyper-parameter that is not a number, or that the transformation cannot take as a traced number.
+        TypeError: an argument of another kind; a hyper-parameter that is not a number, or that the transformation
+            cannot take as a traced number.
         ValueError: an argument out of range.
 
     >>> import gradtx, jax
@@ -97,10 +98,11 @@ def sweep(
     steps = checked_count("sweep", "steps", steps)
     every = checked_count("sweep", "eval_every", max(1, steps // 25) if eval_every is None else eval_every)
     every = min(every, steps)
-    memory_budget = checked_count("sweep", "memory_budget", memory_budget, math.inf)
+    memory_budget = checked_count("sweep", "memory_budget", memory_budget, most=math.inf)
     at_once = None if at_once is None else checked_count("sweep", "at_once", at_once)
     keys = checked_keys("sweep", "keys", keys, ndim=1)
-    axes, objective = checked_axes("sweep", grid), objective_of(problem)
+    check_callable("sweep", "make_tx", make_tx, "gradtx.sgd")
+    axes, objective = checked_axes("sweep", grid), objective_of("sweep", problem)
     size = checked_batch_size("sweep", objective.num_examples, objective.default_batch_size, batch_size)
     columns = points(axes, isinstance(grid, RandomGrid))
     shared = _shared(objective, keys, steps, every, size)
@@ -167,7 +169,7 @@ def _train_members(
 
     Compiled once for a problem, a `make_tx` and a size: a second sweep with another grid does not compile.
     """
-    train_one = partial(_train_member, objective_of(problem), make_tx)
+    train_one = partial(_train_member, objective_of("sweep", problem), make_tx)
 
     def in_turn(members: Any, shared: Shared) -> Outcome:
         width = at_once if at_once > 1 else None

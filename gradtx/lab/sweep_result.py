@@ -3,7 +3,7 @@
 import json
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
 from rich.table import Table
@@ -40,6 +40,8 @@ class Sweep:
 
     def final(self, by: Measure = "loss") -> np.ndarray:
         """[*grid, K], where each member ended; one that diverged or was not finished has the worst value there is."""
+        if by not in get_args(Measure):
+            raise ValueError(f"Sweep: by must be one of {', '.join(get_args(Measure))}, got {by!r}.")
         worst = -np.inf if by == "metric" and self.higher_is_better else np.inf
         values = getattr(self, by)[..., -1]
         return np.where(self.finished & (self.diverged_at < 0) & np.isfinite(values), values, worst)
@@ -75,7 +77,7 @@ class Sweep:
         )
         for name in self.axes:
             table.add_column(name, justify="right")
-        measures: tuple[Measure, ...] = ("loss", "train_loss", "validation_loss", "metric")
+        measures: tuple[Measure, ...] = get_args(Measure)
         finals = {measure: getattr(self, measure)[..., -1].reshape(-1, keys) for measure in measures}
         for measure in measures:
             table.add_column(self.metric_name if measure == "metric" else measure.replace("_", "\n"), justify="right")

@@ -115,6 +115,7 @@ def plot_readings(run: Run) -> Picture:
     Args:
         run: a `History`, or a dict of arrays [steps]: `loss` and readings by their names.
     """
+    diagnosis = gradtx.diagnose(run)  # first: it says what is wrong with what is no run
     curves = curves_of(run)
     panels = panels_of(curves)
     columns = min(3, len(panels))
@@ -122,7 +123,6 @@ def plot_readings(run: Run) -> Picture:
     figure = new_picture(12, 2.9 * rows + 0.6)
     grid = figure.subplots(rows, columns, squeeze=False, sharex=True)
     draw_panels(list(grid.ravel()), panels, curves)
-    diagnosis = gradtx.diagnose(run)
     headline(figure, f"{name_of(run)}{diagnosis.headline}", 12)
     return figure
 

@@ -1,6 +1,6 @@
 """What a sweep says: the map of two hyper-parameters, the sensitivity to one, the price of the batch size."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import numpy as np
@@ -23,6 +23,7 @@ def plot_sweep(sweep: Sweep, x: str = "learning_rate", y: str | None = None, *, 
         x, y: the names of the axes; y defaults to the first other one.
         by: "loss", "train_loss", "validation_loss" or "metric", mean over the keys.
     """
+    _check_sweeps("plot_sweep", [sweep])
     others = [name for name in sweep.axes if name != x]
     y = y or (others[0] if others else None)
     if sweep.is_random or y is None or x not in sweep.axes or y not in sweep.axes or x == y:
@@ -58,6 +59,14 @@ def plot_sweep(sweep: Sweep, x: str = "learning_rate", y: str | None = None, *, 
     return figure
 
 
+def _check_sweeps(function: str, sweeps: Collection[Any]) -> None:
+    if not sweeps:
+        raise ValueError(f"{function}: sweeps must hold at least one Sweep, got none.")
+    for sweep in sweeps:
+        if not isinstance(sweep, Sweep):
+            raise TypeError(f"{function}: must be of what lab.sweep returned, got {sweep!r}.")
+
+
 def _write_cells(axes: Axes, values: np.ndarray, image: Any) -> None:
     """The number in each cell, a cross where a member diverged."""
     for (row, column), value in np.ndenumerate(values):
@@ -80,6 +89,7 @@ def plot_sensitivity(
     it is drawn and judged.
     """
     named = dict(sweeps) if isinstance(sweeps, Mapping) else {"": sweeps}
+    _check_sweeps("plot_sensitivity", named.values())
     figure = new_picture(8, 4.6)
     axes = figure.subplots()
     widths, is_any_finite = {}, False
@@ -138,9 +148,8 @@ def plot_batch_sizes(sweeps: Mapping[int, Sweep], target: float, *, by: Measure 
         raise ValueError(
             "plot_batch_sizes: by must be an evaluation (train_loss, validation_loss, metric), got 'loss'."
         )
+    _check_sweeps("plot_batch_sizes", sweeps.values())
     sizes = sorted(sweeps)
-    if not sizes:
-        raise ValueError("plot_batch_sizes: sweeps must hold at least one batch size.")
     steps = np.stack([_steps_to(sweeps[size], target, by) for size in sizes])  # [sizes, keys]
     figure = new_picture(9.5, 4.4)
     left, right = figure.subplots(1, 2)
