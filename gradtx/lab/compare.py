@@ -91,7 +91,7 @@ def compare(
 ) -> Comparison:
     """The last of `comparisons`, which describes the settings: all methods on all problems, trained and judged.
 
-    Ctrl-C returns the methods that were finished.
+    Ctrl-C returns the methods that were finished; where none was, it is a `KeyboardInterrupt`.
     """
     finished = None
     try:

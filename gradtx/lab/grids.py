@@ -12,8 +12,6 @@ import optax
 
 from .arguments import checked_count, checked_keys
 
-GridLike = "Mapping[str, Sequence[Any] | np.ndarray | jax.Array] | RandomGrid"
-
 
 @dataclass(frozen=True, eq=False)
 class RandomGrid:

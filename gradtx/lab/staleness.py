@@ -75,8 +75,9 @@ def staleness(
 ) -> Staleness:
     """Trains a quadratic with SGD under the delays of M workers, for every momentum and learning rate.
 
-    Curvatures are 1 and 1/`condition`, the start is (1, 1), gradients are exact: staleness is the only noise. Ten
-    seconds as it stands; `print` shows the best momentum fall from 0.7 for one worker to 0.1 for two and 0 for four.
+    Curvatures are 1 and 1/`condition`, the start is (1, 1), gradients are exact: staleness is the only noise.
+    Some seconds as it stands; `print` shows the best momentum fall from 0.7 for one worker to 0.3 for two and 0 for
+    four and eight.
 
     Args:
         workers: numbers M of workers to compare.

@@ -28,6 +28,12 @@ def plot_curves(runs: Runs | Mapping[str, Runs], what: str = "loss", *, smooth: 
 
     Raises:
         ValueError: nothing is called `what`; there is no run. TypeError: what is no run.
+
+    >>> import gradtx, jax
+    >>> from gradtx import lab, landscapes
+    >>> run = lab.run(landscapes.quadratic(10.0), gradtx.sgd(0.1), steps=50, key=jax.random.key(0))
+    >>> print(lab.plot_curves(run).get_suptitle())
+    The minibatch loss ends at 1.64e-05.
     """
     named = runs_by_name("plot_curves", runs)
     if smooth is not None:

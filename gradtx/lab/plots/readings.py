@@ -114,6 +114,16 @@ def plot_readings(run: Run) -> Picture:
 
     Args:
         run: a `History`, or a dict of arrays [steps]: `loss` and readings by their names.
+
+    Raises:
+        TypeError, ValueError: what is no run, as `gradtx.diagnose` says it.
+
+    >>> import gradtx, jax, optax
+    >>> from gradtx import lab, landscapes
+    >>> tx = optax.chain(gradtx.gradient_norm(), gradtx.sgd(0.1))
+    >>> run = lab.run(landscapes.quadratic(10.0), tx, steps=50, key=jax.random.key(0))
+    >>> print(lab.plot_readings(run).get_suptitle())
+    quadratic: 50 steps: nothing amiss that these readings show.
     """
     diagnosis = gradtx.diagnose(run)  # first: it says what is wrong with what is no run
     curves = curves_of(run)

@@ -36,6 +36,15 @@ def plot_trajectories(landscape: Landscape, paths: Paths, *, arrows: int = 12) -
         landscape: of dimension 1 or more; from 3 on its first two coordinates, the others as at the start.
         paths: {name: History or iterates [n + 1, dim]}, or a single one.
         arrows: at how many iterates, over all paths; 0 for none.
+
+    Raises:
+        ValueError: no path, one that holds no iterates there, a negative number. TypeError: no whole number.
+
+    >>> import gradtx, jax
+    >>> from gradtx import lab, landscapes
+    >>> run = lab.run(landscapes.quadratic(10.0), gradtx.sgd(0.1), steps=50, key=jax.random.key(0))
+    >>> print(lab.plot_trajectories(landscapes.quadratic(10.0), {"sgd": run}).get_suptitle())
+    Height after 50 steps: sgd: 1.33e-05.
     """
     named = paths_by_name("plot_trajectories", landscape, paths)
     checked_count("plot_trajectories", "arrows", arrows, 0)
@@ -60,7 +69,19 @@ def plot_trajectories(landscape: Landscape, paths: Paths, *, arrows: int = 12) -
 
 @styled
 def plot_surface(landscape: Landscape, paths: Paths | None = None) -> Picture:
-    """The landscape as a surface in three dimensions, with paths on it; the highest 2 % are cut off."""
+    """The landscape as a surface in three dimensions, with paths on it; the highest 2 % are cut off.
+
+    Args:
+        landscape: of at least 2 dimensions.
+        paths: as in `plot_trajectories`; None for the surface alone.
+
+    Raises:
+        ValueError: of 1 dimension, a path that holds no iterates there.
+
+    >>> from gradtx import lab, landscapes
+    >>> print(lab.plot_surface(landscapes.quadratic(10.0)).get_suptitle())
+    quadratic: lowest value 0, at 1 known point.
+    """
     if landscape.dim < 2:
         raise ValueError(f"plot_surface: the landscape must have at least 2 dimensions, {landscape.name} has 1.")
     x, y, z = _heights(landscape, 150)
