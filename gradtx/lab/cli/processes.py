@@ -60,6 +60,8 @@ def run_processes(parser: argparse.ArgumentParser, arguments: argparse.Namespace
         jax.distributed.shutdown()
     except KeyboardInterrupt:
         status = 130
+    except SystemExit as stop:  # an argument that only the work could check
+        status = stop.code if isinstance(stop.code, int) else 1
     except (AnotherRunError, ModuleNotFoundError) as error:  # a sentence for the user
         print(f"{parser.prog}: error: {error}", file=sys.stderr)
         status = 2 if isinstance(error, AnotherRunError) else 1
