@@ -259,13 +259,21 @@ def test_a_break_anywhere_else_is_a_word_and_no_traceback(tmp_path, capsys, monk
     assert capsys.readouterr().err == "interrupted.\n"
 
 
-def test_a_reader_that_went_away_loses_no_result(tmp_path, monkeypatch):
+@pytest.mark.parametrize(
+    ("arguments", "files"),
+    [
+        (["diagnose", "quadratic", "--steps", "5"], {"diagnosis.json", "diagnosis.png", "history.npz"}),
+        (["sweep", "diabetes", "--steps", "2", "--seeds", "1"], {"sweep.npz", "sweep.png"}),
+        (["compare", "diabetes", "--methods", "sgd", *QUICK], {"comparison.json", "comparison.png"}),
+    ],
+)
+def test_a_reader_that_went_away_loses_no_result(arguments, files, tmp_path, monkeypatch):
     reading, writing = os.pipe()
     os.close(reading)
     with os.fdopen(writing, "w") as gone:
         monkeypatch.setattr(sys, "stdout", gone)
-        assert main(["diagnose", "quadratic", "--steps", "5", "--out", str(tmp_path)]) == 141
-    assert {path.name for path in tmp_path.iterdir()} == {"diagnosis.json", "diagnosis.png", "history.npz"}
+        assert main([*arguments, "--out", str(tmp_path)]) == 141
+    assert {path.name for path in tmp_path.iterdir()} == files
 
 
 def test_what_does_not_fit_in_memory_is_said_without_a_traceback(tmp_path, capsys, monkeypatch):

@@ -16,6 +16,7 @@ from ..problems import PROBLEMS
 from ..report import comparison_table, save_comparison
 from .arguments import MOST, add_command, add_out, check_batch_size, make_out, make_problem, one_of, some_of, whole
 from .processes import add_processes, is_distributed, run_processes
+from .table import print_table
 
 
 def add(commands: Any) -> None:
@@ -75,8 +76,7 @@ def _train(parser: argparse.ArgumentParser, arguments: argparse.Namespace, is_fi
         status = 130
     if finished is not None and is_first:
         plot_comparison(finished).savefig(figure_path)  # before the table, which may be printed into a broken pipe
-        # A table cut to 80 columns because nobody watches would lose what it says.
-        (console if console.is_terminal else Console(width=132)).print(comparison_table(finished))
+        print_table(comparison_table(finished))
         print(f"wrote {json_path} and {figure_path}")
     return status
 
@@ -85,7 +85,9 @@ def _with_progress(
     problems: list[Any], arguments: argparse.Namespace, console: Console, trainer: Any
 ) -> Iterator[Comparison]:
     """The comparison so far, after each method; a bar on a terminal, a line a method elsewhere."""
-    bar = Progress(TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn(), console=console, transient=True)
+    columns = TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn()
+    # Disabled, not merely out of sight: rich prints an empty line, and a pipe that nobody reads would end the run.
+    bar = Progress(*columns, console=console, transient=True, disable=not console.is_terminal)
     tasks = [f"{method} on {problem.name}" for problem in problems for method in arguments.methods]
     settings = {name: getattr(arguments, name) for name in ("steps", "seeds", "learning_rates", "batch_size")}
     found = comparisons(problems, arguments.methods, **settings, trainer=trainer)

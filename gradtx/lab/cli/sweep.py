@@ -7,7 +7,6 @@ from typing import Any
 
 import jax
 import numpy as np
-from rich.console import Console
 
 from ..methods import METHODS, Method
 from ..plots.style import Picture
@@ -16,6 +15,7 @@ from ..problems import PROBLEMS
 from ..sweep import sweep
 from ..sweep_result import Sweep
 from .arguments import add_command, add_out, axis, batch_size_of, make_out, make_problem, one_of, whole
+from .table import print_table
 
 
 def add(commands: Any) -> None:
@@ -68,8 +68,7 @@ def run(parser: argparse.ArgumentParser, arguments: argparse.Namespace) -> int:
         return 130
     result.save(curves_path)
     _picture(result).savefig(figure_path)
-    console = Console()
-    (console if console.is_terminal else Console(width=132)).print(result.table(arguments.rows))
+    print_table(result.table(arguments.rows))
     print(f"wrote {curves_path} and {figure_path}")
     if not result.finished.all():
         print(f"interrupted: {result.finished.sum()} of {result.finished.size} trainings were finished and are kept.")
