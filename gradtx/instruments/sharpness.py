@@ -40,7 +40,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from gradtx._core.arguments import check_at_least, check_integer
+from gradtx._core.arguments import check_at_least, check_seed
 from gradtx._core.hyperparameters import BELOW_ONE, NON_NEGATIVE, first_count, hyperparameter
 from gradtx._core.ritz import combined, ritz
 from gradtx._core.trees import accumulators, tree_inner, tree_norm, widen
@@ -100,7 +100,7 @@ def sharpness(
     rate = None if learning_rate is None else hyperparameter("sharpness", "learning_rate", learning_rate, NON_NEGATIVE)
     alpha = hyperparameter("sharpness", "momentum", momentum, BELOW_ONE)
     check_at_least("sharpness", "num_iterations", num_iterations, 1)
-    check_integer("sharpness", "seed", seed)
+    check_seed("sharpness", seed)
 
     def init(params: Params) -> SharpnessState:
         unseen = unmeasured(), unmeasured()

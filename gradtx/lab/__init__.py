@@ -12,6 +12,7 @@ from .methods import METHODS as METHODS
 from .methods import Method as Method
 from .plots.animation import Animation as Animation
 from .plots.animation import animate_trajectories as animate_trajectories
+from .plots.batch_sizes import plot_batch_sizes as plot_batch_sizes
 from .plots.comparison import plot_comparison as plot_comparison
 from .plots.comparison import plot_performance_profile as plot_performance_profile
 from .plots.convergence import plot_convergence as plot_convergence
@@ -20,7 +21,6 @@ from .plots.diagnosis import plot_diagnosis as plot_diagnosis
 from .plots.explore import explore as explore
 from .plots.range_test import plot_range_test as plot_range_test
 from .plots.readings import plot_readings as plot_readings
-from .plots.sweeps import plot_batch_sizes as plot_batch_sizes
 from .plots.sweeps import plot_sensitivity as plot_sensitivity
 from .plots.sweeps import plot_sweep as plot_sweep
 from .plots.trajectories import plot_surface as plot_surface

@@ -11,11 +11,14 @@ import optax
 
 import gradtx
 
-from .arguments import checked_count
+from .arguments import MOST, checked_count
 from .methods import METHODS, Method, method_called
 from .problems import Problem
 from .sweep import sweep
 from .sweep_result import Sweep
+
+Methods = Method | str | Iterable[Method | str]
+MOST_LEARNING_RATES = 101  # 25 powers of ten to each side of the middle: more would leave float32
 
 
 @dataclass(frozen=True)
@@ -82,11 +85,13 @@ class Comparison:
 
 
 def compare(
-    problems: Problem | Iterable[Problem], methods: Iterable[Method | str] = tuple(METHODS), **settings: Any
+    problems: Problem | Iterable[Problem],
+    methods: Methods = tuple(METHODS),
+    **settings: Any,
 ) -> Comparison:
     """The last of `comparisons`, which describes the settings: all methods on all problems, trained and judged.
 
-    Ctrl-C returns the methods that were finished.
+    Ctrl-C returns the methods that were finished; where none was, it is a `KeyboardInterrupt`.
     """
     finished = None
     try:
@@ -102,7 +107,7 @@ def compare(
 
 def comparisons(
     problems: Problem | Iterable[Problem],
-    methods: Iterable[Method | str] = tuple(METHODS),
+    methods: Methods = tuple(METHODS),
     *,
     steps: int = 1000,
     seeds: int = 5,
@@ -121,23 +126,24 @@ def comparisons(
 
     Args:
         problems: one problem or several.
-        methods: rows of `METHODS` or their names, or your own.
+        methods: rows of `METHODS` or their names, or your own; one or several.
         steps: optimizer steps a member; rounded up to a multiple of the evaluation interval.
         seeds: initialisations (each with its own minibatches) a learning rate.
-        learning_rates: grid points a method.
+        learning_rates: grid points a method, at most 101.
         batch_size: examples a step, for the methods that are not full-batch; a smaller training set is taken whole.
         evaluations: how often a member is evaluated (every `steps / evaluations` steps).
         patience: evaluations without a better metric after which early stopping would end a member.
         trainer: from the name problem-method to what trains its grid in place of `lab.sweep`, with the same arguments.
 
     Raises:
-        ValueError: a number that is less than 1; a method that does not exist.
+        ValueError: a number out of range; a method that does not exist.
+        TypeError: a number that is not whole; what is no problem.
     """
     numbers = {"steps": steps, "seeds": seeds, "learning_rates": learning_rates, "batch_size": batch_size}
     for argument, value in {**numbers, "evaluations": evaluations, "patience": patience}.items():
-        checked_count("compare", argument, value)
-    tried = {problem.name: problem for problem in ([problems] if isinstance(problems, Problem) else problems)}
-    rows = [method_called(method) for method in methods]
+        checked_count("compare", argument, value, most=MOST_LEARNING_RATES if argument == "learning_rates" else MOST)
+    tried = _by_name(problems)
+    rows = [method_called(method) for method in ([methods] if isinstance(methods, Method | str) else methods)]
     every = -(-steps // evaluations)
     steps = every * -(-steps // every)
     settings = numbers | {"steps": steps, "evaluate_every": every, "patience": patience}
@@ -166,6 +172,15 @@ def comparisons(
             judged = _judge(method.name, None if whole else batch_size, result, patience, time.perf_counter() - started)
             results = (*results, judged)
             yield Comparison(settings, tried, results)
+
+
+def _by_name(problems: Any) -> dict[str, Problem]:
+    is_one = isinstance(problems, str) or not isinstance(problems, Iterable)
+    given: list[Any] = [problems] if is_one else list(problems)
+    for problem in given:
+        if not isinstance(problem, Problem):
+            raise TypeError(f"compare: problems must be of lab.Problem, such as lab.digits(), got {problem!r}.")
+    return {problem.name: problem for problem in given}
 
 
 def _judge(name: str, batch_size: int | None, result: Sweep, patience: int, seconds: float) -> MethodResult:

@@ -16,7 +16,7 @@ def convergence_order(steps: np.ndarray, excess: np.ndarray, *, last: float = 10
         last: the slope is that from the last step / `last` on.
 
     Raises:
-        ValueError: fewer than two excesses above 0 there.
+        ValueError: shapes that do not fit, `last` out of range, fewer than two excesses above 0 there.
 
     >>> import numpy as np
     >>> from gradtx import lab
@@ -24,7 +24,13 @@ def convergence_order(steps: np.ndarray, excess: np.ndarray, *, last: float = 10
     >>> print(f"{lab.convergence_order(k, 3 / (k + 1.0)):.2f} {lab.convergence_order(k, 3 / (k + 1.0) ** 2):.2f}")
     1.00 1.99
     """
-    x, y = _binned(np.asarray(steps, float), _mean(excess), last)
+    steps, mean = np.asarray(steps, float), _mean(excess)
+    if steps.ndim != 1 or steps.shape != mean.shape or not steps.size:
+        shapes = f"{steps.shape} and {np.shape(excess)}"
+        raise ValueError(f"convergence_order: steps [n] and excess [n] or [runs, n] must go together, got {shapes}.")
+    if not 1 < last < np.inf:
+        raise ValueError(f"convergence_order: last must be in (1, inf), got {last}.")
+    x, y = _binned(steps, mean, last)
     if len(x) < 2:
         raise ValueError(f"convergence_order: needs two steps or more with an excess above 0, got {len(x)}.")
     return float(-np.polyfit(x, y, 1)[0])
@@ -32,7 +38,7 @@ def convergence_order(steps: np.ndarray, excess: np.ndarray, *, last: float = 10
 
 def _mean(excess: np.ndarray) -> np.ndarray:
     excess = np.asarray(excess, float)
-    return excess.reshape(-1, excess.shape[-1]).mean(axis=0)
+    return excess if excess.ndim < 2 else excess.reshape(-1, excess.shape[-1]).mean(axis=0)
 
 
 def _binned(steps: np.ndarray, excess: np.ndarray, last: float) -> tuple[np.ndarray, np.ndarray]:

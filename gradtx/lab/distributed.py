@@ -19,8 +19,8 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from .arguments import checked_batch_size
 from .grids import checked_axes, points
+from .members import Outcome, labelled, shared_by_members
 from .shared_checkpoint import SharedCheckpoint
-from .sweep import Outcome, _labelled, _shared
 from .sweep_result import Sweep
 from .training import Carry, Evaluation, Objective, evaluate, first_carry, objective_of, train
 
@@ -81,9 +81,9 @@ def distributed_sweep(
     del progress
     mesh = mesh or whole_mesh()
     every = min(eval_every or max(1, steps // 25), steps)
-    axes, objective = checked_axes("sweep", grid), objective_of(problem)
+    axes, objective = checked_axes("sweep", grid), objective_of("sweep", problem)
     size = checked_batch_size("sweep", objective.num_examples, objective.default_batch_size, batch_size)
-    columns, shared = points(axes, False), _shared(objective, keys, steps, every, size)
+    columns, shared = points(axes, False), shared_by_members(objective, keys, steps, every, size)
     saved = SharedCheckpoint(checkpoint, _description(objective, axes, keys, steps, every, size))
     if (found := saved.finished()) is not None:
         return found
@@ -113,7 +113,7 @@ def distributed_sweep(
         log = {name: np.concatenate([log[name], x], axis=1) if name in log else x for name, x in new.items()}
         if (k + 1) * saves // len(shared.active) > k * saves // len(shared.active):
             saved.save(k + 1, carry, log)
-    result = _labelled(_outcome(log, local(carry.diverged_at)), objective, axes, False, len(keys), steps, every)
+    result = labelled(_outcome(log, local(carry.diverged_at)), objective, axes, False, len(keys), steps, every)
     saved.finish(result)
     return result
 

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-GridLike = "Mapping[str, Sequence[Any] | np.ndarray | jax.Array] | RandomGrid"
+from .arguments import checked_count, checked_keys
 
 
 @dataclass(frozen=True, eq=False)
@@ -34,6 +34,10 @@ def random_grid(
         key: random key.
         linear: names that are drawn uniformly themselves, such as a momentum.
 
+    Raises:
+        ValueError: a number out of range, a name in `linear` that `ranges` lacks.
+        TypeError: an argument of another kind.
+
     >>> import jax
     >>> from gradtx import lab
     >>> grid = lab.random_grid({"learning_rate": (1e-3, 1.0), "momentum": (0.0, 0.99)}, 100, jax.random.key(0),
@@ -41,15 +45,20 @@ def random_grid(
     >>> print(0.001 <= grid.columns["learning_rate"].min() <= 0.002)
     True
     """
-    if num_points < 1:
-        raise ValueError(f"random_grid: num_points must be at least 1, got {num_points}.")
+    checked_count("random_grid", "num_points", num_points)
+    key = checked_keys("random_grid", "key", key, ndim=0)
+    if not isinstance(ranges, Mapping) or not ranges:
+        raise TypeError(f'random_grid: ranges must be a dict such as {{"learning_rate": (1e-3, 1.0)}}, got {ranges!r}.')
     unknown = set(linear) - set(ranges)
     if unknown:
         raise ValueError(f"random_grid: linear names {sorted(unknown)}, which ranges does not hold.")
     columns = {}
     for name, subkey in zip(ranges, jax.random.split(key, len(ranges)), strict=True):
-        low, high = ranges[name]
-        if not (np.isfinite([low, high]).all() and low <= high and (name in linear or low > 0)):
+        limits = np.asarray(ranges[name])
+        if limits.shape != (2,) or limits.dtype.kind not in "fiu":
+            raise TypeError(f"random_grid: the range of {name} must be (low, high), two numbers, got {ranges[name]!r}.")
+        low, high = limits.tolist()
+        if not (np.isfinite(limits).all() and low <= high and (name in linear or low > 0)):
             rule = "low <= high" if name in linear else "0 < low <= high"
             raise ValueError(f"random_grid: the range of {name} must be finite with {rule}, got {(low, high)}.")
         share = np.asarray(jax.random.uniform(subkey, (num_points,)), np.float64)

@@ -11,38 +11,33 @@ from rich.table import Table
 from .compare import Comparison, MethodResult
 from .profiles import performance_profile
 
+HEADINGS = (
+    "batch", "learning\nrate", "steps to\ntarget", "area", "final\nloss", "validation\nmetric", "early\nstop",
+    "diverged", "time\n(s)",
+)  # fmt: skip
+
 
 def comparison_table(comparison: Comparison) -> Table:
     """One row a method and problem at its best learning rate; spreads are standard deviations over the seeds.
 
     With more than one problem a last block holds the scores of the performance profile.
+
+    Args:
+        comparison: of `compare`, or one that `comparisons` yields on the way.
+
+    Returns:
+        A rich table: `rich.print` shows it.
     """
     settings = comparison.settings
     several = len(comparison.problems) > 1
     descriptions = "; ".join(settings["problems"].values()) if not several else f"{len(comparison.problems)} problems"
     table = Table(
         title=f"{descriptions}: {settings['seeds']} seeds, {settings['steps']} steps",
-        caption=(
-            f"Each method had the same budget: {settings['learning_rates']} learning rates; shown is the one with the "
-            "best validation metric, so that the metric flatters a little. * at the edge of its grid. "
-            f"Steps to target are medians, seen every {settings['evaluate_every']} steps. Area: mean height of the "
-            f"training-loss curve. Early stop: median step with {settings['patience']} evaluations without a better "
-            "metric. Diverged: members of the whole grid."
-            + (" Score: area under the performance profile up to a factor of 4 (AlgoPerf)." if several else "")
-        ),
+        caption=_caption(settings, several),
         caption_justify="left",
     )
     table.add_column("method")
-    headings = (
-        "batch",
-        "learning\nrate",
-        "steps to\ntarget",
-        "area",
-        "final\nloss",
-        "validation\nmetric",
-        "early\nstop",
-    )
-    for heading in (*headings, "diverged", "time\n(s)"):
+    for heading in HEADINGS:
         table.add_column(heading, justify="right", no_wrap=True)
     for problem in dict.fromkeys(result.problem for result in comparison.results):
         if several:
@@ -59,6 +54,17 @@ def comparison_table(comparison: Comparison) -> Table:
         for method in sorted(scores, key=lambda name: -scores[name]):
             table.add_row(method, "", "", f"{scores[method]:.2f}", *[""] * 6)
     return table
+
+
+def _caption(settings: dict[str, Any], several: bool) -> str:
+    return (
+        f"Each method had the same budget: {settings['learning_rates']} learning rates; shown is the one with the "
+        "best validation metric, so that the metric flatters a little. * at the edge of its grid. "
+        f"Steps to target are medians, seen every {settings['evaluate_every']} steps. Area: mean height of the "
+        f"training-loss curve. Early stop: median step with {settings['patience']} evaluations without a better "
+        "metric. Diverged: members of the whole grid."
+        + (" Score: area under the performance profile up to a factor of 4 (AlgoPerf)." if several else "")
+    )
 
 
 def _cells(result: MethodResult, target: float) -> tuple[str, ...]:
@@ -92,7 +98,13 @@ def _steps(steps: np.ndarray) -> str:
 
 
 def comparison_to_dict(comparison: Comparison) -> dict[str, Any]:
-    """Everything, as plain lists and numbers: settings, every evaluation of every member, and what was chosen."""
+    """Everything, as plain lists and numbers: settings, every evaluation of every member, and what was chosen.
+
+    What is not finite (steps to a target that was not reached, a loss that diverged) is None, as JSON has no infinity.
+
+    Args:
+        comparison: of `compare`, or one that `comparisons` yields on the way.
+    """
     names = dict.fromkeys(result.problem for result in comparison.results)
     return {
         "settings": comparison.settings,
@@ -125,8 +137,13 @@ def _finite(values: np.ndarray) -> list[Any]:
     return np.where(np.isfinite(values), values, None).tolist()  # pyright: ignore[reportCallIssue, reportArgumentType]
 
 
-def save_comparison(comparison: Comparison, path: Path) -> None:
-    """Writes the JSON so that a break in the middle leaves the last whole file, never half of one."""
-    partial = path.with_suffix(".partial")
+def save_comparison(comparison: Comparison, path: str | Path) -> None:
+    """Writes `comparison_to_dict` as JSON, so that a break leaves the last whole file, never half of one.
+
+    Args:
+        comparison: of `compare`, or one that `comparisons` yields on the way.
+        path: the file; what it held is replaced.
+    """
+    partial = Path(path).with_suffix(".partial")
     partial.write_text(json.dumps(comparison_to_dict(comparison)), encoding="utf-8")
     os.replace(partial, path)

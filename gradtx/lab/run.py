@@ -14,7 +14,7 @@ from jax.typing import ArrayLike
 from gradtx import readings
 from gradtx.stopping import EarlyStopping
 
-from .arguments import checked_batch_size, checked_count, checked_keys
+from .arguments import check_callable, check_transformation, checked_batch_size, checked_count, checked_keys
 from .checkpoints import Checkpoint
 from .history import History
 from .progress import progress_bar
@@ -81,11 +81,13 @@ def run(
     >>> print(history.loss.shape, history.iterates.shape, history.loss[-1] < 0.01 * history.loss[0])
     (50,) (51, 2) True
     """
+    check_transformation("run", tx)
     steps = checked_count("run", "steps", steps)
     every = checked_count("run", "eval_every", max(1, steps // 25) if eval_every is None else eval_every)
     every = min(every, steps)
     key_init, key_batches = jax.random.split(checked_keys("run", "key", key, ndim=0))
-    objective = objective_of(problem)
+    _check_listeners(stopping, callbacks)
+    objective = objective_of("run", problem)
     sizes = _batch_sizes(objective, steps, batch_size, batch_size_schedule)
     start = first_carry(objective.init(key_init), tx)
     recording = Recording(objective, key_batches, sizes)
@@ -121,16 +123,23 @@ def run(
     return recording.history(ended)
 
 
+def _check_listeners(stopping: Any, callbacks: Any) -> None:
+    if not isinstance(stopping, EarlyStopping | None):
+        raise TypeError(f"run: stopping must be a gradtx.early_stopping(...) or None, got {stopping!r}.")
+    if not isinstance(callbacks, Sequence) or not all(map(callable, callbacks)):
+        raise TypeError(f"run: callbacks must be a list of functions, got {callbacks!r}.")
+
+
 @partial(jax.jit, static_argnames=("problem", "tx"))
 def _stretch(
     problem: Subject, tx: optax.GradientTransformation, carry: Carry, data: Any, inputs: Any, active: jax.Array
 ) -> tuple[Carry, Record]:
-    return train(objective_of(problem), tx, carry, data, inputs, active)
+    return train(objective_of("run", problem), tx, carry, data, inputs, active)
 
 
 @partial(jax.jit, static_argnames=("problem", "tx"))
 def _evaluate(problem: Subject, tx: optax.GradientTransformation, carry: Carry, examples: Any) -> Evaluation:
-    return evaluate(objective_of(problem), carry, examples)
+    return evaluate(objective_of("run", problem), carry, examples)
 
 
 def _batch_sizes(
@@ -142,6 +151,7 @@ def _batch_sizes(
         return np.full(steps, checked(batch_size))
     if batch_size is not None:
         raise ValueError("run: give batch_size or batch_size_schedule, not both.")
+    check_callable("run", "batch_size_schedule", schedule, "gradtx.growing_batch_sizes(32, 256, every=100)")
     return np.array([checked(schedule(k)) for k in range(steps)])
 
 

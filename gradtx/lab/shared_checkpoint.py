@@ -16,6 +16,10 @@ from jax.experimental import multihost_utils
 from .sweep_result import Sweep
 
 
+class AnotherRunError(ValueError):
+    """The folder holds the checkpoint of a run that is not this one."""
+
+
 class SharedCheckpoint:
     """What one sweep has done so far: the carry of its members, the curves up to there, or its result."""
 
@@ -23,7 +27,7 @@ class SharedCheckpoint:
         try:
             import orbax.checkpoint as ocp
         except ModuleNotFoundError as error:
-            raise ModuleNotFoundError("distributed runs need Orbax: pip install orbax-checkpoint.") from error
+            raise ModuleNotFoundError("distributed runs need Orbax: pip install 'gradtx[checkpoints]'.") from error
         self.path = path.absolute()
         self._is_first = jax.process_index() == 0
         described = self.path / "description.json"
@@ -34,7 +38,7 @@ class SharedCheckpoint:
                 _write_whole(described, lambda file: file.write(text.encode()))
         multihost_utils.sync_global_devices("checkpoint folder")
         if described.read_text(encoding="utf-8") != text:
-            raise ValueError(
+            raise AnotherRunError(
                 f"distributed run: {self.path} holds a run of another problem, grid, number of steps or batch size: "
                 "give another --out, or remove it."
             )

@@ -1,8 +1,9 @@
 """Many trainings in one compilation: every point of a grid of hyper-parameters, from every key."""
 
+import math
 from collections.abc import Callable
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -10,39 +11,12 @@ import numpy as np
 import optax
 from jax.sharding import Mesh, PartitionSpec
 
-from .arguments import checked_batch_size, checked_count, checked_keys
+from .arguments import check_callable, checked_batch_size, checked_count, checked_keys
 from .grids import RandomGrid, checked_axes, points, untraceable_name
-from .problems import Problem
+from .members import Outcome, Shared, labelled, shared_by_members
 from .progress import progress_bar
 from .sweep_result import Sweep
-from .training import (
-    Evaluation,
-    Objective,
-    Subject,
-    evaluate,
-    first_carry,
-    objective_of,
-    train,
-)
-
-
-class Outcome(NamedTuple):
-    """What one member leaves behind; all of them in front of it once stacked."""
-
-    loss: Any  # [steps]
-    readings: dict[str, Any]  # name -> [steps], or [steps, leaves]
-    evaluation: Evaluation  # leaves [evaluations]
-    diverged_at: Any  # []
-
-
-class Shared(NamedTuple):
-    """What members have in common."""
-
-    params: Any  # leaves [keys, ...]: the initial parameters of each key
-    inputs: Any  # leaves [keys, stretches, every, ...]: the minibatches of each key
-    active: jax.Array  # [stretches, every]: which steps are real
-    data: Any
-    examples: Any
+from .training import Objective, Subject, evaluate, first_carry, objective_of, train
 
 
 def sweep(
@@ -79,10 +53,11 @@ def sweep(
         progress: show a bar; default: where standard error is a terminal.
 
     Returns:
-        The `Sweep`. Ctrl-C returns what is finished, NaN for the rest.
+        The `Sweep`. Ctrl-C returns what is finished, NaN for the rest; where nothing is, it is a `KeyboardInterrupt`.
 
     Raises:
-        TypeError: a hyper-parameter that is not a number, or that the transformation cannot take as a traced number.
+        TypeError: an argument of another kind; a hyper-parameter that is not a number, or that the transformation
+            cannot take as a traced number.
         ValueError: an argument out of range.
 
     >>> import gradtx, jax
@@ -96,21 +71,18 @@ def sweep(
     steps = checked_count("sweep", "steps", steps)
     every = checked_count("sweep", "eval_every", max(1, steps // 25) if eval_every is None else eval_every)
     every = min(every, steps)
-    memory_budget = checked_count("sweep", "memory_budget", memory_budget)
+    memory_budget = checked_count("sweep", "memory_budget", memory_budget, most=math.inf)
     at_once = None if at_once is None else checked_count("sweep", "at_once", at_once)
     keys = checked_keys("sweep", "keys", keys, ndim=1)
-    axes, objective = checked_axes("sweep", grid), objective_of(problem)
+    check_callable("sweep", "make_tx", make_tx, "gradtx.sgd")
+    axes, objective = checked_axes("sweep", grid), objective_of("sweep", problem)
     size = checked_batch_size("sweep", objective.num_examples, objective.default_batch_size, batch_size)
     columns = points(axes, isinstance(grid, RandomGrid))
-    shared = _shared(objective, keys, steps, every, size)
+    shared = shared_by_members(objective, keys, steps, every, size)
     num_keys = len(keys)
     members = num_keys * len(next(iter(columns.values())))
     devices = jax.local_devices()[:members]
-    fit = max(1, memory_budget // (_member_bytes(shared, steps) * len(devices)))  # members of each device
-    if at_once is None:
-        at_once = 1 if devices[0].platform == "cpu" else min(fit, -(-members // len(devices)))
-    rounds = -(-members // (len(devices) * at_once))
-    per_call = len(devices) * at_once * max(1, min(fit // at_once, -(-rounds // 16)))  # a 16th: something to watch
+    at_once, per_call = _portions(members, devices, memory_budget // _member_bytes(shared, steps), at_once)
     compiled = partial(_train_members, problem, _hashable(make_tx), at_once, tuple(devices))
     outcomes: list[Outcome] = []
     with progress_bar(members, "sweeping", progress) as advance:
@@ -133,23 +105,16 @@ def sweep(
             if not outcomes:
                 raise
     outcome = jax.tree.map(lambda *parts: np.concatenate(parts)[:members], *outcomes)
-    return _labelled(outcome, objective, axes, isinstance(grid, RandomGrid), num_keys, steps, every)
+    return labelled(outcome, objective, axes, isinstance(grid, RandomGrid), num_keys, steps, every)
 
 
-def _shared(objective: Objective, keys: jax.Array, steps: int, every: int, batch_size: int) -> Shared:
-    """Parameters and minibatches of each key, as `lab.run` makes them; stretches are padded to one length."""
-    split = [jax.random.split(key) for key in keys]
-    stretches = -(-steps // every)
-    params = [objective.init(key_init) for key_init, _ in split]
-    padded = np.minimum(np.arange(stretches * every), steps - 1)
-    inputs = jnp.stack([objective.inputs(key_batches, steps, batch_size)[padded] for _, key_batches in split])
-    return Shared(
-        params=jax.tree.map(lambda *leaves: jnp.stack(leaves), *params),
-        inputs=inputs.reshape(len(keys), stretches, every, *inputs.shape[2:]),
-        active=jnp.asarray((np.arange(stretches * every) < steps).reshape(stretches, every)),
-        data=objective.data,
-        examples=objective.examples,
-    )
+def _portions(members: int, devices: list[Any], fit: int, at_once: int | None) -> tuple[int, int]:
+    """Members that a device trains side by side, and members of a call of the compiled program; `fit` fit in memory."""
+    fit = max(1, fit // len(devices))
+    if at_once is None:
+        at_once = 1 if devices[0].platform == "cpu" else min(fit, -(-members // len(devices)))
+    rounds = -(-members // (len(devices) * at_once))
+    return at_once, len(devices) * at_once * max(1, min(fit // at_once, -(-rounds // 16)))  # a 16th: something to watch
 
 
 def _member_bytes(shared: Shared, steps: int) -> int:
@@ -166,7 +131,7 @@ def _train_members(
 
     Compiled once for a problem, a `make_tx` and a size: a second sweep with another grid does not compile.
     """
-    train_one = partial(_train_member, objective_of(problem), make_tx)
+    train_one = partial(_train_member, objective_of("sweep", problem), make_tx)
 
     def in_turn(members: Any, shared: Shared) -> Outcome:
         width = at_once if at_once > 1 else None
@@ -204,36 +169,3 @@ def _train_member(
     first = evaluate(objective, start, shared.examples)
     evaluations = jax.tree.map(lambda a, b: jnp.concatenate([a[None], b]), first, later)
     return Outcome(loss, seen, evaluations, end.diverged_at)
-
-
-def _labelled(
-    outcome: Outcome,
-    objective: Objective,
-    axes: dict[str, np.ndarray],
-    is_random: bool,
-    num_keys: int,
-    steps: int,
-    every: int,
-) -> Sweep:
-    """Members as [*grid, keys], those that an interrupt left out as NaN, -1 and not finished."""
-    grid = (len(next(iter(axes.values()))),) if is_random else tuple(len(axis) for axis in axes.values())
-    members = int(np.prod(grid)) * num_keys
-
-    def spread(x: np.ndarray, missing: Any = np.nan) -> np.ndarray:
-        rest = np.full((members - len(x), *x.shape[1:]), missing, x.dtype)
-        return np.concatenate([x, rest]).reshape(*grid, num_keys, *x.shape[1:])
-
-    subject = objective.subject
-    return Sweep(
-        axes=axes,
-        is_random=is_random,
-        loss=spread(outcome.loss[:, :steps]),
-        readings={name: spread(reading[:, :steps]) for name, reading in outcome.readings.items()},
-        eval_steps=np.minimum(every * np.arange(-(-steps // every) + 1), steps),
-        **{name: spread(values) for name, values in outcome.evaluation._asdict().items()},
-        diverged_at=spread(outcome.diverged_at, -1),
-        finished=spread(np.ones(len(outcome.loss), bool), False),
-        problem=subject.name,
-        metric_name=subject.metric_name if isinstance(subject, Problem) else "value",
-        higher_is_better=objective.higher_is_better,
-    )

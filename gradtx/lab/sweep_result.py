@@ -3,7 +3,7 @@
 import json
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
 from rich.table import Table
@@ -16,7 +16,7 @@ class Sweep:
     """Every member of a sweep: grid points (one axis a hyper-parameter; a random grid has one axis) x K keys.
 
     n steps, E evaluations. A member that diverged is frozen at its last finite parameters: NaN in `loss` and `readings`
-    from the step after `diverged_at` on, its last finite evaluation repeated.
+    from the step after `diverged_at` on, the evaluation of those parameters repeated.
     """
 
     axes: dict[str, np.ndarray]  # hyper-parameter -> its values; of a random grid one value a point
@@ -40,6 +40,8 @@ class Sweep:
 
     def final(self, by: Measure = "loss") -> np.ndarray:
         """[*grid, K], where each member ended; one that diverged or was not finished has the worst value there is."""
+        if by not in get_args(Measure):
+            raise ValueError(f"Sweep: by must be one of {', '.join(get_args(Measure))}, got {by!r}.")
         worst = -np.inf if by == "metric" and self.higher_is_better else np.inf
         values = getattr(self, by)[..., -1]
         return np.where(self.finished & (self.diverged_at < 0) & np.isfinite(values), values, worst)
@@ -75,14 +77,15 @@ class Sweep:
         )
         for name in self.axes:
             table.add_column(name, justify="right")
-        measures: tuple[Measure, ...] = ("loss", "train_loss", "validation_loss", "metric")
+        measures: tuple[Measure, ...] = get_args(Measure)
         finals = {measure: getattr(self, measure)[..., -1].reshape(-1, keys) for measure in measures}
         for measure in measures:
             table.add_column(self.metric_name if measure == "metric" else measure.replace("_", "\n"), justify="right")
         table.add_column("diverged", justify="right")
         diverged = (self.diverged_at >= 0).reshape(-1, keys).sum(axis=1)
         for index in order[:rows]:
-            spreads = (f"{finals[m][index].mean():.4g} ± {finals[m][index].std():.2g}" for m in measures)
+            with np.errstate(invalid="ignore"):  # what diverged may have ended at infinity
+                spreads = [f"{finals[m][index].mean():.4g} ± {finals[m][index].std():.2g}" for m in measures]
             table.add_row(*(f"{v:.4g}" for v in self.point(int(index)).values()), *spreads, f"{diverged[index]}")
         return table
 

@@ -18,6 +18,7 @@ from gradtx.landscapes import Landscape
 from .problems import Problem
 
 Subject = Problem | Landscape
+EVALUATION_EXAMPLES = 2048  # of each set, at most: evaluations shall cost less than the steps between them
 
 
 class Carry(NamedTuple):
@@ -61,19 +62,19 @@ class Objective:
     higher_is_better: bool
 
 
-def objective_of(subject: Subject, eval_examples: int = 2048) -> Objective:
-    """The objective of a problem or a landscape; evaluations look at up to `eval_examples` of each set."""
+def objective_of(caller: str, subject: Subject) -> Objective:
+    """The objective of a problem or a landscape."""
     if isinstance(subject, Problem):
-        return _of_problem(subject, eval_examples)
+        return _of_problem(subject)
     if isinstance(subject, Landscape):
         return _of_landscape(subject)
     raise TypeError(
-        "lab: the first argument must be a lab.Problem or a gradtx.landscapes.Landscape, "
+        f"{caller}: the first argument must be a lab.Problem or a gradtx.landscapes.Landscape, "
         f"got {subject!r} ({type(subject).__name__})."
     )
 
 
-def _of_problem(problem: Problem, eval_examples: int) -> Objective:
+def _of_problem(problem: Problem) -> Objective:
     def inputs(key: jax.Array, steps: int, batch_size: int) -> jax.Array:
         epochs = -(-steps // (problem.num_examples // batch_size))
         return shuffled_epochs(key, problem.num_examples, batch_size, epochs)[:steps]
@@ -94,7 +95,7 @@ def _of_problem(problem: Problem, eval_examples: int) -> Objective:
         losses=losses,
         evaluate=evaluate,
         data=problem.train,
-        examples=jax.tree.map(lambda x: x[:eval_examples], (problem.train, problem.validation)),
+        examples=jax.tree.map(lambda x: x[:EVALUATION_EXAMPLES], (problem.train, problem.validation)),
         num_examples=problem.num_examples,
         default_batch_size=min(64, problem.num_examples),
         higher_is_better=problem.higher_is_better,

@@ -161,6 +161,13 @@ def test_bad_settings_are_refused(digits):
             lab.compare(digits, ["sgd"], **{setting: 0})
     with pytest.raises(ValueError, match="no method is called 'sdg'; there are sgd, momentum"):
         lab.compare(digits, ["sdg"])
+    with pytest.raises(ValueError, match="compare: learning_rates must be at most 101, got 102"):
+        lab.compare(digits, ["sgd"], learning_rates=102)
+    for what in ("digits", ["digits"], lab.digits, None):
+        with pytest.raises(TypeError, match=r"compare: problems must be of lab.Problem, such as lab.digits\(\), got"):
+            lab.compare(what, ["sgd"])
+    with pytest.raises(ValueError, match="no method is called 'sdg'"):
+        lab.compare(digits, "sdg")
     for problems, methods in ((digits, []), ([], ["sgd"])):
         with pytest.raises(ValueError, match="must each hold at least one"):
             lab.compare(problems, methods)

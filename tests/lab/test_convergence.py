@@ -46,3 +46,18 @@ def test_gradient_descent_falls_as_one_over_k_and_nesterov_as_its_square():
     title = figure.get_suptitle().replace("\n", " ")
     assert title.index(f"Nesterov falls as k^-{order['Nesterov']:.2f}") < title.index("plain falls as k^-1.0")
     assert figure.axes[0].get_xscale() == figure.axes[0].get_yscale() == "log"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"steps": K[:-1]}, r"must go together, got \(\d+,\) and"),
+        ({"steps": [], "excess": []}, r"must go together, got \(0,\) and \(0,\)"),
+        ({"excess": 1.0}, "must go together"),
+        ({"last": 1.0}, r"last must be in \(1, inf\), got 1.0"),
+        ({"last": float("nan")}, r"last must be in \(1, inf\), got nan"),
+    ],
+)
+def test_a_wrong_argument_is_named(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        lab.convergence_order(**({"steps": K, "excess": 1 / (K + 1.0)} | arguments))

@@ -107,6 +107,12 @@ def test_a_folder_that_holds_another_run_is_refused(digits, tmp_path):
         distributed_sweep(digits, momentum, GRID, checkpoint=tmp_path, **SETTINGS)
 
 
+def test_a_missing_orbax_is_named_with_the_command_that_installs_it(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "orbax.checkpoint", None)
+    with pytest.raises(ModuleNotFoundError, match=r"distributed runs need Orbax: pip install 'gradtx\[checkpoints\]'"):
+        SharedCheckpoint(tmp_path, {})
+
+
 def test_every_device_has_what_was_put_everywhere():
     x = put(jax.sharding.NamedSharding(whole_mesh(), jax.P()), np.arange(3))
     assert len(x.addressable_shards) == 8

@@ -40,6 +40,22 @@ def test_a_range_that_makes_no_sense_is_refused(ranges, count, linear, message):
         lab.random_grid(ranges, count, jax.random.key(0), linear=linear)
 
 
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"num_points": 2.5}, "random_grid: num_points must be a whole number, got 2.5"),
+        ({"key": 0}, r"random_grid: key must be a key, jax.random.key\(0\), got 0"),
+        ({"ranges": {}}, "random_grid: ranges must be a dict such as .*, got {}"),
+        ({"ranges": {"a": 0.1}}, r"the range of a must be \(low, high\), two numbers, got 0.1"),
+        ({"ranges": {"a": ("1", "2")}}, r"the range of a must be \(low, high\), two numbers"),
+    ],
+)
+def test_arguments_of_another_kind_are_named(change, message):
+    arguments = {"ranges": {"a": (1.0, 2.0)}, "num_points": 3, "key": jax.random.key(0)} | change
+    with pytest.raises(TypeError, match=message):
+        lab.random_grid(**arguments)
+
+
 @pytest.mark.parametrize("grid", [{}, [0.1, 0.2], {"a": []}, {"a": 0.1}, {"a": ["x"]}, {"a": [True]}, {"a": [None]}])
 def test_what_is_no_grid_of_numbers_is_refused(grid):
     with pytest.raises(TypeError, match=r"sweep: (grid must be a dict such as|the grid's a must be a list of numbers)"):

@@ -217,17 +217,57 @@ def test_an_animation_plays_in_a_notebook_without_a_codec(paths, tmp_path):
         (lambda p, s: lab.plot_curves(s, "watch/norms[7]"), r"watch/norms\[1\]|watch/norms\[0\]"),
         (lambda p, s: lab.plot_sweep(s, x="decay"), "x and y must be two of the sweep's axes"),
         (lambda p, s: lab.plot_sensitivity(s, "decay"), r"one of \['learning_rate', 'momentum'\], got 'decay'"),
-        (lambda p, s: lab.plot_batch_sizes({}, 1.0), "must hold at least one batch size"),
+        (lambda p, s: lab.plot_batch_sizes({}, 1.0), "plot_batch_sizes: sweeps must hold at least one Sweep"),
+        (lambda p, s: lab.plot_sensitivity({}), "plot_sensitivity: sweeps must hold at least one Sweep, got none"),
+        (lambda p, s: lab.plot_sensitivity(s, by="speed"), "by must be one of loss, .* got 'speed'"),
+        (
+            lambda p, s: lab.plot_convergence(s, what="speed"),
+            "plot_convergence: what must be one of loss, .* got 'speed'",
+        ),
+        (lambda p, s: lab.plot_convergence({}), "plot_convergence: runs must hold at least one History or Sweep"),
+        (lambda p, s: lab.plot_curves([]), "plot_curves: runs must hold at least one History or Sweep"),
+        (lambda p, s: lab.plot_curves(p, smooth=0), "plot_curves: smooth must be at least 1, got 0"),
+        (lambda p, s: lab.plot_readings({}), "history must hold loss"),
+        (lambda p, s: lab.plot_trajectories(F, p, arrows=-1), "plot_trajectories: arrows must be at least 0, got -1"),
         (lambda p, s: lab.plot_batch_sizes({8: s}, 1.0, by="loss"), "by must be an evaluation"),
-        (lambda p, s: lab.plot_trajectories(F, {}), "paths must hold at least one path"),
-        (lambda p, s: lab.plot_trajectories(F, np.zeros((5, 3))), r"must hold iterates \[n \+ 1, 2\] of quadratic"),
+        (lambda p, s: lab.plot_trajectories(F, {}), "plot_trajectories: paths must hold at least one path, got none"),
+        (lambda p, s: lab.plot_surface(F, {}), "plot_surface: paths must hold at least one path, got none"),
+        (
+            lambda p, s: lab.plot_trajectories(F, np.zeros((5, 3))),
+            r"iterates \[n \+ 1, 2\] of quadratic, got shape \(5, 3\)",
+        ),
         (lambda p, s: lab.plot_surface(landscapes.styblinski_tang(1)), "must have at least 2 dimensions"),
-        (lambda p, s: lab.animate_trajectories(F, p, frames=1), "frames >= 2, got 2 and 1"),
+        (
+            lambda p, s: lab.animate_trajectories(F, p, frames=1),
+            "animate_trajectories: frames must be at least 2, got 1",
+        ),
+        (lambda p, s: lab.animate_trajectories(landscapes.styblinski_tang(1), p), "at least 2 dimensions, .* has 1"),
     ],
 )
 def test_what_cannot_be_drawn_is_refused(paths, swept, call, message):
     with pytest.raises(ValueError, match=message):
         call(paths, swept)
+
+
+@pytest.mark.parametrize(
+    "plot",
+    [
+        lab.plot_curves,
+        lab.plot_convergence,
+        lab.plot_sweep,
+        lab.plot_sensitivity,
+        lab.plot_readings,
+        lab.plot_diagnosis,
+    ],
+)
+def test_what_is_no_run_is_refused(plot):
+    with pytest.raises(TypeError, match=r"must be .*, got (0.5|float)"):
+        plot(0.5)
+
+
+def test_medians_over_more_steps_than_there_are_are_medians_over_all():
+    run = lab.run(F, gradtx.sgd(0.01), steps=5, key=jax.random.key(0))
+    assert "nan" not in lab.plot_curves(run, smooth=50).get_suptitle()
 
 
 def test_a_page_says_what_was_found_and_where():

@@ -1,6 +1,7 @@
 """Every problem trains, treats each example by itself, and its stated facts are true."""
 
 import sys
+from dataclasses import replace
 
 import equinox as eqx
 import jax
@@ -168,6 +169,11 @@ def test_the_transformer_sees_no_later_character():
     [
         (problems.adding, {"length": 1}, "adding: length must be at least 2, got 1"),
         (problems.copying, {"symbols": 1}, "copying: symbols must be at least 2, got 1"),
+        (problems.digits, {"hidden": 0}, "digits: hidden must be at least 1, got 0"),
+        (problems.digits, {"validation_examples": 0}, "digits: validation_examples must be at least 1, got 0"),
+        (problems.digits_cnn, {"channels": 0}, "digits_cnn: channels must be at least 1, got 0"),
+        (problems.mnist, {"hidden": -1}, "mnist: hidden must be at least 1, got -1"),
+        (problems.copying, {"delay": -1}, "copying: delay must be at least 0, got -1"),
         (problems.characters, {"heads": 3}, "characters: width must be a multiple of heads = 3, got 32"),
         (problems.characters, {"layers": 0}, "characters: layers must be at least 1, got 0"),
         (problems.characters, {"context": 10**6}, "characters: context must be less than"),
@@ -238,9 +244,17 @@ def bad(train=DATA, outputs=10, make=problems.classification):
         (lambda: bad(DATA[0]), TypeError, r"train must be a pair \(inputs, targets\), got ndarray"),
         (lambda: bad((DATA[0][:0], DATA[1][:0])), ValueError, "train must hold at least one example"),
         (lambda: bad(make=problems.regression), ValueError, r"predictions must have the targets' shape \(200,\)"),
+        (lambda: bad((DATA[0], DATA[0][:, 0] * 1j), make=problems.regression), TypeError, "numbers, got dtype complex"),
+        (lambda: replace(lab.digits(), train={}), ValueError, "Problem: train must hold arrays, got {}"),
         (lambda: bad((DATA[0], np.array(["a"] * 200)), make=problems.regression), TypeError, "must be real numbers"),
     ],
 )
 def test_data_that_do_not_fit_the_model_are_refused(call, error, message):
     with pytest.raises(error, match=message):
         call()
+
+
+def test_a_python_without_its_reference_is_named(monkeypatch):
+    monkeypatch.setitem(sys.modules, "pydoc_data.topics", None)
+    with pytest.raises(ModuleNotFoundError, match=r"characters: the text is pydoc_data\.topics of CPython's standard"):
+        problems.characters()

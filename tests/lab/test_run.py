@@ -189,6 +189,16 @@ def test_a_run_is_quiet_unless_told_to_show_its_progress(key, capsys):
             "batch_size or batch_size_schedule, not both",
         ),
         ({"batch_size_schedule": lambda k: 0}, ValueError, "run: batch_size must be at least 1"),
+        ({"steps": 2**31}, ValueError, "run: steps must be at most 2147483647, got 2147483648"),
+        ({"key": None}, TypeError, "run: key must be a key, .* got None"),
+        ({"key": "0"}, TypeError, "run: key must be a key, .* got '0'"),
+        ({"tx": gradtx.sgd}, TypeError, r"run: tx must be a gradient transformation, such as gradtx.sgd\(0.1\), got"),
+        ({"tx": None}, TypeError, "run: tx must be a gradient transformation, .* got None"),
+        ({"stopping": 3}, TypeError, r"run: stopping must be a gradtx.early_stopping\(...\) or None, got 3"),
+        ({"callbacks": print}, TypeError, "run: callbacks must be a list of functions, got <built-in function print>"),
+        ({"callbacks": ["print"]}, TypeError, r"run: callbacks must be a list of functions, got \['print'\]"),
+        ({"batch_size_schedule": 8}, TypeError, r"batch_size_schedule must be a function, .* got 8 \(int\)"),
+        ({"problem": lab.digits}, TypeError, "run: the first argument must be a lab.Problem or"),
         ({"problem": "digits"}, TypeError, "must be a lab.Problem or a gradtx.landscapes.Landscape, got 'digits'"),
     ],
 )
@@ -198,6 +208,8 @@ def test_a_wrong_argument_is_named_with_its_rule(digits, key, arguments, error, 
         lab.run(given.pop("problem"), given.pop("tx"), **given)
     with pytest.raises(TypeError, match="got 'all'"):
         lab.run(landscapes.saddle, gradtx.sgd(0.1), steps=1, key=key, batch_size="all")
+    with pytest.raises(ValueError, match="at least 1 and at most 2147483647, got 4294967296"):
+        lab.run(landscapes.saddle, gradtx.sgd(0.1), steps=1, key=key, batch_size=2**32)
 
 
 def test_parameters_may_be_half_precision_or_absent(key):

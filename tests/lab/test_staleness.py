@@ -22,3 +22,12 @@ def test_workers_make_delays_of_mean_one_less_than_their_number(workers):
     assert probabilities.sum() == pytest.approx(1)
     assert probabilities @ np.arange(201) == pytest.approx(workers - 1, abs=1e-6)
     assert implied_momentum(workers) == pytest.approx((workers - 1) / workers)
+
+
+def test_a_number_of_workers_is_whole_and_at_least_one():
+    with pytest.raises(TypeError, match=r"worker_delays: workers must be a whole number, got 0\.5"):
+        worker_delays(0.5, 3)
+    with pytest.raises(ValueError, match="implied_momentum: workers must be at least 1, got 0"):
+        implied_momentum(0)
+    with pytest.raises(ValueError, match="worker_delays: longest must be at least 0, got -1"):
+        worker_delays(2, -1)

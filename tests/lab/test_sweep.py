@@ -183,6 +183,17 @@ def test_ctrl_c_returns_what_is_finished(digits, monkeypatch):
     assert result.best()["learning_rate"] in result.axes["learning_rate"][:8]
 
 
+def test_ctrl_c_before_anything_is_finished_is_a_keyboard_interrupt(digits, monkeypatch):
+    def breaks(*args):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(sys.modules["gradtx.lab.sweep"], "_train_members", breaks)
+    with pytest.raises(KeyboardInterrupt):
+        lab.sweep(digits, gradtx.sgd, {"learning_rate": [0.1]}, **SHORT)
+    with pytest.raises(KeyboardInterrupt):
+        lab.compare(digits, "sgd", steps=2, seeds=1, learning_rates=1)
+
+
 def hand_made(loss, metric, higher_is_better=True, **changes):
     loss, metric = np.array(loss, float)[..., None], np.array(metric, float)[..., None]
     fields = {
@@ -229,11 +240,14 @@ def test_a_sweep_goes_to_a_file_and_comes_back(swept, tmp_path):
         ({"batch_size": 10_000}, ValueError, "sweep: batch_size must be at least 1 and at most 1437"),
         ({"grid": {"learning_rate": ["big"]}}, TypeError, "the grid's learning_rate must be a list of numbers"),
         ({"grid": {}}, TypeError, "sweep: grid must be a dict such as"),
+        ({"keys": None}, TypeError, "sweep: keys must be an array of keys, .* got None"),
+        ({"make_tx": gradtx.sgd(0.1)}, TypeError, "sweep: make_tx must be a function, such as gradtx.sgd, got Lifted"),
+        ({"problem": lab.digits}, TypeError, "sweep: the first argument must be a lab.Problem or"),
         ({"at_once": 0}, ValueError, "sweep: at_once must be at least 1, got 0"),
         ({"memory_budget": 0}, ValueError, "sweep: memory_budget must be at least 1, got 0"),
     ],
 )
 def test_a_wrong_argument_is_named_with_its_rule(digits, arguments, error, message):
-    given = {"grid": {"learning_rate": [0.1]}} | SHORT | arguments
+    given = {"problem": digits, "make_tx": gradtx.sgd, "grid": {"learning_rate": [0.1]}} | SHORT | arguments
     with pytest.raises(error, match=message):
-        lab.sweep(digits, gradtx.sgd, given.pop("grid"), **given)
+        lab.sweep(given.pop("problem"), given.pop("make_tx"), given.pop("grid"), **given)

@@ -204,6 +204,6 @@ def _curves(history: Any) -> dict[str, np.ndarray]:
 
 def _numbers(name: str, value: Any) -> np.ndarray:
     try:
-        return np.asarray(value, float)
+        return np.asarray(value, None if np.iscomplexobj(value) else float).astype(float, casting="safe")
     except (TypeError, ValueError):
         raise TypeError(f"diagnose: {name} must be an array of numbers, got {type(value).__name__}.") from None

@@ -1,12 +1,38 @@
 """What the command line understands, with errors that say what would be right."""
 
 import argparse
+import os
 import tempfile
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+
+from ..methods import Method
+from ..problems import Problem
+
+EXIT_STATUS = (
+    "Exit status: 0 done; 1 a package or memory is missing; 2 an argument is wrong; 3 another process of the run is "
+    "gone; 130 interrupted; 141 nobody read what was printed."
+)
+INSTALL = "pip install 'gradtx[lab]'"
+MOST = 10**7  # of anything counted: more would not fit in memory, and is a typing error as a rule
+SMALLEST, LARGEST = float(np.finfo(np.float32).tiny), float(np.finfo(np.float32).max)  # what is trained is in float32
+
+
+class Help(argparse.ArgumentDefaultsHelpFormatter):
+    """Says the default where there is one."""
+
+    def _get_help_string(self, action: argparse.Action) -> str | None:
+        return super()._get_help_string(action) if action.default else action.help
+
+
+def add_command(commands: Any, name: str, help: str, description: str) -> argparse.ArgumentParser:
+    """The parser of a command; an option must be written out: --seed of one would be --seeds of another."""
+    return commands.add_parser(
+        name, help=help, description=description, formatter_class=Help, allow_abbrev=False, epilog=EXIT_STATUS
+    )
 
 
 def one_of(kind: str, names: Iterable[str]) -> Callable[[str], str]:
@@ -24,21 +50,25 @@ def one_of(kind: str, names: Iterable[str]) -> Callable[[str], str]:
 def some_of(kind: str, names: Iterable[str]) -> Callable[[str], list[str]]:
     """Names out of a list, with commas between them; each counts once."""
     check = one_of(kind, names)
-    return lambda text: list(dict.fromkeys(check(name) for name in text.split(",")))
+    return lambda text: list(dict.fromkeys(check(name.strip()) for name in text.split(",")))
 
 
-def positive(text: str) -> int:
-    """A whole number of at least 1."""
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"must be a whole number of at least 1, got {text!r}")
-    return int(text)
+def whole(low: int = 1, high: int = MOST) -> Callable[[str], int]:
+    """A whole number in a range."""
+
+    def check(text: str) -> int:
+        if not (text.isdecimal() and len(text) < 20 and low <= int(text) <= high):
+            raise argparse.ArgumentTypeError(f"must be a whole number from {low} to {high}, got {text!r}")
+        return int(text)
+
+    return check
 
 
 def positive_float(text: str) -> float:
     """A number above 0."""
     number = _number(text)
-    if not 0 < number < float("inf"):
-        raise argparse.ArgumentTypeError(f"must be a number above 0, got {text!r}")
+    if number < SMALLEST:
+        raise argparse.ArgumentTypeError(f"must be a number above 0, {SMALLEST:.2g} at least, got {text!r}")
     return number
 
 
@@ -47,42 +77,92 @@ def axis(text: str) -> tuple[str, np.ndarray]:
     name, equals, values = text.partition("=")
     if not name.isidentifier() or not equals:
         raise argparse.ArgumentTypeError(f"must read NAME=log:LOW:HIGH:COUNT, NAME=lin:... or NAME=A,B,C, got {text!r}")
-    kind, *rest = values.split(":")
+    try:
+        return name, _values(values)
+    except argparse.ArgumentTypeError as error:
+        raise argparse.ArgumentTypeError(f"{name}: {error}") from None
+
+
+def _values(text: str) -> np.ndarray:
+    kind, *rest = text.split(":")
     if kind not in ("log", "lin"):
-        return name, np.array([_number(value) for value in values.split(",")])
+        return np.array([_number(value) for value in text.split(",")])
     if len(rest) != 3:
-        raise argparse.ArgumentTypeError(f"{name}: must read {kind}:LOW:HIGH:COUNT, got {values!r}")
-    low, high, count = _number(rest[0]), _number(rest[1]), positive(rest[2])
+        raise argparse.ArgumentTypeError(f"must read {kind}:LOW:HIGH:COUNT, got {text!r}")
+    low, high, count = _number(rest[0]), _number(rest[1]), whole()(rest[2])
     if kind == "log" and not 0 < low <= high:
-        raise argparse.ArgumentTypeError(f"{name}: a log range needs 0 < LOW <= HIGH, got {values!r}")
-    return name, np.geomspace(low, high, count) if kind == "log" else np.linspace(low, high, count)
+        raise argparse.ArgumentTypeError(f"a log range needs 0 < LOW <= HIGH, got {text!r}")
+    return np.geomspace(low, high, count) if kind == "log" else np.linspace(low, high, count)
 
 
 def _number(text: str) -> float:
     try:
-        return float(text)
+        number = float(text)
     except ValueError:
         raise argparse.ArgumentTypeError(f"must be a number, got {text!r}") from None
+    if not abs(number) <= LARGEST:  # NaN compares false
+        raise argparse.ArgumentTypeError(f"must be a number of at most {LARGEST:.2g}, got {text!r}")
+    return number
+
+
+def address(text: str) -> str:
+    """`HOST:PORT`."""
+    host, _, port = text.rpartition(":")
+    if not (host and port.isdecimal() and len(port) < 6 and 0 < int(port) < 2**16):
+        raise argparse.ArgumentTypeError(f"must read HOST:PORT, such as 10.0.0.1:4321, got {text!r}")
+    return text
+
+
+def folder(text: str) -> Path:
+    """The name of a folder."""
+    if not text:
+        raise argparse.ArgumentTypeError("must name a folder, got ''")
+    return Path(text)
 
 
 def add_out(parser: argparse.ArgumentParser) -> None:
     """The folder of the results."""
-    parser.add_argument("--out", metavar="DIR", type=Path, default=Path("results"), help="where the files go")
+    parser.add_argument("--out", metavar="DIR", type=folder, default=Path("results"), help="where the files go")
 
 
-def make_out(parser: argparse.ArgumentParser, out: Path) -> Path:
-    """Makes the folder and tries to write there: now, not after the long work."""
+def make_out(parser: argparse.ArgumentParser, out: Path, *names: str) -> list[Path]:
+    """Makes the folder and tries to write there: now, not after the long work. The paths of the files in it."""
     try:
         out.mkdir(parents=True, exist_ok=True)
         tempfile.TemporaryFile(dir=out).close()
+    except FileExistsError:
+        parser.error(f"argument --out: must be a folder, {out} is a file")
     except OSError as error:
         parser.error(f"argument --out: cannot write to {out}: {error.strerror}")
-    return out
+    paths = [out / name for name in names]
+    for path in paths:
+        if path.exists() and not (path.is_file() and os.access(path, os.W_OK)):
+            parser.error(f"argument --out: cannot write to {path}, which is no file that may be written")
+    return paths
 
 
 def make_problem(parser: argparse.ArgumentParser, problems: dict[str, Callable[[], Any]], name: str) -> Any:
     """The problem, or the error that says which package carries its data."""
     try:
         return problems[name]()
-    except ModuleNotFoundError as error:
-        parser.error(f"argument PROBLEM: {error}")
+    except ImportError as error:
+        says_how = "pip install" in str(error)
+        parser.error(f"argument PROBLEM: {error}" if says_how else f"argument PROBLEM: {name}: {error}; {INSTALL}")
+
+
+def check_batch_size(parser: argparse.ArgumentParser, batch_size: int, problem: Problem) -> None:
+    """Exits where the training set is smaller."""
+    if batch_size > problem.num_examples:
+        parser.error(f"argument --batch-size: must be at most {problem.num_examples}, got {batch_size}")
+
+
+def batch_size_of(
+    parser: argparse.ArgumentParser, method: Method, problem: Problem, batch_size: int | None
+) -> int | str | None:
+    """What `lab.run` and `lab.sweep` take; exits where it was asked for and the method takes all examples."""
+    if batch_size is None:
+        return "all" if method.full_batch else None
+    if method.full_batch:
+        parser.error(f"argument --batch-size: {method.name} takes all examples at each step: leave it out")
+    check_batch_size(parser, batch_size, problem)
+    return batch_size

@@ -8,24 +8,25 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
-from ..compare import Comparison, comparisons
+from ..compare import MOST_LEARNING_RATES, Comparison, comparisons
 from ..distributed import checkpointing_trainer
 from ..methods import METHODS
 from ..plots.comparison import plot_comparison
 from ..problems import PROBLEMS
 from ..report import comparison_table, save_comparison
-from .arguments import add_out, make_out, make_problem, one_of, positive, some_of
+from .arguments import MOST, add_command, add_out, check_batch_size, make_out, make_problem, one_of, some_of, whole
 from .processes import add_processes, is_distributed, run_processes
+from .table import print_table
 
 
 def add(commands: Any) -> None:
     """The parser of the command."""
-    parser = commands.add_parser(
+    parser = add_command(
+        commands,
         "compare",
         help="train problems with many methods and say which is best",
         description="Trains each method over a grid of learning rates and seeds, one compilation each. Prints a table; "
         "writes comparison.json after each method, and comparison.png.",
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
     parser.add_argument(
         "problems", metavar="PROBLEM", nargs="+", type=one_of("problem", PROBLEMS), help=", ".join(PROBLEMS)
@@ -37,13 +38,13 @@ def add(commands: Any) -> None:
         type=some_of("method", METHODS),
         help="the methods to compare",
     )
-    for option, default, text in (
-        ("--steps", 1000, "optimizer steps of each training"),
-        ("--seeds", 5, "initialisations of each learning rate"),
-        ("--learning-rates", 7, "grid points of each method, a factor √10 apart"),
-        ("--batch-size", 64, "examples a step (full-batch methods take all)"),
+    for option, default, most, text in (
+        ("--steps", 1000, MOST, "optimizer steps of each training"),
+        ("--seeds", 5, MOST, "initialisations of each learning rate"),
+        ("--learning-rates", 7, MOST_LEARNING_RATES, "grid points of each method, a factor √10 apart"),
+        ("--batch-size", 64, MOST, "examples a step (full-batch methods take all)"),
     ):
-        parser.add_argument(option, metavar="N", type=positive, default=default, help=text)
+        parser.add_argument(option, metavar="N", type=whole(1, most), default=default, help=text)
     add_processes(parser)
     add_out(parser)
     parser.set_defaults(run=lambda arguments: run(parser, arguments))
@@ -52,22 +53,20 @@ def add(commands: Any) -> None:
 def run(parser: argparse.ArgumentParser, arguments: argparse.Namespace) -> int:
     """Trains, prints, writes; a break keeps what is finished."""
     if is_distributed(parser, arguments):
-        return run_processes(arguments, lambda is_first: _train(parser, arguments, is_first, is_alone=False))
+        return run_processes(parser, arguments, lambda is_first: _train(parser, arguments, is_first, is_alone=False))
     return _train(parser, arguments, is_first=True, is_alone=True)
 
 
 def _train(parser: argparse.ArgumentParser, arguments: argparse.Namespace, is_first: bool, is_alone: bool) -> int:
     """Every process of a run trains; the first one prints and writes."""
     problems = [make_problem(parser, PROBLEMS, name) for name in dict.fromkeys(arguments.problems)]
-    for problem in problems:
-        if len(problems) == 1 and arguments.batch_size > problem.num_examples:
-            parser.error(f"argument --batch-size: must be at most {problem.num_examples}, got {arguments.batch_size}")
-    out = make_out(parser, arguments.out)
-    json_path, figure_path = out / "comparison.json", out / "comparison.png"
+    if len(problems) == 1:  # of several, the small ones are taken whole
+        check_batch_size(parser, arguments.batch_size, problems[0])
+    json_path, figure_path = make_out(parser, arguments.out, "comparison.json", "comparison.png")
     console = Console()
     finished, status = None, 0
     try:
-        trainer = None if is_alone else checkpointing_trainer(out / "checkpoints")
+        trainer = None if is_alone else checkpointing_trainer(arguments.out / "checkpoints")
         for finished in _with_progress(problems, arguments, console, trainer):
             if is_first:
                 save_comparison(finished, json_path)
@@ -76,9 +75,8 @@ def _train(parser: argparse.ArgumentParser, arguments: argparse.Namespace, is_fi
         print(f"interrupted: {count} of {total} methods were finished and are kept.", file=sys.stderr)
         status = 130
     if finished is not None and is_first:
-        # A table cut to 80 columns because nobody watches would lose what it says.
-        (console if console.is_terminal else Console(width=132)).print(comparison_table(finished))
-        plot_comparison(finished).savefig(figure_path)
+        plot_comparison(finished).savefig(figure_path)  # before the table, which may be printed into a broken pipe
+        print_table(comparison_table(finished))
         print(f"wrote {json_path} and {figure_path}")
     return status
 
@@ -87,7 +85,9 @@ def _with_progress(
     problems: list[Any], arguments: argparse.Namespace, console: Console, trainer: Any
 ) -> Iterator[Comparison]:
     """The comparison so far, after each method; a bar on a terminal, a line a method elsewhere."""
-    bar = Progress(TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn(), console=console, transient=True)
+    columns = TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn()
+    # Disabled, not merely out of sight: rich prints an empty line, and a pipe that nobody reads would end the run.
+    bar = Progress(*columns, console=console, transient=True, disable=not console.is_terminal)
     tasks = [f"{method} on {problem.name}" for problem in problems for method in arguments.methods]
     settings = {name: getattr(arguments, name) for name in ("steps", "seeds", "learning_rates", "batch_size")}
     found = comparisons(problems, arguments.methods, **settings, trainer=trainer)

@@ -1,6 +1,7 @@
 """`python -m gradtx diagnose PROBLEM --method M --learning-rate 0.5`: train, and say what the run shows."""
 
 import argparse
+import sys
 from typing import Any
 
 import jax
@@ -13,17 +14,17 @@ from ..methods import METHODS
 from ..plots.diagnosis import plot_diagnosis
 from ..problems import PROBLEMS
 from ..run import run as run_lab
-from .arguments import add_out, make_out, make_problem, one_of, positive, positive_float
+from .arguments import add_command, add_out, batch_size_of, make_out, make_problem, one_of, positive_float, whole
 
 
 def add(commands: Any) -> None:
     """The parser of the command."""
-    parser = commands.add_parser(
+    parser = add_command(
+        commands,
         "diagnose",
         help="train once with every instrument and say which of the chapter's challenges show",
         description="Trains one problem, or walks one landscape, with every instrument reading at every step. Prints "
         "the diagnosis; writes diagnosis.json, history.npz (lab.History.load reads it) and diagnosis.png, one page.",
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
     names = [*PROBLEMS, *LANDSCAPES]
     parser.add_argument("problem", metavar="PROBLEM", type=one_of("problem", names), help=", ".join(names))
@@ -33,9 +34,16 @@ def add(commands: Any) -> None:
     parser.add_argument(
         "--learning-rate", metavar="RATE", type=positive_float, help="default: the middle of the method's grid"
     )
-    parser.add_argument("--steps", metavar="N", type=positive, default=300, help="optimizer steps")
-    parser.add_argument("--batch-size", metavar="N", type=positive, help="examples a step; default: the problem's")
-    parser.add_argument("--seed", metavar="N", type=positive, default=1, help="of initialisation and minibatches")
+    parser.add_argument("--steps", metavar="N", type=whole(), default=300, help="optimizer steps")
+    parser.add_argument(
+        "--batch-size",
+        metavar="N",
+        type=whole(),
+        help="examples a step; default: 64, or all for a full-batch method; of a landscape noise samples, default: 1",
+    )
+    parser.add_argument(
+        "--seed", metavar="N", type=whole(0, 2**32 - 1), default=1, help="of initialisation and minibatches"
+    )
     add_out(parser)
     parser.set_defaults(run=lambda arguments: run(parser, arguments))
 
@@ -45,12 +53,11 @@ def run(parser: argparse.ArgumentParser, arguments: argparse.Namespace) -> int:
     method = METHODS[arguments.method]
     rate = method.middle if arguments.learning_rate is None else arguments.learning_rate
     if arguments.problem in LANDSCAPES:
-        problem: Any = LANDSCAPES[arguments.problem]()
+        problem, size = LANDSCAPES[arguments.problem](), arguments.batch_size
     else:
         problem = make_problem(parser, PROBLEMS, arguments.problem)
-        if arguments.batch_size and arguments.batch_size > problem.num_examples:
-            parser.error(f"argument --batch-size: must be at most {problem.num_examples}, got {arguments.batch_size}")
-    out = make_out(parser, arguments.out)
+        size = batch_size_of(parser, method, problem, arguments.batch_size)
+    paths = make_out(parser, arguments.out, "diagnosis.json", "history.npz", "diagnosis.png")
     tx = optax.chain(
         gradtx.panel(rate),
         gradtx.plateau(),
@@ -59,12 +66,17 @@ def run(parser: argparse.ArgumentParser, arguments: argparse.Namespace) -> int:
         method.make_tx(rate),
         gradtx.trajectory(),
     )
-    key, size = jax.random.key(arguments.seed), "all" if method.full_batch else arguments.batch_size
-    history = run_lab(problem, tx, steps=arguments.steps, key=key, batch_size=size)
+    history = run_lab(problem, tx, steps=arguments.steps, key=jax.random.key(arguments.seed), batch_size=size)
+    if not history.steps:
+        print("interrupted: no step was finished.", file=sys.stderr)
+        return 130
     diagnosis = gradtx.diagnose(history)
-    print(diagnosis)
-    history.save(out / "history.npz")
-    (out / "diagnosis.json").write_text(diagnosis.to_json() + "\n", encoding="utf-8")
-    plot_diagnosis(history, diagnosis).savefig(out / "diagnosis.png")
-    print(f"\nwrote {', '.join(str(out / name) for name in ('diagnosis.json', 'history.npz', 'diagnosis.png'))}")
-    return 130 if history.ended == "interrupted" else 0
+    json_path, history_path, figure_path = paths
+    history.save(history_path)
+    json_path.write_text(diagnosis.to_json() + "\n", encoding="utf-8")
+    plot_diagnosis(history, diagnosis).savefig(figure_path)
+    print(f"{diagnosis}\n\nwrote {', '.join(map(str, paths))}")
+    if history.ended == "interrupted":
+        print(f"interrupted: {history.steps} of {arguments.steps} steps were done and are diagnosed.", file=sys.stderr)
+        return 130
+    return 0

@@ -7,6 +7,7 @@ import traceback
 from collections.abc import Callable
 
 from ..supervisor import LOST_ANOTHER, end_with_supervisor, is_supervised, supervise
+from .arguments import address, whole
 
 
 def add_processes(parser: argparse.ArgumentParser) -> None:
@@ -15,9 +16,11 @@ def add_processes(parser: argparse.ArgumentParser) -> None:
         "several processes",
         "start the command once a process; each trains on its part of each minibatch, the first one prints and writes",
     )
-    group.add_argument("--coordinator", metavar="HOST:PORT", help="where the first process listens; the same for all")
-    group.add_argument("--processes", metavar="N", type=int, help="how many there are")
-    group.add_argument("--process-id", metavar="I", type=int, help="which one this is, from 0")
+    group.add_argument(
+        "--coordinator", metavar="HOST:PORT", type=address, help="where the first process listens; the same for all"
+    )
+    group.add_argument("--processes", metavar="N", type=whole(), help="how many there are")
+    group.add_argument("--process-id", metavar="I", type=whole(0), help="which one this is, from 0")
     group.add_argument(
         "--distributed", action="store_true", help="take all three from the environment: Slurm, Kubernetes, TPU, ..."
     )
@@ -30,12 +33,12 @@ def is_distributed(parser: argparse.ArgumentParser, arguments: argparse.Namespac
         parser.error("argument --distributed: takes everything from the environment: leave the other three out")
     if any(x is not None for x in given) and any(x is None for x in given):
         parser.error("--coordinator, --processes and --process-id go together")
-    if arguments.process_id is not None and not 0 <= arguments.process_id < arguments.processes:
+    if arguments.process_id is not None and arguments.process_id >= arguments.processes:
         parser.error(f"argument --process-id: must be from 0 to {arguments.processes - 1}, got {arguments.process_id}")
     return arguments.distributed or given[0] is not None
 
 
-def run_processes(arguments: argparse.Namespace, work: Callable[[bool], int]) -> int:
+def run_processes(parser: argparse.ArgumentParser, arguments: argparse.Namespace, work: Callable[[bool], int]) -> int:
     """Calls `work(whether this is the first process)` in a child that joined the run; the parent waits and explains."""
     if not is_supervised():
         known = arguments.process_id is not None
@@ -43,16 +46,25 @@ def run_processes(arguments: argparse.Namespace, work: Callable[[bool], int]) ->
         return supervise(arguments.words, name)
     end_with_supervisor()
     from ..distributed import start
+    from ..shared_checkpoint import AnotherRunError
 
     status = 1
     try:
-        start(arguments.coordinator, arguments.processes, arguments.process_id)
+        try:
+            start(arguments.coordinator, arguments.processes, arguments.process_id)
+        except ValueError as error:
+            parser.error(f"argument --distributed: the environment does not say enough: {error}")
         import jax
 
         status = work(jax.process_index() == 0)
         jax.distributed.shutdown()
     except KeyboardInterrupt:
         status = 130
+    except SystemExit as stop:  # an argument that only the work could check
+        status = stop.code if isinstance(stop.code, int) else 1
+    except (AnotherRunError, ModuleNotFoundError) as error:  # a sentence for the user
+        print(f"{parser.prog}: error: {error}", file=sys.stderr)
+        status = 2 if isinstance(error, AnotherRunError) else 1
     except Exception as error:
         traceback.print_exc()
         lost = ("Gloo", "coordination", "UNAVAILABLE", "DEADLINE_EXCEEDED", "Connection reset")

@@ -7,7 +7,6 @@ from typing import Any
 
 import jax
 import numpy as np
-from rich.console import Console
 
 from ..methods import METHODS, Method
 from ..plots.style import Picture
@@ -15,17 +14,18 @@ from ..plots.sweeps import plot_sensitivity, plot_sweep
 from ..problems import PROBLEMS
 from ..sweep import sweep
 from ..sweep_result import Sweep
-from .arguments import add_out, axis, make_out, make_problem, one_of, positive
+from .arguments import add_command, add_out, axis, batch_size_of, make_out, make_problem, one_of, whole
+from .table import print_table
 
 
 def add(commands: Any) -> None:
     """The parser of the command."""
-    parser = commands.add_parser(
+    parser = add_command(
+        commands,
         "sweep",
         help="try a grid of hyper-parameters of one method",
         description="Trains every point of the grid from every seed, compiled once. Prints the best points; writes "
         "sweep.npz (all curves; lab.Sweep.load reads it) and sweep.png.",
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
     parser.add_argument("problem", metavar="PROBLEM", type=one_of("problem", PROBLEMS), help=", ".join(PROBLEMS))
     parser.add_argument(
@@ -43,10 +43,12 @@ def add(commands: Any) -> None:
     for option, default, text in (
         ("--steps", 500, "optimizer steps of each training"),
         ("--seeds", 3, "initialisations of each point"),
-        ("--batch-size", 64, "examples a step"),
         ("--rows", 10, "points in the table"),
     ):
-        parser.add_argument(option, metavar="N", type=positive, default=default, help=text)
+        parser.add_argument(option, metavar="N", type=whole(), default=default, help=text)
+    parser.add_argument(
+        "--batch-size", metavar="N", type=whole(), help="examples a step; default: 64, or all for a full-batch method"
+    )
     add_out(parser)
     parser.set_defaults(run=lambda arguments: run(parser, arguments))
 
@@ -54,36 +56,42 @@ def add(commands: Any) -> None:
 def run(parser: argparse.ArgumentParser, arguments: argparse.Namespace) -> int:
     """Trains, prints, writes; a break keeps what is finished."""
     method = METHODS[arguments.method]
-    grid = dict(arguments.grid or [("learning_rate", method.middle * np.geomspace(1e-3, 1e3, 13))])
-    known = [
-        name for name in inspect.signature(method.make_tx).parameters if name not in ("nesterov", "accumulator_dtype")
-    ]
-    for name in grid:
-        if name not in known:
-            parser.error(f"argument --grid: {method.name} has no {name}; it has {', '.join(known)}")
-        _try_values(parser, method, name, grid[name])
-    if "learning_rate" not in grid:
-        grid = {"learning_rate": np.array([method.middle])} | grid
+    grid = _checked_grid(parser, method, arguments.grid)
     problem = make_problem(parser, PROBLEMS, arguments.problem)
-    if arguments.batch_size > problem.num_examples:
-        parser.error(f"argument --batch-size: must be at most {problem.num_examples}, got {arguments.batch_size}")
-    out = make_out(parser, arguments.out)
+    size = batch_size_of(parser, method, problem, arguments.batch_size)
+    curves_path, figure_path = make_out(parser, arguments.out, "sweep.npz", "sweep.png")
     keys = jax.random.split(jax.random.key(0), arguments.seeds)
-    size = "all" if method.full_batch else arguments.batch_size
     try:
         result = sweep(problem, method.make_tx, grid, steps=arguments.steps, keys=keys, batch_size=size)
     except KeyboardInterrupt:
         print("interrupted: nothing was finished.", file=sys.stderr)
         return 130
-    result.save(out / "sweep.npz")
-    console = Console()
-    (console if console.is_terminal else Console(width=132)).print(result.table(arguments.rows))
-    _picture(result).savefig(out / "sweep.png")
-    print(f"wrote {out / 'sweep.npz'} and {out / 'sweep.png'}")
+    result.save(curves_path)
+    _picture(result).savefig(figure_path)
+    print_table(result.table(arguments.rows))
+    print(f"wrote {curves_path} and {figure_path}")
     if not result.finished.all():
         print(f"interrupted: {result.finished.sum()} of {result.finished.size} trainings were finished and are kept.")
         return 130
     return 0
+
+
+def _checked_grid(
+    parser: argparse.ArgumentParser, method: Method, axes: list[tuple[str, np.ndarray]] | None
+) -> dict[str, np.ndarray]:
+    """The values of each hyper-parameter, the learning rate among them; exits where the method does not take one."""
+    grid = {}
+    known = [
+        name for name in inspect.signature(method.make_tx).parameters if name not in ("nesterov", "accumulator_dtype")
+    ]
+    for name, values in axes or [("learning_rate", method.middle * np.geomspace(1e-3, 1e3, 13))]:
+        if name not in known:
+            parser.error(f"argument --grid: {method.name} has no {name}; it has {', '.join(known)}")
+        if name in grid:
+            parser.error(f"argument --grid: {name} is given twice: put all its values in one, {name}=A,B,C")
+        _try_values(parser, method, name, values)
+        grid[name] = values
+    return grid if "learning_rate" in grid else {"learning_rate": np.array([method.middle])} | grid
 
 
 def _try_values(parser: argparse.ArgumentParser, method: Method, name: str, values: np.ndarray) -> None:

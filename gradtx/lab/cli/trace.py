@@ -15,16 +15,16 @@ from ..plots.animation import animate_trajectories
 from ..plots.trajectories import plot_trajectories
 from ..run import run as run_lab
 from ..sweep import sweep
-from .arguments import add_out, make_out, one_of, positive, positive_float, some_of
+from .arguments import add_command, add_out, make_out, one_of, positive_float, some_of, whole
 
 
 def add(commands: Any) -> None:
     """The parser of the command."""
-    parser = commands.add_parser(
+    parser = add_command(
+        commands,
         "trace",
         help="draw the paths of methods over a landscape",
         description="Runs each method from the landscape's start and draws its path. Writes trace.png.",
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
     parser.add_argument(
         "landscape", metavar="LANDSCAPE", type=one_of("landscape", LANDSCAPES), help=", ".join(LANDSCAPES)
@@ -43,7 +43,7 @@ def add(commands: Any) -> None:
         help="of every method; without it each gets the best of 25 from 1e-5 to 10, or, where the landscape has no "
         "bottom, the landscape's own",
     )
-    parser.add_argument("--steps", metavar="N", type=positive, default=100, help="steps of each path")
+    parser.add_argument("--steps", metavar="N", type=whole(), default=100, help="steps of each path")
     parser.add_argument("--animate", action="store_true", help="write trace.html, which plays, as well")
     add_out(parser)
     parser.set_defaults(run=lambda arguments: run(parser, arguments))
@@ -51,10 +51,9 @@ def add(commands: Any) -> None:
 
 def run(parser: argparse.ArgumentParser, arguments: argparse.Namespace) -> int:
     """Walks, draws, writes; a break keeps the paths that are finished."""
-    out = make_out(parser, arguments.out)
     landscape = LANDSCAPES[arguments.landscape]()
-    if arguments.animate and landscape.dim < 2:
-        parser.error("argument --animate: needs a landscape of at least 2 dimensions")
+    names = ("trace.png", "trace.html")[: 1 + arguments.animate]
+    figure_path, *animation_paths = make_out(parser, arguments.out, *names)
     paths, status = {}, 0
     try:
         for name in arguments.methods:
@@ -64,11 +63,11 @@ def run(parser: argparse.ArgumentParser, arguments: argparse.Namespace) -> int:
         print(f"interrupted: {len(paths)} of {len(arguments.methods)} paths were finished.", file=sys.stderr)
         status = 130
     if paths:
-        plot_trajectories(landscape, paths).savefig(out / "trace.png")
-        print(f"wrote {out / 'trace.png'}")
-    if paths and arguments.animate:
-        animate_trajectories(landscape, paths).save(out / "trace.html")
-        print(f"wrote {out / 'trace.html'}")
+        plot_trajectories(landscape, paths).savefig(figure_path)
+        print(f"wrote {figure_path}")
+        for path in animation_paths:
+            animate_trajectories(landscape, paths).save(path)
+            print(f"wrote {path}")
     return status
 
 

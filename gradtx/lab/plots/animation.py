@@ -10,6 +10,7 @@ from matplotlib.animation import FuncAnimation, PillowWriter
 
 from gradtx.landscapes import Landscape
 
+from ..arguments import checked_count
 from .style import RC, Picture, look, with_few_colours
 from .trajectories import Paths, draw_contours, draw_critical_points, paths_by_name
 
@@ -62,11 +63,15 @@ def animate_trajectories(
         paths: as in `plot_trajectories`.
         frames: pictures in all, at least 2.
         frames_per_second: speed.
+
+    Raises:
+        ValueError: of 1 dimension, a number out of range, paths without iterates there. TypeError: no whole number.
     """
-    if landscape.dim < 2 or frames < 2:
-        what = f"a landscape of at least 2 dimensions and frames >= 2, got {landscape.dim} and {frames}"
-        raise ValueError(f"animate_trajectories: needs {what}.")
-    named = paths_by_name(landscape, paths)
+    if landscape.dim < 2:
+        raise ValueError(f"animate_trajectories: needs a landscape of at least 2 dimensions, {landscape.name} has 1.")
+    checked_count("animate_trajectories", "frames", frames, 2)
+    checked_count("animate_trajectories", "frames_per_second", frames_per_second)
+    named = paths_by_name("animate_trajectories", landscape, paths)
     with mpl.rc_context(RC):
         figure = Frames(figsize=(6.5, 5.4), layout="constrained", dpi=80)
         axes = figure.subplots()

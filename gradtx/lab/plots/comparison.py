@@ -11,13 +11,25 @@ from .style import GREY, Picture, headline, light_grid, look, new_picture, style
 
 @styled
 def plot_comparison(comparison: Comparison) -> Picture:
-    """One problem: learning curves, steps to the target, sensitivity. Several: steps to each target and the profile."""
+    """One problem: learning curves, steps to the target, sensitivity. Several: steps to each target and the profile.
+
+    Args:
+        comparison: of `lab.compare`, or one that `lab.comparisons` yields on the way.
+    """
     return _one_problem(comparison) if len(comparison.problems) == 1 else _several_problems(comparison)
 
 
 @styled
 def plot_performance_profile(comparison: Comparison, max_ratio: float = 4.0) -> Picture:
-    """The performance profile on its own; see `performance_profile`."""
+    """The performance profile on its own.
+
+    Args:
+        comparison: as in `lab.performance_profile`.
+        max_ratio: where the profile ends, in (1, inf).
+
+    Raises:
+        ValueError: `max_ratio` out of range.
+    """
     profile = performance_profile(comparison, max_ratio)
     figure = new_picture(8, 4.6)
     _profile(figure.subplots(), profile, comparison)

@@ -1,12 +1,13 @@
 """How fast the excess error falls, on axes where a power of the steps is a straight line."""
 
 from collections.abc import Iterator, Mapping
+from typing import get_args
 
 import numpy as np
 
 from ..convergence import convergence_order
 from ..sweep_result import Measure, Sweep
-from .curves import Runs, curve_of
+from .curves import Runs, curve_of, runs_by_name, steps_of
 from .style import Picture, headline, light_grid, look, new_picture, styled
 
 
@@ -22,13 +23,18 @@ def plot_convergence(runs: Runs | Mapping[str, Runs], minimum: float = 0.0, *, w
         minimum: min J: `Problem.optimum` or `Landscape.minimum`.
         what: "train_loss", "validation_loss" or "metric", where the method is judged; "loss", of each step's minibatch.
 
+    Raises:
+        ValueError: nothing is called `what`; there is no run. TypeError: what is no run.
+
     >>> import gradtx, jax
     >>> from gradtx import lab, landscapes
     >>> run = lab.run(landscapes.quadratic(1e6, dim=30), gradtx.sgd(1e-6), steps=1000, key=jax.random.key(0))
     >>> print(lab.plot_convergence(run).get_suptitle())
     Over the last tenfold of the steps the excess error falls as k^-1.00.
     """
-    named = dict(runs) if isinstance(runs, Mapping) else {"": runs}
+    if what not in get_args(Measure):
+        raise ValueError(f"plot_convergence: what must be one of {', '.join(get_args(Measure))}, got {what!r}.")
+    named = runs_by_name("plot_convergence", runs)
     figure = new_picture(8, 4.8)
     axes = figure.subplots()
     orders = {}
@@ -59,14 +65,14 @@ def _lines(named: Mapping[str, Runs], what: Measure) -> Iterator[tuple[str, tupl
     """Steps [n] and values [runs, n] of each line, by its name."""
     for name, given in named.items():
         if not isinstance(given, Sweep):
-            yield name, curve_of(given, what)
+            yield name, curve_of("plot_convergence", given, what)
             continue
         values = getattr(given, what)
         members = values.reshape(-1, *values.shape[-2:])
-        steps = np.arange(values.shape[-1]) if what == "loss" else given.eval_steps
         for index, member in enumerate(members):
             point = ", ".join(f"{key.replace('_', ' ')} {value:.3g}" for key, value in given.point(index).items())
-            yield (name if name and len(members) == 1 else f"{name}, {point}" if name else point), (steps, member)
+            label = name if name and len(members) == 1 else f"{name}, {point}" if name else point
+            yield label, (steps_of(given, what), member)
 
 
 def _spread_out(steps: np.ndarray, count: int) -> list[int]:

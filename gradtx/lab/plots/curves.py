@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 
+from ..arguments import checked_count
 from ..history import History, scalar_columns
 from ..sweep_result import Sweep
 from .style import Picture, headline, light_grid, look, new_picture, styled
@@ -26,9 +27,17 @@ def plot_curves(runs: Runs | Mapping[str, Runs], what: str = "loss", *, smooth: 
             for what is measured at every step.
 
     Raises:
-        ValueError: nothing is called `what`.
+        ValueError: nothing is called `what`; there is no run. TypeError: what is no run.
+
+    >>> import gradtx, jax
+    >>> from gradtx import lab, landscapes
+    >>> run = lab.run(landscapes.quadratic(10.0), gradtx.sgd(0.1), steps=50, key=jax.random.key(0))
+    >>> print(lab.plot_curves(run).get_suptitle())
+    The minibatch loss ends at 1.64e-05.
     """
-    named = dict(runs) if isinstance(runs, Mapping) else {"": runs}
+    named = runs_by_name("plot_curves", runs)
+    if smooth is not None:
+        checked_count("plot_curves", "smooth", smooth)
     figure = new_picture(8, 4.6)
     axes = figure.subplots()
     first = _list(next(iter(named.values())))[0]
@@ -36,7 +45,7 @@ def plot_curves(runs: Runs | Mapping[str, Runs], what: str = "loss", *, smooth: 
     label = names.get(what, what.replace("_", " "))
     ends, positive = {}, True
     for i, (name, given) in enumerate(named.items()):
-        steps, values = curve_of(given, what)
+        steps, values = curve_of("plot_curves", given, what)
         if what not in EVALUATED:
             steps, values = _smoothed(steps, values, max(1, values.shape[1] // 50) if smooth is None else smooth)
         colour = look(i)["color"]
@@ -59,14 +68,31 @@ def plot_curves(runs: Runs | Mapping[str, Runs], what: str = "loss", *, smooth: 
     return figure
 
 
-def curve_of(given: Runs, what: str) -> tuple[np.ndarray, np.ndarray]:
+def runs_by_name(function: str, runs: Runs | Mapping[str, Runs]) -> dict[str, Runs]:
+    """What is drawn as a line each; raises where it is something else, or nothing."""
+    named = dict(runs) if isinstance(runs, Mapping) else {"": runs}
+    for given in named.values():
+        one = isinstance(given, History | Sweep)
+        if not one and not (isinstance(given, Sequence) and all(isinstance(run, History) for run in given)):
+            kinds = "a History, several of them, a Sweep, or a dict of these"
+            raise TypeError(f"{function}: runs must be {kinds}, got {given!r}.")
+    if not named or not all(_list(given) for given in named.values()):
+        raise ValueError(f"{function}: runs must hold at least one History or Sweep for each line, got none.")
+    return named
+
+
+def curve_of(function: str, given: Runs, what: str) -> tuple[np.ndarray, np.ndarray]:
     """Steps [n] and values [runs, n]; of runs of different lengths, what all have."""
     runs = _runs_of_best(given) if isinstance(given, Sweep) else [_curves_of(run) for run in _list(given)]
     if what not in runs[0]:
-        raise ValueError(f"plot_curves: what must be one of {', '.join(runs[0])}, got {what!r}.")
+        raise ValueError(f"{function}: what must be one of {', '.join(runs[0])}, got {what!r}.")
     shortest = min(len(run[what]) for run in runs)
-    steps = _list(given)[0].eval_steps if what in EVALUATED else np.arange(shortest)
-    return steps[:shortest], np.stack([run[what][:shortest] for run in runs])
+    return steps_of(_list(given)[0], what)[:shortest], np.stack([run[what][:shortest] for run in runs])
+
+
+def steps_of(run: History | Sweep, what: str) -> np.ndarray:
+    """The steps at which a curve was measured: those of the evaluations, or all."""
+    return run.eval_steps if what in EVALUATED else np.arange(run.loss.shape[-1])
 
 
 def _list(given: Runs) -> list[Any]:
@@ -87,7 +113,8 @@ def _runs_of_best(sweep: Sweep) -> list[dict[str, np.ndarray]]:
 
 
 def _smoothed(steps: np.ndarray, values: np.ndarray, window: int) -> tuple[np.ndarray, np.ndarray]:
-    """Medians of blocks of `window` steps."""
+    """Medians of blocks of `window` steps, of all where they are fewer."""
+    window = min(window, values.shape[1])
     blocks = values.shape[1] // window
     cut = values[:, : blocks * window].reshape(len(values), blocks, window)
     finite = np.isfinite(cut).any(axis=-1)

@@ -18,6 +18,9 @@ def plot_diagnosis(run: Run, diagnosis: gradtx.Diagnosis | None = None) -> Pictu
     Args:
         run: a `History`, or a dict of arrays [steps]: `loss` and readings by their names.
         diagnosis: of that run; made here where it is not given.
+
+    Raises:
+        TypeError, ValueError: what is no run, as `gradtx.diagnose` says it.
     """
     diagnosis = gradtx.diagnose(run) if diagnosis is None else diagnosis
     curves = curves_of(run)

@@ -114,7 +114,18 @@ def plot_readings(run: Run) -> Picture:
 
     Args:
         run: a `History`, or a dict of arrays [steps]: `loss` and readings by their names.
+
+    Raises:
+        TypeError, ValueError: what is no run, as `gradtx.diagnose` says it.
+
+    >>> import gradtx, jax, optax
+    >>> from gradtx import lab, landscapes
+    >>> tx = optax.chain(gradtx.gradient_norm(), gradtx.sgd(0.1))
+    >>> run = lab.run(landscapes.quadratic(10.0), tx, steps=50, key=jax.random.key(0))
+    >>> print(lab.plot_readings(run).get_suptitle())
+    quadratic: 50 steps: nothing amiss that these readings show.
     """
+    diagnosis = gradtx.diagnose(run)  # first: it says what is wrong with what is no run
     curves = curves_of(run)
     panels = panels_of(curves)
     columns = min(3, len(panels))
@@ -122,7 +133,6 @@ def plot_readings(run: Run) -> Picture:
     figure = new_picture(12, 2.9 * rows + 0.6)
     grid = figure.subplots(rows, columns, squeeze=False, sharex=True)
     draw_panels(list(grid.ravel()), panels, curves)
-    diagnosis = gradtx.diagnose(run)
     headline(figure, f"{name_of(run)}{diagnosis.headline}", 12)
     return figure
 

@@ -1,17 +1,15 @@
-"""What a sweep says: the map of two hyper-parameters, the sensitivity to one, the price of the batch size."""
+"""What a sweep says: the map of two hyper-parameters, the sensitivity to one."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.colors import LogNorm
 from matplotlib.patches import Rectangle
-from matplotlib.ticker import LogLocator, StrMethodFormatter
 
-from ..compare import first_step_reaching
 from ..sweep_result import Measure, Sweep
-from .style import COLOURS, Picture, headline, light_grid, look, new_picture, styled
+from .style import Picture, headline, light_grid, look, new_picture, styled
 
 
 @styled
@@ -22,7 +20,21 @@ def plot_sweep(sweep: Sweep, x: str = "learning_rate", y: str | None = None, *, 
         sweep: of a Cartesian grid with at least two hyper-parameters.
         x, y: the names of the axes; y defaults to the first other one.
         by: "loss", "train_loss", "validation_loss" or "metric", mean over the keys.
+
+    Raises:
+        ValueError: an axis that the sweep has not, one for both, a measure of another name.
+        TypeError: what is no sweep.
+
+    >>> import gradtx, jax
+    >>> from gradtx import lab, landscapes
+    >>> keys, valley = jax.random.split(jax.random.key(0), 1), landscapes.quadratic(10.0)
+    >>> make_tx = lambda learning_rate, momentum: gradtx.sgd(learning_rate, momentum)
+    >>> grid = {"learning_rate": [0.01, 0.1, 0.3], "momentum": [0.0, 0.5]}
+    >>> swept = lab.sweep(valley, make_tx, grid, steps=50, keys=keys)
+    >>> print(lab.plot_sweep(swept, by="train_loss").get_suptitle().split(" (")[0])
+    quadratic: best at learning rate 0.1, momentum 0.5
     """
+    check_sweeps("plot_sweep", [sweep])
     others = [name for name in sweep.axes if name != x]
     y = y or (others[0] if others else None)
     if sweep.is_random or y is None or x not in sweep.axes or y not in sweep.axes or x == y:
@@ -41,13 +53,16 @@ def plot_sweep(sweep: Sweep, x: str = "learning_rate", y: str | None = None, *, 
     figure = new_picture(8, 0.5 * len(values) + 2.8)
     axes = figure.subplots()
     axes.set_facecolor("#f4dcdc")
-    positive = bool((values[np.isfinite(values)] > 0).all()) and not higher
-    norm = LogNorm() if positive else None
+    finite = values[np.isfinite(values)]
+    norm = LogNorm() if finite.size and (finite > 0).all() and not higher else None
     image = axes.imshow(values, aspect="auto", origin="lower", cmap="cividis" if higher else "cividis_r", norm=norm)
     bar = figure.colorbar(image, label=f"final {_label(sweep, by)}")
     bar.outline.set_visible(False)
-    best = np.nanargmax(values) if higher else np.nanargmin(values)
-    _write_cells(axes, values, image, np.unravel_index(best, values.shape))
+    _write_cells(axes, values, image)
+    if finite.size:
+        best = np.nanargmax(values) if higher else np.nanargmin(values)
+        row, column = np.unravel_index(best, values.shape)
+        axes.add_patch(Rectangle((column - 0.5, row - 0.5), 1, 1, fill=False, ec="#D55E00", lw=3))
     axes.set_xticks(range(len(sweep.axes[x])), [f"{v:.2g}" for v in sweep.axes[x]])
     axes.set_yticks(range(len(sweep.axes[y])), [f"{v:.3g}" for v in sweep.axes[y]])
     axes.set(xlabel=x.replace("_", " "), ylabel=y.replace("_", " "))
@@ -55,8 +70,17 @@ def plot_sweep(sweep: Sweep, x: str = "learning_rate", y: str | None = None, *, 
     return figure
 
 
-def _write_cells(axes: Axes, values: np.ndarray, image: Any, best: Any) -> None:
-    """The number in each cell, a frame round the best, a cross where a member diverged."""
+def check_sweeps(function: str, sweeps: Collection[Any]) -> None:
+    """Raises where there is no sweep, or something else among them."""
+    if not sweeps:
+        raise ValueError(f"{function}: sweeps must hold at least one Sweep, got none.")
+    for sweep in sweeps:
+        if not isinstance(sweep, Sweep):
+            raise TypeError(f"{function}: must be of what lab.sweep returned, got {sweep!r}.")
+
+
+def _write_cells(axes: Axes, values: np.ndarray, image: Any) -> None:
+    """The number in each cell, a cross where a member diverged."""
     for (row, column), value in np.ndenumerate(values):
         if not np.isfinite(value):
             axes.text(column, row, "×", ha="center", va="center", color="#882255", fontsize=12)
@@ -64,7 +88,6 @@ def _write_cells(axes: Axes, values: np.ndarray, image: Any, best: Any) -> None:
         luminance = np.dot(image.to_rgba(value)[:3], (0.2126, 0.7152, 0.0722))
         ink = "w" if luminance < 0.45 else "k"
         axes.text(column, row, f"{value:.3g}", ha="center", va="center", fontsize=8, color=ink)
-    axes.add_patch(Rectangle((best[1] - 0.5, best[0] - 0.5), 1, 1, fill=False, ec="#D55E00", lw=3))
 
 
 @styled
@@ -76,11 +99,29 @@ def plot_sensitivity(
     The line is the mean over the keys, the band runs from their best to their worst, over further hyper-parameters the
     best point counts; a line ends where a member diverged. With a `minimum`, such as `Problem.optimum`, the excess over
     it is drawn and judged.
+
+    Args:
+        sweeps: of Cartesian grids with the axis `x`: one, or {name: sweep}, a line each.
+        x: the hyper-parameter.
+        by: "loss", "train_loss", "validation_loss" or "metric".
+        minimum: what is subtracted.
+
+    Raises:
+        ValueError: an axis that a sweep has not, a measure of another name, no sweep. TypeError: what is no sweep.
+
+    >>> import gradtx, jax
+    >>> from gradtx import lab, landscapes
+    >>> keys, valley = jax.random.split(jax.random.key(0), 1), landscapes.quadratic(10.0)
+    >>> swept = lab.sweep(valley, gradtx.sgd, {"learning_rate": [0.01, 0.1, 0.3]}, steps=50, keys=keys)
+    >>> print(lab.plot_sensitivity(swept).get_suptitle())
+    Share of the tried learning rates that end within a factor of 2 of the best:
+    33%.
     """
     named = dict(sweeps) if isinstance(sweeps, Mapping) else {"": sweeps}
+    check_sweeps("plot_sensitivity", named.values())
     figure = new_picture(8, 4.6)
     axes = figure.subplots()
-    widths = {}
+    widths, is_any_finite = {}, False
     for i, (name, sweep) in enumerate(named.items()):
         if sweep.is_random or x not in sweep.axes:
             raise ValueError(f"plot_sensitivity: x must be an axis of the sweep, one of {list(sweep.axes)}, got {x!r}.")
@@ -95,8 +136,9 @@ def plot_sensitivity(
         axes.fill_between(values, best.min(axis=1), best.max(axis=1), color=look(i)["color"], alpha=0.2, lw=0)
         axes.plot(values, middle, **look(i), ms=5, label=name or None)
         widths[name] = _width(values, middle, higher)
+        is_any_finite |= bool(np.isfinite(middle).any())
     first = next(iter(named.values()))
-    if by != "metric":
+    if by != "metric" and is_any_finite:  # a logarithmic axis wants something on it
         axes.set_yscale("log")
     if all((sweep.axes[x] > 0).all() for sweep in named.values()):
         axes.set_xscale("log")
@@ -119,86 +161,18 @@ def _width(values: np.ndarray, middle: np.ndarray, higher: bool) -> float:
     return float(np.mean(good & np.isfinite(middle)))
 
 
-@styled
-def plot_batch_sizes(sweeps: Mapping[int, Sweep], target: float, *, by: Measure = "train_loss") -> Picture:
-    """Steps and examples to a target over the batch size, each size at its own best hyper-parameters.
-
-    Where steps fall as 1/B (grey), a larger batch is free if it runs in parallel; where they level off, examples are
-    wasted (Shallue et al. 2019, "Measuring the effects of data parallelism"; chapter §3.1: less than linear returns).
-
-    Args:
-        sweeps: {batch size: sweep}, all of one problem.
-        target: value of `by` to reach.
-        by: "train_loss", "validation_loss" or "metric".
-    """
-    if by == "loss":
-        raise ValueError(
-            "plot_batch_sizes: by must be an evaluation (train_loss, validation_loss, metric), got 'loss'."
-        )
-    sizes = sorted(sweeps)
-    if not sizes:
-        raise ValueError("plot_batch_sizes: sweeps must hold at least one batch size.")
-    steps = np.stack([_steps_to(sweeps[size], target, by) for size in sizes])  # [sizes, keys]
-    figure = new_picture(9.5, 4.4)
-    left, right = figure.subplots(1, 2)
-    for axes, values, label in (
-        (left, steps, "optimizer steps"),
-        (right, steps * np.array(sizes)[:, None], "examples seen"),
-    ):
-        reached = np.isfinite(values).all(axis=1)
-        shown = np.array(sizes)[reached]
-        axes.fill_between(shown, values[reached].min(1), values[reached].max(1), color=COLOURS[0], alpha=0.2, lw=0)
-        axes.plot(shown, np.median(values[reached], axis=1), "o-", color=COLOURS[0], label="median and range over keys")
-        axes.set(
-            xscale="log",
-            yscale="log" if reached.any() else "linear",  # a logarithmic axis wants something on it
-            xlabel="batch size (examples)",
-            ylabel=f"{label} to {_label_of(by)} {target:.3g}",
-        )
-        axes.set_xticks(sizes, [str(size) for size in sizes])
-        axes.minorticks_off()
-        if reached.any():
-            axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-            axes.yaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
-        light_grid(axes)
-    medians = np.median(steps, axis=1)
-    if np.isfinite(medians[0]):
-        left.plot(sizes, medians[0] * sizes[0] / np.array(sizes), "--", color="#888888", label="1/B: nothing wasted")
-    left.legend()
-    headline(figure, _batch_conclusion(np.array(sizes), medians, target, by), 11)
-    return figure
-
-
-def _steps_to(sweep: Sweep, target: float, by: Measure) -> np.ndarray:
-    """[keys], of the point with the fewest median steps."""
-    higher = by == "metric" and sweep.higher_is_better
-    curves = getattr(sweep, by).reshape(-1, *sweep.metric.shape[-2:])
-    steps = np.stack([first_step_reaching(sweep.eval_steps, curve, target, higher) for curve in curves])
-    return steps[np.argmin(np.median(steps, axis=1))]
-
-
-def _batch_conclusion(sizes: np.ndarray, medians: np.ndarray, target: float, by: Measure) -> str:
-    reached = np.isfinite(medians) & (medians > 0)
-    if not reached.any():
-        return f"No batch size reached {_label_of(by)} {target:.3g}."
-    examples = np.where(reached, medians * sizes, np.inf)
-    fewest, quickest = int(np.argmin(examples)), int(np.argmin(np.where(reached, medians, np.inf)))
-    text = f"Fewest examples at batch size {sizes[fewest]} ({medians[fewest]:.0f} steps)"
-    if quickest == fewest:
-        return f"{text}, fewest steps too."
-    factor = examples[quickest] / examples[fewest]
-    return f"{text}; fewest steps at {sizes[quickest]} ({medians[quickest]:.0f}), for {factor:.1f} times the examples."
-
-
-def _label_of(by: Measure) -> str:
+def label_of(by: Measure) -> str:
+    """A measure in words."""
     return by.replace("_", " ")
 
 
 def _label(sweep: Sweep, by: Measure) -> str:
-    return sweep.metric_name if by == "metric" else _label_of(by)
+    return sweep.metric_name if by == "metric" else label_of(by)
 
 
 def _conclusion(sweep: Sweep, by: Measure) -> str:
+    if not np.isfinite(sweep.final(by)).all(axis=-1).any():
+        return f"{sweep.problem}: of every point a member diverged or was not finished."
     best = sweep.best(by)
     where = ", ".join(f"{name.replace('_', ' ')} {value:.3g}" for name, value in best.items())
     finals = sweep.final(by).reshape(-1, sweep.loss.shape[-2])

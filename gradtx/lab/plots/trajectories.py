@@ -11,6 +11,7 @@ from matplotlib.axes import Axes
 
 from gradtx.landscapes import Landscape
 
+from ..arguments import checked_count
 from ..history import History
 from .style import Picture, headline, look, new_picture, styled
 
@@ -35,8 +36,18 @@ def plot_trajectories(landscape: Landscape, paths: Paths, *, arrows: int = 12) -
         landscape: of dimension 1 or more; from 3 on its first two coordinates, the others as at the start.
         paths: {name: History or iterates [n + 1, dim]}, or a single one.
         arrows: at how many iterates, over all paths; 0 for none.
+
+    Raises:
+        ValueError: no path, one that holds no iterates there, a negative number. TypeError: no whole number.
+
+    >>> import gradtx, jax
+    >>> from gradtx import lab, landscapes
+    >>> run = lab.run(landscapes.quadratic(10.0), gradtx.sgd(0.1), steps=50, key=jax.random.key(0))
+    >>> print(lab.plot_trajectories(landscapes.quadratic(10.0), {"sgd": run}).get_suptitle())
+    Height after 50 steps: sgd: 1.33e-05.
     """
-    named = paths_by_name(landscape, paths)
+    named = paths_by_name("plot_trajectories", landscape, paths)
+    checked_count("plot_trajectories", "arrows", arrows, 0)
     figure = new_picture(7.5, 6.2)
     axes = figure.subplots()
     if landscape.dim == 1:
@@ -58,7 +69,19 @@ def plot_trajectories(landscape: Landscape, paths: Paths, *, arrows: int = 12) -
 
 @styled
 def plot_surface(landscape: Landscape, paths: Paths | None = None) -> Picture:
-    """The landscape as a surface in three dimensions, with paths on it; the highest 2 % are cut off."""
+    """The landscape as a surface in three dimensions, with paths on it; the highest 2 % are cut off.
+
+    Args:
+        landscape: of at least 2 dimensions.
+        paths: as in `plot_trajectories`; None for the surface alone.
+
+    Raises:
+        ValueError: of 1 dimension, a path that holds no iterates there.
+
+    >>> from gradtx import lab, landscapes
+    >>> print(lab.plot_surface(landscapes.quadratic(10.0)).get_suptitle())
+    quadratic: lowest value 0, at 1 known point.
+    """
     if landscape.dim < 2:
         raise ValueError(f"plot_surface: the landscape must have at least 2 dimensions, {landscape.name} has 1.")
     x, y, z = _heights(landscape, 150)
@@ -66,7 +89,7 @@ def plot_surface(landscape: Landscape, paths: Paths | None = None) -> Picture:
     figure = new_picture(8, 6.5)
     axes: Any = figure.add_subplot(projection="3d", computed_zorder=False)
     axes.plot_surface(x, y, np.minimum(z, top), cmap="cividis", alpha=0.75, lw=0, rcount=150, ccount=150)
-    named = {} if paths is None else paths_by_name(landscape, paths)
+    named = {} if paths is None else paths_by_name("plot_surface", landscape, paths)
     for i, (name, path) in enumerate(named.items()):
         inside = _inside(landscape, path)
         heights = np.minimum(_values(landscape, path), top)
@@ -81,16 +104,18 @@ def plot_surface(landscape: Landscape, paths: Paths | None = None) -> Picture:
     return figure
 
 
-def paths_by_name(landscape: Landscape, paths: Paths) -> dict[str, np.ndarray]:
+def paths_by_name(function: str, landscape: Landscape, paths: Paths) -> dict[str, np.ndarray]:
     """Iterates [n + 1, dim] by name."""
     given = dict(paths) if isinstance(paths, Mapping) else {landscape.name: paths}
     if not given:
-        raise ValueError("plot: paths must hold at least one path.")
+        raise ValueError(f"{function}: paths must hold at least one path, got none.")
     named = {}
     for name, path in given.items():
         iterates = path.iterates if isinstance(path, History) else path
         if iterates is None or np.ndim(iterates) != 2 or np.shape(iterates)[1] != landscape.dim:
-            raise ValueError(f"plot: path {name!r} must hold iterates [n + 1, {landscape.dim}] of {landscape.name}.")
+            rule = f"must hold iterates [n + 1, {landscape.dim}] of {landscape.name}"
+            got = "none" if iterates is None else f"shape {np.shape(iterates)}"
+            raise ValueError(f"{function}: the path {name!r} {rule}, got {got}.")
         named[name] = np.asarray(iterates)
     return named
 

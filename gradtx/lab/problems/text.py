@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from ..arguments import checked_count
 from .layers import weights
 from .problem import Batch, Problem
 from .supervised import cross_entropy
@@ -52,8 +53,7 @@ def characters(context: int = 32, width: int = 32, heads: int = 2, layers: int =
     (4218, 32) (468, 32) True
     """
     for argument, value in {"context": context, "width": width, "heads": heads, "layers": layers}.items():
-        if value < 1:
-            raise ValueError(f"characters: {argument} must be at least 1, got {value}.")
+        checked_count("characters", argument, value)
     if width % heads:
         raise ValueError(f"characters: width must be a multiple of heads = {heads}, got {width}.")
     text = encode(_reference_text()[:_CHARACTERS])

@@ -1,0 +1,79 @@
+"""The members of a sweep: what they have in common, what each leaves behind, all of it with the names of the axes."""
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from .problems import Problem
+from .sweep_result import Sweep
+from .training import Evaluation, Objective
+
+
+class Outcome(NamedTuple):
+    """What one member leaves behind; all of them in front of it once stacked."""
+
+    loss: Any  # [steps]
+    readings: dict[str, Any]  # name -> [steps], or [steps, leaves]
+    evaluation: Evaluation  # leaves [evaluations]
+    diverged_at: Any  # []
+
+
+class Shared(NamedTuple):
+    """What members have in common."""
+
+    params: Any  # leaves [keys, ...]: the initial parameters of each key
+    inputs: Any  # leaves [keys, stretches, every, ...]: the minibatches of each key
+    active: jax.Array  # [stretches, every]: which steps are real
+    data: Any
+    examples: Any
+
+
+def shared_by_members(objective: Objective, keys: jax.Array, steps: int, every: int, batch_size: int) -> Shared:
+    """Parameters and minibatches of each key, as `lab.run` makes them; stretches are padded to one length."""
+    split = [jax.random.split(key) for key in keys]
+    stretches = -(-steps // every)
+    params = [objective.init(key_init) for key_init, _ in split]
+    padded = np.minimum(np.arange(stretches * every), steps - 1)
+    inputs = jnp.stack([objective.inputs(key_batches, steps, batch_size)[padded] for _, key_batches in split])
+    return Shared(
+        params=jax.tree.map(lambda *leaves: jnp.stack(leaves), *params),
+        inputs=inputs.reshape(len(keys), stretches, every, *inputs.shape[2:]),
+        active=jnp.asarray((np.arange(stretches * every) < steps).reshape(stretches, every)),
+        data=objective.data,
+        examples=objective.examples,
+    )
+
+
+def labelled(
+    outcome: Outcome,
+    objective: Objective,
+    axes: dict[str, np.ndarray],
+    is_random: bool,
+    num_keys: int,
+    steps: int,
+    every: int,
+) -> Sweep:
+    """Members as [*grid, keys], those that an interrupt left out as NaN, -1 and not finished."""
+    grid = (len(next(iter(axes.values()))),) if is_random else tuple(len(axis) for axis in axes.values())
+    members = int(np.prod(grid)) * num_keys
+
+    def spread(x: np.ndarray, missing: Any = np.nan) -> np.ndarray:
+        rest = np.full((members - len(x), *x.shape[1:]), missing, x.dtype)
+        return np.concatenate([x, rest]).reshape(*grid, num_keys, *x.shape[1:])
+
+    subject = objective.subject
+    return Sweep(
+        axes=axes,
+        is_random=is_random,
+        loss=spread(outcome.loss[:, :steps]),
+        readings={name: spread(reading[:, :steps]) for name, reading in outcome.readings.items()},
+        eval_steps=np.minimum(every * np.arange(-(-steps // every) + 1), steps),
+        **{name: spread(values) for name, values in outcome.evaluation._asdict().items()},
+        diverged_at=spread(outcome.diverged_at, -1),
+        finished=spread(np.ones(len(outcome.loss), bool), False),
+        problem=subject.name,
+        metric_name=subject.metric_name if isinstance(subject, Problem) else "value",
+        higher_is_better=objective.higher_is_better,
+    )

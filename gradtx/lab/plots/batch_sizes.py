@@ -1,0 +1,92 @@
+"""What a batch size costs: steps and examples to a target."""
+
+from collections.abc import Mapping
+
+import numpy as np
+from matplotlib.ticker import LogLocator, StrMethodFormatter
+
+from ..compare import first_step_reaching
+from ..sweep_result import Measure, Sweep
+from .style import COLOURS, Picture, headline, light_grid, new_picture, styled
+from .sweeps import check_sweeps, label_of
+
+
+@styled
+def plot_batch_sizes(sweeps: Mapping[int, Sweep], target: float, *, by: Measure = "train_loss") -> Picture:
+    """Steps and examples to a target over the batch size, each size at its own best hyper-parameters.
+
+    Where steps fall as 1/B (grey), a larger batch is free if it runs in parallel; where they level off, examples are
+    wasted (Shallue et al. 2019, "Measuring the effects of data parallelism"; chapter §3.1: less than linear returns).
+
+    Args:
+        sweeps: {batch size: sweep}, all of one problem.
+        target: value of `by` to reach.
+        by: "train_loss", "validation_loss" or "metric".
+
+    Raises:
+        ValueError: no sweep, `by` something that is not evaluated. TypeError: what is no sweep.
+
+    >>> import gradtx, jax
+    >>> from gradtx import lab, landscapes
+    >>> keys, valley = jax.random.split(jax.random.key(0), 1), landscapes.noisy(landscapes.quadratic(10.0), 1.0)
+    >>> grid = {"learning_rate": [0.02, 0.1]}
+    >>> swept = {size: lab.sweep(valley, gradtx.sgd, grid, steps=50, keys=keys, batch_size=size) for size in (1, 8)}
+    >>> print(lab.plot_batch_sizes(swept, target=0.05).get_suptitle())
+    Fewest examples at batch size 1 (12 steps), fewest steps too.
+    """
+    if by == "loss":
+        raise ValueError(
+            "plot_batch_sizes: by must be an evaluation (train_loss, validation_loss, metric), got 'loss'."
+        )
+    check_sweeps("plot_batch_sizes", sweeps.values())
+    sizes = sorted(sweeps)
+    steps = np.stack([_steps_to(sweeps[size], target, by) for size in sizes])  # [sizes, keys]
+    figure = new_picture(9.5, 4.4)
+    left, right = figure.subplots(1, 2)
+    for axes, values, label in (
+        (left, steps, "optimizer steps"),
+        (right, steps * np.array(sizes)[:, None], "examples seen"),
+    ):
+        reached = np.isfinite(values).all(axis=1)
+        shown = np.array(sizes)[reached]
+        axes.fill_between(shown, values[reached].min(1), values[reached].max(1), color=COLOURS[0], alpha=0.2, lw=0)
+        axes.plot(shown, np.median(values[reached], axis=1), "o-", color=COLOURS[0], label="median and range over keys")
+        axes.set(
+            xscale="log",
+            yscale="log" if reached.any() else "linear",  # a logarithmic axis wants something on it
+            xlabel="batch size (examples)",
+            ylabel=f"{label} to {label_of(by)} {target:.3g}",
+        )
+        axes.set_xticks(sizes, [str(size) for size in sizes])
+        axes.minorticks_off()
+        if reached.any():
+            axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+            axes.yaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
+        light_grid(axes)
+    medians = np.median(steps, axis=1)
+    if np.isfinite(medians[0]):
+        left.plot(sizes, medians[0] * sizes[0] / np.array(sizes), "--", color="#888888", label="1/B: nothing wasted")
+    left.legend()
+    headline(figure, _batch_conclusion(np.array(sizes), medians, target, by), 11)
+    return figure
+
+
+def _steps_to(sweep: Sweep, target: float, by: Measure) -> np.ndarray:
+    """[keys], of the point with the fewest median steps."""
+    higher = by == "metric" and sweep.higher_is_better
+    curves = getattr(sweep, by).reshape(-1, *sweep.metric.shape[-2:])
+    steps = np.stack([first_step_reaching(sweep.eval_steps, curve, target, higher) for curve in curves])
+    return steps[np.argmin(np.median(steps, axis=1))]
+
+
+def _batch_conclusion(sizes: np.ndarray, medians: np.ndarray, target: float, by: Measure) -> str:
+    reached = np.isfinite(medians) & (medians > 0)
+    if not reached.any():
+        return f"No batch size reached {label_of(by)} {target:.3g}."
+    examples = np.where(reached, medians * sizes, np.inf)
+    fewest, quickest = int(np.argmin(examples)), int(np.argmin(np.where(reached, medians, np.inf)))
+    text = f"Fewest examples at batch size {sizes[fewest]} ({medians[fewest]:.0f} steps)"
+    if quickest == fewest:
+        return f"{text}, fewest steps too."
+    factor = examples[quickest] / examples[fewest]
+    return f"{text}; fewest steps at {sizes[quickest]} ({medians[quickest]:.0f}), for {factor:.1f} times the examples."
