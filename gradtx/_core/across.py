@@ -21,8 +21,8 @@ def shard_axes(x: jax.Array, axis_name: AxisName) -> tuple[str, ...]:
     inside `shard_map`; where it does not (`check_vma=False`, `pmap`, `vmap`), everything is taken for a part.
     """
     names = () if axis_name is None else (axis_name,) if isinstance(axis_name, str) else tuple(axis_name)
-    varying = _varying(x)
-    return tuple(name for name in names if name in varying or name not in _varying(jax.lax.axis_index(name)))
+    own = varying(jax.typeof(x))
+    return tuple(name for name in names if name in own or name not in varying(jax.typeof(jax.lax.axis_index(name))))
 
 
 def total_over_shards(parts: Sequence[jax.Array], axis_name: AxisName, dtype: Any) -> jax.Array:
@@ -48,8 +48,7 @@ def check_axis_name(transformation: str, axis_name: Any) -> None:
         raise TypeError(f"{transformation}: axis_name must be a string, a tuple of strings or None, got {axis_name!r}.")
 
 
-def _varying(x: jax.Array) -> frozenset[str]:
-    """The manual mesh axes that `x` is known to differ along."""
-    kind: Any = jax.typeof(x)
+def varying(kind: Any) -> frozenset[str]:
+    """The manual mesh axes that an array of this type (`jax.typeof(x)`) is known to differ along."""
     manual = getattr(kind, "manual_axis_type", None)  # called vma up to JAX 0.9
-    return getattr(kind, "vma", frozenset()) if manual is None else manual.varying
+    return (getattr(kind, "vma", None) or frozenset()) if manual is None else manual.varying

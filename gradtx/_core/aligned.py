@@ -47,8 +47,9 @@ def aligned(name: str, updates: Updates, reference: Params | None) -> tuple[list
 
 
 def _mismatch(name: str, updates: Updates, reference: Params) -> str:
-    seen = {jax.tree_util.keystr(path) for path, _ in jax.tree_util.tree_leaves_with_path(reference)}
-    got = {jax.tree_util.keystr(path) for path, _ in jax.tree_util.tree_leaves_with_path(updates)}
+    seen, got = ({jax.tree_util.keystr(path) or "a leaf without a name"
+                  for path, _ in jax.tree_util.tree_leaves_with_path(tree)}
+                 for tree in (reference, updates))  # fmt: skip
     extra = sorted(got - seen)
     missing = sorted(seen - got)
     where = (

@@ -22,12 +22,12 @@ import jax
 import jax.numpy as jnp
 from jax.core import Tracer
 
-from gradtx._core.across import AxisName, check_axis_name
+from gradtx._core.across import AxisName, check_axis_name, varying
+from gradtx._core.arguments import check_at_least
 from gradtx._core.hyperparameters import next_count
 from gradtx._core.trees import check_params
 from gradtx._core.types import GradientTransformationExtraArgs, Params, Updates
 
-from .point import check_at_least
 from .seen import Seen
 from .seldom import after, seldom
 
@@ -106,7 +106,7 @@ def _transformation(
             choice = {0: _looked, every - 1: _remembered}.get(int(count) % every, _skipped)
             states = choice(measurements, states, seen(*now))
         else:
-            if any(_varying(jax.typeof(g)) for g in gradients):
+            if any(varying(jax.typeof(g)) for g in gradients):
                 after_look = jax.eval_shape(lambda s, now: _looked(measurements, s, seen(*now)), states, now)
                 states = jax.tree.map(_varying_like, states, after_look)
             phase = jax.lax.rem(count, jnp.int32(every))
@@ -166,15 +166,9 @@ def _measured_at(measurements: tuple[Measurement, ...], states: tuple[Any, ...])
     return getattr(states[0], f"{measurements[0].name}_measured_at")
 
 
-def _varying(kind: Any) -> frozenset[str]:
-    """The axes of `shard_map` that something of this kind differs along."""
-    manual = getattr(kind, "manual_axis_type", None)  # called vma up to JAX 0.9
-    return (getattr(kind, "vma", None) or frozenset()) if manual is None else manual.varying
-
-
 def _varying_like(x: jax.Array, like: Any) -> jax.Array:
     """The same, free to differ along the axes that `like` does: both branches of a choice must be."""
-    axes = tuple(_varying(like) - _varying(jax.typeof(x)))
+    axes = tuple(varying(like) - varying(jax.typeof(x)))
     if not axes:
         return x
     if hasattr(jax.lax, "pcast"):

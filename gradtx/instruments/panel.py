@@ -23,6 +23,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
+from gradtx._core.arguments import check_at_least
 from gradtx._core.hyperparameters import NON_NEGATIVE, NON_NEGATIVE_OR_INF, first_count, hyperparameter
 from gradtx._core.trees import accumulators, widen
 from gradtx._core.types import FLOAT32, GradientTransformationExtraArgs, Params, ScalarOrSchedule
@@ -34,7 +35,6 @@ from .gradient_norm import GradientNormState, norm_measurement
 from .gradient_tests import GradientTestsState, measurement_of_tests
 from .instrument import Measurement, instruments, never, unmeasured
 from .noise_scale import GradientNoiseScaleState, noise_measurement
-from .point import check_at_least
 from .seen import Seen
 from .update_ratio import ratio
 

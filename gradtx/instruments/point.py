@@ -13,7 +13,6 @@ import jax.numpy as jnp
 from jax.core import Tracer
 from jax.tree_util import Partial
 
-from gradtx._core.arguments import check_at_least as check_at_least
 from gradtx._core.arguments import check_function, check_loss
 from gradtx._core.trees import compute_dtype, leaf_dtype, named_leaves
 from gradtx._core.types import Params

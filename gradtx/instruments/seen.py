@@ -13,6 +13,7 @@ import jax.numpy as jnp
 
 from gradtx._core.across import AxisName
 from gradtx._core.aligned import aligned
+from gradtx._core.arguments import check_function
 from gradtx._core.trees import compute_dtype, scaled_norm, widen
 from gradtx._core.types import MaskedNode, Params, Updates
 
@@ -110,6 +111,7 @@ class Seen:
         return checked
 
     def _called(self, argument: str, function: Callable[[Params], Any], params: Params) -> Any:
+        check_function(self.name, argument, function, "the parameters")
         is_masked = [isinstance(x, MaskedNode) for x in jax.tree.leaves(self.params, is_leaf=_is_masked)]
         try:
             return function(params)

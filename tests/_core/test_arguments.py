@@ -42,6 +42,21 @@ REFUSED = {
         TypeError,
         "temporal_gradients: value_fn must be a function of the parameters and the probes, got 3",
     ),
+    "a curvature of no function": (
+        lambda: updated(gradtx.curvature_ratio(0.1), value_fn=3.0),
+        TypeError,
+        r"curvature_ratio: value_fn must be a function of the parameters, got 3\.0",
+    ),
+    "gradient tests of no function": (
+        lambda: updated(gradtx.gradient_tests(), losses_fn=X),
+        TypeError,
+        "gradient_tests: losses_fn must be a function of the parameters, got Array",
+    ),
+    "another tree than a lone array": (
+        lambda: gradtx.sgd(0.1, 0.9).update(X, gradtx.sgd(0.1, 0.9).init({"w": X})),
+        ValueError,
+        "^sgd: the gradients are not the tree that init saw: a leaf without a name is in the gradients only",
+    ),
     "Newton without a function": (
         lambda: updated(gradtx.newton(), value_fn=3.0),
         TypeError,
