@@ -54,3 +54,9 @@ def test_accumulators_are_at_least_float32_unless_asked():
     assert accumulator_like(jnp.ones(2), jnp.bfloat16).dtype == jnp.bfloat16
     assert accumulator_like(jnp.ones(2, jnp.complex64), jnp.float32).dtype == jnp.complex64
     assert accumulator_like(jnp.ones(2, jnp.complex64), jnp.float32, real=True).dtype == jnp.float32
+
+
+def test_a_norm_most_of_whose_squares_underflow_is_right():
+    x = jnp.array([1.2e-19] + 100 * [1e-19])  # the first square is a normal float32, the others are not
+    inverse, relative = scaled_norm([x])
+    np.testing.assert_allclose(relative / inverse, np.linalg.norm(np.asarray(x, np.float64)), rtol=1e-5)

@@ -1,6 +1,7 @@
 """The panel says what the single instruments say, from one pass over the model."""
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
@@ -75,3 +76,14 @@ def test_where_forward_mode_is_blocked_its_readings_agree():
     )
     for name in exact:
         np.testing.assert_allclose(found[name], exact[name], rtol=2e-2, err_msg=name)
+
+
+def test_its_update_ratio_is_over_the_parameters_before_and_needs_two_measured_steps_in_a_row():
+    tx = gradtx.panel(0.5)
+    losses_fn = lambda p: p * jnp.ones(3)  # noqa: E731
+    state, seen = tx.init(jnp.array(8.0)), []
+    for p, measure in ((8.0, True), (4.0, True), (2.0, False), (1.0, True), (0.25, True)):
+        params = jnp.array(p)
+        _, state = tx.update(params, state, params, losses_fn=losses_fn, measure=measure)
+        seen.append(float(gradtx.readings(state)["update_ratio/global"]))
+    np.testing.assert_allclose(seen, [np.nan, 0.5, 0.5, 0.5, 0.75], rtol=1e-6)
