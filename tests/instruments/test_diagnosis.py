@@ -57,6 +57,13 @@ def test_nan_is_found_wherever_it_is(seed):
     assert gradtx.diagnose({"loss": np.full(5, np.inf)}).challenges == {"nonfinite"}
 
 
+def test_what_led_to_a_nan_is_named_before_it():
+    loss = 2.0 * 1.5 ** np.arange(60.0)
+    loss[50:] = np.nan
+    run = {"loss": loss, "curvature_ratio/ratio": np.full(60, 1.2), "gradient_norm/global": 1.2 ** np.arange(60.0)}
+    assert [f.challenge for f in gradtx.diagnose(run).findings] == ["learning_rate_too_high", "nonfinite"]
+
+
 def test_a_norm_that_never_falls_rules_critical_points_out():
     diagnosis = gradtx.diagnose({"loss": noisy_fall(), "gradient_norm/global": 1 + 0.1 * np.sin(np.arange(200))})
     assert "no critical point" in diagnosis.ruled_out["minima, saddles and plateaus"]

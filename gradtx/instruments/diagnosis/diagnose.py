@@ -69,5 +69,6 @@ def diagnose(history: Any) -> Diagnosis:
         verdict.unjudged.pop(challenge, None)
     for challenge in verdict.ruled_out:
         verdict.unjudged.pop(challenge, None)
-    findings.sort(key=lambda f: _ORDER[f.confidence])
+    # A NaN is what something else has led to: among equals that comes first.
+    findings.sort(key=lambda f: (_ORDER[f.confidence], f.challenge == "nonfinite"))
     return Diagnosis(tuple(findings), verdict.ruled_out, verdict.unjudged, len(evidence.all_loss))
