@@ -82,7 +82,7 @@ def _transformation(name: str, blocks: tuple[Block, ...], *, single: bool) -> Li
 
     def update(updates: Updates, state: Any, params: Params | None = None, **extra: Any) -> tuple[Updates, Any]:
         del extra
-        states = (state,) if single else state
+        states = _states(name, blocks, (state,) if single else state)
         trees = [getattr(s, field) for block, s in zip(blocks, states, strict=True) for field in block.buffers]
         gradients, treedef = aligned(name, updates, trees[0] if trees else params)
         rows = zip(*(treedef.flatten_up_to(tree) for tree in trees), strict=True) if trees else [()] * len(gradients)
@@ -112,6 +112,15 @@ def _transformation(name: str, blocks: tuple[Block, ...], *, single: bool) -> Li
     lifted = Lifted(init, update)
     lifted.blocks = blocks
     return lifted
+
+
+def _states(name: str, blocks: tuple[Block, ...], states: Any) -> tuple[Any, ...]:
+    """The states, where they can be those of the blocks: parameters in their place are the commonest slip."""
+    is_right = isinstance(states, tuple) and len(states) == len(blocks)
+    if is_right and all(isinstance(s, tuple) and all(hasattr(s, field) for field in block.buffers)
+                        for block, s in zip(blocks, states, strict=True)):  # fmt: skip
+        return states
+    raise TypeError(f"{name}: the state is not one that its init made: call update(updates, state, params).")
 
 
 def _apply(

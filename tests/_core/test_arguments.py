@@ -57,6 +57,21 @@ REFUSED = {
         ValueError,
         "^sgd: the gradients are not the tree that init saw: a leaf without a name is in the gradients only",
     ),
+    "parameters for a state": (
+        lambda: gradtx.sgd(0.1, 0.9).update(X, X, gradtx.sgd(0.1, 0.9).init(X)),
+        TypeError,
+        r"^sgd: the state is not one that its init made: call update\(updates, state, params\)",
+    ),
+    "no state": (
+        lambda: gradtx.scale_by_rms().update(X, None, X),
+        TypeError,
+        "^scale_by_rms: the state is not one that its init made",
+    ),
+    "another method's state": (
+        lambda: gradtx.adam(0.1).update(X, gradtx.rmsprop(0.1).init(X), X),
+        TypeError,
+        "^adam: the state is not one that its init made",
+    ),
     "Newton without a function": (
         lambda: updated(gradtx.newton(), value_fn=3.0),
         TypeError,
