@@ -6,6 +6,7 @@ arithmetic: above 32 MB the memory is fresh, and faults in page by page, at ever
 the step is done once more instead, inside each loop that wants it.
 """
 
+import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -68,6 +69,22 @@ def _is_cheap(jaxpr: Any) -> bool:
     return not jaxpr.effects and all(
         equation.primitive.name in CHEAP and all(map(_is_cheap, inner(equation))) for equation in jaxpr.eqns
     )
+
+
+_recipes: dict[int, tuple[weakref.ref, Callable[[], jax.Array]]] = {}
+
+
+def remember(x: jax.Array, recipe: Callable[[], jax.Array]) -> None:
+    """How a traced array came about, for a reader that had rather make it again than wait for it in memory: two
+    transformations in `optax.chain` know nothing of each other but that array."""
+    key = id(x)
+    _recipes[key] = weakref.ref(x, lambda _: _recipes.pop(key, None)), recipe
+
+
+def recipe_of(x: jax.Array) -> Callable[[], jax.Array] | None:
+    """What was remembered of an array that is still in use."""
+    found = _recipes.get(id(x))
+    return found[1] if found is not None and found[0]() is x else None
 
 
 class Selection:

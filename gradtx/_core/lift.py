@@ -11,34 +11,20 @@ A method writes three small functions; `lift` does the rest (None and masked lea
 `chain` puts lifted blocks one after the other as one rule, with the states of `optax.chain`.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
-import jax.numpy as jnp
 from jax.core import Tracer
 
-from .again import is_repeated, selection
+from .again import is_repeated, recipe_of, remember, selection
 from .aligned import aligned
-from .trees import check_params, compute_dtype, widen
+from .block import Block, Scalars, apply_blocks, recipe_for
+from .trees import check_params
 from .types import GradientTransformationExtraArgs, Params, Updates
 
-Scalars = dict[str, jax.Array]
-
 MANY_LEAVES = 16  # from here on leaves of one shape share one trace of the rule
-
-
-class Block(NamedTuple):
-    """What `lift` was given; `chain` composes lists of these."""
-
-    init: Callable[[Params], Any]
-    scalars: Callable[[Any], tuple[Scalars, dict[str, jax.Array]]]
-    rule: Callable[..., jax.Array]
-    buffers: tuple[str, ...]
-    is_costly: bool
-    reads_twice: bool
-    allow_complex: bool
 
 
 class Lifted(GradientTransformationExtraArgs):
@@ -71,8 +57,9 @@ def chain(name: str, *lifted: Lifted) -> Lifted:
 
 
 def _transformation(name: str, blocks: tuple[Block, ...], *, single: bool) -> Lifted:
-    alone = partial(_apply, blocks)
-    shared = jax.jit(alone, static_argnums=3)
+    alone = partial(apply_blocks, blocks)
+    shared = jax.jit(alone)
+    is_costly, reads_twice = any(block.is_costly for block in blocks), any(block.reads_twice for block in blocks)
     has_temporary = any(a.is_costly and b.reads_twice for i, a in enumerate(blocks) for b in blocks[i:])
 
     def init(params: Params) -> Any:
@@ -90,15 +77,23 @@ def _transformation(name: str, blocks: tuple[Block, ...], *, single: bool) -> Li
         # Outside jit there is no fusion to help, and XLA off the CPU fuses several outputs into one pass by itself.
         is_traced = _traced(updates)
         selected = selection()
-        is_wanted = bool(trees) if selected else has_temporary and not is_repeated()
-        recompute = is_wanted and is_traced and jax.default_backend() == "cpu"
-        is_good = selected.is_good if selected else None
+        may_recompute = is_traced and jax.default_backend() == "cpu" and (selected is not None or not is_repeated())
         apply = shared if is_traced and len(gradients) >= MANY_LEAVES else alone
 
         values = [step_values for step_values, _ in steps]
+        is_good = selected.is_good if selected else None
         new_updates, new_rows = [], []
         for g, row in zip(gradients, rows, strict=True):
-            u, new_row = (None, row) if g is None else apply(values, g, row, recompute, is_good)
+            if g is None:
+                new_updates.append(None)
+                new_rows.append(row)
+                continue
+            recipe = recipe_of(g) if may_recompute else None
+            is_wanted = bool(trees) if selected else has_temporary or (reads_twice and recipe is not None)
+            g_again = (g if recipe is None else recipe()) if may_recompute and is_wanted else None
+            u, new_row = apply(values, g, row, is_good, g_again)
+            if may_recompute and (is_costly or recipe is not None):
+                remember(u, recipe_for(blocks, values, g if recipe is None else recipe, row, list(new_row)))
             new_updates.append(u)
             new_rows.append([selected.made(x) for x in new_row] if selected else new_row)
 
@@ -121,45 +116,6 @@ def _states(name: str, blocks: tuple[Block, ...], states: Any) -> tuple[Any, ...
                         for block, s in zip(blocks, states, strict=True)):  # fmt: skip
         return states
     raise TypeError(f"{name}: the state is not one that its init made: call update(updates, state, params).")
-
-
-def _apply(
-    blocks: tuple[Block, ...],
-    values: Sequence[Scalars],
-    g: jax.Array,
-    row: Sequence[jax.Array],
-    recompute: bool,
-    is_good: jax.Array | None,
-) -> tuple[jax.Array, list[jax.Array]]:
-    """The rules of all blocks on one leaf: its update and its new buffers, the old ones where `is_good` is false."""
-    dtype = compute_dtype(g.dtype, *(x.dtype for x in row))
-
-    def run(store: Callable[..., jax.Array]) -> jax.Array:
-        u, rest = widen(g, dtype), iter(row)
-        for block, scalars in zip(blocks, values, strict=True):
-            old = [widen(next(rest), dtype) for _ in block.buffers]
-            u = block.rule(store, u, *old, **{key: value.astype(dtype) for key, value in scalars.items()})
-        return u
-
-    new: list[jax.Array] = []
-
-    def record(x: jax.Array, *, after: jax.Array | None = None) -> jax.Array:
-        old = row[len(new)]
-        x = x.astype(old.dtype) if is_good is None else jnp.where(is_good, x.astype(old.dtype), old)
-        if recompute and after is not None:
-            # True of every number, which XLA does not know and LLVM does: an order of writing that costs nothing.
-            x = jnp.where((after == after) | (after != after), x, 0)
-        new.append(jax.lax.optimization_barrier(x) if recompute else x)
-        return widen(new[-1], dtype)
-
-    u = run(record)
-    if recompute:
-        # XLA on the CPU writes one output a loop, and an expensive intermediate with two readers becomes a temporary.
-        # So the rule runs once for the buffers, and once more for the update, reading the buffers that are stored
-        # anyway; what only the first run's update needed is dead code. The barriers keep the two from being merged.
-        again = iter(new)
-        u = run(lambda _, after=None: widen(jax.lax.optimization_barrier(next(again)), dtype))
-    return u.astype(g.dtype), new
 
 
 def _traced(updates: Updates) -> bool:

@@ -1,5 +1,7 @@
 """A cheap step is done again for each use, any other once; the numbers are the same."""
 
+import gc
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -7,6 +9,7 @@ import optax
 import pytest
 
 import gradtx
+from gradtx._core import again as again_module
 from gradtx._core.again import repeated
 
 X = jnp.linspace(-1.0, 1.0, 1000)
@@ -116,3 +119,19 @@ def test_a_guarded_instrument_measures_once_a_step():
     jax.jit(lambda g, s: tx.update(g, s, X, value=loss(X), value_fn=loss))(X, state)
     jax.effects_barrier()
     assert len(measured) == 2 * once > 0
+
+
+def test_blocks_in_a_chain_have_the_bits_of_their_recipe_and_leave_nothing_behind():
+    blocks = optax.chain(gradtx.scale_by_rms(0.9), gradtx.scale_by_learning_rate(0.1), gradtx.nesterov(0.9))
+    recipe = gradtx.rmsprop(0.1, 0.9, momentum=0.9, nesterov=True)
+
+    def trained(tx):
+        params, state = X, tx.init(X)
+        for _ in range(3):
+            updates, state = jax.jit(tx.update)(jnp.sin(params), state, params)
+            params = params + updates
+        return params, jax.tree.leaves(state)
+
+    jax.tree.map(np.testing.assert_array_equal, trained(blocks), trained(recipe))
+    gc.collect()
+    assert not again_module._recipes
