@@ -67,8 +67,8 @@ def main(counts: tuple[int, ...] = (1000, 5000), repeats: int = 15) -> str:
     parts = [
         "The update and `apply_updates`, donated. With `pack(params)` parameters, gradients, state are a few vectors; "
         "around a tree `packed(tx)` packs the gradients and cuts the updates at every step. Above 1 in the ratios: "
-        "faster than Optax. The vector is kept even: over an odd number of entries (1,356,571 here) XLA on the CPU does "
-        "not vectorise the loop, and one of Adam's steps took 8.9 ms instead of 1.8, with Optax and with gradtx.",
+        "faster than Optax. The vector is kept even: over an odd number of entries (1,356,571 here) XLA on the CPU "
+        "does not vectorise the loop, and one of Adam's steps took 8.9 ms instead of 1.8, with Optax and with gradtx.",
     ]
     for count in counts:
         parts += [f"{count:,} leaves:", measure(count, repeats, with_cut_updates=count <= 1000)]
