@@ -16,8 +16,8 @@ of many small contributions keeps its mean; the random numbers follow from a see
 
 **Costs**: arithmetic for memory. On a CPU a step with bfloat16 takes 1.3 to 2.3 times as long, with 8 bits 1.5 to 2: it
 is done for the scales, for the codes and for the updates, the new state is nowhere written in float32, and the old one
-is copied in its small form (`benchmarks/state.py`). If it has loops, products of matrices or collectives in it, it is done once, and the new state
-exists in float32 within the step. Derivatives do not pass through what is stored.
+is copied in its small form (`benchmarks/state.py`). A step with loops, products of matrices or collectives in it is
+done once, and the new state exists in float32 within it. Derivatives do not pass through what is stored.
 
 **Limits**: a NaN or inf takes its block of 256 with it. Leaves of the state with less than `min_leaf_size` entries, of
 float64 or a complex dtype and, for `"8bit"`, with an explicit sharding stay as they are. `state.restored()` is the
