@@ -77,6 +77,8 @@ _recipes: dict[int, tuple[weakref.ref, Callable[[], jax.Array]]] = {}
 def remember(x: jax.Array, recipe: Callable[[], jax.Array]) -> None:
     """How a traced array came about, for a reader that had rather make it again than wait for it in memory: two
     transformations in `optax.chain` know nothing of each other but that array."""
+    if getattr(jax.config, "jax_check_tracer_leaks", False):
+        return  # a recipe lives until its array is collected, and that check does not wait for it
     key = id(x)
     _recipes[key] = weakref.ref(x, lambda _: _recipes.pop(key, None)), recipe
 
