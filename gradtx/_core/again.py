@@ -14,7 +14,8 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jax.core import Tracer
+
+from .tracing import equations, is_traced
 
 # What costs no more to do again than to read: a few operations an entry. A step with anything else in it (a loop, a
 # product of matrices, a collective, random bits, a call to the host) is done once.
@@ -41,8 +42,7 @@ def repeated(step: Callable[..., Any], *args: Any) -> Callable[[], Any]:
 
     Elsewhere XLA fuses several outputs into one pass; and outside `jit` there is no fusion to help.
     """
-    is_traced = any(isinstance(leaf, Tracer) for leaf in jax.tree.leaves(args))
-    if not (is_traced and jax.default_backend() == "cpu" and _is_cheap(jax.make_jaxpr(step)(*args).jaxpr)):
+    if not (is_traced(args) and jax.default_backend() == "cpu" and _is_cheap(jax.make_jaxpr(step)(*args).jaxpr)):
         result = step(*args)
         return lambda: result
 
@@ -60,15 +60,7 @@ def repeated(step: Callable[..., Any], *args: Any) -> Callable[[], Any]:
 
 
 def _is_cheap(jaxpr: Any) -> bool:
-    """Whether it has none but cheap operations, also in the jaxprs among their parameters."""
-
-    def inner(equation: Any) -> list[Any]:
-        parameters = jax.tree.leaves(list(equation.params.values()), is_leaf=lambda x: hasattr(x, "eqns"))
-        return [x for x in (getattr(x, "jaxpr", x) for x in parameters) if hasattr(x, "eqns")]
-
-    return not jaxpr.effects and all(
-        equation.primitive.name in CHEAP and all(map(_is_cheap, inner(equation))) for equation in jaxpr.eqns
-    )
+    return not jaxpr.effects and all(equation.primitive.name in CHEAP for equation in equations(jaxpr))
 
 
 _recipes: dict[int, tuple[weakref.ref, Callable[[], jax.Array]]] = {}

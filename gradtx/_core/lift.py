@@ -16,11 +16,11 @@ from functools import partial
 from typing import Any
 
 import jax
-from jax.core import Tracer
 
 from .again import is_repeated, recipe_of, remember, selection
 from .aligned import aligned
 from .block import Block, Scalars, apply_blocks, recipe_for
+from .tracing import is_traced
 from .trees import check_params
 from .types import GradientTransformationExtraArgs, Params, Updates
 
@@ -75,10 +75,10 @@ def _transformation(name: str, blocks: tuple[Block, ...], *, single: bool) -> Li
         rows = zip(*(treedef.flatten_up_to(tree) for tree in trees), strict=True) if trees else [()] * len(gradients)
         steps = [block.scalars(s) for block, s in zip(blocks, states, strict=True)]
         # Outside jit there is no fusion to help, and XLA off the CPU fuses several outputs into one pass by itself.
-        is_traced = _traced(updates)
+        traced = is_traced(updates)
         selected = selection()
-        may_recompute = is_traced and jax.default_backend() == "cpu" and (selected is not None or not is_repeated())
-        apply = shared if is_traced and len(gradients) >= MANY_LEAVES else alone
+        may_recompute = traced and jax.default_backend() == "cpu" and (selected is not None or not is_repeated())
+        apply = shared if traced and len(gradients) >= MANY_LEAVES else alone
 
         values = [step_values for step_values, _ in steps]
         is_good = selected.is_good if selected else None
@@ -116,7 +116,3 @@ def _states(name: str, blocks: tuple[Block, ...], states: Any) -> tuple[Any, ...
                         for block, s in zip(blocks, states, strict=True)):  # fmt: skip
         return states
     raise TypeError(f"{name}: the state is not one that its init made: call update(updates, state, params).")
-
-
-def _traced(updates: Updates) -> bool:
-    return any(isinstance(leaf, Tracer) for leaf in jax.tree.leaves(updates))

@@ -70,7 +70,7 @@ def extremes(x: jax.Array, axes: Iterable[int]) -> tuple[jax.Array, jax.Array]:
     """The maximum and the minimum along `axes`, NaN where there is one.
 
     As one reduction of two: XLA on the CPU fuses what makes `x` into it and does not write `x`, as it would for each of
-    two reductions, or for a maximum of |x|.
+    two reductions, or for a maximum of |x|. But along an axis that is sharded the partitioner gathers the whole array.
     """
     ends = (jnp.array(-jnp.inf, x.dtype), jnp.array(jnp.inf, x.dtype))
 

@@ -14,6 +14,7 @@ import jax
 import jax.numpy as jnp
 from jax.extend.core import jaxpr_as_fun
 
+from gradtx._core.tracing import equations
 from gradtx._core.trees import compute_dtype, widen
 from gradtx._core.types import Params
 
@@ -45,18 +46,10 @@ def along(losses_fn: Callable[[Params], jax.Array], params: Params, direction: P
 def _apart(function: Callable[[], Any]) -> Any:
     """`function()`, traced by itself first: one that fails leaves nothing behind in the program around it."""
     closed, shape = jax.make_jaxpr(function, return_shape=True)()
-    if _has_custom_lin(closed):
+    # Under `jit` a `custom_vjp` that forward mode met would be refused only when compiled.
+    if any(equation.primitive.name == "custom_lin" for equation in equations(closed)):
         raise TypeError("forward mode met a custom_vjp")
     return jax.tree.unflatten(jax.tree.structure(shape), jaxpr_as_fun(closed)())
-
-
-def _has_custom_lin(jaxpr: Any) -> bool:
-    """Whether forward mode met a `custom_vjp` somewhere inside: under `jit` it would be refused only when compiled."""
-    for equation in jaxpr.eqns:
-        inner = jax.tree.leaves(list(equation.params.values()), is_leaf=lambda x: hasattr(x, "eqns"))
-        if equation.primitive.name == "custom_lin" or any(_has_custom_lin(x) for x in inner if hasattr(x, "eqns")):
-            return True
-    return False
 
 
 def is_forward_blocked(error: Exception) -> bool:

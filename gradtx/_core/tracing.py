@@ -1,0 +1,21 @@
+"""What is being traced, and what a trace consists of."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import jax
+from jax.core import Tracer
+
+
+def is_traced(tree: Any) -> bool:
+    """Whether any leaf is known only when the program runs."""
+    return any(isinstance(leaf, Tracer) for leaf in jax.tree.leaves(tree))
+
+
+def equations(jaxpr: Any) -> Iterator[Any]:
+    """All of a jaxpr, closed or not, and of the jaxprs among its equations' parameters."""
+    for equation in jaxpr.eqns:
+        yield equation
+        for inner in jax.tree.leaves(list(equation.params.values()), is_leaf=lambda x: hasattr(x, "eqns")):
+            if hasattr(inner, "eqns"):
+                yield from equations(inner)
