@@ -38,6 +38,7 @@ from gradtx._core.hyperparameters import NON_NEGATIVE, first_count, hyperparamet
 from gradtx._core.trees import accumulators, compute_dtype, widen
 from gradtx._core.types import FLOAT32, GradientTransformationExtraArgs, Params, ScalarOrSchedule, Updates
 
+from .averages import vector_of
 from .instrument import Measurement, instrument, never, unmeasured
 from .seen import Seen
 
@@ -103,7 +104,7 @@ def alignment_measurement(burn_in: ScalarOrSchedule = 0) -> Measurement:
                 for old, g in zip(leaves, seen.updates_like(state.previous_gradient), strict=True)]  # fmt: skip
         return state._replace(
             previous_gradient=treedef.unflatten(kept),
-            previous_gradient_norm=jnp.stack([x.astype(jnp.result_type(float)) for x in seen.relative_norm]),
+            previous_gradient_norm=vector_of(*(x.astype(jnp.result_type(float)) for x in seen.relative_norm)),
             previous_gradient_at=seen.count,
         )
 

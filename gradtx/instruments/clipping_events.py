@@ -132,9 +132,12 @@ def clipping_measurement(
             c = limit(seen.count)
             share = 1 / (state.clipping_seen.astype(norm.dtype) + 1)
             factor = jnp.where(norm > c, c / jnp.where(norm > 0, norm, 1), 1)
-            old = jnp.where(state.clipping_seen > 0, jnp.stack([fraction, shrink]), 0)
-            new = old + share * (jnp.stack([(norm > c).astype(norm.dtype), factor]) - old)
-            fraction, shrink = jnp.where(is_good, new, jnp.stack([fraction, shrink]))
+
+            def mean_with(mean: jax.Array, x: jax.Array) -> jax.Array:
+                old = jnp.where(state.clipping_seen > 0, mean, 0)
+                return jnp.where(is_good, old + share * (x - old), mean)
+
+            fraction, shrink = mean_with(fraction, (norm > c).astype(norm.dtype)), mean_with(shrink, factor)
         return state._replace(
             clip_fraction=fraction,
             clip_shrink=shrink,

@@ -33,7 +33,9 @@ from .seldom import after, seldom
 
 
 class Measurement(NamedTuple):
-    """What one kind of instrument does. Its states have the fields `NAME_count` and `NAME_measured_at`."""
+    """What one kind of instrument does. Its states have the fields `NAME_count` and `NAME_measured_at`: steps seen, and
+    the last of them that was measured, -1: none.
+    """
 
     name: str
     init: Callable[[Params], Any]
@@ -58,17 +60,10 @@ def instrument(
     name: str, measurement: Measurement, every: int, axis_name: AxisName = None
 ) -> GradientTransformationExtraArgs:
     """The transformation that makes one measurement; its state is the measurement's."""
-    return _transformation(name, (measurement,), lambda states: states[0], lambda state: (state,), every, axis_name)
+    return instruments(name, (measurement,), lambda states: states[0], lambda state: (state,), every, axis_name)
 
 
 def instruments(
-    name: str, measurements: tuple[Measurement, ...], state_class: Callable[..., Any], every: int
-) -> GradientTransformationExtraArgs:
-    """Several measurements as one; its state is `state_class`, a tuple of theirs."""
-    return _transformation(name, measurements, lambda states: state_class(*states), tuple, every)
-
-
-def _transformation(
     name: str,
     measurements: tuple[Measurement, ...],
     joined: Callable[[tuple[Any, ...]], Any],
@@ -76,6 +71,9 @@ def _transformation(
     every: int,
     axis_name: AxisName = None,
 ) -> GradientTransformationExtraArgs:
+    """Several measurements as one. Its state is what `joined` makes of theirs and `apart` takes to them again; the
+    fields `NAME_count` and `NAME_measured_at` of it are theirs too.
+    """
     check_at_least(name, "every", every, 1)
     check_axis_name(name, axis_name)
 
@@ -90,42 +88,40 @@ def _transformation(
             raise TypeError(
                 f"{name}: measure must be True, False or None, a static argument of the step, got {measure!r}."
             )
-        states = apart(state)
-        count = getattr(states[0], f"{measurements[0].name}_count")
+        count = getattr(state, f"{name}_count")
         gradients = Seen(name, updates, params, count, extra, axis_name).gradients  # refuses another tree everywhere
 
         def seen(count: jax.Array, updates: Updates, params: Params | None) -> Seen:
             return Seen(name, updates, params, count, extra, axis_name)
 
+        def looked(state: Any, now: tuple[Any, ...]) -> Any:
+            return joined(_looked(measurements, apart(state), seen(*now)))
+
         now = count, updates, params
         if measure is not None and not all(m.sees_every_step for m in measurements):
-            states = (_looked if measure else _skipped)(measurements, states, seen(*now))
+            state = looked(state, now) if measure else state
         elif every == 1:
-            states = _looked(measurements, states, seen(*now))
+            state = looked(state, now)
         elif not isinstance(count, Tracer):  # outside jit Python may choose
-            choice = {0: _looked, every - 1: _remembered}.get(int(count) % every, _skipped)
-            states = choice(measurements, states, seen(*now))
+            phase = int(count) % every
+            if phase == 0:
+                state = looked(state, now)
+            elif phase == every - 1:
+                state = joined(_remembered(measurements, apart(state), seen(*now)))
         else:
             if any(varying(jax.typeof(g)) for g in gradients):
-                after_look = jax.eval_shape(lambda s, now: _looked(measurements, s, seen(*now)), states, now)
-                states = jax.tree.map(_varying_like, states, after_look)
+                state = jax.tree.map(_varying_like, state, jax.eval_shape(looked, state, now))
             phase = jax.lax.rem(count, jnp.int32(every))
             is_due = (phase == 0) | ((phase == every - 1) & any(m.remember for m in measurements))
 
-            def turn(states: tuple[Any, ...], now: tuple[Any, ...]) -> tuple[Any, ...]:
-                return _looked_or_remembered(measurements, phase == 0, states, lambda: seen(*now))
+            def turn(state: Any, now: tuple[Any, ...]) -> Any:
+                return joined(_looked_or_remembered(measurements, phase == 0, apart(state), lambda: seen(*now)))
 
-            states = seldom(is_due, turn, states, now)
-            updates = after(_measured_at(measurements, states), updates)
-        counted = (s._replace(**{f"{m.name}_count": next_count(count)})
-                   for m, s in zip(measurements, states, strict=True))  # fmt: skip
-        return updates, joined(tuple(counted))
+            state = seldom(is_due, turn, state, now)
+            updates = after(getattr(state, f"{name}_measured_at"), updates)
+        return updates, state._replace(**{f"{name}_count": next_count(count)})
 
     return GradientTransformationExtraArgs(init, update)
-
-
-def _skipped(measurements: tuple[Measurement, ...], states: tuple[Any, ...], seen: Seen) -> tuple[Any, ...]:
-    return states
 
 
 def _looked(measurements: tuple[Measurement, ...], states: tuple[Any, ...], seen: Seen) -> tuple[Any, ...]:
