@@ -24,8 +24,8 @@ learning rate"; Jacobs 1988.
 nor underflows in the cosine.
 
 **Costs**: one read of the updates and of the last ones, which are kept: one number a parameter, in the parameters'
-dtype or float32, whichever is wider. With `every=N` the step before a measured one is kept too. On the host's route
-(`measure=True`) two steps in a row have to be measured: the first is only remembered.
+dtype or float32, whichever is wider. With `every=N` the step before a measured one is kept too; on the host's route
+pass it `measure="remember"`.
 """
 
 from typing import NamedTuple

@@ -8,15 +8,15 @@ A measurement is three small functions; `instrument` does the rest (when to meas
 
 **When**: every step with `every=1`; with `every=N` at steps 0, N, 2N, ..., decided on the device at next to no cost to
 the others (see `seldom.py`; but where `vmap` runs over the count every step measures, and a derivative takes such
-readings for constants). Or decided on the host: pass a Python bool, `update(..., measure=True)`, as a static argument
-of the jitted step, and the step without measurement has no trace of it; two programs are compiled. What has to see
-every step (`sees_every_step`) does so whatever `measure` says.
+readings for constants). Or decided on the host: pass `update(..., measure=True)`, False, or "remember" for the step
+before one that is measured, as a static argument of the jitted step; a step without measurement has no trace of it, and
+each of the choices is compiled once. What has to see every step (`sees_every_step`) does so whatever `measure` says.
 
 Several measurements in one instrument share one `seen`, so that a pass over the model is made once for all of them.
 """
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -30,6 +30,8 @@ from gradtx._core.types import GradientTransformationExtraArgs, Params, Updates
 
 from .seen import Seen
 from .seldom import after, seldom
+
+Measure = bool | Literal["remember"]
 
 
 class Measurement(NamedTuple):
@@ -82,11 +84,12 @@ def instruments(
         return joined(tuple(m.init(params) for m in measurements))
 
     def update(
-        updates: Updates, state: Any, params: Params | None = None, *, measure: bool | None = None, **extra: Any
+        updates: Updates, state: Any, params: Params | None = None, *, measure: Measure | None = None, **extra: Any
     ) -> tuple[Updates, Any]:
-        if measure is not None and not isinstance(measure, bool):
+        if not (measure is None or isinstance(measure, bool) or (isinstance(measure, str) and measure == "remember")):
             raise TypeError(
-                f"{name}: measure must be True, False or None, a static argument of the step, got {measure!r}."
+                f'{name}: measure must be True, False, "remember" or None, a static argument of the step, '
+                f"got {measure!r}."
             )
         count = getattr(state, f"{name}_count")
         gradients = Seen(name, updates, params, count, extra, axis_name).gradients  # refuses another tree everywhere
@@ -98,17 +101,16 @@ def instruments(
             return joined(_looked(measurements, apart(state), seen(*now)))
 
         now = count, updates, params
-        if measure is not None and not all(m.sees_every_step for m in measurements):
-            state = looked(state, now) if measure else state
-        elif every == 1:
+        if measure is None or all(m.sees_every_step for m in measurements):
+            if every == 1:
+                measure = True
+            elif not isinstance(count, Tracer):  # outside jit Python may choose
+                measure = {every - 1: "remember", 0: True}.get(int(count) % every, False)
+        if measure == "remember":
+            state = joined(_remembered(measurements, apart(state), seen(*now)))
+        elif measure:
             state = looked(state, now)
-        elif not isinstance(count, Tracer):  # outside jit Python may choose
-            phase = int(count) % every
-            if phase == 0:
-                state = looked(state, now)
-            elif phase == every - 1:
-                state = joined(_remembered(measurements, apart(state), seen(*now)))
-        else:
+        elif measure is None:
             if any(varying(jax.typeof(g)) for g in gradients):
                 state = jax.tree.map(_varying_like, state, jax.eval_shape(looked, state, now))
             phase = jax.lax.rem(count, jnp.int32(every))
@@ -125,9 +127,16 @@ def instruments(
 
 
 def _looked(measurements: tuple[Measurement, ...], states: tuple[Any, ...], seen: Seen) -> tuple[Any, ...]:
-    new = (m.measure(s, seen)._replace(**{f"{m.name}_measured_at": seen.count})
+    new = (_kept_last(m, m.measure(s, seen))._replace(**{f"{m.name}_measured_at": seen.count})
            for m, s in zip(measurements, states, strict=True))  # fmt: skip
     return tuple(_like(n, s) for n, s in zip(new, states, strict=True))
+
+
+def _kept_last(measurement: Measurement, state: Any) -> Any:
+    """The state, what is of the parameters' size written when its numbers are known: XLA has to copy no old one."""
+    numbers = jax.tree.leaves(state._replace(**dict.fromkeys(measurement.kept)))
+    is_bad = jnp.isnan(sum(jnp.sum(x) for x in numbers)).astype(jnp.int32)
+    return state._replace(**{field: after(is_bad, getattr(state, field)) for field in measurement.kept})
 
 
 def _remembered(measurements: tuple[Measurement, ...], states: tuple[Any, ...], seen: Seen) -> tuple[Any, ...]:

@@ -13,9 +13,13 @@ two numbers a parameter, the last gradient and the last parameters. **When which
 
 - `every=1` for a run short enough to afford it, or to look closely;
 - `every=N` else: the steps between carry the panel's numbers and no more (see `seldom.py`);
-- `measure=True | False`, a static argument of the jitted step, where the host knows best when to look (at a loss that
-  leapt, say): two programs are compiled. Measure two steps in a row: what compares with the step before remembers at
-  the first and compares at the second.
+- `measure=True | False | "remember"`, a static argument of the jitted step, where the host knows best when to look,
+  and the cheapest: a step without measurement is the plain one, a measured one shares its forward pass with the
+  model's. Each choice is compiled once. "remember" belongs to the step before a measured one, for what compares the
+  two:
+
+      choices = {15: "remember", 0: True}  # every 16th step
+      params, state = step(params, state, batch, measure=choices.get(k % 16, False))
 """
 
 import functools

@@ -1,5 +1,7 @@
 """The panel says what the single instruments say, from one pass over the model."""
 
+import re
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -87,3 +89,18 @@ def test_its_update_ratio_is_over_the_parameters_before_and_needs_two_measured_s
         _, state = tx.update(params, state, params, losses_fn=losses_fn, measure=measure)
         seen.append(float(gradtx.readings(state)["update_ratio/global"]))
     np.testing.assert_allclose(seen, [np.nan, 0.5, 0.5, 0.5, 0.75], rtol=1e-6)
+
+
+@pytest.mark.skipif(jax.default_backend() != "cpu", reason="tells copies in what XLA makes for CPUs")
+def test_the_last_gradient_and_parameters_are_not_copied_before_they_are_written_over():
+    params = {"w": jnp.ones((30, 41))}
+    tx = optax.chain(gradtx.panel(0.1), gradtx.sgd(0.1))
+
+    def step(params, state):
+        losses_fn = lambda p: jnp.sin(jnp.arange(5.0)[:, None, None] * p["w"]).sum((1, 2))  # noqa: E731
+        updates, state = tx.update(jax.grad(mean(losses_fn))(params), state, params, losses_fn=losses_fn)
+        return optax.apply_updates(params, updates), state
+
+    program = jax.jit(step, donate_argnums=(0, 1)).lower(params, tx.init(params)).compile().as_text()
+    assert re.search(r"f32\[30,41\]\S* parameter\(\d\).*panel_last_gradient", program)
+    assert not re.search(r"f32\[30,41\]\S* copy\(%state\S*panel_last", program)
