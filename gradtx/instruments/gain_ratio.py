@@ -14,8 +14,8 @@
 (chapter §2.4). alpha above 1: landed on the other side, higher up than the start; on a quadratic, more than twice as
 far as the bottom.
 
-**Source**: the ratio of trust-region methods (Conn, Gould & Toint 2000, §6.1); Schneider, Dangel & Hennig 2021
-(Cockpit, the α quantity).
+**Source**: the ratio of trust-region methods (Conn, Gould & Toint 2000, "Trust-Region Methods"); Schneider,
+Dangel & Hennig 2021 (Cockpit, the α quantity).
 
 **Differs from** Cockpit's α, which weighs losses and slopes of two different batches by their noise: here both ends are
 seen on one batch, where noise is the same and cancels, and the slopes alone decide.

@@ -60,3 +60,10 @@ def check_callable(caller: str, argument: str, value: Any, example: str) -> None
     if not callable(value):
         got = f"{value!r} ({type(value).__name__})"
         raise TypeError(f"{caller}: {argument} must be a function, such as {example}, got {got}.")
+
+
+def check_kind(caller: str, argument: str, value: Any, kind: type, source: str) -> None:
+    """Raises where `value` is not of that class; `source` says where one comes from."""
+    if not isinstance(value, kind):
+        got = f"{value!r} ({type(value).__name__})"
+        raise TypeError(f"{caller}: {argument} must be a {kind.__name__}, {source}, got {got}.")

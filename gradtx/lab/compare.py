@@ -11,7 +11,7 @@ import optax
 
 import gradtx
 
-from .arguments import MOST, checked_count
+from .arguments import MOST, check_kind, checked_count
 from .methods import METHODS, Method, method_called
 from .problems import Problem
 from .sweep import sweep
@@ -172,6 +172,11 @@ def comparisons(
             judged = _judge(method.name, None if whole else batch_size, result, patience, time.perf_counter() - started)
             results = (*results, judged)
             yield Comparison(settings, tried, results)
+
+
+def check_comparison(caller: str, comparison: Any) -> None:
+    """Raises where it is something else."""
+    check_kind(caller, "comparison", comparison, Comparison, "which lab.compare returns")
 
 
 def _by_name(problems: Any) -> dict[str, Problem]:

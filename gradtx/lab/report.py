@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from rich.table import Table
 
-from .compare import Comparison, MethodResult
+from .compare import Comparison, MethodResult, check_comparison
 from .profiles import performance_profile
 
 HEADINGS = (
@@ -27,7 +27,11 @@ def comparison_table(comparison: Comparison) -> Table:
 
     Returns:
         A rich table: `rich.print` shows it.
+
+    Raises:
+        TypeError: no comparison.
     """
+    check_comparison("comparison_table", comparison)
     settings = comparison.settings
     several = len(comparison.problems) > 1
     descriptions = "; ".join(settings["problems"].values()) if not several else f"{len(comparison.problems)} problems"
@@ -104,7 +108,11 @@ def comparison_to_dict(comparison: Comparison) -> dict[str, Any]:
 
     Args:
         comparison: of `compare`, or one that `comparisons` yields on the way.
+
+    Raises:
+        TypeError: no comparison.
     """
+    check_comparison("comparison_to_dict", comparison)
     names = dict.fromkeys(result.problem for result in comparison.results)
     return {
         "settings": comparison.settings,
@@ -143,7 +151,11 @@ def save_comparison(comparison: Comparison, path: str | Path) -> None:
     Args:
         comparison: of `compare`, or one that `comparisons` yields on the way.
         path: the file; what it held is replaced.
+
+    Raises:
+        TypeError: no comparison.
     """
+    check_comparison("save_comparison", comparison)
     partial = Path(path).with_suffix(".partial")
     partial.write_text(json.dumps(comparison_to_dict(comparison)), encoding="utf-8")
     os.replace(partial, path)

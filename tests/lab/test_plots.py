@@ -258,9 +258,20 @@ def test_what_cannot_be_drawn_is_refused(paths, swept, call, message):
         lab.plot_sensitivity,
         lab.plot_readings,
         lab.plot_diagnosis,
+        lambda x: lab.plot_diagnosis(DIVERGING, x),
+        lab.plot_comparison,
+        lab.plot_performance_profile,
+        lab.comparison_table,
+        lab.comparison_to_dict,
+        lambda x: lab.save_comparison(x, "never.json"),
+        lab.plot_range_test,
+        lab.plot_surface,
+        lambda x: lab.plot_trajectories(x, np.zeros((3, 2))),
+        lambda x: lab.animate_trajectories(x, np.zeros((3, 2))),
+        lambda x: lab.plot_batch_sizes(x, 0.1),
     ],
 )
-def test_what_is_no_run_is_refused(plot):
+def test_what_is_of_another_kind_is_refused(plot):
     with pytest.raises(TypeError, match=r"must be .*, got (0.5|float)"):
         plot(0.5)
 

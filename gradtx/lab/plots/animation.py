@@ -12,7 +12,7 @@ from gradtx.landscapes import Landscape
 
 from ..arguments import checked_count
 from .style import RC, Picture, look, with_few_colours
-from .trajectories import Paths, draw_contours, draw_critical_points, paths_by_name
+from .trajectories import Paths, check_landscape, draw_contours, draw_critical_points, paths_by_name
 
 
 class Frames(Picture):
@@ -65,8 +65,10 @@ def animate_trajectories(
         frames_per_second: speed.
 
     Raises:
-        ValueError: of 1 dimension, a number out of range, paths without iterates there. TypeError: no whole number.
+        ValueError: of 1 dimension, a number out of range, paths without iterates there.
+        TypeError: no landscape, no whole number.
     """
+    check_landscape("animate_trajectories", landscape)
     if landscape.dim < 2:
         raise ValueError(f"animate_trajectories: needs a landscape of at least 2 dimensions, {landscape.name} has 1.")
     checked_count("animate_trajectories", "frames", frames, 2)

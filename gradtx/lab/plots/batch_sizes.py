@@ -5,6 +5,7 @@ from collections.abc import Mapping
 import numpy as np
 from matplotlib.ticker import LogLocator, StrMethodFormatter
 
+from ..arguments import check_kind
 from ..compare import first_step_reaching
 from ..sweep_result import Measure, Sweep
 from .style import COLOURS, Picture, headline, light_grid, new_picture, styled
@@ -38,6 +39,7 @@ def plot_batch_sizes(sweeps: Mapping[int, Sweep], target: float, *, by: Measure 
         raise ValueError(
             "plot_batch_sizes: by must be an evaluation (train_loss, validation_loss, metric), got 'loss'."
         )
+    check_kind("plot_batch_sizes", "sweeps", sweeps, Mapping, "from batch sizes to what lab.sweep returned")
     check_sweeps("plot_batch_sizes", sweeps.values())
     sizes = sorted(sweeps)
     steps = np.stack([_steps_to(sweeps[size], target, by) for size in sizes])  # [sizes, keys]

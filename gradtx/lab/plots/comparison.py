@@ -4,7 +4,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.ticker import PercentFormatter
 
-from ..compare import Comparison, MethodResult
+from ..compare import Comparison, MethodResult, check_comparison
 from ..profiles import PerformanceProfile, performance_profile
 from .style import GREY, Picture, headline, light_grid, look, new_picture, styled
 
@@ -15,7 +15,11 @@ def plot_comparison(comparison: Comparison) -> Picture:
 
     Args:
         comparison: of `lab.compare`, or one that `lab.comparisons` yields on the way.
+
+    Raises:
+        TypeError: something else.
     """
+    check_comparison("plot_comparison", comparison)
     return _one_problem(comparison) if len(comparison.problems) == 1 else _several_problems(comparison)
 
 
@@ -28,7 +32,7 @@ def plot_performance_profile(comparison: Comparison, max_ratio: float = 4.0) -> 
         max_ratio: where the profile ends, in (1, inf).
 
     Raises:
-        ValueError: `max_ratio` out of range.
+        ValueError: `max_ratio` out of range. TypeError: no comparison.
     """
     profile = performance_profile(comparison, max_ratio)
     figure = new_picture(8, 4.6)

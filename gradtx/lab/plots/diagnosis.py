@@ -7,6 +7,7 @@ from matplotlib.axes import Axes
 
 import gradtx
 
+from ..arguments import check_kind
 from .readings import Run, curves_of, draw_panels, name_of, panels_of
 from .style import COLOURS, Picture, headline, light_grid, new_picture, styled
 
@@ -23,6 +24,7 @@ def plot_diagnosis(run: Run, diagnosis: gradtx.Diagnosis | None = None) -> Pictu
         TypeError, ValueError: what is no run, as `gradtx.diagnose` says it.
     """
     diagnosis = gradtx.diagnose(run) if diagnosis is None else diagnosis
+    check_kind("plot_diagnosis", "diagnosis", diagnosis, gradtx.Diagnosis, "which gradtx.diagnose returns")
     curves = curves_of(run)
     panels = [panel for panel in panels_of(curves) if panel.title != "Loss"]
     rows = -(-len(panels) // 3)

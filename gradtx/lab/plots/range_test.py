@@ -4,6 +4,7 @@ import numpy as np
 
 from gradtx import RangeTest
 
+from ..arguments import check_kind
 from .style import COLOURS, Picture, headline, light_grid, new_picture, styled
 
 
@@ -14,12 +15,16 @@ def plot_range_test(test: RangeTest) -> Picture:
     Args:
         test: what `gradtx.lr_range_test` returned.
 
+    Raises:
+        TypeError: something else.
+
     >>> import gradtx, jax.numpy as jnp
     >>> from gradtx import lab
     >>> test = gradtx.lr_range_test(lambda x: jnp.sum(jnp.array([1.0, 20.0]) * x**2) / 2, jnp.ones(2))
     >>> print(lab.plot_range_test(test).get_suptitle())
     The loss falls most steeply at 0.00404, diverges from 0.1 on.
     """
+    check_kind("plot_range_test", "test", test, RangeTest, "which gradtx.lr_range_test returns")
     figure = new_picture(8, 4.6)
     axes = figure.subplots()
     axes.plot(test.learning_rates, test.losses, color=COLOURS[0], label="loss after the step")

@@ -11,7 +11,7 @@ from matplotlib.axes import Axes
 
 from gradtx.landscapes import Landscape
 
-from ..arguments import checked_count
+from ..arguments import check_kind, checked_count
 from ..history import History
 from .style import Picture, headline, look, new_picture, styled
 
@@ -38,7 +38,8 @@ def plot_trajectories(landscape: Landscape, paths: Paths, *, arrows: int = 12) -
         arrows: at how many iterates, over all paths; 0 for none.
 
     Raises:
-        ValueError: no path, one that holds no iterates there, a negative number. TypeError: no whole number.
+        ValueError: no path, one that holds no iterates there, a negative number.
+        TypeError: no landscape, no whole number.
 
     >>> import gradtx, jax
     >>> from gradtx import lab, landscapes
@@ -46,6 +47,7 @@ def plot_trajectories(landscape: Landscape, paths: Paths, *, arrows: int = 12) -
     >>> print(lab.plot_trajectories(landscapes.quadratic(10.0), {"sgd": run}).get_suptitle())
     Height after 50 steps: sgd: 1.33e-05.
     """
+    check_landscape("plot_trajectories", landscape)
     named = paths_by_name("plot_trajectories", landscape, paths)
     checked_count("plot_trajectories", "arrows", arrows, 0)
     figure = new_picture(7.5, 6.2)
@@ -76,12 +78,13 @@ def plot_surface(landscape: Landscape, paths: Paths | None = None) -> Picture:
         paths: as in `plot_trajectories`; None for the surface alone.
 
     Raises:
-        ValueError: of 1 dimension, a path that holds no iterates there.
+        ValueError: of 1 dimension, a path that holds no iterates there. TypeError: no landscape.
 
     >>> from gradtx import lab, landscapes
     >>> print(lab.plot_surface(landscapes.quadratic(10.0)).get_suptitle())
     quadratic: lowest value 0, at 1 known point.
     """
+    check_landscape("plot_surface", landscape)
     if landscape.dim < 2:
         raise ValueError(f"plot_surface: the landscape must have at least 2 dimensions, {landscape.name} has 1.")
     x, y, z = _heights(landscape, 150)
@@ -102,6 +105,11 @@ def plot_surface(landscape: Landscape, paths: Paths | None = None) -> Picture:
         axes.legend(loc="upper left")
     headline(figure, _conclusion(landscape, named) if named else f"{landscape.name}: {_infimum(landscape)}.", 11)
     return figure
+
+
+def check_landscape(function: str, landscape: Landscape) -> None:
+    """Raises where it is something else."""
+    check_kind(function, "landscape", landscape, Landscape, "such as gradtx.landscapes.quadratic(10.0)")
 
 
 def paths_by_name(function: str, landscape: Landscape, paths: Paths) -> dict[str, np.ndarray]:
