@@ -60,3 +60,11 @@ def test_a_norm_most_of_whose_squares_underflow_is_right():
     x = jnp.array([1.2e-19] + 100 * [1e-19])  # the first square is a normal float32, the others are not
     inverse, relative = scaled_norm([x])
     np.testing.assert_allclose(relative / inverse, np.linalg.norm(np.asarray(x, np.float64)), rtol=1e-5)
+
+
+def test_what_the_compiler_makes_of_the_norm_of_many_leaves_grows_as_they_do():
+    def size(count):
+        leaves = [jnp.ones(10 + i) for i in range(count)]
+        return len(jax.jit(scaled_norm).lower(leaves).compile().as_text())
+
+    assert size(96) < 2.5 * size(48)
