@@ -150,8 +150,8 @@ def scaled_norm(leaves: Sequence[jax.Array], axis_name: AxisName = None) -> tupl
         for x in leaves:
             largest = jnp.maximum(largest, jnp.max(jnp.abs(jax.lax.stop_gradient(x)), initial=0))
         largest = largest_over_shards(largest, axis_name)
-        # Neither 1 / scale nor its square overflows. The leaves are divided, behind a choice: of a constant x, as is the
-        # gradient 0 of a parameter without influence, the compiler takes (x / scale)² apart into x² / scale².
+        # Neither 1 / scale nor its square overflows. The leaves are divided, behind a choice: of a constant x, such as
+        # the gradient 0 of a parameter without influence, the compiler takes (x / scale)² apart into x² / scale².
         scale = jnp.clip(largest, limits.tiny**0.5, limits.max / 8)
 
         def length() -> jax.Array:
