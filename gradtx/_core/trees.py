@@ -150,13 +150,14 @@ def scaled_norm(leaves: Sequence[jax.Array], axis_name: AxisName = None) -> tupl
         for x in leaves:
             largest = jnp.maximum(largest, jnp.max(jnp.abs(jax.lax.stop_gradient(x)), initial=0))
         largest = largest_over_shards(largest, axis_name)
-        # Neither 1 / scale nor its square overflows. The leaves are divided, behind a choice: of a constant x, such as
-        # the gradient 0 of a parameter without influence, the compiler takes (x / scale)² apart into x² / scale².
+        # Neither 1 / scale nor its square overflows. Of a constant x, such as the gradient 0 of a parameter without
+        # influence, the compiler would take (x / scale)² apart into x² / scale²: a zero that it cannot know hinders it.
         scale = jnp.clip(largest, limits.tiny**0.5, limits.max / 8)
+        zero = jnp.where(scale > 0, 0, scale)
 
         def length() -> jax.Array:
-            parts = (jnp.where(scale > 0, x / scale, 0) for x in leaves)
-            return sqrt(total_over_shards([jnp.sum(x * x) for x in parts], axis_name, dtype))
+            squares = [jnp.sum(((x + zero) / scale) ** 2) for x in leaves]
+            return sqrt(total_over_shards(squares, axis_name, dtype))
 
         # A choice also for XLA on CPUs, which would else find the maximum over all leaves anew in the loop of each of
         # them: a minute to compile for 300 leaves.
