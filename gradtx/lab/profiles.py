@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from .compare import Comparison, check_comparison
+from .compare import Comparison
 
 
 @dataclass(frozen=True)
@@ -44,9 +44,8 @@ def performance_profile(comparison: Comparison, max_ratio: float = 4.0) -> Perfo
         max_ratio: where the profile ends, > 1.
 
     Raises:
-        ValueError: `max_ratio` out of range. TypeError: no comparison.
+        ValueError: `max_ratio` out of range.
     """
-    check_comparison("performance_profile", comparison)
     if not 1 < max_ratio < np.inf:
         raise ValueError(f"performance_profile: max_ratio must be in (1, inf), got {max_ratio}.")
     names = tuple(dict.fromkeys(result.problem for result in comparison.results))

@@ -34,6 +34,7 @@ def plot_performance_profile(comparison: Comparison, max_ratio: float = 4.0) -> 
     Raises:
         ValueError: `max_ratio` out of range. TypeError: no comparison.
     """
+    check_comparison("plot_performance_profile", comparison)
     profile = performance_profile(comparison, max_ratio)
     figure = new_picture(8, 4.6)
     _profile(figure.subplots(), profile, comparison)
