@@ -134,8 +134,11 @@ def _looked(measurements: tuple[Measurement, ...], states: tuple[Any, ...], seen
 
 def _kept_last(measurement: Measurement, state: Any) -> Any:
     """The state, what is of the parameters' size written when its numbers are known: XLA has to copy no old one."""
-    numbers = jax.tree.leaves(state._replace(**dict.fromkeys(measurement.kept)))
-    is_bad = jnp.isnan(sum(jnp.sum(x) for x in numbers)).astype(jnp.int32)
+    if not measurement.kept:
+        return state
+    leaves = jax.tree.leaves(state._replace(**dict.fromkeys(measurement.kept)))
+    numbers = [jnp.sum(x) for x in leaves if jnp.issubdtype(x.dtype, jnp.floating)]
+    is_bad = jnp.isnan(sum(numbers)).astype(jnp.int32)
     return state._replace(**{field: after(is_bad, getattr(state, field)) for field in measurement.kept})
 
 
