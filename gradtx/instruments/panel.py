@@ -123,14 +123,14 @@ _LAST_UPDATE, _ALIGNMENT = _NAMES.index("last_update"), _NAMES.index("gradient_a
 
 def _joined(states: tuple[Any, ...]) -> PanelState:
     leaves = jax.tree.leaves(_with(states, None, None, None, None))
-    kinds = ([x for x in leaves if jnp.issubdtype(x.dtype, kind)] for kind in (jnp.floating, jnp.integer))
-    first = states[0]
+    numbers, whole_numbers = ([x for x in leaves if x.dtype.kind == kind] for kind in "fi")
     return PanelState(
-        *map(_row, kinds),
-        states[_LAST_UPDATE].last_params,
-        states[_ALIGNMENT].previous_gradient,
-        first.gradient_norm_count,
-        first.gradient_norm_measured_at,
+        panel_numbers=_row(numbers),
+        panel_whole_numbers=_row(whole_numbers),
+        panel_last_params=states[_LAST_UPDATE].last_params,
+        panel_last_gradient=states[_ALIGNMENT].previous_gradient,
+        panel_count=states[0].gradient_norm_count,
+        panel_measured_at=states[0].gradient_norm_measured_at,
     )
 
 
