@@ -150,12 +150,13 @@ def scaled_norm(leaves: Sequence[jax.Array], axis_name: AxisName = None) -> tupl
         for x in leaves:
             largest = jnp.maximum(largest, jnp.max(jnp.abs(jax.lax.stop_gradient(x)), initial=0))
         largest = largest_over_shards(largest, axis_name)
-        # Neither 1 / scale nor its square overflows. Of a constant x, such as the gradient 0 of a parameter without
-        # influence, the compiler would take (x / scale)² apart into x² / scale²: a zero that it cannot know hinders it.
+        # Neither 1 / scale nor its square overflows.
         scale = jnp.clip(largest, limits.tiny**0.5, limits.max / 8)
-        zero = jnp.where(scale > 0, 0, scale)
 
         def length() -> jax.Array:
+            # Of a constant x, such as the gradient 0 of a parameter without influence, the compiler would take
+            # (x / scale)² apart into x² / scale²: a zero that it cannot know, as in here it knows no scale, hinders it.
+            zero = jnp.where(scale > 0, 0, scale)
             squares = [jnp.sum(((x + zero) / scale) ** 2) for x in leaves]
             return sqrt(total_over_shards(squares, axis_name, dtype))
 
