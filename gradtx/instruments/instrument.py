@@ -20,11 +20,11 @@ from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jax.core import Tracer
 
 from gradtx._core.across import AxisName, check_axis_name, varying
 from gradtx._core.arguments import check_at_least
 from gradtx._core.hyperparameters import next_count
+from gradtx._core.tracing import is_traced
 from gradtx._core.trees import check_params
 from gradtx._core.types import GradientTransformationExtraArgs, Params, Updates
 
@@ -104,7 +104,7 @@ def instruments(
         if measure is None or all(m.sees_every_step for m in measurements):
             if every == 1:
                 measure = True
-            elif not isinstance(count, Tracer):  # outside jit Python may choose
+            elif not is_traced(count):  # outside jit Python may choose
                 measure = {every - 1: "remember", 0: True}.get(int(count) % every, False)
         if measure == "remember":
             state = joined(_remembered(measurements, apart(state), seen(*now)))

@@ -10,10 +10,10 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jax.core import Tracer
 from jax.tree_util import Partial
 
 from gradtx._core.arguments import check_function, check_loss
+from gradtx._core.tracing import is_traced
 from gradtx._core.trees import compute_dtype, leaf_dtype, named_leaves
 from gradtx._core.types import Params
 
@@ -87,7 +87,7 @@ def over(function: Callable[..., Any], xs: jax.Array, *arguments: Any, is_compil
     A Python loop, because XLA compiles convolutions inside a loop badly for CPUs; a compiled loop under a
     transformation, where the Python loop would be compiled as long as it is.
     """
-    if any(isinstance(x, Tracer) for x in jax.tree.leaves((xs, arguments))):
+    if is_traced((xs, arguments)):
         return jax.lax.map(lambda x: function(*arguments, x), xs)
     compiled = function if is_compiled else jax.jit(function)
     results = [compiled(*arguments, x) for x in xs]
