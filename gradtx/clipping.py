@@ -23,7 +23,7 @@ clipped, and how many were.
 leaf NaN, by global norm the whole tree, as there is no direction to keep, and the step does not count as clipped.
 `skip_nonfinite` around the pipeline skips it.
 
-**Costs**: one more read of the gradients (by norm three where squares over- or underflow); a few scalars.
+**Costs**: one more read of the gradients (by norm two where squares over- or underflow); a few scalars.
 
 **When**: against cliffs and exploding gradients, by global norm, at about the norm that is usual for the run. By value
 or by leaf where single entries or leaves run away and the direction may bend. Not to make up for a learning rate that
@@ -248,12 +248,14 @@ def _shrink_to(
     # by entry: the compiler does them again in each loop that reads the clipped gradient, instead of writing it out.
     first = jnp.where(is_within, 1, inverse_scale)
     second = jnp.where(is_within, 1, c.astype(relative.dtype) / jnp.where(relative == 0, 1, relative))
+    return lambda g: _product(g, first, second), norm, norm > c
 
-    def shrink(g: jax.Array) -> jax.Array:
-        dtype = compute_dtype(g.dtype)
-        return (widen(g, dtype) * first.astype(dtype) * second.astype(dtype)).astype(g.dtype)
 
-    return shrink, norm, norm > c
+@jax.jit
+def _product(g: jax.Array, first: jax.Array, second: jax.Array) -> jax.Array:
+    """The leaf times both factors, in its dtype; compiled, so that leaves of the same shape are traced once."""
+    dtype = compute_dtype(g.dtype)
+    return (widen(g, dtype) * first.astype(dtype) * second.astype(dtype)).astype(g.dtype)
 
 
 def _zero() -> jax.Array:

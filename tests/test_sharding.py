@@ -148,9 +148,9 @@ CHECKED = {  # (on every step, in the branch for norms whose squares over- or un
     "adadelta": (lambda: gradtx.adadelta(), 0, 0),
     "adam": (lambda: gradtx.adam(0.1), 0, 0),
     "clip_by_value": (lambda: gradtx.clip_by_value(1.0), 1, 0),
-    "clip_by_norm": (lambda: gradtx.clip_by_norm(1.0), 1, 2 * 2),
-    "clip_by_global_norm": (lambda: gradtx.clip_by_global_norm(1.0), 1, 2),
-    "clip_by_global_norm, adam": (lambda: optax.chain(gradtx.clip_by_global_norm(1.0), gradtx.adam(0.1)), 1, 2),
+    "clip_by_norm": (lambda: gradtx.clip_by_norm(1.0), 1, 2),
+    "clip_by_global_norm": (lambda: gradtx.clip_by_global_norm(1.0), 1, 1),
+    "clip_by_global_norm, adam": (lambda: optax.chain(gradtx.clip_by_global_norm(1.0), gradtx.adam(0.1)), 1, 1),
     "skip_nonfinite": (lambda: gradtx.skip_nonfinite(gradtx.adam(0.1)), 1, 0),
     "accumulate": (lambda: gradtx.accumulate(gradtx.adam(0.1), every=4), 0, 0),
     "stale": (lambda: gradtx.stale(gradtx.sgd(0.1), delay=2), 0, 0),
@@ -202,4 +202,4 @@ def test_the_shard_map_form_needs_no_more_than_the_compiler():
     mapped = jax.shard_map(lambda g: tx.update(g, tx.init(g))[0], mesh=mesh, in_specs=(SPECS,), out_specs=SPECS)
     at_each_step, in_branches = collectives(jax.jit(mapped).lower(params).compile())
     assert at_each_step == Counter({"all-reduce": 1})
-    assert in_branches == Counter({"all-reduce": 2})
+    assert in_branches == Counter({"all-reduce": 1})

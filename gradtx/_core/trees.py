@@ -1,13 +1,14 @@
 """Trees of arrays: constructors that keep dtype and sharding, norms that neither overflow nor underflow."""
 
 from collections.abc import Iterable, Iterator, Sequence
+from functools import partial
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jax.core import Tracer
 
-from .across import AxisName, largest_over_shards, total_over_shards
+from .across import AxisName, total_over_shards
 from .arithmetic import sqrt
 from .types import FLOAT32, DTypeLike, Params
 
@@ -131,42 +132,42 @@ def restored(state: Any) -> Any:
 def scaled_norm(leaves: Sequence[jax.Array], axis_name: AxisName = None) -> tuple[jax.Array, jax.Array]:
     """Euclidean norm of all entries as a pair (inverse scale, norm * inverse scale), in float32 or wider.
 
-    The leaves are read once; only where the sum of their squares overflowed, underflowed or is NaN are they read twice
-    more, for the largest entry and for the squares over it. The pair stays finite where the norm itself would not. One
-    infinite or NaN entry makes the second number NaN, so that nothing downstream mistakes it for a very long vector.
-    With `axis_name`, for leaves that are shards inside `shard_map`, the norm is that of the whole: one all-reduce of a
-    scalar.
+    The leaves are read once; only where the sum of their squares overflowed, underflowed or is NaN are they read again,
+    times a power of two. The pair stays finite where the norm itself would not. One infinite or NaN entry makes the
+    second number NaN, so that nothing downstream mistakes it for a very long vector. With `axis_name`, for leaves that
+    are shards inside `shard_map`, the norm is that of the whole: one all-reduce of a scalar.
     """
     dtype = compute_dtype(*(x.dtype for x in leaves))
-    leaves = [_real_parts(x, dtype) for x in leaves]
     limits = jnp.finfo(dtype)
-    total = total_over_shards([jnp.sum(x * x) for x in leaves], axis_name, dtype)
+    total = total_over_shards([_square_sum(x, dtype) for x in leaves], axis_name, dtype)
 
     def direct() -> tuple[jax.Array, jax.Array]:
         return jnp.ones_like(total), sqrt(total)
 
     def rescaled() -> tuple[jax.Array, jax.Array]:
-        largest = jnp.zeros((), dtype)
-        for x in leaves:
-            largest = jnp.maximum(largest, jnp.max(jnp.abs(jax.lax.stop_gradient(x)), initial=0))
-        largest = largest_over_shards(largest, axis_name)
-        # Neither 1 / scale nor its square overflows.
-        scale = jnp.clip(largest, limits.tiny**0.5, limits.max / 8)
-
-        def length() -> jax.Array:
-            # Of a constant x, such as the gradient 0 of a parameter without influence, the compiler would take
-            # (x / scale)² apart into x² / scale²: a zero that it cannot know, as in here it knows no scale, hinders it.
-            zero = jnp.where(scale > 0, 0, scale)
-            squares = [jnp.sum(((x + zero) / scale) ** 2) for x in leaves]
-            return sqrt(total_over_shards(squares, axis_name, dtype))
-
-        # A choice also for XLA on CPUs, which would else find the maximum over all leaves anew in the loop of each of
-        # them: a minute to compile for 300 leaves.
-        return 1 / scale, jax.lax.cond(jnp.isfinite(largest), length, lambda: jnp.full_like(largest, jnp.nan))
+        # Three quarters of the exponents down or up: no square of what made the sum over- or underflow does so again.
+        far = 2.0 ** (limits.maxexp * 3 // 4)
+        factor = jnp.where(total < 1, far, 1 / far).astype(dtype)
+        squares = [_square_sum(x, dtype, factor) for x in leaves]
+        length = sqrt(total_over_shards(squares, axis_name, dtype))
+        # The norm or what is nearest to it of which neither 1 / scale nor the square overflows.
+        scale = jnp.clip(jax.lax.stop_gradient(length) / factor, limits.tiny**0.5, limits.max / 8)
+        return 1 / scale, jnp.where(jnp.isfinite(length), length / (factor * scale), jnp.nan)
 
     # Squares below `tiny` have lost digits: a sum near there may be mostly what underflowed.
     is_exact = (total < limits.max) & (total > limits.tiny / limits.eps**2)
     return jax.lax.cond(is_exact, direct, rescaled)
+
+
+@partial(jax.jit, static_argnums=1)
+def _square_sum(x: jax.Array, dtype: jnp.dtype, factor: jax.Array | None = None) -> jax.Array:
+    """Σ |f x|²; compiled, so that leaves of the same shape are traced once."""
+    x = _real_parts(x, dtype)
+    if factor is not None:
+        # Of a constant x, such as the gradient 0 of a parameter without influence, the compiler would take (f x)² apart
+        # into f² x²: a zero that it cannot know, as it does not know f, hinders it.
+        x = (x + jnp.where(factor > 0, 0, factor)) * factor
+    return jnp.sum(x * x)
 
 
 def tree_norm(tree: Any) -> jax.Array:

@@ -20,6 +20,14 @@ def test_norm_is_that_of_float64(size):
     assert norm(leaves) == pytest.approx(expected, rel=1e-6)
 
 
+@pytest.mark.parametrize("size", [1e-307, 1e-155, 1e155, 1.7e308])
+def test_in_float64_too(x64, size):
+    leaf = jnp.asarray(np.array([0.3, -1.0, 0.7, 0.5]) * size)
+    expected = np.linalg.norm(np.asarray(leaf, np.longdouble))
+    inverse, relative = scaled_norm([leaf])
+    np.testing.assert_allclose(np.longdouble(relative) / np.longdouble(inverse), expected, rtol=1e-14)
+
+
 def test_a_mix_of_scales_keeps_what_matters():
     assert norm([jnp.full(4, 1e-30), jnp.full(1, 1e-12)]) == pytest.approx(1e-12, rel=1e-6)
 
