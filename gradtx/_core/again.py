@@ -72,7 +72,7 @@ def remember(x: jax.Array, recipe: Callable[[], jax.Array]) -> None:
     if getattr(jax.config, "jax_check_tracer_leaks", False):
         return  # a recipe lives until its array is collected, and that check does not wait for it
     key = id(x)
-    _recipes[key] = weakref.ref(x, lambda _: _recipes.pop(key, None)), recipe
+    _recipes[key] = weakref.ref(x, lambda _, forget=_recipes.pop: forget(key, None)), recipe
 
 
 def recipe_of(x: jax.Array) -> Callable[[], jax.Array] | None:

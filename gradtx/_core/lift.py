@@ -92,7 +92,8 @@ def _transformation(name: str, blocks: tuple[Block, ...], *, single: bool) -> Li
             is_wanted = bool(trees) if selected else has_temporary or (reads_twice and recipe is not None)
             g_again = (g if recipe is None else recipe()) if may_recompute and is_wanted else None
             u, new_row = apply(values, g, row, is_good, g_again)
-            if may_recompute and (is_costly or recipe is not None):
+            is_stored = any(u is x for x in new_row)  # its recipe would hold it, and keep both for ever
+            if may_recompute and (is_costly or recipe is not None) and not is_stored:
                 remember(u, recipe_for(blocks, values, g if recipe is None else recipe, row, list(new_row)))
             new_updates.append(u)
             new_rows.append([selected.made(x) for x in new_row] if selected else new_row)

@@ -1,5 +1,7 @@
 """The lift leaves no gradient-sized temporaries where the compiler alone would."""
 
+import gc
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -7,7 +9,7 @@ import optax
 import pytest
 
 import gradtx
-from gradtx._core import lift
+from gradtx._core import again, lift
 
 SIZE = 1_000_000
 
@@ -65,6 +67,14 @@ def test_a_donated_step_has_no_gradient_sized_temporaries(method, clipping):
     before = CLIPPINGS[clipping]
     tx = METHODS[method] if before is None else optax.chain(before, METHODS[method])
     assert temporaries(tx, jnp.ones(SIZE)) < 0.25
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_nothing_of_a_trace_outlives_it(method):
+    x = jnp.ones(3)
+    jax.make_jaxpr(METHODS[method].update)(x, METHODS[method].init(x), x)
+    gc.collect()
+    assert not again._recipes
 
 
 @pytest.mark.skipif(jax.default_backend() != "cpu", reason="a step is done again on the CPU only")
