@@ -44,6 +44,19 @@ def test_a_nan_is_no_improvement():
     assert float(state.best) == 1.0
 
 
+@pytest.mark.parametrize("mode", ["min", "max"])
+@pytest.mark.parametrize("min_delta", [0.0, 0.25])
+def test_a_gain_of_just_min_delta_is_none_and_after_the_stop_nothing_changes(mode, min_delta):
+    stopping = gradtx.early_stopping(2, min_delta, mode)
+    gained = 1 - min_delta if mode == "min" else 1 + min_delta
+    state = stopping.update(1.0, stopping.init())
+    for _ in range(2):
+        state = stopping.update(gained, state)
+    assert bool(state.should_stop)
+    assert (int(state.best_evaluation), int(state.evaluations)) == (0, 3)
+    assert stopping.update(-9.0 if mode == "min" else 9.0, state) == state
+
+
 def test_bad_arguments_are_refused():
     for arguments in ((0,), (1, -0.1), (1, float("nan")), (1, 0.0, "up")):
         with pytest.raises(ValueError, match=r"^early_stopping: "):

@@ -39,6 +39,9 @@ def test_an_eigenvalue_lies_within_each_residual():
     off = np.abs(np.asarray(found.values)[:, None] - spectrum).min(axis=1)
     assert np.all(off <= np.asarray(found.residuals) + 1e-5)
     assert found.residuals.min() < 0.5 < found.residuals.max()
+    vectors = jax.vmap(lambda column: combined(column, found.basis), in_axes=1, out_axes=1)(found.vectors)
+    left = jnp.linalg.norm(matrix @ vectors - vectors * found.values, axis=0)
+    np.testing.assert_allclose(found.residuals, left, atol=1e-4)
 
 
 def test_a_tree_is_one_vector():

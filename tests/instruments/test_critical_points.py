@@ -41,6 +41,8 @@ POINTS = {
     "flat at loss 0": (lambda p: 0 * jnp.sum(p), jnp.ones(4), "plateau"),
     "a saturated unit": (lambda p: (jnp.tanh(p) + 1) ** 2, 12.0, "plateau"),
     "a slope without curvature": (jnp.sum, jnp.zeros(3), "descending"),
+    "a slope that is long for parameters of 100": (lambda p: 1 + 1e-5 * (p - 100), 100.0, "descending"),
+    "a curvature that is large for parameters of 100": (lambda p: 1 + 5e-8 * (p - 100) ** 2, 100.0, "minimum-like"),
 }
 
 
@@ -106,6 +108,12 @@ def test_an_eigenvalue_lies_within_the_residual_and_the_ends_are_approached_from
         gaps.append(float(found.lambda_min + 1))
     assert gaps == sorted(gaps, reverse=True)
     assert gaps[-1] < 0.02
+
+
+def test_each_end_has_its_own_residual():
+    spectrum = [*np.linspace(0.0, 1.0, 100), 100.0]  # an end alone is found at once, one in a crowd is not
+    found = gradtx.critical_point(diagonal(*spectrum), jnp.zeros(101), key=KEY, num_iterations=8)
+    assert found.residual_max < 1e-3 < 1e-2 < found.residual_min
 
 
 def test_a_fitted_net_with_flat_directions_is_minimum_like():

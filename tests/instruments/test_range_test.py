@@ -85,6 +85,21 @@ def test_the_unit_of_the_loss_only_scales_the_rates(unit):
     np.testing.assert_allclose(found.divergence * unit, 0.1, rtol=1e-3)
 
 
+@pytest.mark.parametrize("offset", [0.0, 3.0])
+@pytest.mark.parametrize("diverge", [1.5, 2.0, 5.0])
+def test_the_run_ends_where_the_loss_has_risen_by_so_many_times_what_was_best_or_gained(diverge, offset):
+    found = gradtx.lr_range_test(lambda x: x**2 / 2 + offset, 1.0, lowest=1.5, highest=4, steps=300, diverge=diverge)
+    x, best, kept = 1.0, 0.5 + offset, 0
+    for rate in found.learning_rates:
+        x -= rate * x
+        best = min(best, x**2 / 2 + offset)
+        if x**2 / 2 + offset > best + (diverge - 1) * max(best, 0.5 + offset - best):
+            break
+        kept += 1
+    assert kept < 300
+    assert np.isfinite(found.losses).sum() == kept
+
+
 def test_a_range_below_the_divergence_does_not_diverge():
     found = gradtx.lr_range_test(ill, jnp.ones(2), highest=0.09)
     assert found.divergence == np.inf

@@ -129,6 +129,17 @@ def test_a_bad_micro_batch_shows_in_its_own_step_and_is_gone_after_it(bad):
     np.testing.assert_allclose([seen[1][1], *seen[3]], -0.1)
 
 
+def test_a_loss_that_is_nan_in_one_step_is_not_in_the_next():
+    tx = gradtx.accumulate(gradtx.plateau(), every=2)
+    state = tx.init(jnp.zeros(()))
+    for value in (jnp.nan, 1.0, 2.0, 4.0):
+        _, state = tx.update(jnp.array(1.0), state, value=value)
+    assert float(state.accumulated_value) == 0
+    for value in (1.0, 3.0):
+        _, state = tx.update(jnp.array(1.0), state, value=value)
+    np.testing.assert_allclose(gradtx.readings(state)["plateau/slope"], -1.0, rtol=1e-5)  # 3, then 2
+
+
 @pytest.mark.parametrize("bad", [jnp.nan, jnp.inf])
 def test_a_micro_batch_of_weight_zero_does_not_show_at_all(bad):
     tx = gradtx.accumulate(gradtx.sgd(0.1), every=3)
