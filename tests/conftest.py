@@ -16,6 +16,15 @@ matplotlib.use("agg")
 TESTS_RUN = itertools.count(1)
 
 
+def pytest_configure(config):
+    """Keeps compiled programs, which most of the time goes into, in pytest's cache (`--cache-clear` drops them). Each
+    worker has a directory of its own: one might read what another has half written."""
+    if cache := getattr(config, "cache", None):
+        directory = cache.mkdir("jax-" + os.environ.get("PYTEST_XDIST_WORKER", "alone"))
+        jax.config.update("jax_compilation_cache_dir", str(directory))
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
+
+
 @pytest.fixture
 def x64():
     """float64 on, as `JAX_ENABLE_X64=1`, for one test."""
