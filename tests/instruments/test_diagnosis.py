@@ -3,7 +3,9 @@
 import json
 
 import jax
+import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 
 import gradtx
@@ -85,10 +87,39 @@ def test_a_random_walk_wanders():
     assert "wandering" in gradtx.diagnose(run).challenges
 
 
-def test_a_history_and_its_dict_are_judged_alike():
-    import jax
-    import optax
+def readings_of_everything():
+    looking = gradtx.panel(0.1), gradtx.sharpness(0.1), gradtx.stationarity(0.1), gradtx.plateau(), gradtx.trajectory()
+    return sorted(gradtx.readings(optax.chain(*looking).init(jnp.zeros(2))))
 
+
+def odd(curve, rng):
+    """The curve, or what may become of one in a run that is not as it should be."""
+    one = np.arange(len(curve)) == rng.integers(len(curve))
+    return [
+        curve, curve * 1e-30, curve * 1e30, -curve, 0 * curve, np.full(len(curve), curve[0]),
+        np.full(len(curve), np.nan), np.where(np.arange(len(curve)) % 16, np.nan, curve),
+        np.where(one, rng.choice([np.nan, np.inf, -np.inf, 0, 1e300, 1e-300]), curve),
+    ][rng.integers(9)]  # fmt: skip
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_a_run_of_any_length_with_any_curves_is_judged(seed):
+    rng, names = np.random.default_rng(seed), readings_of_everything()
+    for _ in range(200):
+        steps = int(rng.choice([1, 2, 3, 5, 19, 20, 21, 39, 40, 41, 150]))
+        start, fall = rng.choice([0.0, 1.0, -1.0]), rng.choice([-1.0, 0.0, 1.0])
+        run = {"loss": start + fall * np.arange(steps) / steps + rng.choice([0, 0.1]) * rng.normal(size=steps)}
+        for name in names:
+            if rng.random() < 0.7:
+                run[name] = odd(np.exp(rng.normal(size=steps)) * rng.choice([1e-3, 1, 1e3]), rng)
+        extra = {"batch_size": 32, "learning_rate": 0.1, "iterates": rng.normal(size=(steps + 1, 2)).cumsum(axis=0)}
+        diagnosis = gradtx.diagnose(run | {name: x for name, x in extra.items() if rng.random() < 0.5})
+        assert json.loads(diagnosis.to_json())["challenges"] == sorted(diagnosis.challenges)
+        assert str(diagnosis)
+        assert diagnosis._repr_html_()
+
+
+def test_a_history_and_its_dict_are_judged_alike():
     tx = optax.chain(gradtx.panel(0.23), gradtx.sgd(0.23))
     history = lab.run(landscapes.quadratic(10.0), tx, steps=60, key=jax.random.key(0))
     diagnosis = gradtx.diagnose(history)

@@ -48,7 +48,7 @@ def shelf(e: Evidence, verdict: Verdict) -> list[Finding]:
 
 def _passage(e: Evidence, norms: np.ndarray) -> Finding | None:
     """Past a saddle: the norm dips to a quarter and rises again, while the curvature turns negative."""
-    if e.curvature is None or len(norms) < 5:
+    if e.curvature is None or len(norms) < 5 or not np.isfinite(norms[1:-1]).any():
         return None
     curvature = medians(e.curvature)
     k = int(np.nanargmin(norms[1:-1])) + 1
@@ -135,9 +135,10 @@ def _size(e: Evidence) -> float:
 def _flat_run(e: Evidence, gradient_norm: np.ndarray) -> list[Finding]:
     """Nothing moves from the first step on: a flat start, or gradients that vanish on their way back."""
     norm, size = float(np.nanmedian(gradient_norm)), _size(e)
+    change = norm * size / max(abs(e.start), 1e-30)
     text = (
         f"The loss stays at {e.end:.4g}, and the gradient norm, {norm:.2g}, is next to nothing beside it: moving the "
-        f"parameters by their own size, {size:.2g}, would change the loss by {norm * size / abs(e.start):.1%}."
+        f"parameters by their own size, {size:.2g}, would change the loss by {change:.1%}."
     )
     numbers = {"gradient_norm": norm, "loss": e.end, "size": size}
     kinds = ["plateau", "vanishing_gradients"] if e.has_layers else ["plateau"]
@@ -147,8 +148,8 @@ def _flat_run(e: Evidence, gradient_norm: np.ndarray) -> list[Finding]:
 def _passed_shelf(e: Evidence, relative: np.ndarray, curvature: np.ndarray) -> list[Finding]:
     """A part of the run with a small gradient, high up: with lower places found later, or none found at all."""
     small = np.flatnonzero(relative < _SMALL)
-    parts = np.split(small, np.flatnonzero(np.diff(small) > 1) + 1)
-    steepest = float(np.nanmax(np.abs(curvature)))
+    parts = np.split(small, np.flatnonzero(np.diff(small) > 1) + 1) if len(small) else []
+    steepest = max(float(np.nanmax(np.abs(curvature))), 1e-30)
     edges = np.linspace(0, e.steps, len(relative) + 1).astype(int)
     for part in parts:
         first, last = int(edges[part[0]]), int(edges[part[-1] + 1]) - 1

@@ -55,7 +55,7 @@ def noise_to_signal(e: Evidence) -> np.ndarray | None:
     """s² / ‖G‖² over the stretches; inf where no signal is left."""
     scale, batch = e.stretches_with_inf("gradient_noise_scale/noise_scale"), e.batch_size
     if scale is not None and batch:
-        return scale / batch
+        return np.maximum(0, scale) / batch
     theta = e.stretches("gradient_tests/norm")  # s / ‖g‖, ‖g‖² = ‖G‖² + s²
     if theta is not None:
         share = np.minimum(theta**2, 1 - 1e-9)
@@ -71,6 +71,8 @@ def _from_consecutive(e: Evidence) -> np.ndarray | None:
     products = np.diff(sums, prepend=np.nan)
     stretches = zip(*(np.array_split(x, min(STRETCHES // 2, e.steps // 20)) for x in (products, norm**2)), strict=True)
     pairs = [(np.nanmean(p), np.nanmean(n)) for p, n in stretches if np.isfinite(p).any() and np.isfinite(n).any()]
+    if not pairs:
+        return None
     found = np.array([(total - signal) / signal if signal > 0 else np.inf for signal, total in pairs])
     # As many stretches as the other curves have, so that rules can look at one beside the other.
     return np.maximum(0, found)[np.minimum(np.arange(len(e.levels)) * len(found) // len(e.levels), len(found) - 1)]
@@ -90,7 +92,7 @@ def _height(e: Evidence) -> float:
     error = late_median(e.curve("gradient_tests/standard_error"))
     if not np.isfinite(error):
         error = late_median(e.norm) if _looks_random(e) else 0.0
-    return rate * error**2 / 4 if np.isfinite(error) else 0.0
+    return float(rate * np.square(error) / 4) if np.isfinite(error) else 0.0
 
 
 def _looks_random(e: Evidence) -> bool:

@@ -156,11 +156,11 @@ def ill_conditioning(e: Evidence, verdict: Verdict) -> Finding | None:
     spread = steepest / flattest
     used = (e.learning_rate or 0) * steepest / 2
     half = max(1, e.steps // 2)
-    kept = late_median(norm, 0.1) / float(np.nanmedian(norm[half : half + max(1, e.steps // 10)]))
+    kept = late_median(norm, 0.1) / np.nanmedian(norm[half : half + max(1, e.steps // 10)])
     # At 0.7 half of ‖g‖² is noise.
     is_noisy = late_median(e.curve("gradient_tests/norm")) > 0.7 and not e.gradients_agree
     # What is still to gain along the flat direction matters, unless a model's loss has all but gone.
-    to_gain = late_median(norm, 0.1) ** 2 / (2 * flattest)
+    to_gain = np.square(late_median(norm, 0.1)) / (2 * flattest)
     matters = to_gain > min(0.01 * e.drop, 0.1 * abs(e.end)) and not (e.has_layers and e.has_arrived)
     if spread >= 50 and matters and used >= 0.05 and kept > 0.3 and not is_noisy and e.late_fall > 0:
         text = (
