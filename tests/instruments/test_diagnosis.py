@@ -71,6 +71,41 @@ def test_a_norm_that_never_falls_rules_critical_points_out():
     assert "no critical point" in diagnosis.ruled_out["minima, saddles and plateaus"]
 
 
+@pytest.mark.parametrize(("lowest", "is_ruled_out"), [(0.2, True), (0.05, False)])
+def test_a_norm_above_a_tenth_of_its_largest_meets_no_critical_point(lowest, is_ruled_out):
+    norm = np.where(np.arange(200) // 50 == 2, lowest, 1.0)
+    run = {"loss": noisy_fall(), "gradient_norm/global": norm, "curvature_ratio/gHg": norm**2}
+    assert ("minima, saddles and plateaus" in gradtx.diagnose(run).ruled_out) == is_ruled_out
+
+
+@pytest.mark.parametrize(
+    ("curvature", "challenges"), [(-0.1, {"saddle"}), (-0.01, {"plateau"}), (0.001, {"plateau"}), (0.1, set())]
+)
+def test_at_a_shelf_the_curvature_tells(curvature, challenges):
+    k = np.arange(400)
+    is_shelf = (k >= 100) & (k < 300)
+    loss = np.where(k < 100, 10 - k / 20, np.where(is_shelf, 5.0, 5.0 - (k - 300) / 25))
+    norm = np.where(is_shelf, 0.05, 1.0)
+    run = {"loss": loss, "gradient_norm/global": norm}
+    run["curvature_ratio/gHg"] = np.where(is_shelf, curvature, 1.0) * norm**2
+    assert gradtx.diagnose(run).challenges == challenges
+
+
+@pytest.mark.parametrize(("ratio", "challenges"), [(0.1, set()), (0.8, {"oscillation"})])
+def test_to_turn_back_is_oscillation_only_where_steps_are_long(ratio, challenges):
+    run = {"loss": noisy_fall(), "gradient_alignment/cosine": np.full(200, -0.6)}
+    assert gradtx.diagnose(run | {"curvature_ratio/ratio": np.full(200, ratio)}).challenges == challenges
+
+
+@pytest.mark.parametrize(("is_falling", "challenges"), [(True, set()), (False, {"gradient_noise"})])
+def test_noise_is_harmless_while_the_loss_falls(is_falling, challenges):
+    k = np.arange(200)
+    noisy = 0.1 * np.random.default_rng(0).normal(size=200)
+    loss = 10 - 0.04 * k + noisy if is_falling else 2 + 8 * np.exp(-k / 5) + noisy
+    run = {"loss": loss, "learning_rate": 0.5, "gradient_tests/norm": np.full(200, 0.9)}
+    assert gradtx.diagnose(run | {"gradient_tests/standard_error": np.full(200, 4.0)}).challenges == challenges
+
+
 @pytest.mark.parametrize(
     ("rho", "challenge"), [(0.8, "vanishing_gradients"), (1.25, "exploding_gradients"), (1.0, None)]
 )

@@ -47,14 +47,15 @@ def shelf(e: Evidence, verdict: Verdict) -> list[Finding]:
 
 
 def _passage(e: Evidence, norms: np.ndarray) -> Finding | None:
-    """Past a saddle: the norm dips to a quarter and rises again, while the curvature turns negative."""
+    """Past a saddle: the norm dips to a quarter and rises again, while the curvature turns clearly negative."""
     if e.curvature is None or len(norms) < 5 or not np.isfinite(norms[1:-1]).any():
         return None
     curvature = medians(e.curvature)
     k = int(np.nanargmin(norms[1:-1])) + 1
     dips = norms[k] < 0.25 * min(np.nanmax(norms[:k]), np.nanmax(norms[k + 1 :]))
     turns = np.nanmedian(curvature[max(0, k - 3) : k]) > 0 > np.nanmedian(curvature[k + 1 : k + 4])
-    if not (dips and turns and e.levels[-1] < e.levels[k]):
+    is_clear = np.nanmin(curvature[k + 1 :]) < -_FLAT * np.nanmax(np.abs(curvature))
+    if not (dips and turns and is_clear and e.levels[-1] < e.levels[k]):
         return None
     edges = np.linspace(0, e.steps, len(norms) + 1).astype(int)
     text = (
