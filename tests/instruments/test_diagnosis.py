@@ -81,11 +81,12 @@ def test_a_norm_above_a_tenth_of_its_largest_meets_no_critical_point(lowest, is_
 @pytest.mark.parametrize(
     ("curvature", "challenges"), [(-0.1, {"saddle"}), (-0.01, {"plateau"}), (0.001, {"plateau"}), (0.1, set())]
 )
-def test_at_a_shelf_the_curvature_tells(curvature, challenges):
+@pytest.mark.parametrize("lowest_at", [100, 200])  # where the curvature turns, and amid its stretch
+def test_at_a_shelf_the_curvature_tells(curvature, challenges, lowest_at):
     k = np.arange(400)
     is_shelf = (k >= 100) & (k < 300)
     loss = np.where(k < 100, 10 - k / 20, np.where(is_shelf, 5.0, 5.0 - (k - 300) / 25))
-    norm = np.where(is_shelf, 0.05, 1.0)
+    norm = np.where(is_shelf, 0.05 + 0.02 * np.abs(k - lowest_at) / 100, 1.0)
     run = {"loss": loss, "gradient_norm/global": norm}
     run["curvature_ratio/gHg"] = np.where(is_shelf, curvature, 1.0) * norm**2
     assert gradtx.diagnose(run).challenges == challenges
