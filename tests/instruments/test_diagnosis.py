@@ -116,6 +116,40 @@ def test_gradients_through_time_are_judged_where_they_were_measured(rho, challen
     assert gradtx.diagnose(run).challenges == ({challenge} if challenge else set())
 
 
+@pytest.mark.parametrize(
+    ("slope", "challenge"), [(0.2, "vanishing_gradients"), (-0.2, "exploding_gradients"), (0.05, None)]
+)
+def test_the_slope_alone_tells_over_fifty_steps(slope, challenge):
+    run = {
+        "loss": noisy_fall(100),
+        "gradient_norm/global": np.ones(100),
+        "temporal_gradients/slope": np.full(100, slope),
+    }
+    assert gradtx.diagnose(run).challenges == ({challenge} if challenge else set())
+
+
+def test_a_loss_that_hovers_while_half_of_the_steps_overshoot_has_too_high_a_rate():
+    loss = 1 + 0.1 * np.random.default_rng(0).normal(size=200)
+    for ratio, challenges in ((0.9, set()), (1.5, {"learning_rate_too_high"})):
+        run = {"loss": loss, "curvature_ratio/ratio": np.full(200, ratio)}
+        assert gradtx.diagnose(run).challenges == challenges
+
+
+def test_a_rise_at_the_start_from_which_the_run_came_back_is_no_too_high_rate():
+    k = np.arange(200)
+    loss = np.where(k < 3, 1.0 + 3 * k, 7.0 * np.exp(-k / 30))
+    run = {"loss": loss, "curvature_ratio/ratio": np.where(k < 3, 2.0, 0.3)}
+    assert not gradtx.diagnose(run).challenges
+
+
+def test_where_noise_is_most_of_the_gradient_its_direction_says_nothing_of_the_conditioning():
+    k, norm = np.arange(200), np.full(200, 0.3)
+    run = {"loss": 2 - 0.002 * k, "gradient_norm/global": norm, "learning_rate": 0.01}
+    run["curvature_ratio/gHg"] = np.where(k < 20, 100.0, 1.0) * norm**2
+    assert gradtx.diagnose(run).challenges == {"ill_conditioning"}
+    assert not gradtx.diagnose(run | {"gradient_tests/norm": np.full(200, 0.9)}).challenges
+
+
 def test_a_random_walk_wanders():
     path = np.random.default_rng(0).normal(size=(401, 2)).cumsum(axis=0)
     straight = np.linalg.norm(path[1:] - path[0], axis=1) / np.linalg.norm(np.diff(path, axis=0), axis=1).cumsum()
