@@ -536,7 +536,7 @@ def test_takes_every_kind_of_number_and_a_schedule(row, argument):
 
 
 @every_hyperparameter
-def test_a_schedule_first_sees_count_0(row, argument):
+def test_a_schedule_sees_count_0_first_and_then_one_step_after_the_other(row, argument):
     seen = []
 
     def schedule(count):
@@ -544,9 +544,13 @@ def test_a_schedule_first_sees_count_0(row, argument):
         return row.hyperparameters[argument]
 
     tx, params = row.make(**{argument: schedule}), tree()
-    step(row, tx, params, tx.init(params), params)
+    state = tx.init(params)
+    at_init = list(seen)
+    for _ in range(3):
+        _, state = step(row, tx, params, state, params)
     assert seen
     assert seen[0] == 0
+    assert {0, 1, 2} <= set(seen) or seen == at_init  # an initial value is asked for once
 
 
 @every_hyperparameter
