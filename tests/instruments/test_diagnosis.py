@@ -148,6 +148,7 @@ def test_where_noise_is_most_of_the_gradient_its_direction_says_nothing_of_the_c
     run["curvature_ratio/gHg"] = np.where(k < 20, 100.0, 1.0) * norm**2
     assert gradtx.diagnose(run).challenges == {"ill_conditioning"}
     assert not gradtx.diagnose(run | {"gradient_tests/norm": np.full(200, 0.9)}).challenges
+    assert not gradtx.diagnose(run | {"loss": 2 + 0.002 * k}).challenges  # nor where nothing is gained any more
 
 
 def test_a_random_walk_wanders():
@@ -155,6 +156,7 @@ def test_a_random_walk_wanders():
     straight = np.linalg.norm(path[1:] - path[0], axis=1) / np.linalg.norm(np.diff(path, axis=0), axis=1).cumsum()
     run = {"loss": np.full(400, 1.0), "trajectory/straightness": straight, "trajectory/distance": np.ones(400)}
     assert "wandering" in gradtx.diagnose(run).challenges
+    assert not gradtx.diagnose(run | {"trajectory/straightness": np.full(400, 0.9)}).challenges
 
 
 def readings_of_everything():
