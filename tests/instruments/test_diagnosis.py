@@ -116,6 +116,13 @@ def test_gradients_through_time_are_judged_where_they_were_measured(rho, challen
     assert gradtx.diagnose(run).challenges == ({challenge} if challenge else set())
 
 
+@pytest.mark.parametrize(("growth", "rise", "explodes"), [(1000, 5, True), (30, 5, False), (1000, 1, False)])
+def test_gradients_explode_that_grow_a_hundred_times_and_take_the_loss_with_them(growth, rise, explodes):
+    way = np.linspace(0, 1, 200)
+    run = {"loss": rise**way, "gradient_norm/global": growth**way, "curvature_ratio/ratio": np.full(200, 0.3)}
+    assert ("exploding_gradients" in gradtx.diagnose(run).challenges) == explodes
+
+
 @pytest.mark.parametrize(
     ("slope", "challenge"), [(0.2, "vanishing_gradients"), (-0.2, "exploding_gradients"), (0.05, None)]
 )
