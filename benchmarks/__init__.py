@@ -2,3 +2,10 @@
 
 `python -m benchmarks` runs them all and writes `benchmarks/README.md`; `python -m benchmarks.step` runs one.
 """
+
+import importlib
+
+
+def section_of(script: str) -> str:
+    """What a script finds out; it prints that itself."""
+    return importlib.import_module(f"benchmarks.{script}").main()

@@ -1,10 +1,12 @@
 """`python -m benchmarks [NAME ...]`: runs the benchmarks and writes their sections into benchmarks/README.md."""
 
 import argparse
+import multiprocessing
 import re
-import subprocess
-import sys
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
+
+from . import section_of
 
 README = Path(__file__).parent / "README.md"
 SCRIPTS = ("step", "leaves", "trace", "state", "sweep", "instruments")
@@ -19,20 +21,6 @@ def replace_section(text: str, script: str, section: str) -> str:
     return (text[: found.start()] + section + "\n" + text[found.end() :]).rstrip("\n") + "\n"
 
 
-def printed(script: str) -> str:
-    """The section that a script prints last, also shown as it comes. In a process of its own, as from the command line:
-    how many devices there are is settled before JAX starts, and each script settles it for itself."""
-    lines = []
-    with subprocess.Popen([sys.executable, "-m", f"benchmarks.{script}"], stdout=subprocess.PIPE, text=True) as process:
-        for line in process.stdout or ():
-            print(line, end="", flush=True)
-            lines.append(line)
-    if process.returncode:
-        sys.exit(f"{script} failed; the sections of those before it are written.")
-    everything = "".join(lines)
-    return everything[everything.rindex(f"## `{script}.py`") :].rstrip("\n") + "\n"
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     parser.add_argument("names", nargs="*", help=f"of {', '.join(SCRIPTS)}; all if none is named")
@@ -40,9 +28,12 @@ def main() -> None:
     unknown = sorted(set(names) - set(SCRIPTS))
     if unknown:
         parser.error(f"no such benchmark: {', '.join(unknown)}")
-    for name in names or SCRIPTS:
-        section = printed(name)
-        README.write_text(replace_section(README.read_text(encoding="utf-8"), name, section), encoding="utf-8")
+    # Each in a process of its own: how many devices there are is settled before JAX starts, by each script for itself.
+    spawn = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(max_workers=1, mp_context=spawn, max_tasks_per_child=1) as pool:
+        for name in names or SCRIPTS:
+            section = pool.submit(section_of, name).result()
+            README.write_text(replace_section(README.read_text(encoding="utf-8"), name, section), encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -72,6 +72,7 @@ def remember(x: jax.Array, recipe: Callable[[], jax.Array]) -> None:
     if getattr(jax.config, "jax_check_tracer_leaks", False):
         return  # a recipe lives until its array is collected, and that check does not wait for it
     key = id(x)
+    # `forget` is bound now: when Python exits, the names of a module are gone before its arrays are.
     _recipes[key] = weakref.ref(x, lambda _, forget=_recipes.pop: forget(key, None)), recipe
 
 

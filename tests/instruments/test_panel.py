@@ -27,8 +27,11 @@ def both(request):
     """Readings of a training seen by the panel and by the single instruments."""
     params, losses_fn = net(40)
     flat, unravel = jax.flatten_util.ravel_pytree(params)
-    losses = lambda p: losses_fn(unravel(p))  # noqa: E731
     every = request.param
+
+    def losses(p):
+        return losses_fn(unravel(p))
+
     singles = optax.chain(*(make(every=every) for make in SINGLES.values()))
     panel = gradtx.panel(0.1, every, max_norm=0.1)
     last = gradtx.update_ratio()
@@ -82,8 +85,11 @@ def test_where_forward_mode_is_blocked_its_readings_agree():
 
 def test_its_update_ratio_is_over_the_parameters_before_and_needs_two_measured_steps_in_a_row():
     tx = gradtx.panel(0.5)
-    losses_fn = lambda p: p * jnp.ones(3)  # noqa: E731
     state, seen = tx.init(jnp.array(8.0)), []
+
+    def losses_fn(p):
+        return p * jnp.ones(3)
+
     for p, measure in ((8.0, True), (4.0, True), (2.0, False), (1.0, True), (0.25, True)):
         params = jnp.array(p)
         _, state = tx.update(params, state, params, losses_fn=losses_fn, measure=measure)
@@ -97,7 +103,9 @@ def test_the_last_gradient_and_parameters_are_not_copied_before_they_are_written
     tx = optax.chain(gradtx.panel(0.1), gradtx.sgd(0.1))
 
     def step(params, state):
-        losses_fn = lambda p: jnp.sin(jnp.arange(5.0)[:, None, None] * p["w"]).sum((1, 2))  # noqa: E731
+        def losses_fn(p):
+            return jnp.sin(jnp.arange(5.0)[:, None, None] * p["w"]).sum((1, 2))
+
         updates, state = tx.update(jax.grad(mean(losses_fn))(params), state, params, losses_fn=losses_fn)
         return optax.apply_updates(params, updates), state
 
