@@ -90,7 +90,7 @@ def distributed_sweep(
 
     members = len(keys) * len(next(iter(columns.values())))
     key_of = np.arange(members) % len(keys)
-    rates = {name: np.asarray(column)[np.arange(members) // len(keys)] for name, column in columns.items()}
+    rates = {name: column[np.arange(members) // len(keys)] for name, column in columns.items()}
     whole = NamedSharding(mesh, PartitionSpec())
     everywhere = partial(jax.tree.map, partial(put, whole))
     rates, params, inputs, data, examples = everywhere(

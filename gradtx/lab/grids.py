@@ -83,16 +83,16 @@ def checked_axes(caller: str, grid: Any) -> dict[str, np.ndarray]:
     return axes
 
 
-def points(axes: dict[str, np.ndarray], is_random: bool) -> dict[str, jax.Array]:
+def points(axes: dict[str, np.ndarray], is_random: bool) -> dict[str, np.ndarray]:
     """{name: [number of points]}: the product of the axes in C order, or the columns as they are."""
     product = (mesh.ravel() for mesh in np.meshgrid(*axes.values(), indexing="ij"))
     columns = axes.values() if is_random else product
     default = {"f": jnp.result_type(float), "i": jnp.int32, "u": jnp.int32}
-    return {name: jnp.asarray(column, default[column.dtype.kind]) for name, column in zip(axes, columns, strict=True)}
+    return {name: column.astype(default[column.dtype.kind]) for name, column in zip(axes, columns, strict=True)}
 
 
 def untraceable_name(
-    make_tx: Callable[..., optax.GradientTransformation], columns: dict[str, jax.Array], params: Any
+    make_tx: Callable[..., optax.GradientTransformation], columns: dict[str, np.ndarray], params: Any
 ) -> str | None:
     """The hyper-parameter that cannot be traced, found by tracing one at a time; None where each can."""
     first = {name: column[0].item() for name, column in columns.items()}

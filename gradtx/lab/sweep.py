@@ -1,7 +1,7 @@
 """Many trainings in one compilation: every point of a grid of hyper-parameters, from every key."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from typing import Any
 
@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from jax.sharding import Mesh, PartitionSpec
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from .arguments import check_callable, checked_batch_size, checked_count, checked_keys
 from .grids import RandomGrid, checked_axes, points, untraceable_name
@@ -81,18 +81,22 @@ def sweep(
     shared = shared_by_members(objective, keys, steps, every, size)
     num_keys = len(keys)
     members = num_keys * len(next(iter(columns.values())))
-    devices = jax.local_devices()[:members]
-    at_once, per_call = _portions(members, devices, memory_budget // _member_bytes(shared, steps), at_once)
-    compiled = partial(_train_members, problem, _hashable(make_tx), at_once, tuple(devices))
+    mesh = Mesh(np.array(jax.local_devices()[:members]), ("members",))
+    at_once, per_call = _portions(members, mesh, memory_budget // _member_bytes(shared, steps), at_once)
+    compiled = partial(_train_members, problem, _hashable(make_tx), at_once, mesh)
+    shared = jax.device_put(shared, NamedSharding(mesh, PartitionSpec()))  # once, not in every call
+
+    def portions() -> Iterator[Any]:
+        for first in range(0, members, per_call):
+            member = np.minimum(np.arange(first, first + per_call), members - 1)
+            yield {name: column[member // num_keys] for name, column in columns.items()}, member % num_keys
+
     outcomes: list[Outcome] = []
     with progress_bar(members, "sweeping", progress) as advance:
         try:
-            for first in range(0, members, per_call):
-                member = np.minimum(np.arange(first, first + per_call), members - 1)
-                chosen = {name: column[member // num_keys] for name, column in columns.items()}
-                outcome = compiled((chosen, jnp.asarray(member % num_keys)), shared)
-                outcomes.append(jax.tree.map(np.asarray, outcome))
-                advance(min(per_call, members - first), "")
+            for outcome in _fetched(compiled(portion, shared) for portion in portions()):
+                outcomes.append(outcome)
+                advance(min(per_call, members - per_call * (len(outcomes) - 1)), "")
         except TypeError as error:
             untraceable = untraceable_name(make_tx, columns, jax.tree.map(lambda x: x[0], shared.params))
             if untraceable is None:
@@ -108,13 +112,25 @@ def sweep(
     return labelled(outcome, objective, axes, isinstance(grid, RandomGrid), num_keys, steps, every)
 
 
-def _portions(members: int, devices: list[Any], fit: int, at_once: int | None) -> tuple[int, int]:
+def _portions(members: int, mesh: Mesh, fit: int, at_once: int | None) -> tuple[int, int]:
     """Members that a device trains side by side, and members of a call of the compiled program; `fit` fit in memory."""
-    fit = max(1, fit // len(devices))
+    if members > fit:
+        fit //= 2  # a call waits while another one runs
+    fit = max(1, fit // mesh.size)
     if at_once is None:
-        at_once = 1 if devices[0].platform == "cpu" else min(fit, -(-members // len(devices)))
-    rounds = -(-members // (len(devices) * at_once))
-    return at_once, len(devices) * at_once * max(1, min(fit // at_once, -(-rounds // 16)))  # a 16th: something to watch
+        at_once = 1 if mesh.devices.flat[0].platform == "cpu" else min(fit, -(-members // mesh.size))
+    rounds = -(-members // (mesh.size * at_once))
+    return at_once, mesh.size * at_once * max(1, min(fit // at_once, -(-rounds // 16)))  # a 16th: something to watch
+
+
+def _fetched(running: Iterable[Outcome]) -> Iterator[Outcome]:
+    """As NumPy, each while the next one runs: no device waits for Python."""
+    before = None
+    for outcome in running:
+        if before is not None:
+            yield jax.tree.map(np.asarray, before)
+        before = outcome
+    yield jax.tree.map(np.asarray, before)
 
 
 def _member_bytes(shared: Shared, steps: int) -> int:
@@ -125,7 +141,7 @@ def _member_bytes(shared: Shared, steps: int) -> int:
 
 @partial(jax.jit, static_argnums=(0, 1, 2, 3))
 def _train_members(
-    problem: Subject, make_tx: Callable, at_once: int, devices: tuple[Any, ...], members: Any, shared: Shared
+    problem: Subject, make_tx: Callable, at_once: int, mesh: Mesh, members: Any, shared: Shared
 ) -> Outcome:
     """Each device takes its share; one at a time is not vmapped, so that a member's bits are those of a run.
 
@@ -138,7 +154,6 @@ def _train_members(
         return jax.lax.map(lambda member: train_one(member, shared), members, batch_size=width)
 
     spread = PartitionSpec("members")
-    mesh = Mesh(np.array(devices), ("members",))
     share_out = jax.shard_map(in_turn, mesh=mesh, in_specs=(spread, PartitionSpec()), out_specs=spread, check_vma=False)
     return share_out(members, shared)
 

@@ -183,6 +183,26 @@ def test_ctrl_c_returns_what_is_finished(digits, monkeypatch):
     assert result.best()["learning_rate"] in result.axes["learning_rate"][:8]
 
 
+def test_the_next_portion_is_under_way_before_the_last_one_is_fetched(digits, monkeypatch):
+    module, events = sys.modules["gradtx.lab.sweep"], []
+    train = module._train_members
+
+    def watched(*args):
+        events.append("call")
+        return train(*args)
+
+    @contextmanager
+    def bar(total, label, show=None):
+        yield lambda done, text: events.append(done)
+
+    monkeypatch.setattr(module, "_train_members", watched)
+    monkeypatch.setattr(module, "progress_bar", bar)
+    grid = {"learning_rate": np.geomspace(0.01, 1, 10)}
+    result = lab.sweep(digits, gradtx.sgd, grid, **SHORT, memory_budget=1)  # 20 members, 8 devices
+    assert events == ["call", "call", 8, "call", 8, 4]
+    assert result.finished.all()
+
+
 def test_ctrl_c_before_anything_is_finished_is_a_keyboard_interrupt(digits, monkeypatch):
     def breaks(*args):
         raise KeyboardInterrupt
