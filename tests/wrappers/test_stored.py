@@ -8,7 +8,7 @@ import pytest
 
 import gradtx
 from gradtx import lab
-from gradtx._core.rounding import chances, from_8bit, mixed, scales_8bit, to_8bit, to_bfloat16
+from gradtx._core.rounding import chances, chances_of_bits, from_8bit, mixed, scales_8bit, to_8bit, to_bfloat16
 from gradtx.lab.problems.sequences import adding
 from gradtx.lab.problems.text import characters
 
@@ -45,6 +45,16 @@ def test_the_chances_of_an_entry_are_uniform_over_the_seeds_and_even_among_neigh
     assert np.all(np.abs(counts - 250) < 5 * 250**0.5)
     neighbours = np.sort(np.asarray(chances(jnp.uint32(7), (1000,)), np.float64))
     assert np.max(np.diff(neighbours)) < 4 * 2**32 / 1000
+
+
+def test_the_chances_of_a_number_are_uniform_over_the_seeds_and_even_among_near_numbers():
+    bits = jnp.arange(0x3EAAAAAB, 0x3EAAAAAB + 1000, dtype=jnp.uint32)  # of 1/3 and the next 999
+    over_seeds = np.asarray(
+        jax.vmap(lambda seed: chances_of_bits(bits, mixed(seed)))(jnp.arange(2000, dtype=jnp.uint32))
+    )
+    counts = np.stack([np.histogram(over_seeds[:, i], 8, (0, 2**32))[0] for i in (0, 1, 999)])
+    assert np.all(np.abs(counts - 250) < 5 * 250**0.5)
+    assert np.max(np.diff(np.sort(over_seeds[7].astype(float)))) < 4 * 2**32 / 1000
 
 
 def test_what_8_bits_hold_exactly_comes_back_bit_for_bit():
