@@ -36,6 +36,7 @@ Gradients of different minibatches are averaged first (`mean_across`): the mean 
 """
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -43,6 +44,7 @@ import jax.numpy as jnp
 
 from ._core.across import AxisName, check_axis_name, largest_over_shards
 from ._core.aligned import aligned
+from ._core.apart import elementwise
 from ._core.hyperparameters import NON_NEGATIVE_OR_INF, first_count, hyperparameter, next_count
 from ._core.trees import check_params, compute_dtype, scaled_norm, widen
 from ._core.types import GradientTransformationExtraArgs, Params, ScalarOrSchedule, Updates
@@ -123,7 +125,7 @@ def clip_by_value(max_abs: ScalarOrSchedule, *, axis_name: AxisName = None) -> G
             value_clip_count=_count_if(clipped, state.value_clip_count),
             value_count=next_count(state.value_count),
         )
-        return treedef.unflatten([None if g is None else clip(g) for g in gradients]), state
+        return treedef.unflatten([None if g is None else elementwise(clip, g) for g in gradients]), state
 
     return GradientTransformationExtraArgs(init, update)
 
@@ -248,7 +250,7 @@ def _shrink_to(
     # by entry: the compiler does them again in each loop that reads the clipped gradient, instead of writing it out.
     first = jnp.where(is_within, 1, inverse_scale)
     second = jnp.where(is_within, 1, c.astype(relative.dtype) / jnp.where(relative == 0, 1, relative))
-    return lambda g: _product(g, first, second), norm, norm > c
+    return partial(elementwise, lambda g: _product(g, first, second)), norm, norm > c
 
 
 @jax.jit

@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
+from .apart import tied
 from .trees import compute_dtype, widen
 from .types import Params
 
@@ -54,6 +55,29 @@ def apply_blocks(
     # the rule runs once for the buffers, and once more for the update, reading the buffers that are stored anyway; what
     # only the first run's update needed is dead code. The barriers keep the two from being merged.
     return _again(blocks, values, g_again, row, list(new)) if recompute else u.astype(g.dtype), new
+
+
+def output(
+    blocks: tuple[Block, ...],
+    tie: int,
+    number: int,
+    values: Sequence[Scalars],
+    g: jax.Array,
+    row: Sequence[jax.Array],
+) -> jax.Array:
+    """One of the new buffers, or as the last the update, with nothing in common with the others but what they read."""
+    if row or tie:
+        g, *row = (tied(x, tie) for x in (g, *row))
+    dtype = compute_dtype(g.dtype, *(x.dtype for x in row))
+    new: list[jax.Array] = []
+
+    def record(x: jax.Array, *, after: jax.Array | None = None) -> jax.Array:
+        del after
+        new.append(x.astype(row[len(new)].dtype))
+        return widen(new[-1], dtype)
+
+    u = _run(blocks, values, g, row, record)
+    return [*new, u.astype(g.dtype)][number]
 
 
 def recipe_for(

@@ -19,7 +19,8 @@ import jax
 
 from .again import is_repeated, recipe_of, remember, selection
 from .aligned import aligned
-from .block import Block, Scalars, apply_blocks, recipe_for
+from .apart import apart, is_apart
+from .block import Block, Scalars, apply_blocks, output, recipe_for
 from .tracing import is_traced
 from .trees import check_params
 from .types import GradientTransformationExtraArgs, Params, Updates
@@ -57,8 +58,8 @@ def chain(name: str, *lifted: Lifted) -> Lifted:
 
 
 def _transformation(name: str, blocks: tuple[Block, ...], *, single: bool) -> Lifted:
-    alone = partial(apply_blocks, blocks)
-    shared = jax.jit(alone)
+    alone, one_alone = partial(apply_blocks, blocks), partial(output, blocks)
+    shared, one_shared = jax.jit(alone), jax.jit(one_alone, static_argnums=(0, 1))
     is_costly, reads_twice = any(block.is_costly for block in blocks), any(block.reads_twice for block in blocks)
     has_temporary = any(a.is_costly and b.reads_twice for i, a in enumerate(blocks) for b in blocks[i:])
 
@@ -78,7 +79,8 @@ def _transformation(name: str, blocks: tuple[Block, ...], *, single: bool) -> Li
         traced = is_traced(updates)
         selected = selection()
         may_recompute = traced and jax.default_backend() == "cpu" and (selected is not None or not is_repeated())
-        apply = shared if traced and len(gradients) >= MANY_LEAVES else alone
+        is_shared = traced and len(gradients) >= MANY_LEAVES
+        apply, make_one = (shared, one_shared) if is_shared else (alone, one_alone)
 
         values = [step_values for step_values, _ in steps]
         is_good = selected.is_good if selected else None
@@ -89,6 +91,12 @@ def _transformation(name: str, blocks: tuple[Block, ...], *, single: bool) -> Li
                 new_rows.append(row)
                 continue
             recipe = recipe_of(g) if may_recompute else None
+            if may_recompute and selected is None and is_apart((g, *row)):
+                one = apart(partial(_from_inputs, make_one, values, g if recipe is None else recipe, row))
+                new_updates.append(one(len(row)))
+                new_rows.append([one(number) for number in range(len(row))])
+                remember(new_updates[-1], partial(one, len(row)))
+                continue
             is_wanted = bool(trees) if selected else has_temporary or (reads_twice and recipe is not None)
             g_again = (g if recipe is None else recipe()) if may_recompute and is_wanted else None
             u, new_row = apply(values, g, row, is_good, g_again)
@@ -108,6 +116,17 @@ def _transformation(name: str, blocks: tuple[Block, ...], *, single: bool) -> Li
     lifted = Lifted(init, update)
     lifted.blocks = blocks
     return lifted
+
+
+def _from_inputs(
+    make_one: Callable[..., jax.Array],
+    values: list[Scalars],
+    g: jax.Array | Callable[[], jax.Array],
+    row: tuple[jax.Array, ...],
+    tie: int,
+    number: int,
+) -> jax.Array:
+    return make_one(tie, number, values, g() if callable(g) else g, row)
 
 
 def _states(name: str, blocks: tuple[Block, ...], states: Any) -> tuple[Any, ...]:
