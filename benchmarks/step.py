@@ -1,7 +1,10 @@
 """How long does a step take, beside Optax, torch and the memory's own speed?"""
 
 import argparse
+import multiprocessing
+import os
 from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
 from typing import Any
 
 import jax
@@ -12,6 +15,7 @@ import gradtx
 
 from .timing import HAS_TORCH, Copy, Step, bytes_to_move, interleaved, section, table
 
+JOIN_LOOPS = "--xla_backend_extra_options=xla_cpu_use_multi_output_fusion"
 NAG = {"momentum": 0.9, "nesterov": True}
 # gradtx, Optax, reads of the gradients that cannot be avoided
 METHODS: dict[str, tuple[Any, Any, int]] = {
@@ -107,16 +111,37 @@ def measure(shapes: list[tuple[int, ...]], repeats: int) -> str:
     return table([*header, "temporaries, gradtx / Optax"], rows)
 
 
+def tables(size: int, repeats: int, tree: bool) -> list[str]:
+    parts = [f"One leaf of {size:,} floats:", measure([(size,)], repeats)]
+    if tree:
+        parts += ["The 148 arrays of GPT-2 (124 million floats):", measure(gpt2_shapes(), max(3, repeats // 2))]
+    return parts
+
+
+def tables_with_joined_loops(*arguments: Any) -> list[str]:
+    """In a process of its own, as XLA reads its flags once."""
+    flags = os.environ.get("XLA_FLAGS", "")
+    os.environ["XLA_FLAGS"] = f"{flags} {JOIN_LOOPS}"
+    try:
+        with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
+            return pool.submit(tables, *arguments).result()
+    finally:
+        os.environ["XLA_FLAGS"] = flags
+
+
 def main(size: int = 50_000_000, repeats: int = 9, tree: bool = True) -> str:
     parts = [
         "Donated, `apply_updates` inside, gradients given, interleaved medians. Above 1 in the two ratios gradtx is "
         "faster. The limit is the bytes that must move, at the speed of an in-place copy measured in the same turns. "
         "Temporaries in units of the gradients, from the compiler, exact. torch: fused where it has one, else foreach.",
-        f"One leaf of {size:,} floats:",
-        measure([(size,)], repeats),
+        *tables(size, repeats, tree),
     ]
-    if tree:
-        parts += ["The 148 arrays of GPT-2 (124 million floats):", measure(gpt2_shapes(), max(3, repeats // 2))]
+    if jax.default_backend() == "cpu":
+        parts += [
+            f"With `XLA_FLAGS={JOIN_LOOPS}`, which XLA for CPUs has to be told to write several arrays in one loop; "
+            "Optax is run with it too:",
+            *tables_with_joined_loops(size, repeats, tree),
+        ]
     return section("step.py", "how long does a step take?", *parts)
 
 

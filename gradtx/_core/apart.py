@@ -28,7 +28,8 @@ def is_apart(arrays: Sequence[jax.Array]) -> bool:
         "xla_cpu_use_multi_output_fusion" in os.environ.get("XLA_FLAGS", "")
         and jax.default_backend() == "cpu"
         and is_traced(arrays)
-        and all(jnp.issubdtype(x.dtype, jnp.floating) for x in arrays)
+        and len({x.dtype for x in arrays}) == 1  # XLA joins loops that write the same dtype
+        and jnp.issubdtype(arrays[0].dtype, jnp.floating)
     )
 
 

@@ -44,7 +44,7 @@ def test_a_tie_changes_no_number():
         assert jnp.array_equal(jnp.signbit(x[:6]), jnp.signbit(y[:6]))
 
 
-def test_outputs_are_apart_where_the_flag_is_set_and_the_arrays_are_traced_floats(monkeypatch):
+def test_outputs_are_apart_where_the_flag_is_set_and_the_arrays_are_traced_floats_of_one_dtype(monkeypatch):
     asked = []
 
     def ask(*arrays):
@@ -52,11 +52,12 @@ def test_outputs_are_apart_where_the_flag_is_set_and_the_arrays_are_traced_float
 
     for flags in (FLAG, f"--xla_dump_to=there {FLAG}", ""):
         monkeypatch.setenv("XLA_FLAGS", flags)
-        for other in (jnp.ones(2, jnp.bfloat16), jnp.ones(2, jnp.complex64), jnp.ones(2, int)):
-            ask(jnp.ones(2), other)
+        ask(jnp.ones(2), jnp.ones(2, jnp.bfloat16))
+        for dtype in (jnp.float32, jnp.bfloat16, jnp.complex64, jnp.int32):
+            ask(jnp.ones(2, dtype), jnp.ones(3, dtype))
         asked.append(is_apart([jnp.ones(2)]))
     on_cpu = jax.default_backend() == "cpu"
-    assert asked == [on_cpu, False, False, False] * 2 + [False] * 4
+    assert asked == [False, on_cpu, on_cpu, False, False, False] * 2 + [False] * 6
 
 
 def measure():
