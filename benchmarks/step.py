@@ -129,7 +129,7 @@ def tables_with_joined_loops(*arguments: Any) -> list[str]:
         os.environ["XLA_FLAGS"] = flags
 
 
-def main(size: int = 50_000_000, repeats: int = 9, tree: bool = True) -> str:
+def main(size: int = 50_000_000, repeats: int = 5, tree: bool = True) -> str:
     parts = [
         "Donated, `apply_updates` inside, gradients given, interleaved medians. Above 1 in the two ratios gradtx is "
         "faster. The limit is the bytes that must move, at the speed of an in-place copy measured in the same turns. "
@@ -148,7 +148,7 @@ def main(size: int = 50_000_000, repeats: int = 9, tree: bool = True) -> str:
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--size", type=int, default=50_000_000, help="floats in the one leaf (default: %(default)s)")
-    parser.add_argument("--repeats", type=int, default=9, help="turns (default: %(default)s)")
+    parser.add_argument("--repeats", type=int, default=5, help="turns (default: %(default)s)")
     parser.add_argument("--no-tree", action="store_true", help="leave GPT-2 out")
     arguments = parser.parse_args()
     main(arguments.size, arguments.repeats, not arguments.no_tree)

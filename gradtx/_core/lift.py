@@ -126,6 +126,7 @@ def _from_inputs(
     tie: int,
     number: int,
 ) -> jax.Array:
+    """`output` with the gradient, or what makes it again."""
     return make_one(tie, number, values, g() if callable(g) else g, row)
 
 

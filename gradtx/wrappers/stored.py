@@ -14,14 +14,16 @@ of many small contributions keeps its mean; the random numbers follow from a see
 
 **Differs from** Optax, which has bfloat16 first moments rounded to the nearest (`mu_dtype`) and nothing for the second.
 
-**Costs**: arithmetic for memory. On a CPU a step with bfloat16 takes 1.3 to 2.3 times as long, with 8 bits 1.5 to 2: it
+**Costs**: arithmetic for memory. On a CPU a step with bfloat16 takes 1.3 to 3 times as long, with 8 bits 1.3 to 2.5: it
 is done for the scales, for the codes and for the updates, the new state is nowhere written in float32, and the old one
-is copied in its small form (`benchmarks/state.py`). A step with loops, products of matrices or collectives in it is
-done once, and the new state exists in float32 within it. Derivatives do not pass through what is stored.
+is copied in its small form, the dearer where that room comes anew from the system at every step
+(`benchmarks/state.py`). A step with loops, products of matrices or collectives in it is done once, and the new state
+exists in float32 within it. XLA's flag that joins loops (`_core/apart.py`) speeds up float32 alone. Derivatives do not
+pass through what is stored.
 
-**Limits**: a NaN or inf takes its block of 256 with it. Leaves of the state with less than `min_leaf_size` entries, of
-float64 or a complex dtype and, for `"8bit"`, with an explicit sharding stay as they are. `state.restored()` is the
-state in float32, as `nesterov_eval_params` sees it.
+**Limits**: a NaN or inf takes its block of 256 with it; equal entries of a block are rounded alike. Leaves of the state
+with less than `min_leaf_size` entries, of float64 or a complex dtype and, for `"8bit"`, with an explicit sharding stay
+as they are. `state.restored()` is the state in float32, as `nesterov_eval_params` sees it.
 """
 
 from collections.abc import Callable
