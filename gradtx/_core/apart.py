@@ -7,7 +7,8 @@ XLA on the CPU writes one array a loop, unless it is told otherwise before JAX s
 Then loops over the same arrays become one, but no loop is joined with one that waits for it, and nothing is computed
 twice. So where that is set each new buffer, and the update, starts from the inputs: XLA joins them all, and a step
 reads and writes each array once. Inputs differ by a tie, else XLA would see the same intermediate in several of them
-and write it out. (Barriers do not serve: in the XLA of JAX 0.12 they last until after the loops are joined.)
+and write it out. (Barriers do not serve: in the XLA of JAX 0.12 they last until after the loops are joined.) Guards and
+stored states, which rest on barriers and several dtypes, gain nothing from the flag and may hold more.
 """
 
 import itertools

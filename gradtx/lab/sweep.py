@@ -19,6 +19,9 @@ from .sweep_result import Sweep
 from .training import Objective, Subject, evaluate, first_carry, objective_of, train
 
 
+STEPS_PER_CALL = 4096  # of each device, at least
+
+
 def sweep(
     problem: Subject,
     make_tx: Callable[..., optax.GradientTransformation],
@@ -82,7 +85,7 @@ def sweep(
     num_keys = len(keys)
     members = num_keys * len(next(iter(columns.values())))
     mesh = Mesh(np.array(jax.local_devices()[:members]), ("members",))
-    at_once, per_call = _portions(members, mesh, memory_budget // _member_bytes(shared, steps), at_once)
+    at_once, per_call = _portions(members, steps, mesh, memory_budget // _member_bytes(shared, steps), at_once)
     compiled = partial(_train_members, problem, _hashable(make_tx), at_once, mesh)
     shared = jax.device_put(shared, NamedSharding(mesh, PartitionSpec()))  # once, not in every call
 
@@ -112,7 +115,7 @@ def sweep(
     return labelled(outcome, objective, axes, isinstance(grid, RandomGrid), num_keys, steps, every)
 
 
-def _portions(members: int, mesh: Mesh, fit: int, at_once: int | None) -> tuple[int, int]:
+def _portions(members: int, steps: int, mesh: Mesh, fit: int, at_once: int | None) -> tuple[int, int]:
     """Members that a device trains side by side, and members of a call of the compiled program; `fit` fit in memory."""
     if members > fit:
         fit //= 2  # a call waits while another one runs
@@ -120,7 +123,10 @@ def _portions(members: int, mesh: Mesh, fit: int, at_once: int | None) -> tuple[
     if at_once is None:
         at_once = 1 if mesh.devices.flat[0].platform == "cpu" else min(fit, -(-members // mesh.size))
     rounds = -(-members // (mesh.size * at_once))
-    return at_once, mesh.size * at_once * max(1, min(fit // at_once, -(-rounds // 16)))  # a 16th: something to watch
+    # A 16th, to have something to watch; but so many steps that devices seldom wait for the slowest of them.
+    rounds_per_call = max(1, min(fit // at_once, max(-(-rounds // 16), -(-STEPS_PER_CALL // steps))))
+    calls = -(-rounds // rounds_per_call)
+    return at_once, mesh.size * at_once * -(-rounds // calls)  # the last call is filled up: as little as can be
 
 
 def _fetched(running: Iterable[Outcome]) -> Iterator[Outcome]:

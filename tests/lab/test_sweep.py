@@ -183,6 +183,20 @@ def test_ctrl_c_returns_what_is_finished(digits, monkeypatch):
     assert result.best()["learning_rate"] in result.axes["learning_rate"][:8]
 
 
+@pytest.mark.parametrize("fit", [1, 20, 10**6])
+@pytest.mark.parametrize("steps", [1, 500, 10_000])
+@pytest.mark.parametrize("members", [1, 9, 64, 1000])
+def test_portions_fit_in_memory_show_progress_and_waste_little(members, steps, fit):
+    mesh = jax.make_mesh((min(members, 8),), ("members",))
+    _, per_call = sys.modules["gradtx.lab.sweep"]._portions(members, steps, mesh, fit, 1)
+    calls = -(-members // per_call)
+    assert per_call % mesh.size == 0
+    assert calls == 1 or 2 * per_call <= max(fit, 2 * mesh.size)  # one runs, one waits
+    assert calls * per_call - members < mesh.size * calls
+    if steps * members > 16 * 8 * 4096 * 2:
+        assert calls >= 14
+
+
 def test_the_next_portion_is_under_way_before_the_last_one_is_fetched(digits, monkeypatch):
     module, events = sys.modules["gradtx.lab.sweep"], []
     train = module._train_members
