@@ -18,7 +18,6 @@ from .progress import progress_bar
 from .sweep_result import Sweep
 from .training import Objective, Subject, evaluate, first_carry, objective_of, train
 
-
 STEPS_PER_CALL = 4096  # of each device, at least
 
 
