@@ -224,7 +224,8 @@ def test_a_break_of_a_sweep_within_a_method_ends_the_comparison(tmp_path, capsys
 
 
 def test_a_break_of_a_sweep_keeps_what_is_finished(tmp_path, capsys, monkeypatch):
-    breaking("gradtx.lab.sweep", "_train_members", 2, monkeypatch)
+    breaking("gradtx.lab.sweep", "_train_members", 3, monkeypatch)  # the first is fetched while the second runs
+    monkeypatch.setattr(sys.modules["gradtx.lab.sweep"], "STEPS_PER_CALL", 1)
     arguments = ["--grid", "learning_rate=log:0.01:1:10", "--steps", "5", "--seeds", "2", "--out", str(tmp_path)]
     assert main(["sweep", "diabetes", *arguments]) == 130
     assert "8 of 20 trainings were finished and are kept" in capsys.readouterr().out
