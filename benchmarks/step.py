@@ -129,7 +129,7 @@ def tables_with_joined_loops(*arguments: Any) -> list[str]:
         os.environ["XLA_FLAGS"] = flags
 
 
-def main(size: int = 50_000_000, repeats: int = 5, tree: bool = True) -> str:
+def main(size: int = 50_000_000, repeats: int = 5, tree: bool = True, joined_tree: bool = False) -> str:
     parts = [
         "Donated, `apply_updates` inside, gradients given, interleaved medians. Above 1 in the two ratios gradtx is "
         "faster. The limit is the bytes that must move, at the speed of an in-place copy measured in the same turns. "
@@ -140,7 +140,7 @@ def main(size: int = 50_000_000, repeats: int = 5, tree: bool = True) -> str:
         parts += [
             f"With `XLA_FLAGS={JOIN_LOOPS}`, which XLA for CPUs has to be told to write several arrays in one loop; "
             "Optax is run with it too:",
-            *tables_with_joined_loops(size, repeats, tree),
+            *tables_with_joined_loops(size, repeats, joined_tree),
         ]
     return section("step.py", "how long does a step take?", *parts)
 
@@ -150,5 +150,6 @@ if __name__ == "__main__":
     parser.add_argument("--size", type=int, default=50_000_000, help="floats in the one leaf (default: %(default)s)")
     parser.add_argument("--repeats", type=int, default=5, help="turns (default: %(default)s)")
     parser.add_argument("--no-tree", action="store_true", help="leave GPT-2 out")
+    parser.add_argument("--joined-tree", action="store_true", help="GPT-2 with joined loops too, two minutes more")
     arguments = parser.parse_args()
-    main(arguments.size, arguments.repeats, not arguments.no_tree)
+    main(arguments.size, arguments.repeats, not arguments.no_tree, arguments.joined_tree)
