@@ -1,5 +1,5 @@
 """Eight devices: state is sharded as the parameters are, leaf by leaf, the numbers are those of one device, and the
-compiled programs hold the collectives that `benchmarks/README.md` says."""
+compiled programs hold the collectives that `tests/benchmarks/README.md` says."""
 
 import re
 from collections import Counter
@@ -121,7 +121,7 @@ def test_fully_sharded_training_inside_shard_map_is_that_of_one_device():
     np.testing.assert_allclose(jax.jit(mapped)(w, x, y), alone, rtol=1e-5, atol=1e-6)
 
 
-# The table "Scale on paper" of benchmarks/README.md: bytes of state a parameter, collectives of the compiled step
+# The table "Scale on paper" of tests/benchmarks/README.md: bytes of state a parameter, collectives of the compiled step
 
 BYTES = {
     "sgd": 0, "sgd, momentum": 4, "sgd, nesterov": 4, "delta_bar_delta": 8, "adagrad": 4, "rmsprop": 4,

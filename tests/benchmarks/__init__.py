@@ -1,6 +1,6 @@
 """One script a question, each a module with `main() -> str`: a Markdown section, which it also prints.
 
-`python -m benchmarks` runs them all and writes `benchmarks/README.md`; `python -m benchmarks.step` runs one.
+`python -m tests.benchmarks` runs them all and writes `tests/benchmarks/README.md`; `python -m tests.benchmarks.step` runs one.
 """
 
 import importlib
@@ -8,4 +8,4 @@ import importlib
 
 def section_of(script: str) -> str:
     """What a script finds out; it prints that itself."""
-    return importlib.import_module(f"benchmarks.{script}").main()
+    return importlib.import_module(f"tests.benchmarks.{script}").main()

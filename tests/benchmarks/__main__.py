@@ -1,4 +1,4 @@
-"""`python -m benchmarks [NAME ...]`: runs the benchmarks and writes their sections into benchmarks/README.md."""
+"""`python -m tests.benchmarks [NAME ...]`: runs the benchmarks and writes their sections into tests/benchmarks/README.md."""
 
 import argparse
 import multiprocessing
@@ -22,7 +22,7 @@ def replace_section(text: str, script: str, section: str) -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m tests.benchmarks", description=__doc__)
     parser.add_argument("names", nargs="*", help=f"of {', '.join(SCRIPTS)}; all if none is named")
     names = parser.parse_args().names
     unknown = sorted(set(names) - set(SCRIPTS))
