@@ -18,7 +18,8 @@ times slower with an odd number.
 ones, and takes what treats each leaf by itself without a word; here `init` tries the transformation on a tiny tree.
 
 **Costs**: a copy of the small gradients and of their updates a step, none of both with `pack`. On the CPU cutting a
-vector into a thousand leaves compiles longer than the thousand updates do: use `pack` there (`tests/benchmarks/leaves.py`).
+vector into a thousand leaves compiles longer than the thousand updates do: use `pack` there
+(`tests/benchmarks/leaves.py`).
 
 **What is seen where**: `readings` and `nesterov_eval_params` work as ever; `state.restored()` is the state `tx` itself
 would have, over the user's tree, and `state.replaced(tree_state)` takes it back: checkpoint that one to go on with or

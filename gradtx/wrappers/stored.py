@@ -17,8 +17,8 @@ of many small contributions keeps its mean; the random numbers follow from a see
 **Costs**: arithmetic for memory. On a CPU a step with bfloat16 takes 1.3 to 3 times as long, with 8 bits 1.3 to 2.5: it
 is done for the scales, for the codes and for the updates, the new state is nowhere written in float32, and the old one
 is copied in its small form, the dearer where that room comes anew from the system at every step
-(`tests/benchmarks/state.py`). A step with loops, products of matrices or collectives in it is done once, and the new state
-exists in float32 within it. XLA's flag that joins loops (`_core/apart.py`) speeds up float32 alone. Derivatives do not
+(`tests/benchmarks/state.py`). A step with loops, products of matrices or collectives in it is done once, and the new
+state exists in float32 within it. XLA's flag that joins loops (`_core/apart.py`) speeds up float32 alone. Derivatives do not
 pass through what is stored.
 
 **Limits**: a NaN or inf takes its block of 256 with it; equal entries of a block are rounded alike. Leaves of the state
