@@ -18,8 +18,8 @@ of many small contributions keeps its mean; the random numbers follow from a see
 is done for the scales, for the codes and for the updates, the new state is nowhere written in float32, and the old one
 is copied in its small form, the dearer where that room comes anew from the system at every step
 (`tests/benchmarks/state.py`). A step with loops, products of matrices or collectives in it is done once, and the new
-state exists in float32 within it. XLA's flag that joins loops (`_core/apart.py`) speeds up float32 alone. Derivatives do not
-pass through what is stored.
+state exists in float32 within it. XLA's flag that joins loops (`_core/apart.py`) speeds up float32 alone. Derivatives
+do not pass through what is stored.
 
 **Limits**: a NaN or inf takes its block of 256 with it; equal entries of a block are rounded alike. Leaves of the state
 with less than `min_leaf_size` entries, of float64 or a complex dtype and, for `"8bit"`, with an explicit sharding stay

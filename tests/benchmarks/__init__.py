@@ -1,6 +1,6 @@
 """One script a question, each a module with `main() -> str`: a Markdown section, which it also prints.
 
-`python -m tests.benchmarks` runs them all and writes the README beside them; `python -m tests.benchmarks.step` runs one.
+`python -m tests.benchmarks` runs all and writes the README beside them; `python -m tests.benchmarks.step` runs one.
 """
 
 import importlib

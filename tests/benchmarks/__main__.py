@@ -1,4 +1,4 @@
-"""`python -m tests.benchmarks [NAME ...]`: runs the benchmarks and writes their sections into the README beside them."""
+"""`python -m tests.benchmarks [NAME ...]`: runs benchmarks and writes their sections into the README beside them."""
 
 import argparse
 import multiprocessing
