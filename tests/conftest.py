@@ -3,6 +3,7 @@
 import itertools
 import os
 from collections import Counter
+from pathlib import Path
 
 os.environ["XLA_FLAGS"] = os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=8"
 os.environ["JAX_PLATFORMS"] = "cpu"
@@ -11,8 +12,11 @@ import jax
 import matplotlib
 import pytest
 
+from tests.comparing import enable_x64
+
 matplotlib.use("agg")
 
+MOST_MAPS = 40_000  # of memory; Linux gives a process 65,530
 TESTS_RUN = itertools.count(1)
 
 
@@ -27,16 +31,34 @@ def pytest_configure(config):
 
 @pytest.fixture
 def x64():
-    """float64 on, as `JAX_ENABLE_X64=1`, for one test."""
-    jax.config.update("jax_enable_x64", True)
-    yield
-    jax.config.update("jax_enable_x64", False)
+    """`enable_x64` for one test."""
+    with enable_x64():
+        yield
+
+
+def pytest_collection_modifyitems(items):
+    """Keeps the tests of a row of the zoo, and those of a file, together and on one worker: they share programs."""
+    for item in items:
+        row = getattr(item, "callspec", None) and item.callspec.params.get("row")
+        item.add_marker(pytest.mark.xdist_group(str(row) if row else item.path.name))
+    first = {name: number for number, name in reversed(list(enumerate(map(group_of, items))))}
+    items.sort(key=lambda item: first[group_of(item)])
+
+
+def group_of(item):
+    return item.get_closest_marker("xdist_group").args[0]
 
 
 def pytest_runtest_teardown():
-    """Drops JAX's compiled programs now and then: each holds a few of the 65,530 maps of memory a process may have."""
-    if next(TESTS_RUN) % 100 == 0:
+    """Drops JAX's compiled programs when they hold too many maps of memory."""
+    if next(TESTS_RUN) % 50 == 0 and num_maps() > MOST_MAPS:
         jax.clear_caches()
+
+
+def num_maps():
+    """How many maps of memory this process has; 0 if the system does not tell."""
+    maps = Path("/proc/self/maps")
+    return maps.read_bytes().count(b"\n") if maps.exists() else 0
 
 
 def pytest_terminal_summary(terminalreporter):

@@ -30,9 +30,13 @@ class Row:
     allows_sharding: bool = True
     checked_by: str = ""  # of a wrapper: the transformation inside, which refuses bad hyper-parameters
     keeps_another_form: bool = False  # the state is over the user's tree only as `state.restored()`
+    skips: bool = False  # leaves out steps that it does not trust
 
     def __str__(self) -> str:
         return self.name
+
+    def takes(self, argument: str) -> bool:
+        return argument in inspect.signature(self.factory).parameters
 
     def make(self, **changes: Any) -> Any:
         return self.factory(**{**self.hyperparameters, **self.fixed, **changes})
@@ -172,7 +176,7 @@ ROWS = [
     row("mean_across", gradtx.mean_across, {}, fixed={"axis_name": None}, **BLOCK),
     row("stale", stale_sgd, LR | MOMENTUM, checked_by="sgd"),
     row("packed", packed_adam, LR | ADAM, checked_by="adam", keeps_another_form=True),
-    row("skip_nonfinite", guarded_sgd, LR | MOMENTUM, is_elementwise=False, checked_by="sgd"),
+    row("skip_nonfinite", guarded_sgd, LR | MOMENTUM, is_elementwise=False, checked_by="sgd", skips=True),
     # The contract's trees are small, so they stay in float32; test_stored.py has the large ones.
     row("stored_as", stored_adam, LR | ADAM, checked_by="adam"),
     *INSTRUMENTS,

@@ -92,3 +92,19 @@ def test_a_loss_in_another_unit_takes_the_same_step(solver, saddle_free, unit):
     )
     np.testing.assert_allclose(elsewhere, reached, atol=1e-5)
     np.testing.assert_allclose(reached, [0.0, 0.0, 4.0 if saddle_free else 0.0], atol=1e-5)
+
+
+@pytest.mark.parametrize("solver", ["dense", "cg"])
+def test_the_derivative_of_a_saddle_free_step_is_the_difference_quotient(solver):
+    hessian, g, h = jnp.diag(jnp.array([1.0, -2.0])), jnp.array([1.0, 0.5]), 1e-2
+
+    @jax.jit
+    def summed(damping, g):
+        tx = gradtx.newton(damping, saddle_free=True, solver=solver)
+        updates, _ = tx.update(g, tx.init(g), jnp.zeros(2), value_fn=lambda x: 0.5 * x @ hessian @ x + g @ x)
+        return jnp.sum(jnp.sin(updates))
+
+    by_damping, by_gradient = jax.grad(summed, argnums=(0, 1))(0.5, g)
+    assert by_damping == pytest.approx(float(summed(0.5 + h, g) - summed(0.5 - h, g)) / (2 * h), rel=1e-2)
+    shift = jnp.array([0.0, h])
+    assert by_gradient[1] == pytest.approx(float(summed(0.5, g + shift) - summed(0.5, g - shift)) / (2 * h), rel=1e-2)

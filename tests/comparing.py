@@ -1,0 +1,38 @@
+"""One way to compare trees in the tests: structure, shapes and dtypes always, values exactly or within a tolerance."""
+
+from contextlib import contextmanager
+
+import chex
+import jax
+import numpy as np
+
+
+@contextmanager
+def enable_x64():
+    """float64 on, as with `JAX_ENABLE_X64=1`."""
+    jax.config.update("jax_enable_x64", True)
+    try:
+        yield
+    finally:
+        jax.config.update("jax_enable_x64", False)
+
+
+def assert_same(got, expected, **tolerance):
+    """Raises unless two trees have equal structures, shapes, dtypes and values; NaN equals NaN.
+
+    `tolerance` (`rtol`, `atol`) is for the values; without it they must be equal bit for bit.
+    """
+    chex.assert_trees_all_equal_shapes_and_dtypes(got, expected)
+    if tolerance:
+        chex.assert_trees_all_close(got, expected, **tolerance)
+    else:
+        chex.assert_trees_all_equal(got, expected)
+
+
+def types(tree):
+    """Shapes, dtypes and weak types of a tree of arrays, or of what `jax.eval_shape` returns."""
+    return jax.tree.map(lambda x: (x.shape, x.dtype, getattr(x, "weak_type", False)), tree)
+
+
+def is_finite(tree):
+    return all(bool(np.all(np.isfinite(np.asarray(x, np.complex128)))) for x in jax.tree.leaves(tree))

@@ -1,0 +1,121 @@
+"""D: what every hyper-parameter promises, 22 to 25 (25, vmap, stands in test_update.py)."""
+
+import inspect
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from tests.comparing import assert_same, is_finite
+from tests.contract.programs import loop, stacked, step, tree
+from tests.contract.test_update import SMALL, only
+
+with_hyperparameters = only(lambda row: row.hyperparameters)
+
+KINDS = {
+    "numpy scalar": np.float64,
+    "numpy array": np.asarray,
+    "jax scalar": jnp.float32,
+    "schedule": lambda value: lambda count: value,
+}
+
+
+@with_hyperparameters
+@pytest.mark.parametrize("kind", KINDS)
+def test_takes_every_kind_of_number_and_a_schedule(row, made, kind):
+    """All hyper-parameters at once as one kind; tracers are in `test_a_compiled_scan_is_the_plain_loop`."""
+    tx = row.make(**{name: KINDS[kind](value) for name, value in row.hyperparameters.items()})
+    path = loop(row, tx, made.params, made.gradients[:2])
+    assert_same([u for _, _, u in path], [u for _, _, u in made.path[:2]], rtol=1e-6, atol=1e-7)
+
+
+@with_hyperparameters
+def test_a_schedule_sees_count_0_first_and_then_one_step_after_the_other(row, made):
+    seen = {name: [] for name in row.hyperparameters}
+
+    def schedule(name):
+        def at(count):
+            seen[name].append(int(count))
+            return row.hyperparameters[name]
+
+        return at
+
+    tx = row.make(**{name: schedule(name) for name in seen})
+    state = tx.init(made.params)
+    at_init = {name: list(counts) for name, counts in seen.items()}
+    for _ in range(3):
+        with jax.disable_jit():
+            _, state = step(row, tx, made.gradients[0], state, made.params)
+    for name, counts in seen.items():
+        assert counts, name
+        assert counts[0] == 0, name
+        assert {0, 1, 2} <= set(counts) or counts == at_init[name], name  # an initial value is asked for once
+
+
+# A change of 1e-12 does not show in these: they decide between two branches, or from which step on.
+THRESHOLDS = {"threshold", "burn_in"}
+
+
+@with_hyperparameters
+def test_hyperparameters_are_float64_under_x64(row, made, x64):
+    """1 + 1e-12 is 1 in float32: a hyper-parameter that passed through float32 would make no difference."""
+    params, gradients = tree(jnp.float64), stacked(*(tree(jnp.float64, seed=1 + k) for k in range(3)))
+    values = {name: np.float64(0.3 if name in SMALL else value) for name, value in row.hyperparameters.items()}
+    near = made.run(values, params, gradients)
+    floats = [x for x in jax.tree.leaves(near) if jnp.issubdtype(x.dtype, jnp.inexact)]
+    assert all(x.dtype == jnp.float64 for x in floats)
+    for name, value in values.items():
+        if name not in THRESHOLDS:
+            far = made.run({**values, name: value * (1 + 1e-12)}, params, gradients)
+            changed = [np.any(a != b) for a, b in zip(*map(jax.tree.leaves, (near, far)), strict=True)]
+            assert any(changed), name
+
+
+def test_float32_gradients_stay_float32_under_x64(row, made, x64):
+    updates = jax.eval_shape(lambda g, p: step(row, made.tx, g, made.tx.init(p), p)[0], tree(), tree())
+    assert all(x.dtype == jnp.float32 for x in jax.tree.leaves(updates))
+
+
+def test_out_of_range_is_refused_by_name_and_value(row):
+    name = row.checked_by or row.factory.__name__
+    for argument, values in row.out_of_range.items():
+        for bad in values:
+            for kind in (float, np.float32, jnp.float32):
+                with pytest.raises(
+                    ValueError, match=rf"^{name}: {argument} must be in [\[(][01.]+, (1|inf)[\])], got "
+                ):
+                    row.make(**{argument: kind(bad)})
+        for wrong in ("0.1", [0.1], np.ones(2), True, 1j, object()):
+            with pytest.raises(TypeError, match=rf"^{name}: {argument} must be a number, a 0-d array or a function"):
+                row.make(**{argument: wrong})
+
+
+def test_signatures_are_plain(row):
+    kinds = {p.kind for p in inspect.signature(row.factory).parameters.values()}
+    assert kinds <= {inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY}
+
+
+def test_inject_hyperparams_works(row, made):
+    tx = optax.inject_hyperparams(row.factory, static_args=row.static)(**row.hyperparameters, **row.fixed)
+    path = loop(row, tx, made.params, made.gradients[:2])
+    assert set(row.hyperparameters) <= set(path[-1][1].hyperparams)
+    assert_same([u for _, _, u in path], [u for _, _, u in made.path[:2]], rtol=1e-5, atol=1e-6)
+
+
+@only(lambda row: row.hyperparameters and not row.is_instrument)
+def test_inject_hyperparams_works_for_bfloat16(row):
+    """Optax rounds what it injects to bfloat16, where 0.999 is 1."""
+    factory = optax.inject_hyperparams(row.factory, static_args=row.static)
+    tx, params = factory(**row.hyperparameters, **row.fixed), tree(jnp.bfloat16)
+
+    @jax.jit
+    def updates_of(gradients):
+        def body(state, grads):
+            updates, state = step(row, tx, grads, state, params)
+            return state, updates
+
+        return jax.lax.scan(body, tx.init(params), gradients)[1]
+
+    assert is_finite(updates_of(stacked(*(tree(jnp.bfloat16, seed=k) for k in range(3)))))
