@@ -37,10 +37,16 @@ def x64():
 
 
 def pytest_collection_modifyitems(items):
-    """Keeps the tests of a row of the zoo, and those of a file, together and on one worker: they share programs."""
+    """Marks the notebooks as they are run by Jupyter as slow, and keeps tests that share programs on one worker.
+
+    Those are the tests of a row of the zoo, or else of a file. A notebook that is run as a script stands alone.
+    """
     for item in items:
-        row = getattr(item, "callspec", None) and item.callspec.params.get("row")
-        item.add_marker(pytest.mark.xdist_group(str(row) if row else item.path.name))
+        if item.path.suffix == ".ipynb":
+            item.add_marker("slow")
+        params = item.callspec.params if hasattr(item, "callspec") else {}
+        alone = params.get("row") or params.get("notebook") or item.path.relative_to(item.config.rootpath)
+        item.add_marker(pytest.mark.xdist_group(str(alone)))
     first = {name: number for number, name in reversed(list(enumerate(map(group_of, items))))}
     items.sort(key=lambda item: first[group_of(item)])
 

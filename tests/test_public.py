@@ -31,6 +31,10 @@ def test_the_public_names_are_these():
     assert public() == NAMES
 
 
+def test_every_public_name_is_in_the_readme():
+    assert {name for name in NAMES if not re.search(rf"\b{name}\b", README)} == set()
+
+
 def test_every_public_name_has_a_docstring_with_an_example():
     for name in NAMES - {"CriticalPoint", "Diagnosis", "Finding", "RangeTest", "RobbinsMonroReport"}:
         assert ">>>" in inspect.getdoc(getattr(gradtx, name)), name
