@@ -1,5 +1,6 @@
 """Every test sees eight CPU devices, so that sharding is tested wherever the tests run."""
 
+import gc
 import itertools
 import os
 from collections import Counter
@@ -16,7 +17,7 @@ from tests.comparing import enable_x64
 
 matplotlib.use("agg")
 
-MOST_MAPS = 40_000  # of memory; Linux gives a process 65,530
+MOST_MEMORY = 2.5e9  # bytes
 TESTS_RUN = itertools.count(1)
 
 
@@ -56,15 +57,16 @@ def group_of(item):
 
 
 def pytest_runtest_teardown():
-    """Drops JAX's compiled programs when they hold too many maps of memory."""
-    if next(TESTS_RUN) % 50 == 0 and num_maps() > MOST_MAPS:
+    """Drops JAX's compiled programs when they take much memory, long before Linux refuses to map more of them."""
+    if next(TESTS_RUN) % 20 == 0 and memory_in_use() > MOST_MEMORY:
         jax.clear_caches()
+        gc.collect()
 
 
-def num_maps():
-    """How many maps of memory this process has; 0 if the system does not tell."""
-    maps = Path("/proc/self/maps")
-    return maps.read_bytes().count(b"\n") if maps.exists() else 0
+def memory_in_use():
+    """Bytes of this process that are in memory; 0 if the system does not tell."""
+    pages = Path("/proc/self/statm")
+    return int(pages.read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") if pages.exists() else 0
 
 
 def pytest_terminal_summary(terminalreporter):
