@@ -3,6 +3,7 @@
 import gc
 import itertools
 import os
+import shutil
 from collections import Counter
 from pathlib import Path
 
@@ -22,12 +23,26 @@ TESTS_RUN = itertools.count(1)
 
 
 def pytest_configure(config):
-    """Keeps compiled programs, which most of the time goes into, in pytest's cache (`--cache-clear` drops them). Each
-    worker has a directory of its own: one might read what another has half written."""
+    """Keeps compiled programs, which most of the time goes into, in pytest's cache (`--cache-clear` drops them).
+
+    Each worker writes into its own directory: one might read what another has half written. Before the workers start,
+    each directory gets what the others have.
+    """
     if cache := getattr(config, "cache", None):
-        directory = cache.mkdir("jax-" + os.environ.get("PYTEST_XDIST_WORKER", "alone"))
-        jax.config.update("jax_compilation_cache_dir", str(directory))
+        worker = os.environ.get("PYTEST_XDIST_WORKER")
+        if worker is None:
+            workers = [f"gw{number}" for number in range(getattr(config.option, "numprocesses", None) or 0)]
+            share([cache.mkdir(f"jax-{name}") for name in ("alone", *workers)])
+        jax.config.update("jax_compilation_cache_dir", str(cache.mkdir(f"jax-{worker or 'alone'}")))
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
+
+
+def share(directories):
+    """Copies each file of each directory into the others."""
+    files = {path.name: path for directory in directories for path in directory.iterdir()}
+    for directory in directories:
+        for name in files.keys() - {path.name for path in directory.iterdir()}:
+            shutil.copyfile(files[name], directory / name)
 
 
 @pytest.fixture

@@ -10,6 +10,7 @@ import gradtx
 from tests.comparing import assert_same, is_finite, types
 from tests.contract.programs import loop, step, tree
 from tests.contract.test_update import CLOSE, only, zeros_like
+from tests.zoo import ROWS
 
 
 def as_partition(tx):
@@ -30,7 +31,12 @@ COMPOSITIONS = {
 }
 
 
-@pytest.mark.parametrize("composition", COMPOSITIONS)
+# An instrument passes its updates through. What can fail in a composition is how its state and its arguments are kept.
+FOR_INSTRUMENTS = ("named_chain", "masked nested", "partition", "MultiSteps")
+PAIRS = [(row, name) for row in ROWS for name in (FOR_INSTRUMENTS if row.is_instrument else COMPOSITIONS)]
+
+
+@pytest.mark.parametrize(("row", "composition"), PAIRS, ids=str, indirect=["row"], scope="session")
 def test_composes_without_changing_the_numbers(row, made, composition):
     """Two steps, the second from the first's state. The types are checked by tracing, where `cond` is a `cond`."""
     tx = COMPOSITIONS[composition](made.tx)

@@ -1,6 +1,7 @@
 """D: what every hyper-parameter promises, 22 to 25 (25, vmap, stands in test_update.py)."""
 
 import inspect
+import itertools
 
 import jax
 import jax.numpy as jnp
@@ -10,29 +11,30 @@ import pytest
 
 from tests.comparing import assert_same, is_finite
 from tests.contract.programs import loop, stacked, step, tree
-from tests.contract.test_update import SMALL, only
+from tests.contract.test_update import SMALL, changes_updates, only
+from tests.zoo import ROWS
 
 with_hyperparameters = only(lambda row: row.hyperparameters)
 
-KINDS = {
-    "numpy scalar": np.float64,
-    "numpy array": np.asarray,
-    "jax scalar": jnp.float32,
-    "schedule": lambda value: lambda count: value,
-}
+KINDS = (np.float64, np.asarray, jnp.float32)
 
 
 @with_hyperparameters
-@pytest.mark.parametrize("kind", KINDS)
-def test_takes_every_kind_of_number_and_a_schedule(row, made, kind):
-    """All hyper-parameters at once as one kind; tracers are in `test_a_compiled_scan_is_the_plain_loop`."""
-    tx = row.make(**{name: KINDS[kind](value) for name, value in row.hyperparameters.items()})
+def test_takes_every_kind_of_number(row, made):
+    """Each hyper-parameter as another kind. One place turns all kinds into a value, so they need not all be crossed.
+
+    Python numbers are in `made.path` and tracers in `made.run`.
+    """
+    kinds = itertools.islice(itertools.cycle(KINDS), ROWS.index(row) % len(KINDS), None)
+    tx = row.make(
+        **{name: kind(value) for (name, value), kind in zip(row.hyperparameters.items(), kinds, strict=False)}
+    )
     path = loop(row, tx, made.params, made.gradients[:2])
     assert_same([u for _, _, u in path], [u for _, _, u in made.path[:2]], rtol=1e-6, atol=1e-7)
 
 
 @with_hyperparameters
-def test_a_schedule_sees_count_0_first_and_then_one_step_after_the_other(row, made):
+def test_takes_a_schedule_which_sees_count_0_first_and_then_one_step_after_the_other(row, made):
     seen = {name: [] for name in row.hyperparameters}
 
     def schedule(name):
@@ -43,11 +45,10 @@ def test_a_schedule_sees_count_0_first_and_then_one_step_after_the_other(row, ma
         return at
 
     tx = row.make(**{name: schedule(name) for name in seen})
-    state = tx.init(made.params)
+    start = tx.init(made.params)
     at_init = {name: list(counts) for name, counts in seen.items()}
-    for _ in range(3):
-        with jax.disable_jit():
-            _, state = step(row, tx, made.gradients[0], state, made.params)
+    path = loop(row, tx, made.params, made.gradients[:3], start)
+    assert_same([u for _, _, u in path], [u for _, _, u in made.path[:3]], rtol=1e-6, atol=1e-7)
     for name, counts in seen.items():
         assert counts, name
         assert counts[0] == 0, name
@@ -104,7 +105,7 @@ def test_inject_hyperparams_works(row, made):
     assert_same([u for _, _, u in path], [u for _, _, u in made.path[:2]], rtol=1e-5, atol=1e-6)
 
 
-@only(lambda row: row.hyperparameters and not row.is_instrument)
+@only(lambda row: row.hyperparameters and changes_updates(row))
 def test_inject_hyperparams_works_for_bfloat16(row):
     """Optax rounds what it injects to bfloat16, where 0.999 is 1."""
     factory = optax.inject_hyperparams(row.factory, static_args=row.static)
