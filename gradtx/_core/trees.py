@@ -129,6 +129,27 @@ def restored(state: Any) -> Any:
     return jax.tree.map(lambda x: x.restored() if keeps_another_form(x) else x, state, is_leaf=keeps_another_form)
 
 
+def without_variables(tree: Any) -> Any:
+    """The tree with the array of each flax.nnx variable in the variable's place, as nnx.Optimizer hands trees to a
+    transformation. The state that it keeps has variables around all arrays, of which NumPy and JAX know little.
+
+    Variables are told by their methods: gradtx does not import Flax.
+    """
+    if not any(map(_is_variable, jax.tree.leaves(tree, is_leaf=_is_variable))):
+        return tree
+
+    def array(x: Any) -> Any:
+        if not _is_variable(x):
+            return x
+        return x.get_value() if hasattr(x, "get_value") else x.value  # its name before Flax 0.12
+
+    return jax.tree.map(array, tree, is_leaf=_is_variable)
+
+
+def _is_variable(x: Any) -> bool:
+    return hasattr(type(x), "get_metadata") and (hasattr(type(x), "get_value") or hasattr(type(x), "value"))
+
+
 def scaled_norm(leaves: Sequence[jax.Array], axis_name: AxisName = None) -> tuple[jax.Array, jax.Array]:
     """Euclidean norm of all entries as a pair (inverse scale, norm * inverse scale), in float32 or wider.
 

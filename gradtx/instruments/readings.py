@@ -14,12 +14,15 @@ from typing import Any
 
 import jax
 
+from gradtx._core.trees import without_variables
+
 
 def readings(opt_state: Any) -> dict[str, jax.Array]:
     """Every reading in an optimizer state, by name.
 
     Args:
-        opt_state: any state, however nested: `chain`, `masked`, `partition`, `MultiSteps`, `inject_hyperparams`, ...
+        opt_state: any state, however nested: `chain`, `masked`, `partition`, `MultiSteps`, `inject_hyperparams`, ...;
+            also the `opt_state` of flax's `nnx.Optimizer`, whose arrays are in variables.
 
     Returns:
         name -> array, in the order of the chain (of `partition`, in the order of the sorted labels); scalars, unless
@@ -35,7 +38,7 @@ def readings(opt_state: Any) -> dict[str, jax.Array]:
     """
     found: dict[str, jax.Array] = {}
     seen: Counter[str] = Counter()
-    for state in _instruments(opt_state):
+    for state in _instruments(without_variables(opt_state)):
         taken = state.readings()
         seen.update({name.partition("/")[0] for name in taken})
         for name, value in taken.items():
