@@ -75,6 +75,8 @@ def gradient_alignment(
         every: steps from one measurement to the next.
         axis_name: inside `shard_map`, of the mesh axes that gradients are sharded over.
 
+    Inside `accumulate` and `optax.MultiSteps` it compares the mean gradients of two whole steps.
+
     Raises:
         ValueError: out of range; at `init`, a complex leaf. TypeError: of the wrong kind, a leaf that is no array.
 

@@ -64,6 +64,9 @@ def curvature_ratio(learning_rate: ScalarOrSchedule, *, every: int = 1) -> Gradi
         learning_rate: ε, that of the chain, in [0, inf).
         every: steps from one measurement to the next.
 
+    Inside `accumulate` and `optax.MultiSteps` g is the mean gradient of the whole step, and H is the Hessian of its
+    last micro-batch. So the readings scatter as those of one micro-batch do; their mean is that of the whole step.
+
     Raises:
         ValueError: a number out of range; at `init`, a complex leaf; at `update`, no parameters or no loss.
         TypeError: one of the wrong kind.
@@ -99,4 +102,4 @@ def curvature_measurement(learning_rate: ScalarOrSchedule) -> Measurement:
             critical_learning_rate=jnp.where(jnp.isnan(curvature + nothing), jnp.nan, critical),
         )
 
-    return Measurement("curvature_ratio", init, measure, allow_complex=False)
+    return Measurement("curvature_ratio", init, measure, needs=("params", "value_fn"), allow_complex=False)

@@ -60,6 +60,9 @@ def gain_ratio(*, order: int = 2, every: int = 1) -> GradientTransformationExtra
             1 - r on a quadratic, r as of `curvature_ratio`, below 0 just where the loss rose.
         every: steps from one measurement to the next.
 
+    Inside `accumulate` and `optax.MultiSteps` u is the update of the whole step, and L is the loss of its last
+    micro-batch, at both ends of the step. alpha is then NaN more often: the step may lead uphill on that micro-batch.
+
     Raises:
         ValueError: an argument out of range; at `init`, a complex leaf; at `update`, no parameters or no loss.
         TypeError: `every` is of the wrong kind.
@@ -92,7 +95,8 @@ def gain_ratio(*, order: int = 2, every: int = 1) -> GradientTransformationExtra
             step_alpha=jnp.where(slope < 0, -after.slopes[0] / jnp.where(slope < 0, slope, 1), jnp.nan),
         )
 
-    return instrument("gain_ratio", Measurement("gain_ratio", init, measure, allow_complex=False), every)
+    measurement = Measurement("gain_ratio", init, measure, needs=("params", "value_fn"), allow_complex=False)
+    return instrument("gain_ratio", measurement, every)
 
 
 def _ends(seen: Seen) -> tuple[Along, Along]:

@@ -68,6 +68,8 @@ def gradient_norm(
         every: steps from one measurement to the next.
         axis_name: inside `shard_map`, of the mesh axes that gradients are sharded over.
 
+    Inside `accumulate` and `optax.MultiSteps` it reads the mean gradient of the whole step, once per step.
+
     Raises:
         ValueError: `decay` or `every` out of range. TypeError: one of the wrong kind; at `init`, a leaf that is no
             floating array.

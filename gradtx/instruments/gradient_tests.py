@@ -71,6 +71,9 @@ def gradient_tests(*, num_probes: int = 1, seed: int = 0, every: int = 1) -> Gra
         seed: of the probes; each step has its own.
         every: steps from one measurement to the next.
 
+    Inside `accumulate` and `optax.MultiSteps` B is the number of examples of the whole step: those of the last
+    micro-batch, divided by its share in the mean. Σ and the slopes are estimated from the last micro-batch.
+
     Raises:
         ValueError: a number out of range; at `init`, a complex leaf; at `update`, no parameters or no losses.
         TypeError: one of the wrong kind.
@@ -100,7 +103,7 @@ def measurement_of_tests(num_probes: int = 1, seed: int = 0) -> Measurement:
 
     def measure(state: GradientTestsState, seen: Seen) -> GradientTestsState:
         slopes = _per_example(seen).astype(jnp.result_type(float))
-        count = len(slopes)
+        count = seen.examples(len(slopes))
         parallel = jnp.var(slopes, ddof=1)  # of the part along g, in units of the gradient
         total = seen.trace_covariance(num_probes, seed)[0].astype(slopes.dtype)
         norm = jnp.where(seen.norm > 0, seen.norm, jnp.nan)
@@ -112,7 +115,7 @@ def measurement_of_tests(num_probes: int = 1, seed: int = 0) -> Measurement:
             orthogonality_test=jnp.sqrt(jnp.maximum(0, total - parallel) / count) / norm,
         )
 
-    return Measurement("gradient_tests", init, measure, allow_complex=False)
+    return Measurement("gradient_tests", init, measure, needs=("params", "losses_fn"), allow_complex=False)
 
 
 def _per_example(seen: Seen) -> jax.Array:

@@ -44,6 +44,7 @@ class Measurement(NamedTuple):
     measure: Callable[[Any, Seen], Any]
     remember: Callable[[Any, Seen], Any] | None = None
     kept: tuple[str, ...] = ()  # fields of the parameters' size, that only `remember` changes
+    needs: tuple[str, ...] = ()  # what `measure` cannot do without: "params", "value", "value_fn", "losses_fn"
     allow_complex: bool = True
     sees_every_step: bool = False  # a path or a velocity that leaves steps out would be wrong, not coarse
 
@@ -127,6 +128,7 @@ def instruments(
 
 
 def _looked(measurements: tuple[Measurement, ...], states: tuple[Any, ...], seen: Seen) -> tuple[Any, ...]:
+    seen.require({need for m in measurements for need in m.needs})
     new = (_kept_last(m, m.measure(s, seen))._replace(**{f"{m.name}_measured_at": seen.count})
            for m, s in zip(measurements, states, strict=True))  # fmt: skip
     return tuple(_like(n, s) for n, s in zip(new, states, strict=True))

@@ -83,7 +83,11 @@ def gradient_noise_scale(
         every: steps from one measurement to the next.
         axis_name: inside `shard_map`, of the mesh axes that the batch is split over: measures by the devices'
             gradients, without `losses_fn`, where it stands before `mean_across`.
-        batch_size: with `axis_name`, the number of examples on each device.
+        batch_size: with `axis_name`, the number of examples on each device in one step; inside `accumulate(..., n)`
+            these are n micro-batches.
+
+    Inside `accumulate` and `optax.MultiSteps` B is the number of examples of the whole step: those of the last
+    micro-batch, divided by its share in the mean. Σ is estimated from the last micro-batch.
 
     Raises:
         ValueError: a number out of range, `axis_name` without `batch_size` or the reverse; at `init`, a complex leaf;
@@ -136,9 +140,10 @@ def noise_measurement(
     def by_losses(seen: Seen) -> tuple[jax.Array, jax.Array]:
         trace, batch = seen.trace_covariance(num_probes, seed)
         trace = trace.astype(jnp.result_type(float))
-        return trace, seen.norm**2 - trace / batch
+        return trace, seen.norm**2 - trace / seen.examples(batch)
 
-    return Measurement(name, init, measure, allow_complex=False)
+    needs = ("params", "losses_fn") if batch_size is None else ()
+    return Measurement(name, init, measure, needs=needs, allow_complex=False)
 
 
 def _by_devices(seen: Seen, axis_name: AxisName, batch_size: int) -> tuple[jax.Array, jax.Array]:

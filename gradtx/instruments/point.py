@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 from jax.tree_util import Partial
 
-from gradtx._core.arguments import check_function, check_loss
+from gradtx._core.arguments import check_function, loss_shape
 from gradtx._core.tracing import is_traced
 from gradtx._core.trees import compute_dtype, leaf_dtype, named_leaves
 from gradtx._core.types import Params
@@ -34,7 +34,7 @@ def cost_at(name: str, value_fn: Callable[..., Any], params: Params, *batch: Any
     # A NumPy float64 array is a float32 one where JAX has no float64.
     dtype = jax.dtypes.canonicalize_dtype(compute_dtype(*(leaf_dtype(x) for x in leaves)))
     point = [jnp.asarray(x, dtype) for x in leaves]
-    check_loss(name, jax.eval_shape(lambda at, *more: value_fn(treedef.unflatten(at), *more), point, *batch))
+    loss_shape(name, lambda at, *more: value_fn(treedef.unflatten(at), *more), point, *batch)
 
     def cost(at: Point, *more: Any) -> jax.Array:
         return jnp.asarray(value_fn(treedef.unflatten(at), *more)).astype(dtype)

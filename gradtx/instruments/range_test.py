@@ -36,7 +36,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from gradtx._core.arguments import check_at_least, check_function, check_loss, checked_number
+from gradtx._core.arguments import check_at_least, check_function, checked_number, loss_shape
 from gradtx._core.hyperparameters import ABOVE_ONE, BELOW_ONE, POSITIVE
 from gradtx._core.types import GradientTransformation, Params
 
@@ -98,13 +98,14 @@ def lr_range_test(
     """
     check_function("lr_range_test", "value_fn", value_fn, "the parameters")
     if make_tx is not None:
-        check_function("lr_range_test", "make_tx", make_tx, "the learning rate")
+        example = "make_tx=lambda learning_rate: gradtx.sgd(learning_rate)"
+        check_function("lr_range_test", "make_tx", make_tx, "the learning rate", example)
     _check(lowest, highest, steps, smooth, diverge, skip_first, skip_last, batches)
     check_leaves("lr_range_test", params)
     params = jax.tree.map(jnp.asarray, params)
     rates = np.geomspace(lowest, highest, steps)
     first_batch = () if batches is None else (jax.tree.map(lambda x: x[0], batches),)
-    check_loss("lr_range_test", jax.eval_shape(value_fn, params, *first_batch))
+    loss_shape("lr_range_test", value_fn, params, *first_batch)
     if make_tx is not None:
         _check_states(make_tx, params, rates)
     run_all = jax.jit(lambda *arguments: sweep(value_fn, make_tx, diverge, *arguments))

@@ -4,7 +4,7 @@ Each thing is computed when it is first asked for, and once: instruments that sh
 """
 
 import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import cached_property
 from typing import Any
 
@@ -13,12 +13,20 @@ import jax.numpy as jnp
 
 from gradtx._core.across import AxisName
 from gradtx._core.aligned import aligned
-from gradtx._core.arguments import check_function
+from gradtx._core.arguments import check_alone, check_function, scalar
+from gradtx._core.micro_batches import last_share
 from gradtx._core.trees import compute_dtype, scaled_norm, widen
 from gradtx._core.types import MaskedNode, Params, Updates
 
 from .passes import Along, along, slopes_along
 
+_WHAT = {
+    "params": "the parameters",
+    "value": "the loss's value",
+    "value_fn": "the loss",
+    "losses_fn": "the loss of each example",
+}
+_CALL = {"value": "value=value", "value_fn": "value_fn=loss", "losses_fn": "losses_fn=losses"}
 EXACT_UP_TO = 128  # parameters: per-example gradients of so few are taken one coordinate at a time
 
 
@@ -46,8 +54,7 @@ class Seen:
     @property
     def params(self) -> Params:
         """The parameters before the step."""
-        if self._params is None:
-            raise ValueError(f"{self.name} needs the parameters: call update(grads, state, params).")
+        self.require(["params"])
         return self._params
 
     def updates_like(self, tree: Any) -> list[jax.Array | None]:
@@ -65,30 +72,42 @@ class Seen:
         inverse_scale, relative = self.relative_norm
         return (relative / inverse_scale).astype(jnp.result_type(float))
 
+    def require(self, needs: Iterable[str]) -> None:
+        """Raises one error that names all that is missing and ends in the whole call.
+
+        `needs`: some of "params", "value", "value_fn", "losses_fn". The mean of `losses_fn` serves as `value_fn`.
+        """
+        wanted = [need for need in _WHAT if need in needs and not (need == "value_fn" and "losses_fn" in needs)]
+        missing = [need for need in wanted if self._is_missing(need)]
+        if missing:
+            arguments = ", ".join(["grads, state, params", *(_CALL[need] for need in wanted if need != "params")])
+            returns = ", losses(params) -> [batch]" if "losses_fn" in wanted else ""
+            what = " and ".join(_WHAT[need] for need in missing)
+            raise ValueError(f"{self.name} needs {what}: call update({arguments}){returns}.")
+
+    def _is_missing(self, need: str) -> bool:
+        if need == "params":
+            return self._params is None
+        return self._extra.get(need) is None and not (need == "value_fn" and self._extra.get("losses_fn") is not None)
+
     @property
     def value(self) -> jax.Array:
         """The loss of the step's batch."""
-        if self._extra.get("value") is None:
-            raise ValueError(f"{self.name} needs the loss's value: call update(grads, state, params, value=value).")
-        value = jnp.asarray(self._extra["value"])
-        if value.shape != ():
-            raise ValueError(f"{self.name}: value must be a scalar, got shape {value.shape}.")
-        return value.astype(jnp.result_type(float))
+        self.require(["value"])
+        return scalar(self.name, "value", self._extra["value"])
 
     @property
     def losses_fn(self) -> Callable[[Params], jax.Array]:
         """params -> [B], the losses of the step's examples."""
-        losses_fn = self._extra.get("losses_fn")
-        if losses_fn is None:
-            raise ValueError(
-                f"{self.name} needs the loss of each example: call update(grads, state, params, losses_fn=losses), "
-                "losses(params) -> [batch]."
-            )
+        self.require(["params", "losses_fn"])
 
         def checked(params: Params) -> jax.Array:
-            losses = jnp.asarray(self._called("losses_fn", losses_fn, params))
+            losses = self._called("losses_fn", params)
             if losses.ndim != 1:
-                raise ValueError(f"{self.name}: losses_fn must return an array [batch], got shape {losses.shape}.")
+                raise ValueError(
+                    f"{self.name}: losses_fn must return an array [batch], got shape {losses.shape}: return the loss "
+                    "of each example, summed over all other axes and not averaged over the batch."
+                )
             return losses.astype(compute_dtype(losses.dtype))
 
         return checked
@@ -96,25 +115,28 @@ class Seen:
     @property
     def value_fn(self) -> Callable[[Params], jax.Array]:
         """params -> [], the loss of the step's batch; the mean of `losses_fn` where that is all there is."""
-        value_fn = self._extra.get("value_fn")
-        if value_fn is None and self._extra.get("losses_fn") is not None:
+        self.require(["params", "value_fn"])
+        if self._extra.get("value_fn") is None:
             return lambda params: jnp.mean(self.losses_fn(params))
-        if value_fn is None:
-            raise ValueError(f"{self.name} needs the loss: call update(grads, state, params, value_fn=loss).")
 
         def checked(params: Params) -> jax.Array:
-            value = jnp.asarray(self._called("value_fn", value_fn, params))
+            value = self._called("value_fn", params)
             if value.shape != ():
-                raise ValueError(f"{self.name}: value_fn must return a scalar, got shape {value.shape}.")
+                raise ValueError(
+                    f"{self.name}: value_fn must return a scalar, got shape {value.shape}: take the mean, as in "
+                    "value_fn=lambda params: jnp.mean(losses(params)), or pass the function as losses_fn."
+                )
             return value.astype(compute_dtype(value.dtype))
 
         return checked
 
-    def _called(self, argument: str, function: Callable[[Params], Any], params: Params) -> Any:
+    def _called(self, argument: str, params: Params) -> jax.Array:
+        """What one of the functions among the extra arguments returns: one real floating array."""
+        function = self._extra[argument]
         check_function(self.name, argument, function, "the parameters")
         is_masked = [isinstance(x, MaskedNode) for x in jax.tree.leaves(self.params, is_leaf=_is_masked)]
         try:
-            return function(params)
+            result = function(params)
         except Exception as error:
             if any(is_masked):
                 raise ValueError(
@@ -122,6 +144,20 @@ class Seen:
                     "chain the instrument outside optax.masked and optax.partition."
                 ) from error
             raise
+        check_alone(self.name, argument, result)
+        result = jnp.asarray(result)
+        if not jnp.issubdtype(result.dtype, jnp.floating):
+            raise TypeError(f"{self.name}: {argument} must return real floating numbers, got dtype {result.dtype}.")
+        return result
+
+    def examples(self, batch: int) -> Any:
+        """How many examples the gradient is the mean of, `losses_fn` giving the losses of `batch`.
+
+        More than `batch` where the gradient was accumulated, and `losses_fn` is of the last micro-batch only. NaN where
+        that one has no share in the mean: its losses are of padding.
+        """
+        share = last_share(self._extra)
+        return batch if isinstance(share, float) and share == 1 else batch / jnp.where(share > 0, share, jnp.nan)
 
     @cached_property
     def direction(self) -> Updates:

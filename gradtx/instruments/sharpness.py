@@ -86,6 +86,9 @@ def sharpness(
         seed: of the first vector.
         every: steps from one measurement to the next.
 
+    Inside `accumulate` and `optax.MultiSteps` H is the Hessian of the step's last micro-batch. The first reading is the
+    λ_max of that micro-batch, which is larger than that of the whole step; later ones follow v over many micro-batches.
+
     Raises:
         ValueError: a number out of range; at `init`, a complex leaf; at `update`, no parameters or no loss.
         TypeError: one of the wrong kind.
@@ -121,7 +124,8 @@ def sharpness(
         stability = jnp.full_like(largest, jnp.nan) if rate is None else rate(seen.count) * largest / limit
         return state._replace(sharpness_vector=vector, sharpness_shift=shift, lambda_max=largest, stability=stability)
 
-    return instrument("sharpness", Measurement("sharpness", init, measure, allow_complex=False), every)
+    measurement = Measurement("sharpness", init, measure, needs=("params", "value_fn"), allow_complex=False)
+    return instrument("sharpness", measurement, every)
 
 
 def _hessian(seen: Seen) -> Any:

@@ -75,6 +75,8 @@ def stationarity(
         decay: of the means, in [0, 1); None looks back over about the last fifth of the run.
         axis_name: inside `shard_map`, of the mesh axes that gradients and parameters are sharded over.
 
+    Inside `accumulate` and `optax.MultiSteps` g is the mean gradient of the whole step, as for the chain behind it.
+
     Raises:
         ValueError: a number out of range; at `init`, a complex leaf; at `update`, no parameters. TypeError: one of the
             wrong kind.
@@ -109,7 +111,9 @@ def stationarity(
         means = averaged(state.stationarity_means, None if d is None else d(seen.count), left, right)
         return state._replace(stationarity_velocity=velocity, stationarity_means=means)
 
-    measurement = Measurement("stationarity", init, measure, allow_complex=False, sees_every_step=True)
+    measurement = Measurement(
+        "stationarity", init, measure, needs=("params",), allow_complex=False, sees_every_step=True
+    )
     return instrument("stationarity", measurement, 1, axis_name)
 
 

@@ -64,6 +64,8 @@ def trajectory(*, every: int = 1, axis_name: AxisName = None) -> GradientTransfo
         every: steps from one measurement to the next.
         axis_name: inside `shard_map`, of the mesh axes that updates and parameters are sharded over.
 
+    Inside `accumulate` and `optax.MultiSteps` it follows the updates of whole steps.
+
     Raises:
         ValueError: `every` out of range; at `update`, no parameters. TypeError: one of the wrong kind, a leaf that is
             no floating array.
@@ -103,7 +105,7 @@ def trajectory(*, every: int = 1, axis_name: AxisName = None) -> GradientTransfo
             path_length=path + _way(seen, before),
         )
 
-    measurement = Measurement("trajectory", init, measure, sees_every_step=every == 1)
+    measurement = Measurement("trajectory", init, measure, needs=("params",), sees_every_step=every == 1)
     return instrument("trajectory", measurement, every, axis_name)
 
 

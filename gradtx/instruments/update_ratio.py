@@ -56,6 +56,8 @@ def update_ratio(
         every: steps from one measurement to the next.
         axis_name: inside `shard_map`, of the mesh axes that updates and parameters are sharded over.
 
+    Inside `accumulate` and `optax.MultiSteps` it reads the one update of the whole step.
+
     Raises:
         ValueError: `every` out of range; at `update`, no parameters. TypeError: one of the wrong kind, a leaf that is
             no floating array.
@@ -83,7 +85,7 @@ def update_ratio(
             update_ratio=ratio([u for u, _ in moving], [p for _, p in moving], axis_name), update_leaf_ratios=old
         )
 
-    return instrument("update_ratio", Measurement("update_ratio", init, measure), every, axis_name)
+    return instrument("update_ratio", Measurement("update_ratio", init, measure, needs=("params",)), every, axis_name)
 
 
 def ratio(updates: list[jax.Array], params: list[jax.Array], axis_name: AxisName = None) -> jax.Array:

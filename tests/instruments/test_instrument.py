@@ -301,3 +301,73 @@ def test_the_derivative_of_a_training_is_what_it_is_without_an_instrument(name):
         for tx in (ALL[name](every=2), optax.identity())
     )
     np.testing.assert_allclose(found, expected, rtol=1e-5)
+
+
+@every_instrument
+def test_its_docstring_says_what_it_means_inside_accumulate(name):
+    assert "Inside `accumulate`" in (getattr(gradtx, name).__doc__ or "")
+
+
+MISSING = {
+    "update_ratio": "the parameters: call update(grads, state, params).",
+    "curvature_ratio": "the parameters and the loss: call update(grads, state, params, value_fn=loss).",
+    "gradient_tests": "the parameters and the loss of each example: "
+    "call update(grads, state, params, losses_fn=losses), losses(params) -> [batch].",
+    "plateau": "the loss's value: call update(grads, state, params, value=value).",
+    "panel": "the parameters and the loss of each example: "
+    "call update(grads, state, params, losses_fn=losses), losses(params) -> [batch].",
+}
+
+
+@pytest.mark.parametrize("name", MISSING)
+def test_all_that_is_missing_is_named_in_one_error(name):
+    tx = ALL[name]()
+    with pytest.raises(ValueError, match=re.escape(f"{name} needs {MISSING[name]}")):
+        tx.update(GRADS, tx.init(PARAMS))
+
+
+@pytest.mark.parametrize("given", [{}, {"value": jnp.float32(1.0)}, {"value_fn": mean(LOSSES)}, {"losses_fn": None}])
+def test_a_panel_asks_for_the_losses_at_once_and_not_for_something_else_first(given):
+    tx = ALL["panel"]()
+    with pytest.raises(ValueError, match=r"^panel needs the loss of each example: call update.*losses_fn=losses"):
+        tx.update(GRADS, tx.init(PARAMS), PARAMS, **given)
+
+
+WRONG = {
+    "a function as value": ("plateau", {"value": mean(LOSSES)}, "value must be a number, got a function .*value_fn"),
+    "a pair as value": ("plateau", {"value": (1.0, {"aux": 2})}, r"got a tuple of 2: .*value=value\[0\]\."),
+    "a word as value": ("plateau", {"value": "0.5"}, "value must be a number, got '0.5'.*pass one number"),
+    "losses as value": ("plateau", {"value": jnp.ones(8)}, r"scalar, got shape \(8,\): .*value=jnp.mean\(value\)\."),
+    "a number as value_fn": (
+        "curvature_ratio",
+        {"value_fn": jnp.float32(1.0)},
+        r"must be a function of the parameters, got .*value_fn=lambda params: loss\(params, batch\)\.",
+    ),
+    "an array as losses_fn": (
+        "gradient_tests",
+        {"losses_fn": jnp.ones(8)},
+        r"got Array of shape \(8,\).*losses_fn=lambda params: losses\(params, batch\)\.",
+    ),
+    "value_fn with aux": (
+        "gain_ratio",
+        {"value_fn": lambda p: (jnp.float32(1.0), {"accuracy": object()})},
+        r"value_fn must return a scalar, got tuple of 2: .*value_fn=lambda params: loss\(params\)\[0\]\.",
+    ),
+    "losses_fn with aux": (
+        "gradient_noise_scale",
+        {"losses_fn": lambda p: (jnp.ones(8), None)},
+        r"losses_fn must return an array \[batch\], got tuple of 2: .*losses\(params\)\[0\]\.",
+    ),
+    "value_fn without return": ("sharpness", {"value_fn": lambda p: None}, "got NoneType: .*`return loss`"),
+    "value_fn of whole numbers": ("curvature_ratio", {"value_fn": lambda p: jnp.int32(1)}, "floating.*got dtype int32"),
+}
+
+
+@pytest.mark.parametrize("kind", WRONG)
+def test_a_wrong_extra_argument_is_refused_in_one_sentence_that_says_what_to_write(kind):
+    name, extra, message = WRONG[kind]
+    tx = ALL[name]()
+    with pytest.raises((TypeError, ValueError), match=message) as caught:
+        tx.update(GRADS, tx.init(PARAMS), PARAMS, **extra)
+    assert str(caught.value).startswith(f"{name}: ")
+    assert caught.value.__cause__ is None
