@@ -29,7 +29,7 @@ import jax.numpy as jnp
 
 from gradtx._core.across import AxisName, total_over_shards
 from gradtx._core.hyperparameters import BELOW_ONE, first_count, hyperparameter
-from gradtx._core.trees import scaled_norm
+from gradtx._core.trees import scaled_norms
 from gradtx._core.types import GradientTransformationExtraArgs, Params, ScalarOrSchedule
 
 from .averages import no_trend, slope_of, trend_with
@@ -121,10 +121,10 @@ def _leaf_norms(seen: Seen, old: jax.Array | None) -> jax.Array | None:
     if old is None:
         return None
 
-    def norm(g: jax.Array) -> jax.Array:
-        inverse_scale, relative = scaled_norm([g], seen.axis_name)
-        return (relative / inverse_scale).astype(old.dtype)
-
     gradients = seen.gradients if len(seen.gradients) == len(old) else seen.updates_like(seen.params)
-    norms = [old[i] if g is None else norm(g) for i, g in enumerate(gradients)]
-    return jnp.stack(norms) if norms else old
+    present = [i for i, g in enumerate(gradients) if g is not None]
+    if not present:
+        return old
+    inverse_scale, relative = scaled_norms([gradients[i] for i in present], seen.axis_name)
+    norms = (relative / inverse_scale).astype(old.dtype)
+    return norms if len(present) == len(old) else old.at[jnp.array(present)].set(norms)
