@@ -10,6 +10,7 @@ from jax.core import Tracer
 
 from .across import AxisName, each_over_shards, total_over_shards
 from .arithmetic import sqrt
+from .debugging import unbounded
 from .types import FLOAT32, DTypeLike, Params
 
 
@@ -73,7 +74,8 @@ def extremes(x: jax.Array, axes: Iterable[int]) -> tuple[jax.Array, jax.Array]:
     As one reduction of two: XLA on the CPU fuses what makes `x` into it and does not write `x`, as it would for each of
     two reductions, or for a maximum of |x|. But along an axis that is sharded the partitioner gathers the whole array.
     """
-    ends = (jnp.array(-jnp.inf, x.dtype), jnp.array(jnp.inf, x.dtype))
+    beyond = unbounded(x.dtype)
+    ends = (jnp.array(-beyond, x.dtype), jnp.array(beyond, x.dtype))
 
     def wider(a: Sequence[jax.Array], b: Sequence[jax.Array]) -> tuple[jax.Array, jax.Array]:
         return jax.lax.max(a[0], b[0]), jax.lax.min(a[1], b[1])

@@ -32,6 +32,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
+from gradtx._core.debugging import unbounded, unknown
 from gradtx._core.hyperparameters import NON_NEGATIVE, first_count, hyperparameter
 from gradtx._core.types import GradientTransformationExtraArgs, Params, ScalarOrSchedule
 
@@ -94,12 +95,12 @@ def curvature_measurement(learning_rate: ScalarOrSchedule) -> Measurement:
         curvature = seen.along.curvature.astype(jnp.result_type(float))  # d'Hd = g'Hg / g'g
         norm = seen.norm
         goes_up = curvature > 0
-        critical = jnp.where(goes_up, 1 / jnp.where(goes_up, curvature, 1), jnp.inf)
-        nothing = jnp.where((norm > 0) & jnp.isfinite(norm), 0, jnp.nan)  # without a gradient there is no direction
+        critical = jnp.where(goes_up, 1 / jnp.where(goes_up, curvature, 1), unbounded())
+        has_direction = (norm > 0) & jnp.isfinite(norm)
         return state._replace(
-            curvature_ratio=rate(seen.count) * curvature / 2 + nothing,
+            curvature_ratio=jnp.where(has_direction, rate(seen.count) * curvature / 2, unknown()),
             gHg=norm * curvature * norm,
-            critical_learning_rate=jnp.where(jnp.isnan(curvature + nothing), jnp.nan, critical),
+            critical_learning_rate=jnp.where(has_direction & ~jnp.isnan(curvature), critical, unknown()),
         )
 
     return Measurement("curvature_ratio", init, measure, needs=("params", "value_fn"), allow_complex=False)

@@ -31,6 +31,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
+from gradtx._core.debugging import quotient
 from gradtx._core.hyperparameters import first_count
 from gradtx._core.types import GradientTransformationExtraArgs, Params
 
@@ -89,10 +90,9 @@ def gain_ratio(*, order: int = 2, every: int = 1) -> GradientTransformationExtra
         slope = before.slopes[0]
         predicted = -slope - (before.curvature / 2 if order == 2 else 0)
         gained = before.losses[0] - after.losses[0]
-        can_tell = predicted != 0
         return state._replace(
-            gain_ratio=jnp.where(can_tell, gained / jnp.where(can_tell, predicted, 1), jnp.nan),
-            step_alpha=jnp.where(slope < 0, -after.slopes[0] / jnp.where(slope < 0, slope, 1), jnp.nan),
+            gain_ratio=quotient(gained, predicted, predicted != 0),
+            step_alpha=quotient(-after.slopes[0], slope, slope < 0),
         )
 
     measurement = Measurement("gain_ratio", init, measure, needs=("params", "value_fn"), allow_complex=False)

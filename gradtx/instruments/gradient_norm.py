@@ -28,6 +28,7 @@ import jax
 import jax.numpy as jnp
 
 from gradtx._core.across import AxisName, total_over_shards
+from gradtx._core.debugging import unknown
 from gradtx._core.hyperparameters import BELOW_ONE, first_count, hyperparameter
 from gradtx._core.trees import scaled_norms
 from gradtx._core.types import GradientTransformationExtraArgs, Params, ScalarOrSchedule
@@ -90,12 +91,13 @@ def norm_measurement(per_leaf: bool = False, decay: ScalarOrSchedule = 0.95) -> 
     d = hyperparameter("gradient_norm", "decay", decay, BELOW_ONE)
 
     def init(params: Params) -> GradientNormState:
-        leaves = jnp.full(len(jax.tree.leaves(params)), jnp.nan, jnp.result_type(float)) if per_leaf else None
+        leaves = jnp.full(len(jax.tree.leaves(params)), unknown(), jnp.result_type(float)) if per_leaf else None
         return GradientNormState(unmeasured(), leaves, no_trend(), first_count(), first_count(), never())
 
     def measure(state: GradientNormState, seen: Seen) -> GradientNormState:
         elapsed = seen.count - state.gradient_norm_measured_at
-        log_norm = jnp.where(seen.norm > 0, jnp.log(seen.norm), jnp.nan)  # no place on the line for a zero gradient
+        has_log = seen.norm > 0  # no place on the line for a zero gradient
+        log_norm = jnp.log(jnp.where(has_log, seen.norm, 1))
         # One entry that is not finite makes the norm NaN: the entries are counted only then.
         relative = seen.relative_norm[1]
         none = jnp.zeros_like(relative, jnp.int32)
@@ -104,7 +106,7 @@ def norm_measurement(per_leaf: bool = False, decay: ScalarOrSchedule = 0.95) -> 
         return state._replace(
             gradient_norm=seen.norm,
             gradient_leaf_norms=_leaf_norms(seen, state.gradient_leaf_norms),
-            gradient_norm_trend=trend_with(state.gradient_norm_trend, d(seen.count), elapsed, log_norm),
+            gradient_norm_trend=trend_with(state.gradient_norm_trend, d(seen.count), elapsed, log_norm, has_log),
             nonfinite_count=state.nonfinite_count + jnp.minimum(bad, room),
         )
 

@@ -23,6 +23,7 @@ import jax.numpy as jnp
 
 from gradtx._core.across import AxisName, check_axis_name, varying
 from gradtx._core.arguments import check_at_least
+from gradtx._core.debugging import unknown
 from gradtx._core.hyperparameters import next_count
 from gradtx._core.tracing import is_traced
 from gradtx._core.trees import check_params
@@ -56,7 +57,7 @@ def never() -> jax.Array:
 
 def unmeasured() -> jax.Array:
     """A reading that was never taken."""
-    return jnp.full((), jnp.nan, jnp.result_type(float))
+    return jnp.full((), unknown(), jnp.result_type(float))
 
 
 def instrument(

@@ -18,7 +18,7 @@ class Run(NamedTuple):
     first: Any  # [] the loss at the start
     loss: Any  # [steps] after the step, on its batch
     fall: Any  # [steps] by how much the step lowered the loss of its batch
-    sharpness: Any  # [steps] λ_max before the step, on its batch, of what moved; NaN unless the update was -ε g
+    sharpness: Any  # [steps] λ_max before the step, on its batch, of what moved; 0 unless the update was -ε g
     moved: Any  # [steps] bool: False where the transformation held an update back, as `accumulate` does
     slope: Any  # [steps] ‖g‖
     diverged: Any  # [steps] bool: this step ended the run
@@ -86,7 +86,7 @@ def sweep(
 
     xs = (rates,) if batches is None else (rates, batches)
     first = jnp.asarray(value_fn(params, *jax.tree.map(lambda x: x[0], xs[1:]))).astype(rates.dtype)
-    unknown = jnp.full((), jnp.nan, rates.dtype)
+    unknown = jnp.zeros((), rates.dtype)
     waiting = _Waiting(accumulators(params, FLOAT32), jnp.zeros((), rates.dtype), jnp.ones((), bool))
     start = (params, make_tx(rates[0]).init(params), first, _first_probe(params, rates.dtype), waiting)
     _, (loss, fall, sharpness, moved, slope, diverged, taken) = jax.lax.scan(guarded, (jnp.zeros((), bool), start), xs)

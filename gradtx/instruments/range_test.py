@@ -189,7 +189,9 @@ def _divergence(rates: np.ndarray, run: Run, at: np.ndarray) -> float:
     while has_blown_up and onset > 0 and falls[onset - 1] < 0:
         onset -= 1
     unstable_from = last + 1
-    while unstable_from > 0 and rates[unstable_from - 1] * all_sharpness[unstable_from - 1] >= 2:  # false where NaN
+    while (
+        unstable_from > 0 and rates[unstable_from - 1] * all_sharpness[unstable_from - 1] >= 2
+    ):  # false where it is 0: unknown
         unstable_from -= 1
     sharpness = all_sharpness[unstable_from:]
     if len(sharpness) == 0 or not (has_blown_up or _agree(sharpness[-2:], rates[-2:])):

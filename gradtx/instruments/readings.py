@@ -26,9 +26,10 @@ def readings(opt_state: Any) -> dict[str, jax.Array]:
 
     Returns:
         name -> array, in the order of the chain (of `partition`, in the order of the sorted labels); scalars, unless
-        the state is a stack of states (under `vmap`, or the output of a scan). NaN where nothing was measured yet;
-        empty for a state without instruments. Nothing leaves the device: legal inside `jit`, `scan`, `vmap` and
-        `shard_map`.
+        the state is a stack of states (under `vmap`, or the output of a scan). NaN where nothing was measured yet, and
+        inf where there is no bound; under `jax_debug_nans` 0 instead, and under `jax_debug_infs` the largest float, so
+        that a healthy run sets neither off. Empty for a state without instruments. Nothing leaves the device: legal
+        inside `jit`, `scan`, `vmap` and `shard_map`.
 
     >>> import gradtx, jax.numpy as jnp, optax
     >>> tx = optax.chain(gradtx.gradient_norm(), optax.adam(1e-3))

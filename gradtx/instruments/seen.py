@@ -14,6 +14,7 @@ import jax.numpy as jnp
 from gradtx._core.across import AxisName
 from gradtx._core.aligned import aligned
 from gradtx._core.arguments import check_alone, check_function, scalar
+from gradtx._core.debugging import unknown
 from gradtx._core.micro_batches import last_share
 from gradtx._core.trees import compute_dtype, scaled_norm, widen
 from gradtx._core.types import MaskedNode, Params, Updates
@@ -212,12 +213,19 @@ class Seen:
                 return treedef.unflatten([_placed(p == j, x) for p, x in zip(places, leaves, strict=True)])
 
             found = jax.vmap(lambda j: slopes(coordinate(j)))(jnp.arange(size))
-            return jnp.sum(jnp.var(found, axis=1, ddof=1)), found.shape[1]
+            return jnp.sum(_variance(found)), found.shape[1]
         probe_keys = jax.random.split(jax.random.fold_in(jax.random.key(seed), self.count), num_probes)
         keys = [jax.random.split(key, len(leaves)) for key in probe_keys]
         probes = [treedef.unflatten(map(_signs, row, leaves)) for row in keys]
         found = jnp.stack([slopes(probe) for probe in probes])
-        return jnp.mean(jnp.var(found, axis=1, ddof=1)), found.shape[1]
+        return jnp.mean(_variance(found)), found.shape[1]
+
+
+def _variance(found: jax.Array) -> jax.Array:
+    """Of each row, divisor B - 1; unknown for one example."""
+    if found.shape[1] == 1:
+        return jnp.full_like(found[:, 0], unknown())
+    return jnp.var(found, axis=1, ddof=1)
 
 
 def _signs(key: jax.Array, like: jax.Array) -> jax.Array:

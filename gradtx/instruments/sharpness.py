@@ -41,6 +41,7 @@ import jax
 import jax.numpy as jnp
 
 from gradtx._core.arguments import check_at_least, check_seed
+from gradtx._core.debugging import unknown
 from gradtx._core.hyperparameters import BELOW_ONE, NON_NEGATIVE, first_count, hyperparameter
 from gradtx._core.ritz import combined, ritz
 from gradtx._core.trees import accumulators, tree_inner, tree_norm, widen
@@ -121,7 +122,7 @@ def sharpness(
         vector, shift, largest = jax.lax.cond(state.sharpness_measured_at < 0, first, lambda: followed)
         a = alpha(seen.count)
         limit = (2 + 2 * a) / (1 + 2 * a) if nesterov else 2 + 2 * a
-        stability = jnp.full_like(largest, jnp.nan) if rate is None else rate(seen.count) * largest / limit
+        stability = jnp.full_like(largest, unknown()) if rate is None else rate(seen.count) * largest / limit
         return state._replace(sharpness_vector=vector, sharpness_shift=shift, lambda_max=largest, stability=stability)
 
     measurement = Measurement("sharpness", init, measure, needs=("params", "value_fn"), allow_complex=False)

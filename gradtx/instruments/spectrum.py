@@ -27,6 +27,7 @@ import jax.numpy as jnp
 from jax.tree_util import Partial
 
 from gradtx._core.arguments import check_at_least, check_key
+from gradtx._core.debugging import unknown
 from gradtx._core.ritz import ritz
 from gradtx._core.types import Params
 
@@ -149,7 +150,7 @@ def hessian_trace(
     (samples,) = checked_finite("hessian_trace", value, gradient, samples)
     samples = samples if per_leaf else jnp.sum(samples, axis=1)
     mean = jnp.mean(samples, axis=0)
-    spread = jnp.std(samples, axis=0, ddof=1) / num_probes**0.5 if num_probes > 1 else jnp.full_like(mean, jnp.nan)
+    spread = jnp.std(samples, axis=0, ddof=1) / num_probes**0.5 if num_probes > 1 else jnp.full_like(mean, unknown())
     if not per_leaf:
         return mean, spread
     treedef = jax.tree.structure(params)

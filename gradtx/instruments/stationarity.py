@@ -35,6 +35,7 @@ import jax
 import jax.numpy as jnp
 
 from gradtx._core.across import AxisName, total_over_shards
+from gradtx._core.debugging import quotient
 from gradtx._core.hyperparameters import BELOW_ONE, NON_NEGATIVE, first_count, hyperparameter
 from gradtx._core.trees import accumulators, compute_dtype, widen
 from gradtx._core.types import FLOAT32, GradientTransformationExtraArgs, Params, ScalarOrSchedule, Updates
@@ -55,7 +56,7 @@ class StationarityState(NamedTuple):
     def readings(self) -> dict[str, jax.Array]:
         """By name."""
         left, right = jnp.moveaxis(means_of(self.stationarity_means), -1, 0)
-        return {"stationarity/ratio": left / jnp.where(right > 0, right, jnp.nan)}
+        return {"stationarity/ratio": quotient(left, right, right > 0)}
 
 
 def stationarity(

@@ -26,6 +26,7 @@ import jax
 import jax.numpy as jnp
 
 from gradtx._core.arguments import check_function, loss_shape
+from gradtx._core.debugging import quotient, unbounded
 from gradtx._core.trees import tree_norm
 from gradtx._core.types import Params
 
@@ -93,6 +94,6 @@ def _log_slope(norms: jax.Array) -> jax.Array:
     t = jnp.arange(len(norms), dtype=norms.dtype)
     mean_t = jnp.sum(t * counted) / jnp.maximum(count, 1)
     from_mean = jnp.where(counted, t - mean_t, 0)
-    slope = jnp.sum(from_mean * logs) / jnp.sum(from_mean**2)  # 0 / 0 = NaN for fewer than two
+    slope = quotient(jnp.sum(from_mean * logs), jnp.sum(from_mean**2), count > 1)
     is_last_alone = counted[-1] & jnp.all(norms[:-1] == 0)
-    return jnp.where(is_last_alone, jnp.inf, slope) if len(norms) > 1 else slope
+    return jnp.where(is_last_alone, unbounded(), slope) if len(norms) > 1 else slope

@@ -29,6 +29,7 @@ import jax
 import jax.numpy as jnp
 
 from gradtx._core.across import AxisName
+from gradtx._core.debugging import quotient
 from gradtx._core.hyperparameters import first_count
 from gradtx._core.trees import accumulators, scaled_norm, widen
 from gradtx._core.types import FLOAT32, GradientTransformationExtraArgs, Params, Updates
@@ -53,7 +54,7 @@ class TrajectoryState(NamedTuple):
         return {
             "trajectory/distance": self.distance,
             "trajectory/path_length": path,
-            "trajectory/straightness": self.distance / jnp.where(path > 0, path, jnp.nan),
+            "trajectory/straightness": quotient(self.distance, path, path > 0),
         }
 
 

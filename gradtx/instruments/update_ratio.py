@@ -24,6 +24,7 @@ import jax
 import jax.numpy as jnp
 
 from gradtx._core.across import AxisName
+from gradtx._core.debugging import unbounded, unknown
 from gradtx._core.hyperparameters import first_count
 from gradtx._core.trees import scaled_norm, scaled_norms
 from gradtx._core.types import GradientTransformationExtraArgs, Params
@@ -71,7 +72,7 @@ def update_ratio(
     """
 
     def init(params: Params) -> UpdateRatioState:
-        leaves = jnp.full(len(jax.tree.leaves(params)), jnp.nan, jnp.result_type(float)) if per_leaf else None
+        leaves = jnp.full(len(jax.tree.leaves(params)), unknown(), jnp.result_type(float)) if per_leaf else None
         return UpdateRatioState(unmeasured(), leaves, first_count(), never())
 
     def measure(state: UpdateRatioState, seen: Seen) -> UpdateRatioState:
@@ -100,4 +101,4 @@ def _quotient(u: tuple[jax.Array, jax.Array], p: tuple[jax.Array, jax.Array]) ->
     inverse_p, relative_p = (x.astype(float_dtype) for x in p)
     is_zero = relative_p == 0
     quotient = relative_u / jnp.where(is_zero, 1, relative_p) * (inverse_p / inverse_u)
-    return jnp.where(relative_u == 0, 0, jnp.where(is_zero, jnp.inf, quotient))
+    return jnp.where(relative_u == 0, 0, jnp.where(is_zero, unbounded(), quotient))

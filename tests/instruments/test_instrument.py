@@ -425,3 +425,41 @@ def test_a_reading_of_each_leaf_is_that_of_the_whole_leaf_inside_shard_map(name)
         found = run(*jax.device_put((grads, params), (put, put)))
     for key, value in expected.items():
         np.testing.assert_allclose(found[key], value, rtol=1e-6, err_msg=key)
+
+
+@pytest.fixture
+def debugging():
+    """NaN and inf stop the program, as `JAX_DEBUG_NANS=1 JAX_DEBUG_INFS=1`."""
+    jax.clear_caches()  # programs that were traced without the flags keep their NaN
+    with jax.debug_nans(True), jax.debug_infs(True):
+        yield
+    jax.clear_caches()
+
+
+@pytest.mark.parametrize("name", ["panel", "plateau", "sharpness", "gain_ratio", "trajectory", "update_ratio"])
+@pytest.mark.usefixtures("debugging")
+def test_a_healthy_run_sets_off_neither_debug_nans_nor_debug_infs(name):
+    """From the first step on, where most readings say nothing yet; also with zeros and with a batch of one example."""
+    tx = ALL[name]()
+    params = jax.tree.map(jnp.zeros_like, PARAMS) if name == "update_ratio" else PARAMS
+    one = {"losses_fn": lambda p: LOSSES(p)[:1]}
+    readings, state = gradtx.readings(tx.init(params)), tx.init(params)
+    step = jax.jit(lambda g, s, p: tx.update(g, s, p, **EXTRA | one)[1])
+    for _ in range(2):
+        state = step(GRADS, state, params)
+        readings = gradtx.readings(state)
+    assert all(bool(jnp.all(jnp.isfinite(x))) for x in readings.values())
+    with pytest.raises(FloatingPointError):
+        step(jax.tree.map(lambda g: g / jnp.zeros(()), GRADS), state, params)
+
+
+@pytest.mark.usefixtures("debugging")
+def test_8_bit_states_and_early_stopping_set_off_neither_of_them():
+    tx, g = gradtx.stored_as(gradtx.adam(0.1), "8bit", min_leaf_size=256), jnp.ones(300).at[:100].set(0.0)
+    state = tx.init(g)
+    for _ in range(2):
+        _, state = jax.jit(tx.update)(g, state, g)
+    assert all(bool(jnp.all(jnp.isfinite(x))) for x in jax.tree.leaves(state.restored()))
+    for mode in ("min", "max"):
+        stopping = gradtx.early_stopping(2, mode=mode)
+        assert float(stopping.update(3.0, stopping.init()).best) == 3.0
