@@ -75,6 +75,10 @@ def gradient_tests(*, num_probes: int = 1, seed: int = 0, every: int = 1) -> Gra
         seed: of the probes; each step has its own.
         every: steps from one measurement to the next.
 
+    Batch statistics in `losses_fn` (BatchNorm in training mode, contrastive losses) make the loss of one example depend
+    on the others. Then Σ is no covariance of single examples, and the readings mean nothing. `update` warns when it
+    sees that in the program of `losses_fn`. Let `losses_fn` use the running averages, as in evaluation.
+
     Inside `accumulate` and `optax.MultiSteps` B is the number of examples of the whole step: those of the last
     micro-batch, divided by its share in the mean. Σ and the slopes are estimated from the last micro-batch.
 

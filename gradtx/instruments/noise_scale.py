@@ -88,6 +88,10 @@ def gradient_noise_scale(
         batch_size: with `axis_name`, the number of examples on each device in one step; inside `accumulate(..., n)`
             these are n micro-batches.
 
+    Batch statistics in `losses_fn` (BatchNorm in training mode, contrastive losses) make the loss of one example depend
+    on the others. Then Σ is no covariance of single examples, and the readings mean nothing. `update` warns when it
+    sees that in the program of `losses_fn`. Let `losses_fn` use the running averages, as in evaluation.
+
     Inside `accumulate` and `optax.MultiSteps` B is the number of examples of the whole step: those of the last
     micro-batch, divided by its share in the mean. Σ is estimated from the last micro-batch.
 

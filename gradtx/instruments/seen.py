@@ -4,6 +4,7 @@ Each thing is computed when it is first asked for, and once: instruments that sh
 """
 
 import itertools
+import warnings
 from collections.abc import Callable, Iterable
 from functools import cached_property
 from typing import Any
@@ -19,6 +20,7 @@ from gradtx._core.micro_batches import last_share
 from gradtx._core.trees import compute_dtype, scaled_norm, widen
 from gradtx._core.types import MaskedNode, Params, Updates
 
+from .batch_statistics import mixes_examples
 from .passes import Along, along, slopes_along
 
 _WHAT = {
@@ -192,8 +194,18 @@ class Seen:
         Up to `EXACT_UP_TO` parameters exactly; beyond, the mean over probes v of random signs of Var_i(v'g_i).
         """
         if (num_probes, seed) not in self._traces:
+            self._warn_of_mixed_examples()
             self._traces[num_probes, seed] = self._trace_covariance(num_probes, seed)
         return self._traces[num_probes, seed]
+
+    def _warn_of_mixed_examples(self) -> None:
+        if mixes_examples(self.losses_fn, jax.tree.map(jnp.asarray, self.params)):
+            warnings.warn(
+                f"{self.name}: in losses_fn the loss of an example depends on the other examples of its batch, as with "
+                "batch statistics. So the scatter of the losses' slopes tells nothing of single examples. Let losses_fn "
+                "use the running averages instead, as in evaluation.",
+                stacklevel=2,
+            )
 
     def _trace_covariance(self, num_probes: int, seed: int) -> tuple[jax.Array, int]:
         at = jax.tree.map(jnp.asarray, self.params)
