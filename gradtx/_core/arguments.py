@@ -148,9 +148,10 @@ def described(value: Any) -> str:
 
 def inner_transformation(name: str, tx: Any) -> GradientTransformationExtraArgs:
     """What a wrapper is given to wrap, taking extra arguments; raises where it is no transformation."""
-    multi_steps = tx if isinstance(tx, MultiSteps) else getattr(getattr(tx, "update", None), "__self__", None)
+    multi_steps: Any = tx if isinstance(tx, MultiSteps) else getattr(getattr(tx, "update", None), "__self__", None)
     if isinstance(multi_steps, MultiSteps):  # its `gradient_transformation()` loses the extra arguments
-        tx = GradientTransformationExtraArgs(multi_steps.init, multi_steps.update)
+        update: Any = multi_steps.update
+        tx = GradientTransformationExtraArgs(multi_steps.init, update)
     if not isinstance(tx, GradientTransformation):
         raise TypeError(f"{name}: tx must be a gradient transformation, got {tx!r} ({type(tx).__name__}).")
     return with_extra_args_support(tx)

@@ -13,12 +13,16 @@ from jax.typing import DTypeLike
 
 def unknown() -> float:
     """NaN; under `jax_debug_nans` 0."""
-    return 0.0 if jax.config.jax_debug_nans else math.nan
+    return 0.0 if _is_set("jax_debug_nans") else math.nan
 
 
 def unbounded(dtype: DTypeLike = float) -> float:
     """inf; under `jax_debug_infs` the largest number of the dtype, by default JAX's own float dtype."""
-    return float(jnp.finfo(jnp.result_type(dtype)).max) if jax.config.jax_debug_infs else math.inf
+    return float(jnp.finfo(jnp.result_type(dtype)).max) if _is_set("jax_debug_infs") else math.inf
+
+
+def _is_set(flag: str) -> bool:
+    return bool(getattr(jax.config, flag))
 
 
 def quotient(a: jax.Array, b: jax.Array, is_known: jax.Array) -> jax.Array:

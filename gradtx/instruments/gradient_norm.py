@@ -124,9 +124,9 @@ def _leaf_norms(seen: Seen, old: jax.Array | None) -> jax.Array | None:
         return None
 
     gradients = seen.gradients if len(seen.gradients) == len(old) else seen.updates_like(seen.params)
-    present = [i for i, g in enumerate(gradients) if g is not None]
+    present = {i: g for i, g in enumerate(gradients) if g is not None}
     if not present:
         return old
-    inverse_scale, relative = scaled_norms([gradients[i] for i in present], seen.axis_name)
+    inverse_scale, relative = scaled_norms(list(present.values()), seen.axis_name)
     norms = (relative / inverse_scale).astype(old.dtype)
-    return norms if len(present) == len(old) else old.at[jnp.array(present)].set(norms)
+    return norms if len(present) == len(old) else old.at[jnp.array(list(present))].set(norms)

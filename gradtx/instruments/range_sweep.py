@@ -37,7 +37,7 @@ class _Waiting(NamedTuple):
     """The gradients since the last update: `accumulate` and `optax.MultiSteps` step along their mean."""
 
     mean: Any  # a tree like the parameters, float32 or wider
-    count: jax.Array  # []
+    gradients: jax.Array  # [] how many
     was_descent: jax.Array  # [] bool: the last update was -ε times that mean
 
 
@@ -98,7 +98,7 @@ def _judged(rate: jax.Array, g: Any, updates: Any, waiting: _Waiting) -> tuple[j
 
     An entry whose mean gradient is 0 counts as moving; one that has a gradient and no update is frozen.
     """
-    count = waiting.count + 1
+    count = waiting.gradients + 1
     mean = jax.tree.map(lambda m, x: m + (x - m) / count.astype(m.dtype), waiting.mean, g)
     moving = jax.tree.map(lambda u, m, x: ((u != 0) | (m == 0)).astype(x.dtype), updates, mean, g)
     is_held = ~_any_nonzero(updates) & _any_nonzero(mean)

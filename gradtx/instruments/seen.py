@@ -202,8 +202,8 @@ class Seen:
         if mixes_examples(self.losses_fn, jax.tree.map(jnp.asarray, self.params)):
             warnings.warn(
                 f"{self.name}: in losses_fn the loss of an example depends on the other examples of its batch, as with "
-                "batch statistics. So the scatter of the losses' slopes tells nothing of single examples. Let losses_fn "
-                "use the running averages instead, as in evaluation.",
+                "batch statistics. So the scatter of the losses' slopes tells nothing of single examples. Let "
+                "losses_fn use the running averages instead, as in evaluation.",
                 stacklevel=2,
             )
 

@@ -18,7 +18,7 @@
 **Costs**: one read of updates and parameters, with `per_leaf` two.
 """
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -78,18 +78,18 @@ def update_ratio(
     def measure(state: UpdateRatioState, seen: Seen) -> UpdateRatioState:
         params = [jnp.asarray(p) for p in jax.tree.leaves(seen.params)]
         pairs = list(zip(seen.updates_like(seen.params), params, strict=True))
-        moving = [i for i, (u, _) in enumerate(pairs) if u is not None]
-        us, ps = [pairs[i][0] for i in moving], [pairs[i][1] for i in moving]
+        moving = {i: (u, p) for i, (u, p) in enumerate(pairs) if u is not None}
+        us, ps = [u for u, _ in moving.values()], [p for _, p in moving.values()]
         leaves = state.update_leaf_ratios
         if leaves is not None and moving:
             ratios = _quotient(scaled_norms(us, axis_name), scaled_norms(ps, axis_name))
-            leaves = ratios if len(moving) == len(pairs) else leaves.at[jnp.array(moving)].set(ratios)
+            leaves = ratios if len(moving) == len(pairs) else leaves.at[jnp.array(list(moving))].set(ratios)
         return state._replace(update_ratio=ratio(us, ps, axis_name), update_leaf_ratios=leaves)
 
     return instrument("update_ratio", Measurement("update_ratio", init, measure, needs=("params",)), every, axis_name)
 
 
-def ratio(updates: list[Any], params: list[jax.Array], axis_name: AxisName = None) -> jax.Array:
+def ratio(updates: list[jax.Array], params: list[jax.Array], axis_name: AxisName = None) -> jax.Array:
     """‖updates‖ / ‖params‖ where neither norm need be finite; 0 / 0 is 0."""
     return _quotient(scaled_norm(updates, axis_name), scaled_norm(params, axis_name))
 
