@@ -13,6 +13,7 @@ from .instruments.curvature_ratio import curvature_ratio as curvature_ratio
 from .instruments.diagnosis import Diagnosis as Diagnosis
 from .instruments.diagnosis import Finding as Finding
 from .instruments.diagnosis import diagnose as diagnose
+from .instruments.eigenvalues import top_eigenvalues as top_eigenvalues
 from .instruments.gain_ratio import gain_ratio as gain_ratio
 from .instruments.gradient_norm import gradient_norm as gradient_norm
 from .instruments.gradient_tests import gradient_tests as gradient_tests

@@ -10,7 +10,8 @@
 | ε_τ    | `final`   | learning rate, [0, inf)                |
 | τ      | `steps`   | steps, (0, inf)                        |
 
-A schedule is a function of k, a number or an array, and gives arrays of k's shape in JAX's default float dtype.
+A schedule is a function of k, a number or an array, and gives arrays of k's shape in JAX's default float dtype. Before
+step 0 (`optax.join_schedules` asks for negative k before a schedule's turn comes) it gives the rate of step 0.
 
 **Source**: Robbins & Monro 1951; Goodfellow et al. 2016, eq. 8.12 to 8.14; chapter §4.1.
 
@@ -60,7 +61,7 @@ def linear_decay(initial: ArrayLike, final: ArrayLike, steps: ArrayLike) -> Sche
     duration = hyperparameter("linear_decay", "steps", steps, POSITIVE)
 
     def schedule(count: ArrayLike) -> jax.Array:
-        k = jnp.asarray(count, jnp.result_type(float))
+        k = _not_negative(count)
         ε_0, ε_τ, τ = first(k), last(k), duration(k)
         c = k / τ
         return jnp.where(k < τ, (1 - c) * ε_0 + c * ε_τ, ε_τ)  # not c < 1: a compiled k / τ may round below 1
@@ -87,10 +88,17 @@ def inverse_time_decay(initial: ArrayLike, steps: ArrayLike) -> Schedule:
     duration = hyperparameter("inverse_time_decay", "steps", steps, POSITIVE)
 
     def schedule(count: ArrayLike) -> jax.Array:
-        k = jnp.asarray(count, jnp.result_type(float))
+        k = _not_negative(count)
         return first(k) / (1 + k / duration(k))
 
     return schedule
+
+
+def _not_negative(count: ArrayLike) -> jax.Array:
+    """The count in JAX's default float dtype, 0 for one below 0: at k = -τ a rate would be a division by 0, and its
+    derivative NaN even where the rate is not used."""
+    k = jnp.asarray(count, jnp.result_type(float))
+    return jnp.where(k < 0, jnp.zeros_like(k), k)
 
 
 @dataclass(frozen=True)

@@ -29,6 +29,7 @@ import jax
 import jax.numpy as jnp
 
 from ._core.arguments import check_at_least, checked_number, scalar
+from ._core.debugging import unbounded
 from ._core.hyperparameters import NON_NEGATIVE, first_count, next_count
 from ._core.types import ArrayLike
 
@@ -52,7 +53,7 @@ class EarlyStopping:
 
     def init(self) -> EarlyStoppingState:
         """The state before the first evaluation."""
-        worst = jnp.inf if self.mode == "min" else -jnp.inf
+        worst = unbounded() if self.mode == "min" else -unbounded()
         return EarlyStoppingState(
             best=jnp.full((), worst, jnp.result_type(float)),
             best_evaluation=first_count() - 1,

@@ -8,6 +8,8 @@ import pytest
 
 import gradtx
 
+from .zoo import ROWS, bowl
+
 RECIPES = {
     "sgd": lambda: gradtx.sgd(1e-2),
     "sgd momentum": lambda: gradtx.sgd(1e-3, momentum=0.9),
@@ -77,6 +79,58 @@ def test_trains_a_flax_nnx_module():
     assert losses[-1] < 1e-2 * losses[0]
 
 
+# The leaves of a `Packed` tree are not where nnx looks for its variables.
+TREES_OF_VARIABLES = [row for row in ROWS if row.name != "packed"]
+
+
+@pytest.mark.parametrize("row", TREES_OF_VARIABLES, ids=str)
+def test_trains_in_a_flax_nnx_optimizer_as_outside_of_it(row):
+    """The optimizer keeps parameters and state in variables; parameters, updates and readings are the same."""
+    nnx = pytest.importorskip("flax.nnx", reason="Flax comes with the test extra")
+    model, tx = nnx.Linear(2, 1, rngs=nnx.Rngs(0)), row.make()
+    optimizer = nnx.Optimizer(model, tx, wrt=nnx.Param)
+    params = nnx.as_pure(nnx.state(model, nnx.Param))
+    state = tx.init(params)
+    for _ in range(2):
+        grads = jax.grad(bowl)(params)
+        updates, state = tx.update(grads, state, params, **row.extra())
+        params = optax.apply_updates(params, updates)
+        optimizer.update(model, nnx.grad(lambda model: bowl(nnx.state(model, nnx.Param)))(model), **row.extra())
+    found = nnx.as_pure(nnx.state(model, nnx.Param))
+    jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, rtol=1e-6), dict(found), dict(params))
+    readings, expected = gradtx.readings(optimizer.opt_state), gradtx.readings(state)
+    assert list(readings) == list(expected)
+    for name, value in expected.items():
+        np.testing.assert_allclose(readings[name], value, rtol=1e-6, err_msg=name)
+
+
+def test_an_instrument_in_a_flax_nnx_optimizer_calls_the_loss_of_the_module():
+    nnx = pytest.importorskip("flax.nnx", reason="Flax comes with the test extra")
+    model = nnx.Linear(2, 1, rngs=nnx.Rngs(0))
+    graph = nnx.split(model)[0]
+    x = jnp.array([[1.0, 2.0], [3.0, -1.0], [0.5, 0.5]])
+
+    def losses(params):
+        return jnp.sum(nnx.merge(graph, params)(x) ** 2, axis=1)
+
+    optimizer = nnx.Optimizer(model, optax.chain(gradtx.gradient_tests(), gradtx.sgd(0.1)), wrt=nnx.Param)
+    grads = nnx.grad(lambda model: jnp.mean(jnp.sum(model(x) ** 2, axis=1)))(model)
+    optimizer.update(model, grads, losses_fn=losses)
+    assert all(bool(jnp.isfinite(value)) for value in gradtx.readings(optimizer.opt_state).values())
+
+
+@pytest.mark.parametrize("row", TREES_OF_VARIABLES, ids=str)
+def test_states_survive_flax_msgpack(row):
+    serialization = pytest.importorskip("flax.serialization", reason="Flax comes with the test extra")
+    params, tx = {"w": jnp.ones((2, 3)), "b": jnp.full(3, 0.5)}, row.make()
+    _, state = tx.update(params, tx.init(params), params, **row.extra())
+    restored = serialization.from_bytes(tx.init(params), serialization.to_bytes(state))
+    assert jax.tree.structure(restored) == jax.tree.structure(state)
+    for x, y in zip(jax.tree.leaves(restored), jax.tree.leaves(state), strict=True):
+        np.testing.assert_array_equal(x, y)
+        assert x.dtype == y.dtype
+
+
 @pytest.mark.parametrize("pass_model_as_params", [False, True])
 def test_trains_an_equinox_module_with_leaves_that_are_no_arrays(pass_model_as_params):
     eqx = pytest.importorskip("equinox", reason="Equinox comes with the test extra")
@@ -109,3 +163,28 @@ def test_injected_bfloat16_hyperparameters_train():
         updates, state = tx.update(params, state, params)
         params = optax.apply_updates(params, updates)
     assert float(jnp.max(jnp.abs(params))) < 0.3
+
+
+@pytest.mark.usefixtures("x64")  # in float32 rounding alone is 3e-6 after 50 steps
+@pytest.mark.parametrize("is_scheduled", [False, True])
+def test_decoupled_weight_decay_is_optax_adamw(is_scheduled):
+    """The decay stands before the rate, so that it is scaled by it, and after Adam, so that it is not."""
+    rate = optax.linear_schedule(1e-2, 1e-3, 20) if is_scheduled else 1e-2
+    mine = optax.chain(gradtx.scale_by_adam(), optax.add_decayed_weights(0.1), gradtx.scale_by_learning_rate(rate))
+    start = {"w": jax.random.normal(jax.random.key(0), (4, 3)), "b": jnp.ones(3)}
+    target = jax.random.normal(jax.random.key(1), (4, 3))
+
+    def trained(tx):
+        def step(carry, _):
+            params, state = carry
+            grads = jax.grad(lambda p: jnp.sum((p["w"] - target) ** 2) + jnp.sum(p["b"] ** 4))(params)
+            updates, state = tx.update(grads, state, params)
+            return (optax.apply_updates(params, updates), state), None
+
+        return jax.jit(lambda p: jax.lax.scan(step, (p, tx.init(p)), length=50)[0][0])(start)
+
+    found, expected = trained(mine), trained(optax.adamw(rate, weight_decay=0.1))
+    for name in start:
+        np.testing.assert_allclose(found[name], expected[name], rtol=1e-6, atol=1e-6)
+    without = trained(optax.adamw(rate, weight_decay=0.0))
+    assert np.abs(found["w"] - without["w"]).max() > 1e-3

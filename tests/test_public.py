@@ -19,7 +19,7 @@ NAMES = {
     "panel", "plane_slice", "plateau", "readings", "rmsprop", "robbins_monro", "scale_by_adadelta",
     "scale_by_adagrad", "scale_by_adam", "scale_by_delta_bar_delta", "scale_by_learning_rate", "scale_by_rms",
     "sgd", "sharpness", "shuffled_epochs", "skip_nonfinite", "spectral_density", "stale", "stationarity",
-    "stored_as", "temporal_gradients", "trajectory", "update_ratio",
+    "stored_as", "temporal_gradients", "top_eigenvalues", "trajectory", "update_ratio",
 }  # fmt: skip
 
 

@@ -26,6 +26,33 @@ def test_inverse_time_decay_halves_after_its_steps():
     assert [float(schedule(k)) for k in (0, 50, 150)] == pytest.approx([0.4, 0.2, 0.1])
 
 
+BEFORE = {
+    "linear_decay": lambda τ: gradtx.linear_decay(0.3, 0.01, τ),
+    "inverse_time_decay": lambda τ: gradtx.inverse_time_decay(0.3, τ),
+}
+
+
+@pytest.mark.parametrize("name", BEFORE)
+@pytest.mark.parametrize("count", [-1, -7, -14, -(2**31) + 1, -0.5])
+def test_before_step_0_the_rate_is_that_of_step_0(name, count):
+    schedule = BEFORE[name](7)
+    for k in (count, jnp.asarray(count), np.asarray(count)):
+        assert float(schedule(k)) == np.float32(0.3)
+    np.testing.assert_array_equal(jax.jit(jax.vmap(schedule))(jnp.array([count, 0])), np.float32(0.3))
+
+
+@pytest.mark.parametrize("name", BEFORE)
+def test_derivatives_pass_through_joined_schedules(name):
+    """At step 3 of a join at 10 the later schedule is asked for k = -7, where 1 + k / 7 is 0."""
+
+    def rate(τ, step):
+        return optax.join_schedules([optax.constant_schedule(0.3), BEFORE[name](τ)], [10])(step)
+
+    assert [float(jax.grad(rate)(7.0, step)) for step in (0, 3, 9)] == [0.0, 0.0, 0.0]
+    assert float(jax.grad(rate)(7.0, 12)) > 0  # a longer τ keeps the rate up
+    assert float(rate(7.0, 10)) == np.float32(0.3)
+
+
 def test_schedules_are_float64_under_x64(x64):
     for schedule in (gradtx.linear_decay(0.3, 0.003, 7), gradtx.inverse_time_decay(0.3, 7)):
         assert schedule(jnp.int32(3)).dtype == jnp.float64

@@ -35,6 +35,19 @@ def total_over_shards(parts: Sequence[jax.Array], axis_name: AxisName, dtype: An
     return sum((summed(total, axes or None) for axes, total in totals.items()), start=jnp.zeros((), dtype))
 
 
+def each_over_shards(parts: Sequence[jax.Array], axis_name: AxisName) -> jax.Array:
+    """[parts]: each scalar, belonging to one leaf, summed over the devices; one all-reduce for all that is sharded
+    alike."""
+    groups: dict[tuple[str, ...], list[int]] = {}
+    for number, part in enumerate(parts):
+        groups.setdefault(shard_axes(part, axis_name), []).append(number)
+    rows = [summed(jnp.stack([parts[i] for i in group]), axes or None) for axes, group in groups.items()]
+    if len(rows) == 1:
+        return rows[0]
+    order = sorted(range(len(parts)), key=[i for group in groups.values() for i in group].__getitem__)
+    return jnp.concatenate(rows)[jnp.array(order)]
+
+
 def largest_over_shards(x: jax.Array, axis_name: AxisName) -> jax.Array:
     """The maximum over the devices."""
     axes = shard_axes(x, axis_name)

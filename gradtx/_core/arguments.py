@@ -64,34 +64,94 @@ def check_key(name: str, key: Any) -> None:
         raise ValueError(f"{name}: key must be one key, got an array of keys of shape {key.shape}.")
 
 
-def check_function(name: str, argument: str, value: Callable[..., Any], of: str) -> None:
-    """Raises where `value` is no function; `of` says of what it should be one."""
+def check_function(name: str, argument: str, value: Callable[..., Any], of: str, example: str = "") -> None:
+    """Raises where `value` is no function; `of` says of what it should be one, `example` how to write one."""
     if not callable(value):
-        raise TypeError(f"{name}: {argument} must be a function of {of}, got {value!r}.")
+        example = example or f"{argument}=lambda params: {_EXAMPLES.get(argument, 'loss')}(params, batch)"
+        raise TypeError(f"{name}: {argument} must be a function of {of}, got {described(value)}: pass {example}.")
+
+
+_EXAMPLES = {"losses_fn": "losses"}
+
+
+def check_alone(name: str, argument: str, value: Any) -> None:
+    """Raises where a function of the parameters returned no array: several things, or nothing."""
+    what = "an array [batch]" if argument == "losses_fn" else "a scalar"
+    example = f"{argument}=lambda params: {_EXAMPLES.get(argument, 'loss')}(params)[0]"
+    if isinstance(value, tuple | list | dict):
+        raise TypeError(
+            f"{name}: {argument} must return {what}, got {type(value).__name__} of {len(value)}: return the loss "
+            f"alone, without what comes with it, as in {example}."
+        )
+    if not isinstance(value, jax.Array | np.ndarray | np.generic | float | int | complex):
+        is_shape = hasattr(value, "shape") and hasattr(value, "dtype")
+        if not is_shape:
+            raise TypeError(
+                f"{name}: {argument} must return {what}, got {type(value).__name__}: end the function with "
+                "`return loss`."
+            )
 
 
 def check_loss(name: str, value: Any) -> None:
     """Raises where the shape and dtype of a loss are not those of one real number."""
-    if not hasattr(value, "shape"):
-        raise TypeError(f"{name}: value_fn must return a scalar, got {type(value).__name__}.")
-    if value.shape != () or not jnp.issubdtype(value.dtype, jnp.floating):
+    check_alone(name, "value_fn", value)
+    shape, dtype = jnp.shape(value), jnp.result_type(value)
+    if shape != () or not jnp.issubdtype(dtype, jnp.floating):
+        cure = "take the mean, as in value_fn=lambda params: jnp.mean(losses(params))" if shape else "return a float"
         raise ValueError(
-            f"{name}: value_fn must return a real floating scalar, got shape {value.shape} and dtype {value.dtype}."
+            f"{name}: value_fn must return a real floating scalar, got shape {shape} and dtype {dtype}: {cure}."
         )
 
 
+def loss_shape(name: str, value_fn: Callable[..., Any], *args: Any) -> Any:
+    """Shape and dtype of the loss at these arguments; raises where it is not one real number, or no function's."""
+
+    def checked(*args: Any) -> Any:
+        value = value_fn(*args)
+        check_alone(name, "value_fn", value)  # before JAX sees what else is returned, which may be no array at all
+        return value
+
+    found = jax.eval_shape(checked, *args)
+    check_loss(name, found)
+    return found
+
+
 def scalar(name: str, argument: str, value: Any) -> jax.Array:
-    """The value, which may be traced, in JAX's default float dtype; raises where it has axes."""
+    """The value, which may be traced, in JAX's default float dtype; raises where it is no number or has axes."""
+    is_number = isinstance(value, jax.Array | np.ndarray | np.generic | float | int) or hasattr(value, "__jax_array__")
+    if not is_number or jnp.iscomplexobj(value):
+        cure = f"pass one number, as {argument}={argument}, or leave it out"
+        if callable(value):
+            cure = f"call the function first, as {argument}={argument}_fn(params)"
+        elif isinstance(value, tuple | list) and value:
+            cure = f"pass the number alone, as {argument}={argument}[0]"
+        raise TypeError(f"{name}: {argument} must be a number, got {described(value)}: {cure}.")
     x = jnp.asarray(value, jnp.result_type(float))
     if x.shape != ():
-        raise ValueError(f"{name}: {argument} must be a scalar, got shape {x.shape}.")
+        raise ValueError(
+            f"{name}: {argument} must be a scalar, got shape {x.shape}: pass one number, such as "
+            f"{argument}=jnp.mean({argument})."
+        )
     return x
+
+
+def described(value: Any) -> str:
+    """What was given, in a few words: of an array its shape and dtype, of a container how much it holds."""
+    if isinstance(value, jax.Array | np.ndarray):
+        return f"Array of shape {value.shape} and dtype {value.dtype}"
+    if isinstance(value, tuple | list | dict):
+        return f"a {type(value).__name__} of {len(value)}"
+    if callable(value):
+        return f"a function ({getattr(value, '__name__', type(value).__name__)})"
+    return f"{value!r} ({type(value).__name__})" if value is not None else "None"
 
 
 def inner_transformation(name: str, tx: Any) -> GradientTransformationExtraArgs:
     """What a wrapper is given to wrap, taking extra arguments; raises where it is no transformation."""
-    if isinstance(tx, MultiSteps):  # an object that can become a transformation
-        tx = tx.gradient_transformation()
+    multi_steps: Any = tx if isinstance(tx, MultiSteps) else getattr(getattr(tx, "update", None), "__self__", None)
+    if isinstance(multi_steps, MultiSteps):  # its `gradient_transformation()` loses the extra arguments
+        update: Any = multi_steps.update
+        tx = GradientTransformationExtraArgs(multi_steps.init, update)
     if not isinstance(tx, GradientTransformation):
         raise TypeError(f"{name}: tx must be a gradient transformation, got {tx!r} ({type(tx).__name__}).")
     return with_extra_args_support(tx)

@@ -22,7 +22,11 @@ class LanczosResult(NamedTuple):
 
 
 def lanczos(
-    product: Callable[[Any], Any], start: Any, num_iterations: int, step: Callable[..., Any] | None = None
+    product: Callable[[Any], Any],
+    start: Any,
+    num_iterations: int,
+    step: Callable[..., Any] | None = None,
+    restart: Callable[[Any, Any, jax.Array, int], Any] | None = None,
 ) -> LanczosResult:
     """`num_iterations` steps from `start`, with Gram-Schmidt twice and a guard against breakdown.
 
@@ -30,7 +34,9 @@ def lanczos(
     compiles in the time of one product; a `product` that is a `Partial`, as `jax.linearize` gives it, hands its arrays
     to the step instead of having them compiled in. For several starts give all the same `new_step()`, and it is
     compiled once. When the Krylov space is exhausted (H = I is after one step), what is left is rounding noise;
-    normalising it would invent eigenvalues, so the basis stops there: later rows and entries of T are 0.
+    normalising it would invent eigenvalues, so the basis stops there: later rows and entries of T are 0. With
+    `restart`, as `new_restart` makes it, it goes on from a new vector instead: a repeated eigenvalue is found as often
+    as it occurs.
     """
     dtype = jnp.result_type(*jax.tree.leaves(start))
     step = step or new_step()
@@ -39,8 +45,10 @@ def lanczos(
     q, largest = _scaled(start, _safe_reciprocal(_norm(start))), jnp.zeros((), dtype)
     rows = jax.tree.map(lambda x: jnp.stack([jnp.zeros_like(x)] * num_iterations), q)
     diagonal, off_diagonal = [], []
-    for at in np.eye(num_iterations, dtype=dtype):
+    for number, at in enumerate(np.eye(num_iterations, dtype=dtype)):
         rows, q, alpha, beta, largest = step(linear, rows, q, at, largest)
+        if restart is not None:
+            q = restart(rows, q, beta, number)
         diagonal.append(alpha)
         off_diagonal.append(beta)
     basis = [jax.tree.map(lambda r, k=k: r[k], rows) for k in range(num_iterations)]
@@ -52,14 +60,39 @@ def new_step() -> Callable[..., Any]:
     return jax.jit(partial(_step))
 
 
+def new_restart(draw: Callable[[Any], Any], key: jax.Array) -> Callable[[Any, Any, jax.Array, int], Any]:
+    """(rows, q, beta, number) -> the next q: after a breakdown a vector that `draw(key)` gives, orthogonal to the rows.
+
+    What the matrix does to the rest of the space is still unknown then: the space that broke down is invariant.
+    """
+
+    @jax.jit
+    def restart(rows: Any, q: Any, beta: jax.Array, number: int) -> Any:
+        def fresh() -> Any:
+            w = draw(jax.random.fold_in(key, number))
+            length = _norm(w)
+            w = _without(rows, _without(rows, w))
+            left = _norm(w)
+            is_new = left > 32 * jnp.finfo(left.dtype).eps * length
+            return _scaled(w, jnp.where(is_new, _safe_reciprocal(left), 0))
+
+        return jax.lax.cond(beta > 0, lambda: q, fresh)
+
+    return restart
+
+
+def _without(rows: Any, w: Any) -> Any:
+    """What `w` has that is in no row."""
+    overlaps = _overlaps(rows, w)
+    return jax.tree.map(lambda x, r: x - jnp.sum(_column(overlaps, r.ndim) * r, axis=0), w, rows)
+
+
 def _step(linear: Partial, rows: Any, q: Any, at: jax.Array, largest: jax.Array) -> tuple[Any, ...]:
     """Row `at` of the basis is q; the next q is what A q has that is in no row, if that is more than rounding."""
     rows = jax.tree.map(lambda r, x: r + _column(at, r.ndim) * x[None], rows, q)
     w = linear(q)
     alpha = jnp.sum(at * _overlaps(rows, w))
-    for _ in range(2):
-        overlaps = _overlaps(rows, w)
-        w = jax.tree.map(lambda x, r, c=overlaps: x - jnp.sum(_column(c, r.ndim) * r, axis=0), w, rows)
+    w = _without(rows, _without(rows, w))
     beta = _norm(w)
     largest = jnp.maximum(largest, jnp.abs(alpha) + beta)
     beta = jnp.where(beta > 32 * jnp.finfo(at.dtype).eps * largest, beta, 0)

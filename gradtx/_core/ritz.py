@@ -8,13 +8,14 @@
 """
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jax.tree_util import Partial
 
-from .lanczos import lanczos, new_step
+from .lanczos import lanczos, new_restart, new_step
 
 
 class Ritz(NamedTuple):
@@ -46,6 +47,38 @@ def ritz(num_iterations: int) -> Callable[[Callable[[Any], Any], Any], Ritz]:
         return Ritz(values, weights, residuals, vectors, largest_at, found.basis)
 
     return solve
+
+
+class Eigenpairs(NamedTuple):
+    """The largest eigenvalues that were found, in descending order."""
+
+    values: jax.Array  # [k] θ
+    vectors: Any  # as the start, with an axis [k] in front: of length 1 and orthogonal to each other
+    residuals: jax.Array  # [k] r: an eigenvalue of A lies within this of θ; 0 where the space is the whole
+
+
+def largest_eigenpairs(
+    product: Callable[[Any], Any], start: Any, k: int, num_iterations: int, draw: Callable[[Any], Any], key: jax.Array
+) -> Eigenpairs:
+    """The k largest of `num_iterations` Ritz pairs; a space that is exhausted early is joined by one from a new start.
+
+    `draw(key)` gives a new start. `num_iterations` must not be above the number of entries of a vector.
+    """
+    linear = product if isinstance(product, Partial) else Partial(product)
+    scale = jax.jit(lambda product, v: _scale(product(v)))(linear, start)
+    found = lanczos(Partial(_scaled, linear, scale), start, num_iterations, restart=new_restart(draw, key))
+    return _largest(k, found.basis, found.diagonal, found.off_diagonal, found.residual, scale)
+
+
+@partial(jax.jit, static_argnums=0)
+def _largest(
+    k: int, basis: list[Any], diagonal: jax.Array, off: jax.Array, residual: jax.Array, scale: jax.Array
+) -> Eigenpairs:
+    values, vectors = jnp.linalg.eigh(jnp.diag(diagonal) + jnp.diag(off, 1) + jnp.diag(off, -1))
+    top = vectors[:, ::-1][:, :k]
+    trees = [combined(column, basis) for column in top.T]
+    stacked = jax.tree.map(lambda *rows: jnp.stack(rows), *trees)
+    return Eigenpairs(scale * values[::-1][:k], stacked, scale * residual * jnp.abs(top[-1]))
 
 
 def combined(coefficients: jax.Array, basis: Sequence[Any]) -> Any:

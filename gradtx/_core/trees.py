@@ -1,6 +1,6 @@
 """Trees of arrays: constructors that keep dtype and sharding, norms that neither overflow nor underflow."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from typing import Any
 
@@ -8,8 +8,9 @@ import jax
 import jax.numpy as jnp
 from jax.core import Tracer
 
-from .across import AxisName, total_over_shards
+from .across import AxisName, each_over_shards, total_over_shards
 from .arithmetic import sqrt
+from .debugging import unbounded
 from .types import FLOAT32, DTypeLike, Params
 
 
@@ -73,7 +74,8 @@ def extremes(x: jax.Array, axes: Iterable[int]) -> tuple[jax.Array, jax.Array]:
     As one reduction of two: XLA on the CPU fuses what makes `x` into it and does not write `x`, as it would for each of
     two reductions, or for a maximum of |x|. But along an axis that is sharded the partitioner gathers the whole array.
     """
-    ends = (jnp.array(-jnp.inf, x.dtype), jnp.array(jnp.inf, x.dtype))
+    beyond = unbounded(x.dtype)
+    ends = (jnp.array(-beyond, x.dtype), jnp.array(beyond, x.dtype))
 
     def wider(a: Sequence[jax.Array], b: Sequence[jax.Array]) -> tuple[jax.Array, jax.Array]:
         return jax.lax.max(a[0], b[0]), jax.lax.min(a[1], b[1])
@@ -129,6 +131,27 @@ def restored(state: Any) -> Any:
     return jax.tree.map(lambda x: x.restored() if keeps_another_form(x) else x, state, is_leaf=keeps_another_form)
 
 
+def without_variables(tree: Any) -> Any:
+    """The tree with the array of each flax.nnx variable in the variable's place, as nnx.Optimizer hands trees to a
+    transformation. The state that it keeps has variables around all arrays, of which NumPy and JAX know little.
+
+    Variables are told by their methods: gradtx does not import Flax.
+    """
+    if not any(map(_is_variable, jax.tree.leaves(tree, is_leaf=_is_variable))):
+        return tree
+
+    def array(x: Any) -> Any:
+        if not _is_variable(x):
+            return x
+        return x.get_value() if hasattr(x, "get_value") else x.value  # its name before Flax 0.12
+
+    return jax.tree.map(array, tree, is_leaf=_is_variable)
+
+
+def _is_variable(x: Any) -> bool:
+    return hasattr(type(x), "get_metadata") and (hasattr(type(x), "get_value") or hasattr(type(x), "value"))
+
+
 def scaled_norm(leaves: Sequence[jax.Array], axis_name: AxisName = None) -> tuple[jax.Array, jax.Array]:
     """Euclidean norm of all entries as a pair (inverse scale, norm * inverse scale), in float32 or wider.
 
@@ -138,25 +161,49 @@ def scaled_norm(leaves: Sequence[jax.Array], axis_name: AxisName = None) -> tupl
     are shards inside `shard_map`, the norm is that of the whole: one all-reduce of a scalar.
     """
     dtype = compute_dtype(*(x.dtype for x in leaves))
+
+    def total(factor: jax.Array | None = None) -> jax.Array:
+        return total_over_shards([_square_sum(x, dtype, factor) for x in leaves], axis_name, dtype)
+
+    return _norm_of(total)
+
+
+def scaled_norms(leaves: Sequence[jax.Array], axis_name: AxisName = None) -> tuple[jax.Array, jax.Array]:
+    """`scaled_norm` of each leaf by itself, as two vectors [leaves]: one choice for all leaves.
+
+    A choice for each leaf would make a program whose time to compile grows as the square of their number.
+    """
+    dtype = compute_dtype(*(x.dtype for x in leaves))
+
+    def totals(factors: jax.Array | None = None) -> jax.Array:
+        rows = [None] * len(leaves) if factors is None else list(factors)
+        parts = [_square_sum(x, dtype, factor) for x, factor in zip(leaves, rows, strict=True)]
+        return each_over_shards(parts, axis_name)
+
+    return _norm_of(totals)
+
+
+def _norm_of(total: Callable[..., jax.Array]) -> tuple[jax.Array, jax.Array]:
+    """(inverse scale, norm * inverse scale) of one sum of squares or several; `total(f)` is Σ |f x|²."""
+    direct_total = total()
+    dtype = direct_total.dtype
     limits = jnp.finfo(dtype)
-    total = total_over_shards([_square_sum(x, dtype) for x in leaves], axis_name, dtype)
+    # Squares below `tiny` have lost digits: a sum near there may be mostly what underflowed.
+    is_exact = (direct_total < limits.max) & (direct_total > limits.tiny / limits.eps**2)
 
     def direct() -> tuple[jax.Array, jax.Array]:
-        return jnp.ones_like(total), sqrt(total)
+        return jnp.ones_like(direct_total), sqrt(direct_total)
 
     def rescaled() -> tuple[jax.Array, jax.Array]:
         # Three quarters of the exponents down or up: no square of what made the sum over- or underflow does so again.
         far = 2.0 ** (limits.maxexp * 3 // 4)
-        factor = jnp.where(total < 1, far, 1 / far).astype(dtype)
-        squares = [_square_sum(x, dtype, factor) for x in leaves]
-        length = sqrt(total_over_shards(squares, axis_name, dtype))
+        factor = jnp.where(is_exact, 1, jnp.where(direct_total < 1, far, 1 / far)).astype(dtype)
+        length = sqrt(total(factor))
         # The norm or what is nearest to it of which neither 1 / scale nor the square overflows.
         scale = jnp.clip(jax.lax.stop_gradient(length) / factor, limits.tiny**0.5, limits.max / 8)
         return 1 / scale, jnp.where(jnp.isfinite(length), length / (factor * scale), jnp.nan)
 
-    # Squares below `tiny` have lost digits: a sum near there may be mostly what underflowed.
-    is_exact = (total < limits.max) & (total > limits.tiny / limits.eps**2)
-    return jax.lax.cond(is_exact, direct, rescaled)
+    return jax.lax.cond(jnp.all(is_exact), direct, rescaled)
 
 
 @partial(jax.jit, static_argnums=1)

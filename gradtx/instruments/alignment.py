@@ -34,6 +34,7 @@ import jax
 import jax.numpy as jnp
 
 from gradtx._core.across import AxisName, total_over_shards
+from gradtx._core.debugging import quotient
 from gradtx._core.hyperparameters import NON_NEGATIVE, first_count, hyperparameter
 from gradtx._core.trees import accumulators, compute_dtype, widen
 from gradtx._core.types import FLOAT32, GradientTransformationExtraArgs, Params, ScalarOrSchedule, Updates
@@ -74,6 +75,8 @@ def gradient_alignment(
             wear off.
         every: steps from one measurement to the next.
         axis_name: inside `shard_map`, of the mesh axes that gradients are sharded over.
+
+    Inside `accumulate` and `optax.MultiSteps` it compares the mean gradients of two whole steps.
 
     Raises:
         ValueError: out of range; at `init`, a complex leaf. TypeError: of the wrong kind, a leaf that is no array.
@@ -144,6 +147,6 @@ def _compared(
         total_over_shards(parts, seen.axis_name, float_dtype) for parts in (products, agreements, sizes)
     )
     lengths = relative_g.astype(float_dtype) * relative_p
-    cosine = jnp.where(lengths > 0, scaled_product / jnp.where(lengths > 0, lengths, 1), jnp.nan)
+    cosine = quotient(scaled_product, lengths, lengths > 0)
     product = scaled_product / inverse_g.astype(float_dtype) / jnp.where(inverse_p > 0, inverse_p, 1)
     return cosine, product, agreeing / jnp.maximum(size, 1)

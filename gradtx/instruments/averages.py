@@ -20,6 +20,8 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
+from gradtx._core.debugging import unknown
+
 _POWER = 8  # η
 
 
@@ -54,7 +56,7 @@ def averaged(state: jax.Array, decay: jax.Array | float | None, *values: jax.Arr
 
 def means_of(state: jax.Array) -> jax.Array:
     """[quantities]; NaN before the first value; of stacked states too."""
-    return jnp.where(state[..., -1:] > 0, state[..., :-1], jnp.nan)
+    return jnp.where(state[..., -1:] > 0, state[..., :-1], unknown())
 
 
 class Trend(NamedTuple):
@@ -76,8 +78,10 @@ def no_trend() -> jax.Array:
     return jnp.zeros(len(Trend._fields), jnp.result_type(float))
 
 
-def trend_with(state: jax.Array, decay: jax.Array | float, elapsed: jax.Array, y: jax.Array) -> jax.Array:
-    """One value more, `elapsed` steps after the last."""
+def trend_with(
+    state: jax.Array, decay: jax.Array | float, elapsed: jax.Array, y: jax.Array, is_value: jax.Array | bool = True
+) -> jax.Array:
+    """One value more, `elapsed` steps after the last; what is not finite, or no value, is left out."""
     old = Trend(*state)
     e = elapsed.astype(state.dtype)
     old = old._replace(
@@ -100,15 +104,18 @@ def trend_with(state: jax.Array, decay: jax.Array | float, elapsed: jax.Array, y
         squared_t=decay**2 * old.squared_t,
         squared_tt=decay**2 * old.squared_tt,
     )
-    return jnp.where(jnp.isfinite(y), vector_of(*new), vector_of(*old))
+    return jnp.where(is_value & jnp.isfinite(y), vector_of(*new), vector_of(*old))
 
 
 def slope_of(state: jax.Array) -> tuple[jax.Array, jax.Array]:
     """The slope a step, NaN before two values, and its standard error, NaN before three; of stacked states too."""
     s = Trend(*jnp.moveaxis(state, -1, 0))
-    tt = jnp.where(s.tt > 0, s.tt, jnp.nan)
+    is_line = s.tt > 0
+    tt, weight = jnp.where(is_line, s.tt, 1), jnp.where(s.weight > 0, s.weight, 1)
     slope = s.ty / tt
     spread = jnp.maximum(0, s.squared_tt - 2 * s.mean_t * s.squared_t + s.mean_t**2 * s.squared)  # Σ w² (t - mean_t)²
-    freedom = s.weight - s.squared / jnp.where(s.weight > 0, s.weight, jnp.nan) - spread / tt  # 0 with two values
-    variance = jnp.maximum(0, s.yy - slope * s.ty) / jnp.where(freedom > 1e-4 * s.weight, freedom, jnp.nan)
-    return slope, jnp.sqrt(variance * spread) / tt
+    freedom = s.weight - s.squared / weight - spread / tt  # 0 with two values
+    has_error = is_line & (freedom > 1e-4 * s.weight)
+    variance = jnp.maximum(0, s.yy - slope * s.ty) / jnp.where(has_error, freedom, 1)
+    error = jnp.sqrt(variance * spread) / tt
+    return jnp.where(is_line, slope, unknown()), jnp.where(has_error, error, unknown())

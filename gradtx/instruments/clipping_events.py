@@ -88,6 +88,8 @@ def clipping_events(
         every: steps from one measurement to the next.
         axis_name: inside `shard_map`, of the mesh axes that gradients are sharded over.
 
+    Inside `accumulate` and `optax.MultiSteps` it reads the mean gradient of the whole step, once per step.
+
     Raises:
         ValueError: a number out of range. TypeError: one of the wrong kind; at `init`, a leaf that is no floating
             array.

@@ -77,7 +77,8 @@ class CriticalPoint:
         if self.kind_index < 0:
             raise ValueError(
                 "critical_point: the loss, its gradient or its Hessian is not finite here: "
-                f"gradient norm {self.gradient_norm:.6g}, curvature {self.lambda_min:.6g} to {self.lambda_max:.6g}."
+                f"gradient norm {self.gradient_norm:.6g}, curvature {self.lambda_min:.6g} to {self.lambda_max:.6g}. "
+                "Call it where they are, such as at the last good parameters of the run."
             )
         return KINDS[int(self.kind_index)]
 

@@ -32,6 +32,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
+from gradtx._core.debugging import unbounded, unknown
 from gradtx._core.hyperparameters import NON_NEGATIVE, first_count, hyperparameter
 from gradtx._core.types import GradientTransformationExtraArgs, Params, ScalarOrSchedule
 
@@ -64,6 +65,9 @@ def curvature_ratio(learning_rate: ScalarOrSchedule, *, every: int = 1) -> Gradi
         learning_rate: ε, that of the chain, in [0, inf).
         every: steps from one measurement to the next.
 
+    Inside `accumulate` and `optax.MultiSteps` g is the mean gradient of the whole step, and H is the Hessian of its
+    last micro-batch. So the readings scatter as those of one micro-batch do; their mean is that of the whole step.
+
     Raises:
         ValueError: a number out of range; at `init`, a complex leaf; at `update`, no parameters or no loss.
         TypeError: one of the wrong kind.
@@ -91,12 +95,12 @@ def curvature_measurement(learning_rate: ScalarOrSchedule) -> Measurement:
         curvature = seen.along.curvature.astype(jnp.result_type(float))  # d'Hd = g'Hg / g'g
         norm = seen.norm
         goes_up = curvature > 0
-        critical = jnp.where(goes_up, 1 / jnp.where(goes_up, curvature, 1), jnp.inf)
-        nothing = jnp.where((norm > 0) & jnp.isfinite(norm), 0, jnp.nan)  # without a gradient there is no direction
+        critical = jnp.where(goes_up, 1 / jnp.where(goes_up, curvature, 1), unbounded())
+        has_direction = (norm > 0) & jnp.isfinite(norm)
         return state._replace(
-            curvature_ratio=rate(seen.count) * curvature / 2 + nothing,
+            curvature_ratio=jnp.where(has_direction, rate(seen.count) * curvature / 2, unknown()),
             gHg=norm * curvature * norm,
-            critical_learning_rate=jnp.where(jnp.isnan(curvature + nothing), jnp.nan, critical),
+            critical_learning_rate=jnp.where(has_direction & ~jnp.isnan(curvature), critical, unknown()),
         )
 
-    return Measurement("curvature_ratio", init, measure, allow_complex=False)
+    return Measurement("curvature_ratio", init, measure, needs=("params", "value_fn"), allow_complex=False)

@@ -31,6 +31,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
+from gradtx._core.debugging import quotient
 from gradtx._core.hyperparameters import first_count
 from gradtx._core.types import GradientTransformationExtraArgs, Params
 
@@ -60,6 +61,9 @@ def gain_ratio(*, order: int = 2, every: int = 1) -> GradientTransformationExtra
             1 - r on a quadratic, r as of `curvature_ratio`, below 0 just where the loss rose.
         every: steps from one measurement to the next.
 
+    Inside `accumulate` and `optax.MultiSteps` u is the update of the whole step, and L is the loss of its last
+    micro-batch, at both ends of the step. alpha is then NaN more often: the step may lead uphill on that micro-batch.
+
     Raises:
         ValueError: an argument out of range; at `init`, a complex leaf; at `update`, no parameters or no loss.
         TypeError: `every` is of the wrong kind.
@@ -86,13 +90,13 @@ def gain_ratio(*, order: int = 2, every: int = 1) -> GradientTransformationExtra
         slope = before.slopes[0]
         predicted = -slope - (before.curvature / 2 if order == 2 else 0)
         gained = before.losses[0] - after.losses[0]
-        can_tell = predicted != 0
         return state._replace(
-            gain_ratio=jnp.where(can_tell, gained / jnp.where(can_tell, predicted, 1), jnp.nan),
-            step_alpha=jnp.where(slope < 0, -after.slopes[0] / jnp.where(slope < 0, slope, 1), jnp.nan),
+            gain_ratio=quotient(gained, predicted, predicted != 0),
+            step_alpha=quotient(-after.slopes[0], slope, slope < 0),
         )
 
-    return instrument("gain_ratio", Measurement("gain_ratio", init, measure, allow_complex=False), every)
+    measurement = Measurement("gain_ratio", init, measure, needs=("params", "value_fn"), allow_complex=False)
+    return instrument("gain_ratio", measurement, every)
 
 
 def _ends(seen: Seen) -> tuple[Along, Along]:

@@ -28,8 +28,9 @@ import jax
 import jax.numpy as jnp
 
 from gradtx._core.across import AxisName, total_over_shards
+from gradtx._core.debugging import unknown
 from gradtx._core.hyperparameters import BELOW_ONE, first_count, hyperparameter
-from gradtx._core.trees import scaled_norm
+from gradtx._core.trees import scaled_norms
 from gradtx._core.types import GradientTransformationExtraArgs, Params, ScalarOrSchedule
 
 from .averages import no_trend, slope_of, trend_with
@@ -68,6 +69,8 @@ def gradient_norm(
         every: steps from one measurement to the next.
         axis_name: inside `shard_map`, of the mesh axes that gradients are sharded over.
 
+    Inside `accumulate` and `optax.MultiSteps` it reads the mean gradient of the whole step, once per step.
+
     Raises:
         ValueError: `decay` or `every` out of range. TypeError: one of the wrong kind; at `init`, a leaf that is no
             floating array.
@@ -88,12 +91,13 @@ def norm_measurement(per_leaf: bool = False, decay: ScalarOrSchedule = 0.95) -> 
     d = hyperparameter("gradient_norm", "decay", decay, BELOW_ONE)
 
     def init(params: Params) -> GradientNormState:
-        leaves = jnp.full(len(jax.tree.leaves(params)), jnp.nan, jnp.result_type(float)) if per_leaf else None
+        leaves = jnp.full(len(jax.tree.leaves(params)), unknown(), jnp.result_type(float)) if per_leaf else None
         return GradientNormState(unmeasured(), leaves, no_trend(), first_count(), first_count(), never())
 
     def measure(state: GradientNormState, seen: Seen) -> GradientNormState:
         elapsed = seen.count - state.gradient_norm_measured_at
-        log_norm = jnp.where(seen.norm > 0, jnp.log(seen.norm), jnp.nan)  # no place on the line for a zero gradient
+        has_log = seen.norm > 0  # no place on the line for a zero gradient
+        log_norm = jnp.log(jnp.where(has_log, seen.norm, 1))
         # One entry that is not finite makes the norm NaN: the entries are counted only then.
         relative = seen.relative_norm[1]
         none = jnp.zeros_like(relative, jnp.int32)
@@ -102,7 +106,7 @@ def norm_measurement(per_leaf: bool = False, decay: ScalarOrSchedule = 0.95) -> 
         return state._replace(
             gradient_norm=seen.norm,
             gradient_leaf_norms=_leaf_norms(seen, state.gradient_leaf_norms),
-            gradient_norm_trend=trend_with(state.gradient_norm_trend, d(seen.count), elapsed, log_norm),
+            gradient_norm_trend=trend_with(state.gradient_norm_trend, d(seen.count), elapsed, log_norm, has_log),
             nonfinite_count=state.nonfinite_count + jnp.minimum(bad, room),
         )
 
@@ -119,10 +123,10 @@ def _leaf_norms(seen: Seen, old: jax.Array | None) -> jax.Array | None:
     if old is None:
         return None
 
-    def norm(g: jax.Array) -> jax.Array:
-        inverse_scale, relative = scaled_norm([g], seen.axis_name)
-        return (relative / inverse_scale).astype(old.dtype)
-
     gradients = seen.gradients if len(seen.gradients) == len(old) else seen.updates_like(seen.params)
-    norms = [old[i] if g is None else norm(g) for i, g in enumerate(gradients)]
-    return jnp.stack(norms) if norms else old
+    present = {i: g for i, g in enumerate(gradients) if g is not None}
+    if not present:
+        return old
+    inverse_scale, relative = scaled_norms(list(present.values()), seen.axis_name)
+    norms = (relative / inverse_scale).astype(old.dtype)
+    return norms if len(present) == len(old) else old.at[jnp.array(list(present))].set(norms)

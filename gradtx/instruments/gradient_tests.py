@@ -35,6 +35,7 @@ import jax
 import jax.numpy as jnp
 
 from gradtx._core.arguments import check_at_least, check_seed
+from gradtx._core.debugging import quotient
 from gradtx._core.hyperparameters import first_count
 from gradtx._core.types import GradientTransformationExtraArgs, Params
 
@@ -62,6 +63,9 @@ class GradientTestsState(NamedTuple):
         }
 
 
+_TESTS = ("standard_error", "inner_product_test", "norm_test", "orthogonality_test")
+
+
 def gradient_tests(*, num_probes: int = 1, seed: int = 0, every: int = 1) -> GradientTransformationExtraArgs:
     """Standard error of the batch's gradient, and the norm, inner-product and orthogonality tests.
 
@@ -70,6 +74,13 @@ def gradient_tests(*, num_probes: int = 1, seed: int = 0, every: int = 1) -> Gra
             not need them.
         seed: of the probes; each step has its own.
         every: steps from one measurement to the next.
+
+    Batch statistics in `losses_fn` (BatchNorm in training mode, contrastive losses) make the loss of one example depend
+    on the others. Then Σ is no covariance of single examples, and the readings mean nothing. `update` warns when it
+    sees that in the program of `losses_fn`. Let `losses_fn` use the running averages, as in evaluation.
+
+    Inside `accumulate` and `optax.MultiSteps` B is the number of examples of the whole step: those of the last
+    micro-batch, divided by its share in the mean. Σ and the slopes are estimated from the last micro-batch.
 
     Raises:
         ValueError: a number out of range; at `init`, a complex leaf; at `update`, no parameters or no losses.
@@ -100,19 +111,24 @@ def measurement_of_tests(num_probes: int = 1, seed: int = 0) -> Measurement:
 
     def measure(state: GradientTestsState, seen: Seen) -> GradientTestsState:
         slopes = _per_example(seen).astype(jnp.result_type(float))
-        count = len(slopes)
+        if len(slopes) == 1:
+            return state._replace(**dict.fromkeys(_TESTS, unmeasured()))
+        count = seen.examples(len(slopes))
         parallel = jnp.var(slopes, ddof=1)  # of the part along g, in units of the gradient
         total = seen.trace_covariance(num_probes, seed)[0].astype(slopes.dtype)
-        norm = jnp.where(seen.norm > 0, seen.norm, jnp.nan)
         standard_error = jnp.sqrt(total / count)
+
+        def over_norm(noise: jax.Array) -> jax.Array:
+            return quotient(noise, seen.norm, seen.norm > 0)
+
         return state._replace(
             standard_error=standard_error,
-            inner_product_test=jnp.sqrt(parallel / count) / norm,
-            norm_test=standard_error / norm,
-            orthogonality_test=jnp.sqrt(jnp.maximum(0, total - parallel) / count) / norm,
+            inner_product_test=over_norm(jnp.sqrt(parallel / count)),
+            norm_test=over_norm(standard_error),
+            orthogonality_test=over_norm(jnp.sqrt(jnp.maximum(0, total - parallel) / count)),
         )
 
-    return Measurement("gradient_tests", init, measure, allow_complex=False)
+    return Measurement("gradient_tests", init, measure, needs=("params", "losses_fn"), allow_complex=False)
 
 
 def _per_example(seen: Seen) -> jax.Array:

@@ -23,6 +23,7 @@ import jax.numpy as jnp
 
 from gradtx._core.across import AxisName, check_axis_name, varying
 from gradtx._core.arguments import check_at_least
+from gradtx._core.debugging import unknown
 from gradtx._core.hyperparameters import next_count
 from gradtx._core.tracing import is_traced
 from gradtx._core.trees import check_params
@@ -44,6 +45,7 @@ class Measurement(NamedTuple):
     measure: Callable[[Any, Seen], Any]
     remember: Callable[[Any, Seen], Any] | None = None
     kept: tuple[str, ...] = ()  # fields of the parameters' size, that only `remember` changes
+    needs: tuple[str, ...] = ()  # what `measure` cannot do without: "params", "value", "value_fn", "losses_fn"
     allow_complex: bool = True
     sees_every_step: bool = False  # a path or a velocity that leaves steps out would be wrong, not coarse
 
@@ -55,7 +57,7 @@ def never() -> jax.Array:
 
 def unmeasured() -> jax.Array:
     """A reading that was never taken."""
-    return jnp.full((), jnp.nan, jnp.result_type(float))
+    return jnp.full((), unknown(), jnp.result_type(float))
 
 
 def instrument(
@@ -127,6 +129,7 @@ def instruments(
 
 
 def _looked(measurements: tuple[Measurement, ...], states: tuple[Any, ...], seen: Seen) -> tuple[Any, ...]:
+    seen.require({need for m in measurements for need in m.needs})
     new = (_kept_last(m, m.measure(s, seen))._replace(**{f"{m.name}_measured_at": seen.count})
            for m, s in zip(measurements, states, strict=True))  # fmt: skip
     return tuple(_like(n, s) for n, s in zip(new, states, strict=True))

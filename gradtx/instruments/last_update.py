@@ -50,4 +50,4 @@ def last_update_measurement() -> Measurement:
         found = jnp.where(is_next, ratio(way, last), state.last_update_ratio)
         return remember(state, seen)._replace(last_update_ratio=found)
 
-    return Measurement("last_update", init, measure, remember, kept=("last_params",))
+    return Measurement("last_update", init, measure, remember, kept=("last_params",), needs=("params",))

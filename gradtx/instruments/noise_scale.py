@@ -38,6 +38,7 @@ import jax.numpy as jnp
 
 from gradtx._core.across import AxisName, check_axis_name, shard_axes
 from gradtx._core.arguments import check_at_least, check_seed
+from gradtx._core.debugging import unbounded, unknown
 from gradtx._core.hyperparameters import BELOW_ONE, first_count, hyperparameter
 from gradtx._core.trees import compute_dtype, scaled_norm, widen
 from gradtx._core.types import GradientTransformationExtraArgs, Params, ScalarOrSchedule
@@ -57,9 +58,10 @@ class GradientNoiseScaleState(NamedTuple):
     def readings(self) -> dict[str, jax.Array]:
         """By name."""
         trace, signal = jnp.moveaxis(means_of(self.noise_means), -1, 0)
-        scale = jnp.where(signal > 0, trace / jnp.where(signal > 0, signal, 1), jnp.inf)
+        scale = jnp.where(signal > 0, trace / jnp.where(signal > 0, signal, 1), unbounded())
+        is_known = self.noise_means[..., -1] > 0
         return {
-            "gradient_noise_scale/noise_scale": jnp.where(jnp.isnan(signal), jnp.nan, scale),
+            "gradient_noise_scale/noise_scale": jnp.where(is_known, scale, unknown()),
             "gradient_noise_scale/trace_covariance": trace,
             "gradient_noise_scale/gradient_norm_squared": signal,
         }
@@ -83,7 +85,15 @@ def gradient_noise_scale(
         every: steps from one measurement to the next.
         axis_name: inside `shard_map`, of the mesh axes that the batch is split over: measures by the devices'
             gradients, without `losses_fn`, where it stands before `mean_across`.
-        batch_size: with `axis_name`, the number of examples on each device.
+        batch_size: with `axis_name`, the number of examples on each device in one step; inside `accumulate(..., n)`
+            these are n micro-batches.
+
+    Batch statistics in `losses_fn` (BatchNorm in training mode, contrastive losses) make the loss of one example depend
+    on the others. Then Σ is no covariance of single examples, and the readings mean nothing. `update` warns when it
+    sees that in the program of `losses_fn`. Let `losses_fn` use the running averages, as in evaluation.
+
+    Inside `accumulate` and `optax.MultiSteps` B is the number of examples of the whole step: those of the last
+    micro-batch, divided by its share in the mean. Σ is estimated from the last micro-batch.
 
     Raises:
         ValueError: a number out of range, `axis_name` without `batch_size` or the reverse; at `init`, a complex leaf;
@@ -129,20 +139,26 @@ def noise_measurement(
         return GradientNoiseScaleState(no_average(2), first_count(), never())
 
     def measure(state: GradientNoiseScaleState, seen: Seen) -> GradientNoiseScaleState:
-        trace, signal = by_losses(seen) if batch_size is None else _by_devices(seen, axis_name, batch_size)
+        found = by_losses(seen) if batch_size is None else _by_devices(seen, axis_name, batch_size)
+        if found is None:  # one example, or one device, has no spread
+            return state
+        trace, signal = found
         means = averaged(state.noise_means, None if d is None else d(seen.count), trace, signal)
         return state._replace(noise_means=means)
 
-    def by_losses(seen: Seen) -> tuple[jax.Array, jax.Array]:
+    def by_losses(seen: Seen) -> tuple[jax.Array, jax.Array] | None:
         trace, batch = seen.trace_covariance(num_probes, seed)
+        if batch == 1:
+            return None
         trace = trace.astype(jnp.result_type(float))
-        return trace, seen.norm**2 - trace / batch
+        return trace, seen.norm**2 - trace / seen.examples(batch)
 
-    return Measurement(name, init, measure, allow_complex=False)
+    needs = ("params", "losses_fn") if batch_size is None else ()
+    return Measurement(name, init, measure, needs=needs, allow_complex=False)
 
 
-def _by_devices(seen: Seen, axis_name: AxisName, batch_size: int) -> tuple[jax.Array, jax.Array]:
-    """tr Σ and ‖G‖² from the gradients of n devices, of B examples each, and their mean, of n B; NaN for one device."""
+def _by_devices(seen: Seen, axis_name: AxisName, batch_size: int) -> tuple[jax.Array, jax.Array] | None:
+    """tr Σ and ‖G‖² from the gradients of n devices, of B examples each, and their mean; None for one device."""
     if axis_name is not None and any(shard_axes(g, axis_name) == () for g in seen.gradients):
         raise ValueError(
             f"{seen.name}: with axis_name the updates must be each device's own, before they are averaged: here JAX "
@@ -155,6 +171,6 @@ def _by_devices(seen: Seen, axis_name: AxisName, batch_size: int) -> tuple[jax.A
     inverse_scale, relative = scaled_norm(means)
     big = (relative / inverse_scale).astype(small.dtype) ** 2
     if devices == 1:
-        return jnp.full_like(small, jnp.nan), jnp.full_like(small, jnp.nan)
+        return None
     trace = batch_size * (small - big) * devices / (devices - 1)  # (‖g_s‖² - ‖g_b‖²) / (1/B - 1/(n B))
     return trace, (devices * big - small) / (devices - 1)

@@ -79,6 +79,13 @@ def panel(
         num_probes: random directions for tr Σ, >= 1, where there are more than 128 parameters.
         seed: of the probes; each step has its own.
 
+    Batch statistics in `losses_fn` (BatchNorm in training mode) make noise scale and tests meaningless; `update` warns
+    when it sees them. Let `losses_fn` use the running averages, as in evaluation.
+
+    Inside `accumulate` and `optax.MultiSteps` each reading is what its own instrument gives there: gradients and
+    updates are those of the whole step, and the noise scale and the tests count all its examples; losses and curvature
+    are those of its last micro-batch.
+
     Raises:
         ValueError: out of range; at `init`, a complex leaf; at `update`, no parameters or no losses. TypeError: of the
             wrong kind.

@@ -55,6 +55,9 @@ def plateau(*, decay: ScalarOrSchedule = 0.98, every: int = 1) -> GradientTransf
         decay: of the weights, in [0, 1).
         every: steps from one measurement to the next.
 
+    Inside `accumulate` it reads the mean loss of the whole step; inside `optax.MultiSteps`, that of the last
+    micro-batch.
+
     Raises:
         ValueError: a number out of range; at `update`, no `value`. TypeError: one of the wrong kind.
 
@@ -77,4 +80,4 @@ def plateau(*, decay: ScalarOrSchedule = 0.98, every: int = 1) -> GradientTransf
         elapsed = seen.count - state.plateau_measured_at
         return state._replace(loss_trend=trend_with(state.loss_trend, d(seen.count), elapsed, seen.value))
 
-    return instrument("plateau", Measurement("plateau", init, measure), every)
+    return instrument("plateau", Measurement("plateau", init, measure, needs=("value",)), every)

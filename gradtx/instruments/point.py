@@ -12,9 +12,9 @@ import jax
 import jax.numpy as jnp
 from jax.tree_util import Partial
 
-from gradtx._core.arguments import check_function, check_loss
+from gradtx._core.arguments import check_function, loss_shape
 from gradtx._core.tracing import is_traced
-from gradtx._core.trees import compute_dtype, leaf_dtype, named_leaves
+from gradtx._core.trees import compute_dtype, leaf_dtype, named_leaves, tree_norm
 from gradtx._core.types import Params
 
 Point = list[jax.Array]
@@ -34,7 +34,7 @@ def cost_at(name: str, value_fn: Callable[..., Any], params: Params, *batch: Any
     # A NumPy float64 array is a float32 one where JAX has no float64.
     dtype = jax.dtypes.canonicalize_dtype(compute_dtype(*(leaf_dtype(x) for x in leaves)))
     point = [jnp.asarray(x, dtype) for x in leaves]
-    check_loss(name, jax.eval_shape(lambda at, *more: value_fn(treedef.unflatten(at), *more), point, *batch))
+    loss_shape(name, lambda at, *more: value_fn(treedef.unflatten(at), *more), point, *batch)
 
     def cost(at: Point, *more: Any) -> jax.Array:
         return jnp.asarray(value_fn(treedef.unflatten(at), *more)).astype(dtype)
@@ -66,6 +66,21 @@ def linearised(cost: Cost, point: Point) -> tuple[jax.Array, Point, Partial]:
 
     slopes, product, value = jax.jit(lambda at: jax.linearize(gradient, at, has_aux=True))(point)
     return value, slopes, product
+
+
+def checked_finite(name: str, value: jax.Array, gradient: Point, *found: jax.Array) -> tuple[jax.Array, ...]:
+    """`found` as it is. Where the loss, its gradient or one of those numbers is not finite it raises, or inside `jit`
+    gives NaN: a Hessian may look finite where the loss is not."""
+    norm = tree_norm(gradient)
+    is_finite = jnp.stack([jnp.all(jnp.isfinite(x)) for x in (value, norm, *found)]).all()
+    if is_traced(is_finite):
+        return tuple(jnp.where(is_finite, x, jnp.nan) for x in found)
+    if not is_finite:
+        raise ValueError(
+            f"{name}: the loss, its gradient or its Hessian is not finite here: loss {float(value):.6g}, gradient norm "
+            f"{float(norm):.6g}. Call it where they are, such as at the last good parameters of the run."
+        )
+    return found
 
 
 def normal_like(key: jax.Array, point: Point) -> Point:

@@ -6,8 +6,8 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from gradtx._core.trees import tree_inner, tree_norm
-from gradtx._core.types import GradientTransformation, Params, with_extra_args_support
+from gradtx._core.trees import accumulators, tree_inner, tree_norm
+from gradtx._core.types import FLOAT32, GradientTransformation, Params, with_extra_args_support
 
 from .point import normal_like
 
@@ -18,16 +18,27 @@ class Run(NamedTuple):
     first: Any  # [] the loss at the start
     loss: Any  # [steps] after the step, on its batch
     fall: Any  # [steps] by how much the step lowered the loss of its batch
-    sharpness: Any  # [steps] λ_max before the step, on its batch; NaN unless the update was -ε g
+    sharpness: Any  # [steps] λ_max before the step, on its batch, of what moved; 0 unless the update was -ε g
+    moved: Any  # [steps] bool: False where the transformation held an update back, as `accumulate` does
+    slope: Any  # [steps] ‖g‖
     diverged: Any  # [steps] bool: this step ended the run
     taken: Any  # [steps] bool: the run had not ended before
 
 
 class _Probe(NamedTuple):
-    """A power iteration w = H v + s v, one product a step of the run."""
+    """A power iteration w = H v + s v, one product a step of the run, in the space of what moves."""
 
     v: Any  # unit vector, a tree like the parameters
     shift: jax.Array  # [] s: the largest (‖H v‖ - vᵀH v) / 2 so far; 0 on the way to λ_max, |λ_min| on the way to λ_min
+    moving: Any  # a tree like the parameters: 1 where the last update that was made moved an entry, else 0
+
+
+class _Waiting(NamedTuple):
+    """The gradients since the last update: `accumulate` and `optax.MultiSteps` step along their mean."""
+
+    mean: Any  # a tree like the parameters, float32 or wider
+    gradients: jax.Array  # [] how many
+    was_descent: jax.Array  # [] bool: the last update was -ε times that mean
 
 
 def sweep(
@@ -43,7 +54,7 @@ def sweep(
     sees_curvature = _is_twice_differentiable(value_fn, params, batches)
 
     def step(carry: Any, x: Any) -> tuple[Any, tuple[Any, ...]]:
-        params, state, best, probe = carry
+        params, state, best, probe, waiting = carry
         rate, *batch = x
 
         def cost(p: Params) -> Any:
@@ -54,30 +65,56 @@ def sweep(
         updates, state = tx.update(g, state, params, value=value, grad=g, value_fn=cost)
         new_params = jax.tree.map(lambda p, u: (p + u).astype(p.dtype), params, updates)
         value, after = value.astype(rates.dtype), jnp.asarray(cost(new_params)).astype(rates.dtype)
-        off = tree_norm(jax.tree.map(lambda u, d: u + rate.astype(d.dtype) * d, updates, g))
-        is_descent = (off <= 0.01 * rate * tree_norm(g)) & sees_curvature
+        is_held, moving, waiting = _judged(rate, g, updates, waiting)
+        moving = _choose(is_held, probe.moving, moving)
         probe, sharpness = jax.lax.cond(
-            is_descent,
+            waiting.was_descent & sees_curvature,
             lambda probe: _sharper(cost, params, probe) if sees_curvature else (probe, unknown),
             lambda probe: (probe, unknown),
-            probe,
+            probe._replace(moving=moving),
         )
         best = jnp.fmin(best, after)
         is_within = after <= best + (diverge - 1) * jnp.maximum(jnp.abs(best), first - best)
-        return (new_params, state, best, probe), (after, value - after, sharpness, ~(is_within & jnp.isfinite(after)))
+        seen = (after, value - after, sharpness, ~is_held, tree_norm(g).astype(rates.dtype))
+        return (new_params, state, best, probe, waiting), (*seen, ~(is_within & jnp.isfinite(after)))
 
     def guarded(carry: Any, x: Any) -> tuple[Any, tuple[Any, ...]]:
         ended, rest = carry
         nothing = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), jax.eval_shape(step, rest, x)[1])
         rest, out = jax.lax.cond(ended, lambda: (rest, nothing), lambda: step(rest, x))
-        return (ended | out[3], rest), (*out, ~ended)
+        return (ended | out[-1], rest), (*out, ~ended)
 
     xs = (rates,) if batches is None else (rates, batches)
     first = jnp.asarray(value_fn(params, *jax.tree.map(lambda x: x[0], xs[1:]))).astype(rates.dtype)
-    unknown = jnp.full((), jnp.nan, rates.dtype)
-    start = (params, make_tx(rates[0]).init(params), first, _first_probe(params, rates.dtype))
-    _, (loss, fall, sharpness, diverged, taken) = jax.lax.scan(guarded, (jnp.zeros((), bool), start), xs)
-    return Run(first, loss, fall, sharpness, diverged, taken)
+    unknown = jnp.zeros((), rates.dtype)
+    waiting = _Waiting(accumulators(params, FLOAT32), jnp.zeros((), rates.dtype), jnp.ones((), bool))
+    start = (params, make_tx(rates[0]).init(params), first, _first_probe(params, rates.dtype), waiting)
+    _, (loss, fall, sharpness, moved, slope, diverged, taken) = jax.lax.scan(guarded, (jnp.zeros((), bool), start), xs)
+    return Run(first, loss, fall, sharpness, moved, slope, diverged, taken)
+
+
+def _judged(rate: jax.Array, g: Any, updates: Any, waiting: _Waiting) -> tuple[jax.Array, Any, _Waiting]:
+    """Whether the update was held back; what it moves; and the gradients that wait for the next one.
+
+    An entry whose mean gradient is 0 counts as moving; one that has a gradient and no update is frozen.
+    """
+    count = waiting.gradients + 1
+    mean = jax.tree.map(lambda m, x: m + (x - m) / count.astype(m.dtype), waiting.mean, g)
+    moving = jax.tree.map(lambda u, m, x: ((u != 0) | (m == 0)).astype(x.dtype), updates, mean, g)
+    is_held = ~_any_nonzero(updates) & _any_nonzero(mean)
+    along = jax.tree.map(jnp.multiply, moving, mean)
+    off = tree_norm(jax.tree.map(lambda u, d: u + rate.astype(d.dtype) * d, updates, along))
+    is_descent = jnp.where(is_held, waiting.was_descent, off <= 0.01 * rate * tree_norm(along))
+    kept = jax.tree.map(lambda m: jnp.where(is_held, m, 0), mean)
+    return is_held, moving, _Waiting(kept, jnp.where(is_held, count, 0), is_descent)
+
+
+def _any_nonzero(tree: Any) -> jax.Array:
+    return jnp.stack([jnp.any(x != 0) for x in jax.tree.leaves(tree)]).any()
+
+
+def _choose(condition: jax.Array, a: Any, b: Any) -> Any:
+    return jax.tree.map(lambda x, y: jnp.where(condition, x, y), a, b)
 
 
 def _descent(learning_rate: Any) -> GradientTransformation:
@@ -101,21 +138,27 @@ def _is_twice_differentiable(value_fn: Callable[..., Any], params: Params, batch
 def _first_probe(params: Params, dtype: Any) -> _Probe:
     leaves, treedef = jax.tree.flatten(params)
     v = treedef.unflatten(normal_like(jax.random.key(0), leaves))
-    return _Probe(_times(1 / tree_norm(v), v), jnp.zeros((), dtype))
+    return _Probe(_times(1 / tree_norm(v), v), jnp.zeros((), dtype), jax.tree.map(jnp.ones_like, v))
 
 
 def _sharper(cost: Callable[[Params], Any], params: Params, probe: _Probe) -> tuple[_Probe, jax.Array]:
     """One step of the power iteration, and vᵀH v. The shift lets λ_max win against a larger |λ_min|."""
-    v, shift = probe
+    v, shift, moving = probe
+    v = jax.tree.map(jnp.multiply, moving, v)
+    v = _times(_reciprocal(tree_norm(v)), v)
     _, hv = jax.jvp(jax.grad(cost), (params,), (v,))
+    hv = jax.tree.map(jnp.multiply, moving, hv)
     sharpness = tree_inner(v, hv)
     shift = jnp.fmax(shift, (tree_norm(hv).astype(shift.dtype) - sharpness) / 2)
     w = jax.tree.map(lambda h, x: h + shift.astype(x.dtype) * x, hv, v)
-    length = tree_norm(w)
+    inverse = _reciprocal(tree_norm(w))
+    return _Probe(_choose(inverse > 0, _times(inverse, w), probe.v), shift, moving), sharpness
+
+
+def _reciprocal(length: jax.Array) -> jax.Array:
+    """1 / length, 0 where that cannot be used."""
     is_usable = (length > 0) & jnp.isfinite(length)
-    inverse = 1 / jnp.where(is_usable, length, 1)
-    v = jax.tree.map(lambda new, old: jnp.where(is_usable, new, old), _times(inverse, w), v)
-    return _Probe(v, shift), sharpness
+    return jnp.where(is_usable, 1 / jnp.where(is_usable, length, 1), 0)
 
 
 def _times(factor: jax.Array, a: Any) -> Any:

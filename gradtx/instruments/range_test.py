@@ -17,6 +17,9 @@ the last two steps have to agree on λ_max, or the loss is no quadratic there an
 momentum or scaled gradients, or over a cliff) it is the rate of the first step of the unbroken rise that ended the run,
 which is late.
 
+What is frozen is left out: λ_max is that of the Hessian of the entries that move. `accumulate` and `optax.MultiSteps`
+step along the mean of the gradients since their last step: the steps at which they wait count for nothing.
+
 **Source**: Smith 2017; chapter §4.1.
 
 **Differs from** the usual tools: `losses[i]` is the loss after the step with rate i on that step's own batch, so that a
@@ -36,7 +39,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from gradtx._core.arguments import check_at_least, check_function, check_loss, checked_number
+from gradtx._core.arguments import check_at_least, check_function, checked_number, loss_shape
 from gradtx._core.hyperparameters import ABOVE_ONE, BELOW_ONE, POSITIVE
 from gradtx._core.types import GradientTransformation, Params
 
@@ -51,10 +54,14 @@ class RangeTest(NamedTuple):
     losses: np.ndarray  # [steps] the loss after the step with that rate; NaN from the step on that ended the run
     steepest: float  # learning rate; NaN where the run ended before there was anything to see
     divergence: float  # learning rate; inf where it did not diverge
-    minimum: float  # learning rate; NaN where the first step ended the run
+    minimum: float  # learning rate; NaN where the first step ended the run, or no step changed the loss
+    remark: str = ""  # why `steepest` is NaN, and what to do
 
     def __str__(self) -> str:
-        return f"steepest at {self.steepest:.3g}, lowest at {self.minimum:.3g}, diverges from {self.divergence:.3g}"
+        steepest = f"steepest at {self.steepest:.3g}" if np.isfinite(self.steepest) else "no steepest rate"
+        minimum = f", lowest at {self.minimum:.3g}" if np.isfinite(self.minimum) else ""
+        diverges = f"diverges from {self.divergence:.3g}" if np.isfinite(self.divergence) else "does not diverge"
+        return f"{steepest}{minimum}, {diverges}{self.remark and f': {self.remark}'}"
 
 
 def lr_range_test(
@@ -67,8 +74,8 @@ def lr_range_test(
     steps: int = 100,
     smooth: float = 0.05,
     diverge: float = 5.0,
-    skip_first: int = 10,
-    skip_last: int = 5,
+    skip_first: int | None = None,
+    skip_last: int | None = None,
     batches: Any = None,
 ) -> RangeTest:
     """Steepest, divergence and minimum learning rate, from one run with growing rates.
@@ -83,12 +90,13 @@ def lr_range_test(
         smooth: width of the centred mean over the losses, as a fraction of the steps, in [0, 1).
         diverge: > 1. The run ends where the loss is over best + (diverge - 1) max(|best|, first - best): where it has
             risen by more than `diverge` - 1 times the best loss, and as many times what had been gained.
-        skip_first, skip_last: steps at either end in which `steepest` is not looked for, >= 0.
+        skip_first, skip_last: steps at either end in which `steepest` is not looked for, >= 0, together less than
+            `steps`. None leaves out 10 and 5; of fewer than 30 steps a third and a sixth.
         batches: a tree of arrays with a leading axis [steps], one slice a step.
 
     Raises:
-        ValueError: a number out of range; batches of another length; a loss that is no real scalar, or is not finite
-            at the start; a complex leaf; a state that keeps the rate.
+        ValueError: a number out of range; no step between the skipped ones; batches of another length; a loss that is
+            no real scalar, or is not finite at the start; a complex leaf; a state that keeps the rate.
         TypeError: a leaf is no floating array, or `make_tx` gives no transformation.
 
     >>> import gradtx, jax.numpy as jnp
@@ -98,40 +106,70 @@ def lr_range_test(
     """
     check_function("lr_range_test", "value_fn", value_fn, "the parameters")
     if make_tx is not None:
-        check_function("lr_range_test", "make_tx", make_tx, "the learning rate")
-    _check(lowest, highest, steps, smooth, diverge, skip_first, skip_last, batches)
+        example = "make_tx=lambda learning_rate: gradtx.sgd(learning_rate)"
+        check_function("lr_range_test", "make_tx", make_tx, "the learning rate", example)
+    _check(lowest, highest, steps, smooth, diverge, batches)
+    first, last = _skipped(steps, skip_first, skip_last)
     check_leaves("lr_range_test", params)
     params = jax.tree.map(jnp.asarray, params)
     rates = np.geomspace(lowest, highest, steps)
     first_batch = () if batches is None else (jax.tree.map(lambda x: x[0], batches),)
-    check_loss("lr_range_test", jax.eval_shape(value_fn, params, *first_batch))
+    loss_shape("lr_range_test", value_fn, params, *first_batch)
     if make_tx is not None:
         _check_states(make_tx, params, rates)
     run_all = jax.jit(lambda *arguments: sweep(value_fn, make_tx, diverge, *arguments))
     run = jax.tree.map(np.asarray, run_all(params, jnp.asarray(rates, jnp.result_type(float)), batches))
     if not np.isfinite(run.first):
         raise ValueError(f"lr_range_test: the loss must be finite at the start, got {run.first}.")
-    return _concluded(rates, run, smooth * steps, skip_first, skip_last)
+    return _concluded(rates, run, smooth, first, last)
 
 
-def _concluded(rates: np.ndarray, run: Run, width: float, skip_first: int, skip_last: int) -> RangeTest:
+def _concluded(rates: np.ndarray, run: Run, smooth: float, first: int, last: int) -> RangeTest:
     is_kept = run.taken & ~run.diverged
-    losses = np.where(run.taken & np.isfinite(run.loss), run.loss, np.nan).astype(float)
+    # What held its update back says nothing of its rate: the numbers are those of the steps that moved.
+    at = np.flatnonzero(run.taken & run.moved)
+    losses = np.where(np.isfinite(run.loss), run.loss, np.nan).astype(float)
+    width = smooth * len(rates) * len(at) / max(1, int(run.taken.sum()))
     # The loss that ended the run counts in the mean of its neighbours, but is itself no candidate.
-    smoothed = np.where(is_kept, _smoothed(losses, width), np.inf)
-    falls = _smoothed(np.where(np.isnan(losses), np.nan, run.fall), width)
-    lowest_at = int(np.argmin(smoothed))
+    smoothed = np.where(is_kept[at], _smoothed(losses[at], width), np.inf)
+    falls = _smoothed(np.where(np.isnan(losses), np.nan, run.fall)[at], width)
+    is_seen = bool(is_kept[at].any()) and bool(np.any(run.fall[at] != 0))
+    lowest_at = int(np.argmin(smoothed)) if is_seen else 0
+    start = int(np.searchsorted(at, first))
+    stop = min(lowest_at + 1, int(np.searchsorted(at, int(is_kept.sum()) - last)))
+    has_steepest = is_seen and start < stop
     return RangeTest(
         learning_rates=rates,
         losses=np.where(is_kept, losses, np.nan),
-        steepest=_steepest(rates, falls, skip_first, min(lowest_at + 1, int(is_kept.sum()) - skip_last)),
-        divergence=_divergence(rates, run),
-        minimum=float(rates[lowest_at]) if is_kept.any() else float("nan"),
+        steepest=float(rates[at][start + np.argmax(falls[start:stop])]) if has_steepest else float("nan"),
+        divergence=_divergence(rates[at], run, at),
+        minimum=float(rates[at][lowest_at]) if is_seen else float("nan"),
+        remark="" if has_steepest else _remark(run, at, int(is_kept.sum()), first, last),
     )
+
+
+def _remark(run: Run, at: np.ndarray, kept: int, first: int, last: int) -> str:
+    """Why no rate is the steepest, and what to do."""
+    if not run.taken.any() or kept == 0:
+        return "the first step ended the run; start with a lower rate"
+    if len(at) == 0:
+        return "no step moved the parameters; take more steps than the transformation waits for"
+    if not np.any(run.fall[at] != 0):
+        if not np.any(run.slope[at] != 0):
+            return "the gradient is 0 at every step; start elsewhere, and see that value_fn uses the parameters"
+        return "no step changed the loss, as far as its rounding shows; raise highest"
+    if kept - last <= first:
+        return (
+            f"the run ended after {kept} steps, of which skip_first={first} and skip_last={last} leave none; start "
+            "with a lower rate, or skip fewer"
+        )
+    return f"the loss is lowest in the first skip_first={first} steps; start with a lower rate"
 
 
 def _smoothed(losses: np.ndarray, width: float) -> np.ndarray:
     """Centred mean over 2 half + 1 losses, fewer at the ends; NaN where the loss is."""
+    if len(losses) == 0:
+        return losses
     half = round(width / 2)
     windows = np.pad(losses, half, constant_values=np.nan)
     rows = np.lib.stride_tricks.sliding_window_view(windows, 2 * half + 1)
@@ -140,29 +178,47 @@ def _smoothed(losses: np.ndarray, width: float) -> np.ndarray:
     return np.where(np.isfinite(losses), means, np.nan)
 
 
-def _steepest(rates: np.ndarray, falls: np.ndarray, start: int, stop: int) -> float:
-    return float(rates[start + np.argmax(falls[start:stop])]) if start < stop else float("nan")
-
-
-def _divergence(rates: np.ndarray, run: Run) -> float:
-    last = int(run.taken.sum()) - 1
+def _divergence(rates: np.ndarray, run: Run, at: np.ndarray) -> float:
+    """From the steps `at` that moved, and their rates."""
+    falls, all_sharpness = run.fall[at], run.sharpness[at]
+    last = len(at) - 1
     has_blown_up = bool(run.diverged.any())
+    if last < 0:
+        return float("inf")
     onset = last if has_blown_up else last + 1  # of the rise
-    while has_blown_up and onset > 0 and run.fall[onset - 1] < 0:
+    while has_blown_up and onset > 0 and falls[onset - 1] < 0:
         onset -= 1
     unstable_from = last + 1
-    while unstable_from > 0 and rates[unstable_from - 1] * run.sharpness[unstable_from - 1] >= 2:  # false where NaN
+    while (
+        unstable_from > 0 and rates[unstable_from - 1] * all_sharpness[unstable_from - 1] >= 2
+    ):  # false where it is 0: unknown
         unstable_from -= 1
-    sharpness = run.sharpness[unstable_from : last + 1]
-    if len(sharpness) == 0 or not (has_blown_up or _agree(sharpness[-2:], rates[1] / rates[0])):
+    sharpness = all_sharpness[unstable_from:]
+    if len(sharpness) == 0 or not (has_blown_up or _agree(sharpness[-2:], rates[-2:])):
         return float(rates[onset]) if has_blown_up else float("inf")
     stable_to = rates[unstable_from - 1] if unstable_from > 0 else 0.0
     critical = max(2 / sharpness[0], stable_to)
     return float(min(critical, rates[onset])) if has_blown_up else float(critical)
 
 
-def _agree(sharpness: np.ndarray, ratio: float) -> bool:
-    return len(sharpness) == 2 and abs(np.log(sharpness[1] / sharpness[0])) <= np.log(ratio)
+def _agree(sharpness: np.ndarray, rates: np.ndarray) -> bool:
+    """Whether the last two steps see the same λ_max, to within the ratio of their rates."""
+    return len(sharpness) == 2 and bool(abs(np.log(sharpness[1] / sharpness[0])) <= np.log(rates[1] / rates[0]))
+
+
+def _skipped(steps: int, first: int | None, last: int | None) -> tuple[int, int]:
+    """How many steps at either end are not looked at."""
+    for argument, value in (("skip_first", first), ("skip_last", last)):
+        if value is not None:
+            check_at_least("lr_range_test", argument, value, 0)
+    given = (first or 0) + (last or 0)
+    if given >= steps:
+        raise ValueError(
+            f"lr_range_test: skip_first + skip_last must be less than steps = {steps}, got {given}: skip fewer, or "
+            "take more steps."
+        )
+    first = min(10, steps // 3, steps - 1 - given) if first is None else first
+    return first, min(5, steps // 6, steps - 1 - first) if last is None else last
 
 
 def _check_states(make_tx: Callable[[Any], Any], params: Params, rates: np.ndarray) -> None:
@@ -181,17 +237,13 @@ def _check_states(make_tx: Callable[[Any], Any], params: Params, rates: np.ndarr
             )
 
 
-def _check(
-    lowest: float, highest: float, steps: int, smooth: float, diverge: float, first: int, last: int, batches: Any
-) -> None:
+def _check(lowest: float, highest: float, steps: int, smooth: float, diverge: float, batches: Any) -> None:
     name = "lr_range_test"
     checked_number(name, "lowest", lowest, POSITIVE)
     checked_number(name, "highest", highest, POSITIVE)
     if not lowest < highest:
         raise ValueError(f"{name}: lowest must be below highest, got {lowest} and {highest}.")
     check_at_least(name, "steps", steps, 2)
-    check_at_least(name, "skip_first", first, 0)
-    check_at_least(name, "skip_last", last, 0)
     checked_number(name, "smooth", smooth, BELOW_ONE)
     checked_number(name, "diverge", diverge, ABOVE_ONE)
     lengths = {x.shape[0] if getattr(x, "ndim", 0) else None for x in jax.tree.leaves(batches)}

@@ -14,18 +14,22 @@ from typing import Any
 
 import jax
 
+from gradtx._core.trees import without_variables
+
 
 def readings(opt_state: Any) -> dict[str, jax.Array]:
     """Every reading in an optimizer state, by name.
 
     Args:
-        opt_state: any state, however nested: `chain`, `masked`, `partition`, `MultiSteps`, `inject_hyperparams`, ...
+        opt_state: any state, however nested: `chain`, `masked`, `partition`, `MultiSteps`, `inject_hyperparams`, ...;
+            also the `opt_state` of flax's `nnx.Optimizer`, whose arrays are in variables.
 
     Returns:
         name -> array, in the order of the chain (of `partition`, in the order of the sorted labels); scalars, unless
-        the state is a stack of states (under `vmap`, or the output of a scan). NaN where nothing was measured yet;
-        empty for a state without instruments. Nothing leaves the device: legal inside `jit`, `scan`, `vmap` and
-        `shard_map`.
+        the state is a stack of states (under `vmap`, or the output of a scan). NaN where nothing was measured yet, and
+        inf where there is no bound; under `jax_debug_nans` 0 instead, and under `jax_debug_infs` the largest float, so
+        that a healthy run sets neither off. Empty for a state without instruments. Nothing leaves the device: legal
+        inside `jit`, `scan`, `vmap` and `shard_map`.
 
     >>> import gradtx, jax.numpy as jnp, optax
     >>> tx = optax.chain(gradtx.gradient_norm(), optax.adam(1e-3))
@@ -35,7 +39,7 @@ def readings(opt_state: Any) -> dict[str, jax.Array]:
     """
     found: dict[str, jax.Array] = {}
     seen: Counter[str] = Counter()
-    for state in _instruments(opt_state):
+    for state in _instruments(without_variables(opt_state)):
         taken = state.readings()
         seen.update({name.partition("/")[0] for name in taken})
         for name, value in taken.items():

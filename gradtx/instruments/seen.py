@@ -4,7 +4,8 @@ Each thing is computed when it is first asked for, and once: instruments that sh
 """
 
 import itertools
-from collections.abc import Callable
+import warnings
+from collections.abc import Callable, Iterable
 from functools import cached_property
 from typing import Any
 
@@ -13,12 +14,22 @@ import jax.numpy as jnp
 
 from gradtx._core.across import AxisName
 from gradtx._core.aligned import aligned
-from gradtx._core.arguments import check_function
+from gradtx._core.arguments import check_alone, check_function, scalar
+from gradtx._core.debugging import unknown
+from gradtx._core.micro_batches import last_share
 from gradtx._core.trees import compute_dtype, scaled_norm, widen
 from gradtx._core.types import MaskedNode, Params, Updates
 
+from .batch_statistics import mixes_examples
 from .passes import Along, along, slopes_along
 
+_WHAT = {
+    "params": "the parameters",
+    "value": "the loss's value",
+    "value_fn": "the loss",
+    "losses_fn": "the loss of each example",
+}
+_CALL = {"value": "value=value", "value_fn": "value_fn=loss", "losses_fn": "losses_fn=losses"}
 EXACT_UP_TO = 128  # parameters: per-example gradients of so few are taken one coordinate at a time
 
 
@@ -46,8 +57,7 @@ class Seen:
     @property
     def params(self) -> Params:
         """The parameters before the step."""
-        if self._params is None:
-            raise ValueError(f"{self.name} needs the parameters: call update(grads, state, params).")
+        self.require(["params"])
         return self._params
 
     def updates_like(self, tree: Any) -> list[jax.Array | None]:
@@ -65,30 +75,42 @@ class Seen:
         inverse_scale, relative = self.relative_norm
         return (relative / inverse_scale).astype(jnp.result_type(float))
 
+    def require(self, needs: Iterable[str]) -> None:
+        """Raises one error that names all that is missing and ends in the whole call.
+
+        `needs`: some of "params", "value", "value_fn", "losses_fn". The mean of `losses_fn` serves as `value_fn`.
+        """
+        wanted = [need for need in _WHAT if need in needs and not (need == "value_fn" and "losses_fn" in needs)]
+        missing = [need for need in wanted if self._is_missing(need)]
+        if missing:
+            arguments = ", ".join(["grads, state, params", *(_CALL[need] for need in wanted if need != "params")])
+            returns = ", losses(params) -> [batch]" if "losses_fn" in wanted else ""
+            what = " and ".join(_WHAT[need] for need in missing)
+            raise ValueError(f"{self.name} needs {what}: call update({arguments}){returns}.")
+
+    def _is_missing(self, need: str) -> bool:
+        if need == "params":
+            return self._params is None
+        return self._extra.get(need) is None and not (need == "value_fn" and self._extra.get("losses_fn") is not None)
+
     @property
     def value(self) -> jax.Array:
         """The loss of the step's batch."""
-        if self._extra.get("value") is None:
-            raise ValueError(f"{self.name} needs the loss's value: call update(grads, state, params, value=value).")
-        value = jnp.asarray(self._extra["value"])
-        if value.shape != ():
-            raise ValueError(f"{self.name}: value must be a scalar, got shape {value.shape}.")
-        return value.astype(jnp.result_type(float))
+        self.require(["value"])
+        return scalar(self.name, "value", self._extra["value"])
 
     @property
     def losses_fn(self) -> Callable[[Params], jax.Array]:
         """params -> [B], the losses of the step's examples."""
-        losses_fn = self._extra.get("losses_fn")
-        if losses_fn is None:
-            raise ValueError(
-                f"{self.name} needs the loss of each example: call update(grads, state, params, losses_fn=losses), "
-                "losses(params) -> [batch]."
-            )
+        self.require(["params", "losses_fn"])
 
         def checked(params: Params) -> jax.Array:
-            losses = jnp.asarray(self._called("losses_fn", losses_fn, params))
+            losses = self._called("losses_fn", params)
             if losses.ndim != 1:
-                raise ValueError(f"{self.name}: losses_fn must return an array [batch], got shape {losses.shape}.")
+                raise ValueError(
+                    f"{self.name}: losses_fn must return an array [batch], got shape {losses.shape}: return the loss "
+                    "of each example, summed over all other axes and not averaged over the batch."
+                )
             return losses.astype(compute_dtype(losses.dtype))
 
         return checked
@@ -96,25 +118,28 @@ class Seen:
     @property
     def value_fn(self) -> Callable[[Params], jax.Array]:
         """params -> [], the loss of the step's batch; the mean of `losses_fn` where that is all there is."""
-        value_fn = self._extra.get("value_fn")
-        if value_fn is None and self._extra.get("losses_fn") is not None:
+        self.require(["params", "value_fn"])
+        if self._extra.get("value_fn") is None:
             return lambda params: jnp.mean(self.losses_fn(params))
-        if value_fn is None:
-            raise ValueError(f"{self.name} needs the loss: call update(grads, state, params, value_fn=loss).")
 
         def checked(params: Params) -> jax.Array:
-            value = jnp.asarray(self._called("value_fn", value_fn, params))
+            value = self._called("value_fn", params)
             if value.shape != ():
-                raise ValueError(f"{self.name}: value_fn must return a scalar, got shape {value.shape}.")
+                raise ValueError(
+                    f"{self.name}: value_fn must return a scalar, got shape {value.shape}: take the mean, as in "
+                    "value_fn=lambda params: jnp.mean(losses(params)), or pass the function as losses_fn."
+                )
             return value.astype(compute_dtype(value.dtype))
 
         return checked
 
-    def _called(self, argument: str, function: Callable[[Params], Any], params: Params) -> Any:
+    def _called(self, argument: str, params: Params) -> jax.Array:
+        """What one of the functions among the extra arguments returns: one real floating array."""
+        function = self._extra[argument]
         check_function(self.name, argument, function, "the parameters")
         is_masked = [isinstance(x, MaskedNode) for x in jax.tree.leaves(self.params, is_leaf=_is_masked)]
         try:
-            return function(params)
+            result = function(params)
         except Exception as error:
             if any(is_masked):
                 raise ValueError(
@@ -122,6 +147,20 @@ class Seen:
                     "chain the instrument outside optax.masked and optax.partition."
                 ) from error
             raise
+        check_alone(self.name, argument, result)
+        result = jnp.asarray(result)
+        if not jnp.issubdtype(result.dtype, jnp.floating):
+            raise TypeError(f"{self.name}: {argument} must return real floating numbers, got dtype {result.dtype}.")
+        return result
+
+    def examples(self, batch: int) -> Any:
+        """How many examples the gradient is the mean of, `losses_fn` giving the losses of `batch`.
+
+        More than `batch` where the gradient was accumulated, and `losses_fn` is of the last micro-batch only. NaN where
+        that one has no share in the mean: its losses are of padding.
+        """
+        share = last_share(self._extra)
+        return batch if isinstance(share, float) and share == 1 else batch / jnp.where(share > 0, share, jnp.nan)
 
     @cached_property
     def direction(self) -> Updates:
@@ -155,8 +194,18 @@ class Seen:
         Up to `EXACT_UP_TO` parameters exactly; beyond, the mean over probes v of random signs of Var_i(v'g_i).
         """
         if (num_probes, seed) not in self._traces:
+            self._warn_of_mixed_examples()
             self._traces[num_probes, seed] = self._trace_covariance(num_probes, seed)
         return self._traces[num_probes, seed]
+
+    def _warn_of_mixed_examples(self) -> None:
+        if mixes_examples(self.losses_fn, jax.tree.map(jnp.asarray, self.params)):
+            warnings.warn(
+                f"{self.name}: in losses_fn the loss of an example depends on the other examples of its batch, as with "
+                "batch statistics. So the scatter of the losses' slopes tells nothing of single examples. Let "
+                "losses_fn use the running averages instead, as in evaluation.",
+                stacklevel=2,
+            )
 
     def _trace_covariance(self, num_probes: int, seed: int) -> tuple[jax.Array, int]:
         at = jax.tree.map(jnp.asarray, self.params)
@@ -176,12 +225,19 @@ class Seen:
                 return treedef.unflatten([_placed(p == j, x) for p, x in zip(places, leaves, strict=True)])
 
             found = jax.vmap(lambda j: slopes(coordinate(j)))(jnp.arange(size))
-            return jnp.sum(jnp.var(found, axis=1, ddof=1)), found.shape[1]
+            return jnp.sum(_variance(found)), found.shape[1]
         probe_keys = jax.random.split(jax.random.fold_in(jax.random.key(seed), self.count), num_probes)
         keys = [jax.random.split(key, len(leaves)) for key in probe_keys]
         probes = [treedef.unflatten(map(_signs, row, leaves)) for row in keys]
         found = jnp.stack([slopes(probe) for probe in probes])
-        return jnp.mean(jnp.var(found, axis=1, ddof=1)), found.shape[1]
+        return jnp.mean(_variance(found)), found.shape[1]
+
+
+def _variance(found: jax.Array) -> jax.Array:
+    """Of each row, divisor B - 1; unknown for one example."""
+    if found.shape[1] == 1:
+        return jnp.full_like(found[:, 0], unknown())
+    return jnp.var(found, axis=1, ddof=1)
 
 
 def _signs(key: jax.Array, like: jax.Array) -> jax.Array:

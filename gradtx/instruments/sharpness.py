@@ -41,6 +41,7 @@ import jax
 import jax.numpy as jnp
 
 from gradtx._core.arguments import check_at_least, check_seed
+from gradtx._core.debugging import unknown
 from gradtx._core.hyperparameters import BELOW_ONE, NON_NEGATIVE, first_count, hyperparameter
 from gradtx._core.ritz import combined, ritz
 from gradtx._core.trees import accumulators, tree_inner, tree_norm, widen
@@ -86,6 +87,9 @@ def sharpness(
         seed: of the first vector.
         every: steps from one measurement to the next.
 
+    Inside `accumulate` and `optax.MultiSteps` H is the Hessian of the step's last micro-batch. The first reading is the
+    λ_max of that micro-batch, which is larger than that of the whole step; later ones follow v over many micro-batches.
+
     Raises:
         ValueError: a number out of range; at `init`, a complex leaf; at `update`, no parameters or no loss.
         TypeError: one of the wrong kind.
@@ -118,10 +122,11 @@ def sharpness(
         vector, shift, largest = jax.lax.cond(state.sharpness_measured_at < 0, first, lambda: followed)
         a = alpha(seen.count)
         limit = (2 + 2 * a) / (1 + 2 * a) if nesterov else 2 + 2 * a
-        stability = jnp.full_like(largest, jnp.nan) if rate is None else rate(seen.count) * largest / limit
+        stability = jnp.full_like(largest, unknown()) if rate is None else rate(seen.count) * largest / limit
         return state._replace(sharpness_vector=vector, sharpness_shift=shift, lambda_max=largest, stability=stability)
 
-    return instrument("sharpness", Measurement("sharpness", init, measure, allow_complex=False), every)
+    measurement = Measurement("sharpness", init, measure, needs=("params", "value_fn"), allow_complex=False)
+    return instrument("sharpness", measurement, every)
 
 
 def _hessian(seen: Seen) -> Any:

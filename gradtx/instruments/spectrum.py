@@ -27,10 +27,11 @@ import jax.numpy as jnp
 from jax.tree_util import Partial
 
 from gradtx._core.arguments import check_at_least, check_key
+from gradtx._core.debugging import unknown
 from gradtx._core.ritz import ritz
 from gradtx._core.types import Params
 
-from .point import cost_at, linearised, over, signs_like
+from .point import checked_finite, cost_at, linearised, over, signs_like
 
 
 def spectral_density(
@@ -63,7 +64,8 @@ def spectral_density(
     compiles `num_iterations` products; outside, one.
 
     Raises:
-        ValueError: a number below 1; a loss that is no real scalar; a complex leaf.
+        ValueError: a number below 1; a loss that is no real scalar; a complex leaf; a loss, gradient or Hessian that is
+            not finite (outside `jit`).
         TypeError: a leaf is no floating array, `key` no key.
 
     >>> import gradtx, jax, jax.numpy as jnp
@@ -78,7 +80,7 @@ def spectral_density(
     check_at_least("spectral_density", "num_probes", num_probes, 1)
     check_at_least("spectral_density", "num_iterations", num_iterations, 1)
     cost, point = cost_at("spectral_density", value_fn, params)
-    _, _, product = linearised(cost, point)
+    value, gradient, product = linearised(cost, point)
     steps = min(num_iterations, sum(x.size for x in point))
 
     solve = ritz(steps)
@@ -88,13 +90,19 @@ def spectral_density(
         return found.values, found.weights / num_probes
 
     nodes, weights = over(density, jax.random.split(key, num_probes), product, is_compiled=True)
+    nodes, weights = checked_finite("spectral_density", value, gradient, nodes, weights)
     missing = ((0, 0), (0, num_iterations - steps))
     return jnp.pad(nodes, missing, mode="edge"), jnp.pad(weights, missing)
 
 
 def hessian_trace(
-    value_fn: Callable[[Params], Any], params: Params, *, key: jax.Array, num_probes: int = 32
-) -> tuple[jax.Array, jax.Array]:
+    value_fn: Callable[[Params], Any],
+    params: Params,
+    *,
+    key: jax.Array,
+    num_probes: int = 32,
+    per_leaf: bool = False,
+) -> tuple[Any, Any]:
     """The trace of the Hessian, and the standard error of that estimate.
 
     Relative standard error about √2 ‖H‖_F / (|tr H| √m): exact, with error 0, on a diagonal Hessian.
@@ -104,33 +112,46 @@ def hessian_trace(
         params: any tree of real floating arrays. Narrower than float32, they are widened, and `value_fn` sees float32.
         key: a JAX random key, for the probes.
         num_probes: m, >= 1. One probe has no spread: the standard error is then NaN.
+        per_leaf: the trace of each leaf's own block of the Hessian, from the same probes: they add up to the trace. The
+            blocks between two leaves add to the standard errors only.
 
     Returns:
-        the mean of vᵀHv over the probes, and their standard deviation / √m; scalars.
+        the mean of vᵀHv over the probes, and their standard deviation / √m; scalars. With `per_leaf` two trees like
+        `params`, a scalar for each leaf.
 
     Costs: `num_probes` products of two gradients, linearised once; memory for one backward pass. Legal inside `jit` and
     `vmap`.
 
     Raises:
-        ValueError: `num_probes` below 1; a loss that is no real scalar; a complex leaf.
+        ValueError: `num_probes` below 1; a loss that is no real scalar; a complex leaf; a loss, gradient or Hessian
+            that is not finite (outside `jit`).
         TypeError: a leaf is no floating array, `key` no key.
 
     >>> import gradtx, jax, jax.numpy as jnp
-    >>> loss = lambda x: jnp.sum(jnp.array([1.0, 2.0, 3.0]) * x**2) / 2
-    >>> trace, standard_error = gradtx.hessian_trace(loss, jnp.ones(3), key=jax.random.key(0), num_probes=2)
+    >>> loss = lambda p: (p["a"] ** 2 + jnp.sum(jnp.array([2.0, 3.0]) * p["b"] ** 2)) / 2
+    >>> params = {"a": jnp.ones(()), "b": jnp.ones(2)}
+    >>> trace, standard_error = gradtx.hessian_trace(loss, params, key=jax.random.key(0), num_probes=2)
     >>> print(trace, standard_error)
     6.0 0.0
+    >>> trace, _ = gradtx.hessian_trace(loss, params, key=jax.random.key(0), num_probes=2, per_leaf=True)
+    >>> print(trace["a"], trace["b"])
+    1.0 5.0
     """
     check_key("hessian_trace", key)
     check_at_least("hessian_trace", "num_probes", num_probes, 1)
     cost, point = cost_at("hessian_trace", value_fn, params)
-    _, _, product = linearised(cost, point)
+    value, gradient, product = linearised(cost, point)
 
     def one(product: Partial, probe_key: jax.Array) -> jax.Array:
         v = signs_like(probe_key, point)
-        return sum((jnp.sum(x * hx) for x, hx in zip(v, product(v), strict=True)), start=jnp.zeros((), v[0].dtype))
+        return jnp.stack([jnp.sum(x * hx) for x, hx in zip(v, product(v), strict=True)])
 
-    samples = over(one, jax.random.split(key, num_probes), product)
-    if num_probes == 1:
-        return samples[0], jnp.full_like(samples[0], jnp.nan)
-    return jnp.mean(samples), jnp.std(samples, ddof=1) / num_probes**0.5
+    samples = over(one, jax.random.split(key, num_probes), product)  # [probes, leaves]
+    (samples,) = checked_finite("hessian_trace", value, gradient, samples)
+    samples = samples if per_leaf else jnp.sum(samples, axis=1)
+    mean = jnp.mean(samples, axis=0)
+    spread = jnp.std(samples, axis=0, ddof=1) / num_probes**0.5 if num_probes > 1 else jnp.full_like(mean, unknown())
+    if not per_leaf:
+        return mean, spread
+    treedef = jax.tree.structure(params)
+    return treedef.unflatten(list(mean)), treedef.unflatten(list(spread))

@@ -35,6 +35,7 @@ import jax
 import jax.numpy as jnp
 
 from gradtx._core.across import AxisName, total_over_shards
+from gradtx._core.debugging import quotient
 from gradtx._core.hyperparameters import BELOW_ONE, NON_NEGATIVE, first_count, hyperparameter
 from gradtx._core.trees import accumulators, compute_dtype, widen
 from gradtx._core.types import FLOAT32, GradientTransformationExtraArgs, Params, ScalarOrSchedule, Updates
@@ -55,7 +56,7 @@ class StationarityState(NamedTuple):
     def readings(self) -> dict[str, jax.Array]:
         """By name."""
         left, right = jnp.moveaxis(means_of(self.stationarity_means), -1, 0)
-        return {"stationarity/ratio": left / jnp.where(right > 0, right, jnp.nan)}
+        return {"stationarity/ratio": quotient(left, right, right > 0)}
 
 
 def stationarity(
@@ -74,6 +75,8 @@ def stationarity(
         momentum: α, that of the chain, in [0, 1).
         decay: of the means, in [0, 1); None looks back over about the last fifth of the run.
         axis_name: inside `shard_map`, of the mesh axes that gradients and parameters are sharded over.
+
+    Inside `accumulate` and `optax.MultiSteps` g is the mean gradient of the whole step, as for the chain behind it.
 
     Raises:
         ValueError: a number out of range; at `init`, a complex leaf; at `update`, no parameters. TypeError: one of the
@@ -109,7 +112,9 @@ def stationarity(
         means = averaged(state.stationarity_means, None if d is None else d(seen.count), left, right)
         return state._replace(stationarity_velocity=velocity, stationarity_means=means)
 
-    measurement = Measurement("stationarity", init, measure, allow_complex=False, sees_every_step=True)
+    measurement = Measurement(
+        "stationarity", init, measure, needs=("params",), allow_complex=False, sees_every_step=True
+    )
     return instrument("stationarity", measurement, 1, axis_name)
 
 

@@ -25,7 +25,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from gradtx._core.arguments import check_function, check_loss
+from gradtx._core.arguments import check_function, loss_shape
+from gradtx._core.debugging import quotient, unbounded
 from gradtx._core.trees import tree_norm
 from gradtx._core.types import Params
 
@@ -62,7 +63,8 @@ def temporal_gradients(
     >>> print((norms / norms[-1]).round(3), slope.round(3))  # vanishing: half as much each step back; log 2 = 0.693
     [0.125 0.25  0.5   1.   ] 0.693
     """
-    check_function("temporal_gradients", "value_fn", value_fn, "the parameters and the probes")
+    example = "value_fn=lambda params, probes: loss(params, probes)"
+    check_function("temporal_gradients", "value_fn", value_fn, "the parameters and the probes", example)
     leaves = jax.tree.leaves(probes)
     for x in leaves:
         if not (hasattr(x, "dtype") and jnp.issubdtype(x.dtype, jnp.floating)):
@@ -70,7 +72,7 @@ def temporal_gradients(
     is_one_array = len(leaves) == 1 and not isinstance(probes, list | tuple)
     if not leaves or (is_one_array and (leaves[0].ndim == 0 or len(leaves[0]) == 0)):
         raise ValueError("temporal_gradients: probes must hold at least one step, as an array [time, ...] or a list.")
-    check_loss("temporal_gradients", jax.eval_shape(value_fn, params, probes))
+    loss_shape("temporal_gradients", value_fn, params, probes)
 
     @jax.jit
     def read(params: Params, probes: Any) -> tuple[jax.Array, jax.Array]:
@@ -92,6 +94,6 @@ def _log_slope(norms: jax.Array) -> jax.Array:
     t = jnp.arange(len(norms), dtype=norms.dtype)
     mean_t = jnp.sum(t * counted) / jnp.maximum(count, 1)
     from_mean = jnp.where(counted, t - mean_t, 0)
-    slope = jnp.sum(from_mean * logs) / jnp.sum(from_mean**2)  # 0 / 0 = NaN for fewer than two
+    slope = quotient(jnp.sum(from_mean * logs), jnp.sum(from_mean**2), count > 1)
     is_last_alone = counted[-1] & jnp.all(norms[:-1] == 0)
-    return jnp.where(is_last_alone, jnp.inf, slope) if len(norms) > 1 else slope
+    return jnp.where(is_last_alone, unbounded(), slope) if len(norms) > 1 else slope

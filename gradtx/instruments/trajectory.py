@@ -29,6 +29,7 @@ import jax
 import jax.numpy as jnp
 
 from gradtx._core.across import AxisName
+from gradtx._core.debugging import quotient
 from gradtx._core.hyperparameters import first_count
 from gradtx._core.trees import accumulators, scaled_norm, widen
 from gradtx._core.types import FLOAT32, GradientTransformationExtraArgs, Params, Updates
@@ -53,7 +54,7 @@ class TrajectoryState(NamedTuple):
         return {
             "trajectory/distance": self.distance,
             "trajectory/path_length": path,
-            "trajectory/straightness": self.distance / jnp.where(path > 0, path, jnp.nan),
+            "trajectory/straightness": quotient(self.distance, path, path > 0),
         }
 
 
@@ -63,6 +64,8 @@ def trajectory(*, every: int = 1, axis_name: AxisName = None) -> GradientTransfo
     Args:
         every: steps from one measurement to the next.
         axis_name: inside `shard_map`, of the mesh axes that updates and parameters are sharded over.
+
+    Inside `accumulate` and `optax.MultiSteps` it follows the updates of whole steps.
 
     Raises:
         ValueError: `every` out of range; at `update`, no parameters. TypeError: one of the wrong kind, a leaf that is
@@ -103,7 +106,7 @@ def trajectory(*, every: int = 1, axis_name: AxisName = None) -> GradientTransfo
             path_length=path + _way(seen, before),
         )
 
-    measurement = Measurement("trajectory", init, measure, sees_every_step=every == 1)
+    measurement = Measurement("trajectory", init, measure, needs=("params",), sees_every_step=every == 1)
     return instrument("trajectory", measurement, every, axis_name)
 
 

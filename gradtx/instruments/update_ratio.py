@@ -24,8 +24,9 @@ import jax
 import jax.numpy as jnp
 
 from gradtx._core.across import AxisName
+from gradtx._core.debugging import unbounded, unknown
 from gradtx._core.hyperparameters import first_count
-from gradtx._core.trees import scaled_norm
+from gradtx._core.trees import scaled_norm, scaled_norms
 from gradtx._core.types import GradientTransformationExtraArgs, Params
 
 from .instrument import Measurement, instrument, never, unmeasured
@@ -56,6 +57,8 @@ def update_ratio(
         every: steps from one measurement to the next.
         axis_name: inside `shard_map`, of the mesh axes that updates and parameters are sharded over.
 
+    Inside `accumulate` and `optax.MultiSteps` it reads the one update of the whole step.
+
     Raises:
         ValueError: `every` out of range; at `update`, no parameters. TypeError: one of the wrong kind, a leaf that is
             no floating array.
@@ -69,28 +72,33 @@ def update_ratio(
     """
 
     def init(params: Params) -> UpdateRatioState:
-        leaves = jnp.full(len(jax.tree.leaves(params)), jnp.nan, jnp.result_type(float)) if per_leaf else None
+        leaves = jnp.full(len(jax.tree.leaves(params)), unknown(), jnp.result_type(float)) if per_leaf else None
         return UpdateRatioState(unmeasured(), leaves, first_count(), never())
 
     def measure(state: UpdateRatioState, seen: Seen) -> UpdateRatioState:
         params = [jnp.asarray(p) for p in jax.tree.leaves(seen.params)]
         pairs = list(zip(seen.updates_like(seen.params), params, strict=True))
-        old = state.update_leaf_ratios
-        if old is not None and pairs:
-            old = jnp.stack([old[i] if u is None else ratio([u], [p], axis_name) for i, (u, p) in enumerate(pairs)])
-        moving = [(u, p) for u, p in pairs if u is not None]
-        return state._replace(
-            update_ratio=ratio([u for u, _ in moving], [p for _, p in moving], axis_name), update_leaf_ratios=old
-        )
+        moving = {i: (u, p) for i, (u, p) in enumerate(pairs) if u is not None}
+        us, ps = [u for u, _ in moving.values()], [p for _, p in moving.values()]
+        leaves = state.update_leaf_ratios
+        if leaves is not None and moving:
+            ratios = _quotient(scaled_norms(us, axis_name), scaled_norms(ps, axis_name))
+            leaves = ratios if len(moving) == len(pairs) else leaves.at[jnp.array(list(moving))].set(ratios)
+        return state._replace(update_ratio=ratio(us, ps, axis_name), update_leaf_ratios=leaves)
 
-    return instrument("update_ratio", Measurement("update_ratio", init, measure), every, axis_name)
+    return instrument("update_ratio", Measurement("update_ratio", init, measure, needs=("params",)), every, axis_name)
 
 
 def ratio(updates: list[jax.Array], params: list[jax.Array], axis_name: AxisName = None) -> jax.Array:
     """‖updates‖ / ‖params‖ where neither norm need be finite; 0 / 0 is 0."""
+    return _quotient(scaled_norm(updates, axis_name), scaled_norm(params, axis_name))
+
+
+def _quotient(u: tuple[jax.Array, jax.Array], p: tuple[jax.Array, jax.Array]) -> jax.Array:
+    """The quotient of two norms, or of two vectors of norms, as `scaled_norm` gives them."""
     float_dtype = jnp.result_type(float)
-    inverse_u, relative_u = (x.astype(float_dtype) for x in scaled_norm(updates, axis_name))
-    inverse_p, relative_p = (x.astype(float_dtype) for x in scaled_norm(params, axis_name))
+    inverse_u, relative_u = (x.astype(float_dtype) for x in u)
+    inverse_p, relative_p = (x.astype(float_dtype) for x in p)
     is_zero = relative_p == 0
     quotient = relative_u / jnp.where(is_zero, 1, relative_p) * (inverse_p / inverse_u)
-    return jnp.where(relative_u == 0, 0, jnp.where(is_zero, jnp.inf, quotient))
+    return jnp.where(relative_u == 0, 0, jnp.where(is_zero, unbounded(), quotient))

@@ -40,7 +40,14 @@ import jax.numpy as jnp
 from gradtx._core.hyperparameters import BELOW_ONE, first_count, hyperparameter, next_count
 from gradtx._core.lift import Lifted, Scalars, lift
 from gradtx._core.packing import is_packed
-from gradtx._core.trees import accumulators, check_accumulator_dtype, compute_dtype, leaf_dtype, restored
+from gradtx._core.trees import (
+    accumulators,
+    check_accumulator_dtype,
+    compute_dtype,
+    leaf_dtype,
+    restored,
+    without_variables,
+)
 from gradtx._core.types import (
     FLOAT32,
     DTypeLike,
@@ -148,13 +155,15 @@ def nesterov_eval_params(params: Params, state: Any) -> Params:
     Args:
         params: φ, the parameters as `optax.apply_updates` left them.
         state: any optimizer state that holds a `NesterovState`: chained, masked, partitioned, in `MultiSteps`, in
-            `packed` or `stored_as`...
+            `packed` or `stored_as`, in flax's `nnx.Optimizer`... Also a stack of states with their parameters, as
+            `jax.vmap` or a scan returns it: the stack's axes are in front, and each member has its own α.
 
     Returns:
         θ, a tree like `params` in its dtypes. A parameter that no `NesterovState` looks ahead for stays as it is.
 
     Raises:
-        ValueError: `state` holds no `NesterovState`, two of them for one parameter, or one for another tree.
+        ValueError: `state` holds no `NesterovState`, two of them for one parameter, one for another tree, or a stack
+            of α beside trees that are no such stack.
 
     >>> import gradtx, jax.numpy as jnp
     >>> tx = gradtx.sgd(0.1, momentum=0.9, nesterov=True)
@@ -163,6 +172,8 @@ def nesterov_eval_params(params: Params, state: Any) -> Params:
     >>> print(params + updates, gradtx.nesterov_eval_params(params + updates, state))
     [0.62] [0.8]
     """
+    treedef = jax.tree.structure(params)
+    params, state = without_variables(params), without_variables(state)
     if not any(is_packed(x) for x in jax.tree.leaves(params, is_leaf=is_packed)):
         state = restored(state)
     found = [s for s in jax.tree.leaves(state, is_leaf=_is_nesterov) if _is_nesterov(s)]
@@ -175,7 +186,7 @@ def nesterov_eval_params(params: Params, state: Any) -> Params:
                 raise ValueError(f"nesterov_eval_params: two NesterovStates look ahead for params{name}.")
             seen.add(name)
         params = _step_back(params, nesterov_state)
-    return params
+    return treedef.unflatten(jax.tree.leaves(params))
 
 
 def _is_nesterov(x: Any) -> bool:
@@ -202,9 +213,20 @@ def _step_back(params: Params, state: NesterovState) -> Params:
         if _is_masked(v):
             return p
         dtype = compute_dtype(v.dtype, leaf_dtype(p))
-        return (p - state.lookahead_momentum.astype(dtype) * v).astype(leaf_dtype(p))
+        return (p - _for_each_member(state.lookahead_momentum, v).astype(dtype) * v).astype(leaf_dtype(p))
 
     return treedef.unflatten(map(step_back, leaves, velocities))
+
+
+def _for_each_member(α: jax.Array, v: jax.Array) -> jax.Array:
+    """α with axes for those of one member of a stack: [members] would be taken for the last axis of v."""
+    α = jnp.asarray(α)
+    if α.shape != v.shape[: α.ndim]:
+        raise ValueError(
+            f"nesterov_eval_params: the state is a stack of shape {α.shape}, but one of its velocities has shape "
+            f"{v.shape}: the axes of a stack must be in front in every leaf, as jax.vmap returns them."
+        )
+    return jax.lax.expand_dims(α, tuple(range(α.ndim, v.ndim)))
 
 
 def _fits(p: Any, v: Any) -> bool:

@@ -37,7 +37,7 @@ from jax.flatten_util import ravel_pytree
 from jax.scipy.sparse.linalg import cg
 
 from gradtx._core.aligned import aligned
-from gradtx._core.arguments import check_function, check_loss
+from gradtx._core.arguments import check_function, loss_shape
 from gradtx._core.arithmetic import divide
 from gradtx._core.hvp import linear_hvp
 from gradtx._core.hyperparameters import NON_NEGATIVE, first_count, hyperparameter, next_count
@@ -108,7 +108,7 @@ def newton(
         if value_fn is None:
             raise ValueError("newton needs the loss: call update(grads, state, params, value_fn=loss).")
         check_function("newton", "value_fn", value_fn, "the parameters")
-        check_loss("newton", jax.eval_shape(value_fn, params))
+        loss_shape("newton", value_fn, params)
         gradients, treedef = aligned("newton", updates, params)
         leaves = treedef.flatten_up_to(params)
         trained = [i for i, g in enumerate(gradients) if g is not None]

@@ -38,10 +38,11 @@ class BatchSizes:
     every: int  # steps a stage
 
     def __call__(self, step: Any) -> Any:
-        """The size at a step: an int for a number, an int32 array for an array."""
+        """The size at a step, before step 0 the first: an int for a number, an int32 array for an array."""
+        last = len(self.sizes) - 1
         if isinstance(step, jax.Array | np.ndarray):
-            return jnp.asarray(self.sizes, jnp.int32)[jnp.minimum(step // self.every, len(self.sizes) - 1)]
-        return self.sizes[min(int(step) // self.every, len(self.sizes) - 1)]
+            return jnp.asarray(self.sizes, jnp.int32)[jnp.clip(step // self.every, 0, last)]
+        return self.sizes[min(max(int(step) // self.every, 0), last)]
 
 
 def growing_batch_sizes(initial: int, final: int, *, every: int, factor: float = 2.0) -> BatchSizes:

@@ -41,6 +41,7 @@ from gradtx._core.aligned import aligned
 from gradtx._core.arguments import inner_transformation, scalar
 from gradtx._core.held import update_if
 from gradtx._core.hyperparameters import first_count, next_count
+from gradtx._core.micro_batches import SHARE
 from gradtx._core.trees import accumulators, check_params, widen
 from gradtx._core.types import (
     FLOAT32,
@@ -68,8 +69,9 @@ def accumulate(tx: GradientTransformation | MultiSteps, every: int | Schedule) -
     """One step of `tx` for every n micro-batches, from the weighted mean of their gradients; zero updates in between.
 
     The extra arguments `weight` (examples of the micro-batch, >= 0) and `value` (its mean loss) are averaged over; the
-    inner transformation gets the sum of the weights and the mean value. Others, such as `value_fn`, reach it as they
-    are in the last micro-batch.
+    inner transformation gets the sum of the weights and the mean value. Others, such as `value_fn` and `losses_fn`,
+    reach it as they are in the last micro-batch; instruments inside are told its share in the mean, and count the
+    examples of the whole step. Each instrument's docstring says what it means inside `accumulate`.
 
     Args:
         tx: the transformation. What clips or looks at the gradient of the big batch goes inside.
@@ -116,10 +118,11 @@ def accumulate(tx: GradientTransformation | MultiSteps, every: int | Schedule) -
             return jnp.where(weight > 0, mean + step, mean)
 
         added = [m if g is None else add(m, g) for g, m in zip(gradients, means, strict=True)]
-        if "value" in extra:
+        if extra.get("value") is not None:
             extra["value"] = add(state.accumulated_value, scalar("accumulate", "value", extra["value"]))
         if "weight" in extra:
             extra["weight"] = total
+        extra[SHARE] = share * extra.get(SHARE, 1.0)
         micro_count = next_count(state.micro_count)
         is_due = (micro_count >= micro_batches(state.accumulated_count)) & (total > 0)
         present = treedef.unflatten([None if g is None else m for g, m in zip(gradients, added, strict=True)])
@@ -132,7 +135,7 @@ def accumulate(tx: GradientTransformation | MultiSteps, every: int | Schedule) -
         return new_updates, AccumulateState(
             accumulating_state=inner_state,
             accumulated_mean=treedef.unflatten([cleared(m) for m in added]),
-            accumulated_value=cleared(extra.get("value", state.accumulated_value)),
+            accumulated_value=cleared(state.accumulated_value if extra.get("value") is None else extra["value"]),
             accumulated_weight=cleared(total),
             micro_count=cleared(micro_count),
             accumulated_count=jnp.where(is_due, next_count(state.accumulated_count), state.accumulated_count),

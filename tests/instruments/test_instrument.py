@@ -301,3 +301,165 @@ def test_the_derivative_of_a_training_is_what_it_is_without_an_instrument(name):
         for tx in (ALL[name](every=2), optax.identity())
     )
     np.testing.assert_allclose(found, expected, rtol=1e-5)
+
+
+@every_instrument
+def test_its_docstring_says_what_it_means_inside_accumulate(name):
+    assert "Inside `accumulate`" in (getattr(gradtx, name).__doc__ or "")
+
+
+MISSING = {
+    "update_ratio": "the parameters: call update(grads, state, params).",
+    "curvature_ratio": "the parameters and the loss: call update(grads, state, params, value_fn=loss).",
+    "gradient_tests": "the parameters and the loss of each example: "
+    "call update(grads, state, params, losses_fn=losses), losses(params) -> [batch].",
+    "plateau": "the loss's value: call update(grads, state, params, value=value).",
+    "panel": "the parameters and the loss of each example: "
+    "call update(grads, state, params, losses_fn=losses), losses(params) -> [batch].",
+}
+
+
+@pytest.mark.parametrize("name", MISSING)
+def test_all_that_is_missing_is_named_in_one_error(name):
+    tx = ALL[name]()
+    with pytest.raises(ValueError, match=re.escape(f"{name} needs {MISSING[name]}")):
+        tx.update(GRADS, tx.init(PARAMS))
+
+
+@pytest.mark.parametrize("given", [{}, {"value": jnp.float32(1.0)}, {"value_fn": mean(LOSSES)}, {"losses_fn": None}])
+def test_a_panel_asks_for_the_losses_at_once_and_not_for_something_else_first(given):
+    tx = ALL["panel"]()
+    with pytest.raises(ValueError, match=r"^panel needs the loss of each example: call update.*losses_fn=losses"):
+        tx.update(GRADS, tx.init(PARAMS), PARAMS, **given)
+
+
+WRONG = {
+    "a function as value": ("plateau", {"value": mean(LOSSES)}, "value must be a number, got a function .*value_fn"),
+    "a pair as value": ("plateau", {"value": (1.0, {"aux": 2})}, r"got a tuple of 2: .*value=value\[0\]\."),
+    "a word as value": ("plateau", {"value": "0.5"}, "value must be a number, got '0.5'.*pass one number"),
+    "losses as value": ("plateau", {"value": jnp.ones(8)}, r"scalar, got shape \(8,\): .*value=jnp.mean\(value\)\."),
+    "a number as value_fn": (
+        "curvature_ratio",
+        {"value_fn": jnp.float32(1.0)},
+        r"must be a function of the parameters, got .*value_fn=lambda params: loss\(params, batch\)\.",
+    ),
+    "an array as losses_fn": (
+        "gradient_tests",
+        {"losses_fn": jnp.ones(8)},
+        r"got Array of shape \(8,\).*losses_fn=lambda params: losses\(params, batch\)\.",
+    ),
+    "value_fn with aux": (
+        "gain_ratio",
+        {"value_fn": lambda p: (jnp.float32(1.0), {"accuracy": object()})},
+        r"value_fn must return a scalar, got tuple of 2: .*value_fn=lambda params: loss\(params\)\[0\]\.",
+    ),
+    "losses_fn with aux": (
+        "gradient_noise_scale",
+        {"losses_fn": lambda p: (jnp.ones(8), None)},
+        r"losses_fn must return an array \[batch\], got tuple of 2: .*losses\(params\)\[0\]\.",
+    ),
+    "value_fn without return": ("sharpness", {"value_fn": lambda p: None}, "got NoneType: .*`return loss`"),
+    "value_fn of whole numbers": ("curvature_ratio", {"value_fn": lambda p: jnp.int32(1)}, "floating.*got dtype int32"),
+}
+
+
+@pytest.mark.parametrize("kind", WRONG)
+def test_a_wrong_extra_argument_is_refused_in_one_sentence_that_says_what_to_write(kind):
+    name, extra, message = WRONG[kind]
+    tx = ALL[name]()
+    with pytest.raises((TypeError, ValueError), match=message) as caught:
+        tx.update(GRADS, tx.init(PARAMS), PARAMS, **extra)
+    assert str(caught.value).startswith(f"{name}: ")
+    assert caught.value.__cause__ is None
+
+
+PER_LEAF = {"gradient_norm": gradtx.gradient_norm, "update_ratio": gradtx.update_ratio}
+
+
+@pytest.mark.parametrize("name", PER_LEAF)
+def test_a_reading_of_each_leaf_makes_a_program_that_grows_as_the_number_of_leaves(name):
+    """One choice for all leaves: a choice for each took XLA 194 s to compile for a thousand leaves."""
+    tx = PER_LEAF[name](per_leaf=True)
+
+    def program(leaves):
+        params = {f"leaf{i}": jnp.ones(2 + i % 3) for i in range(leaves)}
+        step = jax.jit(lambda g, s, p: tx.update(g, s, p)[1])
+        return step.lower(params, tx.init(params), params).as_text().splitlines()
+
+    few, many = program(20), program(40)
+    choices = [sum("stablehlo.case" in line for line in lines) for lines in (few, many)]
+    assert choices[0] == choices[1] > 0
+    assert len(few) < len(many) < 2 * len(few)
+
+
+@pytest.mark.parametrize("name", PER_LEAF)
+def test_a_reading_of_each_leaf_is_right_beside_leaves_that_over_and_underflow(name):
+    sizes = {"a": 1e30, "b": 1.0, "c": 1e-30, "d": 0.0, "e": 3.0}
+    grads = {key: jnp.full(4, size) for key, size in sizes.items()}
+    params = {key: jnp.full(4, 2.0) for key in sizes}
+    tx = PER_LEAF[name](per_leaf=True)
+    _, state = tx.update(grads, tx.init(params), params)
+    of_the_parameters = 1 if name == "gradient_norm" else 4
+    expected = [2 * size / of_the_parameters for size in sizes.values()]
+    np.testing.assert_allclose(gradtx.readings(state)[f"{name}/leaves"], expected, rtol=1e-5)
+    bad = grads | {"e": jnp.array([1.0, jnp.nan, 0.0, 0.0])}
+    _, state = tx.update(bad, tx.init(params), params)
+    np.testing.assert_allclose(gradtx.readings(state)[f"{name}/leaves"], [*expected[:4], np.nan], rtol=1e-5)
+
+
+@pytest.mark.parametrize("name", PER_LEAF)
+def test_a_reading_of_each_leaf_is_that_of_the_whole_leaf_inside_shard_map(name):
+    """One leaf is sharded and one is on every device: each is counted once."""
+    mesh = jax.make_mesh((8,), ("x",), axis_types=(jax.sharding.AxisType.Explicit,))
+    grads, params = {"s": jnp.arange(1.0, 9.0), "r": jnp.array([3.0, 4.0])}, {"s": jnp.ones(8), "r": jnp.ones(2)}
+    alone = PER_LEAF[name](per_leaf=True)
+    expected = gradtx.readings(alone.update(grads, alone.init(params), params)[1])
+    tx, specs = PER_LEAF[name](per_leaf=True, axis_name="x"), {"s": jax.P("x"), "r": jax.P()}
+
+    def local(g, p):
+        return gradtx.readings(tx.update(g, tx.init(p), p)[1])
+
+    with jax.set_mesh(mesh):
+        put = {key: jax.sharding.NamedSharding(mesh, spec) for key, spec in specs.items()}
+        run = jax.jit(jax.shard_map(local, in_specs=(specs, specs), out_specs=jax.P()))
+        found = run(*jax.device_put((grads, params), (put, put)))
+    for key, value in expected.items():
+        np.testing.assert_allclose(found[key], value, rtol=1e-6, err_msg=key)
+
+
+@pytest.fixture
+def debugging():
+    """NaN and inf stop the program, as `JAX_DEBUG_NANS=1 JAX_DEBUG_INFS=1`."""
+    jax.clear_caches()  # programs that were traced without the flags keep their NaN
+    with jax.debug_nans(True), jax.debug_infs(True):
+        yield
+    jax.clear_caches()
+
+
+@pytest.mark.parametrize("name", ["panel", "plateau", "sharpness", "gain_ratio", "trajectory", "update_ratio"])
+@pytest.mark.usefixtures("debugging")
+def test_a_healthy_run_sets_off_neither_debug_nans_nor_debug_infs(name):
+    """From the first step on, where most readings say nothing yet; also with zeros and with a batch of one example."""
+    tx = ALL[name]()
+    params = jax.tree.map(jnp.zeros_like, PARAMS) if name == "update_ratio" else PARAMS
+    one = {"losses_fn": lambda p: LOSSES(p)[:1]}
+    readings, state = gradtx.readings(tx.init(params)), tx.init(params)
+    step = jax.jit(lambda g, s, p: tx.update(g, s, p, **EXTRA | one)[1])
+    for _ in range(2):
+        state = step(GRADS, state, params)
+        readings = gradtx.readings(state)
+    assert all(bool(jnp.all(jnp.isfinite(x))) for x in readings.values())
+    with pytest.raises(FloatingPointError):
+        step(jax.tree.map(lambda g: g / jnp.zeros(()), GRADS), state, params)
+
+
+@pytest.mark.usefixtures("debugging")
+def test_8_bit_states_and_early_stopping_set_off_neither_of_them():
+    tx, g = gradtx.stored_as(gradtx.adam(0.1), "8bit", min_leaf_size=256), jnp.ones(300).at[:100].set(0.0)
+    state = tx.init(g)
+    for _ in range(2):
+        _, state = jax.jit(tx.update)(g, state, g)
+    assert all(bool(jnp.all(jnp.isfinite(x))) for x in jax.tree.leaves(state.restored()))
+    for mode in ("min", "max"):
+        stopping = gradtx.early_stopping(2, mode=mode)
+        assert float(stopping.update(3.0, stopping.init()).best) == 3.0

@@ -1,5 +1,7 @@
 """The range test tells the rate from which descent diverges: on a quadratic 2/λ_max, wherever it starts."""
 
+import re
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -146,6 +148,107 @@ def test_other_methods_are_swept_too(name):
     assert 0 < found.steepest <= found.minimum < np.inf
 
 
+WAITING = {
+    "accumulate 4": lambda rate: gradtx.accumulate(gradtx.sgd(rate), 4),
+    "accumulate 8 behind a clip": lambda rate: gradtx.accumulate(
+        optax.chain(gradtx.clip_by_global_norm(1e9), optax.sgd(rate)), 8
+    ),
+    "MultiSteps": lambda rate: optax.MultiSteps(optax.sgd(rate), 4).gradient_transformation(),
+}
+
+
+@pytest.mark.parametrize("name", WAITING)
+def test_steps_at_which_accumulation_waits_do_not_hide_the_divergence(name):
+    found = gradtx.lr_range_test(ill, jnp.array([3.0, 2.0]), WAITING[name], steps=160)
+    np.testing.assert_allclose(found.divergence, 0.1, rtol=1e-3)
+    assert 1e-3 < found.steepest <= found.minimum < 0.4
+
+
+def test_accumulation_over_minibatches_diverges_where_the_mean_of_their_gradients_does():
+    matrices = jnp.asarray(np.random.default_rng(0).uniform(0.5, 1.5, size=(160, 1, 1)) * np.diag([1.0, 20.0]))
+
+    def loss(x, matrix):
+        return x @ matrix @ x / 2
+
+    found = gradtx.lr_range_test(
+        loss, jnp.ones(2), lambda rate: gradtx.accumulate(gradtx.sgd(rate), 4), steps=160,
+        batches=jnp.asarray(matrices, jnp.float32),
+    )  # fmt: skip
+    assert 2 / 30 <= found.divergence <= 2 / 10
+
+
+def frozen_leaf(rate):
+    return optax.partition(
+        {"trained": gradtx.sgd(rate), "frozen": optax.set_to_zero()}, {"a": "trained", "b": "frozen"}
+    )
+
+
+def frozen_entries(rate):
+    mask = {"a": jnp.ones(2), "b": jnp.array([0.0, 0.0])}
+    return optax.chain(gradtx.sgd(rate), optax.stateless(lambda u, _: jax.tree.map(jnp.multiply, u, mask)))
+
+
+def frozen_and_accumulated(rate):
+    return gradtx.accumulate(frozen_leaf(rate), 4)
+
+
+@pytest.mark.parametrize("make_tx", [frozen_leaf, frozen_entries, frozen_and_accumulated])
+@pytest.mark.parametrize("curvature", [0.1, 1000.0])
+def test_what_is_frozen_does_not_count(make_tx, curvature):
+    """The curvature of the frozen leaf is not met; the other's is 20."""
+
+    def loss(p):
+        coupled = jnp.concatenate([p["a"], p["b"]])
+        matrix = jnp.diag(jnp.array([1.0, 20.0, curvature, curvature])) + 0.3
+        return coupled @ matrix @ coupled / 2
+
+    found = gradtx.lr_range_test(loss, {"a": jnp.ones(2), "b": jnp.ones(2)}, make_tx, steps=160)
+    sharpest = np.linalg.eigvalsh(np.diag([1.0, 20.0]) + 0.3)[-1]
+    np.testing.assert_allclose(found.divergence, 2 / sharpest, rtol=2e-3)
+
+
+@pytest.mark.parametrize("steps", [2, 3, 5, 9, 15, 29])
+def test_few_steps_have_a_steepest_rate_too(steps):
+    found = gradtx.lr_range_test(ill, jnp.ones(2), lowest=1e-3, highest=0.1, steps=steps)
+    assert 1e-3 <= found.steepest <= 0.1
+    assert found.remark == ""
+
+
+REMARKS = {
+    "a constant loss": (
+        {"value_fn": lambda x: 3.0 + 0 * jnp.sum(x)},
+        "the gradient is 0 at every step; start elsewhere",
+    ),
+    "rates that are far too low": (
+        {"value_fn": lambda x: 1.0 + jnp.sum(x**2), "lowest": 1e-14, "highest": 1e-12},
+        "no step changed the loss, as far as its rounding shows; raise highest",
+    ),
+    "rates that are all too high": (
+        {"lowest": 10.0, "highest": 100.0},
+        "the first step ended the run; start with a lower",
+    ),
+    "a short run": (
+        {"lowest": 0.11},
+        r"the run ended after \d+ steps, of which skip_first=10 and skip_last=5 leave none",
+    ),
+    "no step": (
+        {"make_tx": lambda rate: gradtx.accumulate(gradtx.sgd(rate), 1000)},
+        "no step moved the parameters; take more steps than the transformation waits for",
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", REMARKS)
+def test_a_rate_that_was_not_found_has_a_reason_that_says_what_to_do(kind):
+    change, remark = REMARKS[kind]
+    arguments = {"value_fn": ill, "params": jnp.ones(2)} | change
+    found = gradtx.lr_range_test(arguments.pop("value_fn"), arguments.pop("params"), **arguments)
+    assert np.isnan(found.steepest)
+    assert re.search(remark, found.remark)
+    assert str(found).startswith("no steepest rate")
+    assert found.remark in str(found)
+
+
 def test_minibatches_are_taken_one_a_step_and_each_is_judged_on_its_own():
     truth = jnp.array([1.0, -2.0, 3.0, 0.5])
     batches = {"x": jnp.asarray(X), "y": jnp.asarray(X) @ truth}
@@ -243,6 +346,11 @@ def test_prints_one_sentence():
         ({"steps": 10.0}, TypeError, "steps must be an integer, got 10.0"),
         ({"skip_first": -1}, ValueError, "skip_first must be at least 0, got -1"),
         ({"skip_last": -1}, ValueError, "skip_last must be at least 0, got -1"),
+        (
+            {"steps": 12, "skip_first": 8, "skip_last": 4},
+            ValueError,
+            r"must be less than steps = 12, got 12: skip fewer",
+        ),
         ({"smooth": 1.0}, ValueError, r"smooth must be in \[0, 1\), got 1.0"),
         ({"diverge": 1.0}, ValueError, r"diverge must be in \(1, inf\), got 1.0"),
         ({"batches": jnp.ones((3, 2))}, ValueError, "a leading axis of steps = 100, got 3"),

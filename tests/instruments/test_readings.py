@@ -189,3 +189,26 @@ def test_a_state_that_has_the_name_but_is_no_named_tuple_is_no_instrument():
             raise AssertionError
 
     assert gradtx.readings((Other(), {"x": jnp.ones(2)}, None)) == {}
+
+
+def test_looks_through_the_variables_of_a_flax_nnx_optimizer():
+    """Every reading is the array that the same chain gives outside of it, also one that is computed from fields."""
+    nnx = pytest.importorskip("flax.nnx", reason="Flax comes with the test extra")
+    model = nnx.Linear(2, 1, rngs=nnx.Rngs(0))
+    params = nnx.as_pure(nnx.state(model, nnx.Param))
+    tx = optax.chain(gradtx.gradient_norm(per_leaf=True), gradtx.sgd(0.1, 0.9, nesterov=True), gradtx.trajectory())
+    optimizer = nnx.Optimizer(model, tx, wrt=nnx.Param)
+    _, state = tx.update(params, tx.init(params), params)
+    optimizer.update(model, nnx.state(model, nnx.Param))
+    found, expected = gradtx.readings(optimizer.opt_state), gradtx.readings(state)
+    assert list(found) == list(expected)
+    for name, value in expected.items():
+        assert isinstance(found[name], jax.Array)
+        np.testing.assert_allclose(found[name], value, rtol=1e-6, err_msg=name)
+
+    behind = jax.tree.map(lambda p: 0.9 * p, params)  # θ = φ - α v after one step of 0.1 φ
+    for at in (nnx.state(model, nnx.Param), nnx.as_pure(nnx.state(model, nnx.Param))):
+        theta = gradtx.nesterov_eval_params(at, optimizer.opt_state)
+        assert jax.tree.structure(theta) == jax.tree.structure(at)
+        for x, y in zip(jax.tree.leaves(theta), jax.tree.leaves(behind), strict=True):
+            np.testing.assert_allclose(x, y, rtol=1e-6)

@@ -148,6 +148,55 @@ def test_the_standard_error_of_the_trace_covers_the_truth_as_often_as_it_should(
     np.testing.assert_allclose(np.std(traces), np.sqrt(2 / 32) * np.linalg.norm(off), rtol=0.1)
 
 
+def test_the_traces_of_the_leaves_are_those_of_their_blocks_and_add_up(x64):
+    """From the same probes: the samples of a leaf are those of the rows of its block, whatever the other leaves add."""
+    matrix = symmetric(5)
+    params = {"a": jnp.ones(2), "none": None, "b": jnp.ones((1, 3))}
+
+    def loss(p):
+        return quadratic(matrix)(jnp.concatenate([p["a"], p["b"].ravel()]))
+
+    whole, _ = gradtx.hessian_trace(loss, params, key=KEY, num_probes=400)
+    trace, error = gradtx.hessian_trace(loss, params, key=KEY, num_probes=400, per_leaf=True)
+    assert set(trace) == set(error) == set(params)
+    assert trace["none"] is None
+    np.testing.assert_allclose(trace["a"] + trace["b"], whole, rtol=1e-10)
+    for name, block in (("a", matrix[:2, :2]), ("b", matrix[2:, 2:])):
+        assert trace[name].shape == error[name].shape == ()
+        assert abs(trace[name] - np.trace(block)) < 4 * error[name]
+    off = matrix - np.diag(np.diag(matrix))  # Var Σ_i∈a v_i (Hv)_i: entries inside the block count twice, others once
+    variance = 2 * np.sum(off[:2, :2] ** 2) + np.sum(off[:2, 2:] ** 2)
+    np.testing.assert_allclose(error["a"], np.sqrt(variance / 400), rtol=0.1)
+
+
+NOT_FINITE = {
+    "the loss": lambda x: jnp.log(jnp.sum(x) - 10),
+    "an infinite loss": lambda x: jnp.sum(x) / 0.0,
+    "the gradient": lambda x: jnp.sum(jnp.sqrt(jnp.abs(x - 1))),
+    "the Hessian": lambda x: jnp.sum(jnp.abs(x - 1) ** 1.5),
+}
+SPECTRAL = {
+    "hessian_trace": lambda loss, x: gradtx.hessian_trace(loss, x, key=KEY, num_probes=2),
+    "spectral_density": lambda loss, x: gradtx.spectral_density(loss, x, key=KEY, num_probes=2, num_iterations=2),
+    "critical_point": lambda loss, x: gradtx.critical_point(loss, x, key=KEY),
+    "top_eigenvalues": lambda loss, x: gradtx.top_eigenvalues(loss, x, key=KEY),
+}
+
+
+@pytest.mark.parametrize("kind", NOT_FINITE)
+@pytest.mark.parametrize("name", SPECTRAL)
+def test_what_is_not_finite_raises_by_name(name, kind):
+    loss = NOT_FINITE[kind]
+    with pytest.raises(ValueError, match=f"^{name}: the loss, its gradient or its Hessian is not finite here"):
+        SPECTRAL[name](loss, jnp.ones(3))
+
+
+@pytest.mark.parametrize("name", ["hessian_trace", "spectral_density"])
+def test_inside_jit_what_is_not_finite_gives_nan(name):
+    found = jax.jit(lambda x: SPECTRAL[name](NOT_FINITE["the loss"], x))(jnp.ones(3))
+    assert all(bool(jnp.isnan(x).all()) for x in found)
+
+
 def test_one_probe_has_no_standard_error():
     trace, error = gradtx.hessian_trace(lambda p: jnp.sum(p**2), jnp.ones(3), key=KEY, num_probes=1)
     assert trace == 6

@@ -141,6 +141,29 @@ def test_nesterov_eval_params_finds_the_state_in_any_nesting():
     np.testing.assert_allclose(half["b"], params["b"] + grads["b"])
 
 
+@pytest.mark.parametrize("shape", [(), (3,), (2, 3)])
+def test_nesterov_eval_params_takes_a_stack_of_states_member_by_member(shape):
+    """Three members and leaves of three: an α of the stack's shape would fit the wrong axis."""
+    momenta, grads = jnp.array([0.0, 0.5, 0.9]), {"w": jnp.arange(1.0, 1 + np.prod(shape, dtype=int)).reshape(shape)}
+
+    def run(momentum):
+        tx = optax.chain(gradtx.gradient_norm(), gradtx.sgd(0.1, momentum, nesterov=True))
+        params = jax.tree.map(jnp.ones_like, grads)
+        state = tx.init(params)
+        for _ in range(2):
+            updates, state = tx.update(grads, state, params)
+            params = optax.apply_updates(params, updates)
+        return params, state
+
+    stack = jax.vmap(run)(momenta)
+    found = gradtx.nesterov_eval_params(*stack)
+    for member, momentum in enumerate((0.0, 0.5, 0.9)):  # θ = 1 - 0.1 g - (0.1 + 0.1 α) g
+        expected = 1 - 0.1 * (2 + momentum) * grads["w"]
+        np.testing.assert_allclose(found["w"][member], expected, rtol=1e-6, atol=1e-6)
+        alone = gradtx.nesterov_eval_params(*jax.tree.map(lambda x, m=member: x[m], stack))
+        np.testing.assert_allclose(found["w"][member], alone["w"], rtol=1e-6, atol=1e-6)
+
+
 def test_nesterov_eval_params_says_what_is_wrong():
     params = jnp.ones(2)
     with pytest.raises(ValueError, match="holds no NesterovState"):
@@ -148,6 +171,10 @@ def test_nesterov_eval_params_says_what_is_wrong():
     twice = optax.chain(gradtx.nesterov(0.9), gradtx.nesterov(0.5))
     with pytest.raises(ValueError, match="two NesterovStates"):
         gradtx.nesterov_eval_params(params, twice.init(params))
+    one = gradtx.nesterov(0.9).init(params)
+    mixed = one._replace(lookahead_momentum=jnp.array([0.9, 0.5, 0.1]))
+    with pytest.raises(ValueError, match=r"a stack of shape \(3,\), but one of its velocities has shape \(2,\)"):
+        gradtx.nesterov_eval_params(params, mixed)
 
 
 def test_nesterov_without_momentum_is_refused():

@@ -20,6 +20,13 @@ def test_stages_are_the_formula(factor):
     assert all(isinstance(sizes(k), int) for k in (0, np.int64(7), 10**12))
 
 
+def test_before_step_0_the_size_is_the_first():
+    sizes = gradtx.growing_batch_sizes(4, 64, every=3)
+    assert [sizes(k) for k in (-1, -3, -100)] == [4, 4, 4]
+    np.testing.assert_array_equal(sizes(jnp.array([-1, -3, -100, 3])), [4, 4, 4, 8])
+    np.testing.assert_array_equal(sizes(np.array([-1, 3])), [4, 8])
+
+
 def test_one_size_where_there_is_nothing_to_grow():
     assert gradtx.growing_batch_sizes(8, 8, every=1).sizes == (8,)
 

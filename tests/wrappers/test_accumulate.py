@@ -185,3 +185,88 @@ def test_bad_arguments_are_refused():
         gradtx.accumulate(gradtx.sgd(0.1), 1.5)
     with pytest.raises(TypeError, match="tx must be a gradient transformation"):
         gradtx.accumulate(lambda g: g, 2)
+
+
+D, NOISE = 10, 3.9**0.5  # with ‖e‖² = 1: tr Σ = D (1 + 3.9) + 1 = 50
+E = jnp.full(D, D**-0.5)
+ACCUMULATORS = {
+    "accumulate": lambda tx, n: gradtx.accumulate(tx, n),
+    "MultiSteps": lambda tx, n: optax.MultiSteps(tx, n).gradient_transformation(),
+    "accumulate in MultiSteps": lambda tx, n: optax.MultiSteps(
+        gradtx.accumulate(tx, n // 2), 2
+    ).gradient_transformation(),
+    "MultiSteps in accumulate": lambda tx, n: gradtx.accumulate(optax.MultiSteps(tx, n // 2), 2),
+}
+
+
+def regression(key, size):
+    """Losses of fresh examples x ~ N(0, I), y = noise; the true weights are 0."""
+    one, two = jax.random.split(key)
+    x, y = jax.random.normal(one, (size, D)), NOISE * jax.random.normal(two, (size,))
+    return lambda w: 0.5 * (x @ w - y) ** 2
+
+
+@pytest.mark.parametrize("wrapper", ACCUMULATORS)
+def test_the_noise_scale_and_the_tests_count_the_examples_of_the_whole_step(wrapper):
+    """Linear regression of known Σ: tr Σ = 50 and ‖G‖² = 1, by steps of 8 micro-batches of 8 examples."""
+    inner = optax.chain(gradtx.gradient_noise_scale(decay=0.999), gradtx.gradient_tests())
+    tx = ACCUMULATORS[wrapper](inner, 8)
+
+    def micro(state, key):
+        losses_fn = regression(key, 8)
+        grads = jax.grad(lambda w: jnp.mean(losses_fn(w)))(E)
+        _, state = tx.update(grads, state, E, losses_fn=losses_fn)
+        return state, gradtx.readings(state)
+
+    keys = jax.random.split(jax.random.key(0), 8 * 600)
+    found = jax.jit(lambda keys: jax.lax.scan(micro, tx.init(E), keys)[1])(keys)
+    found = {name: np.asarray(values)[7::8] for name, values in found.items()}
+    assert found["gradient_noise_scale/noise_scale"][-1] == pytest.approx(50, rel=0.12)
+    assert found["gradient_noise_scale/gradient_norm_squared"][-1] == pytest.approx(1, rel=0.12)
+    squares = found["gradient_tests/standard_error"] ** 2
+    assert squares.mean() == pytest.approx(50 / 64, rel=0.05)
+    ratios = found["gradient_tests/norm"] / found["gradient_tests/standard_error"]  # 1 / ‖g‖, ‖g‖² = 1 + 50 / 64
+    assert np.mean(ratios**-2.0) == pytest.approx(1 + 50 / 64, rel=0.1)
+
+
+def test_uneven_micro_batches_count_by_their_weights():
+    """Six examples and then two: Σ is that of the two, and the mean is one of eight."""
+    rows = jnp.array([0.0, 2.0, 4.0, 6.0, 8.0, 1.0, 3.0, 9.0])
+    tx = gradtx.accumulate(optax.chain(gradtx.gradient_tests(), gradtx.gradient_noise_scale()), every=2)
+    x, state = jnp.array(5.0), tx.init(jnp.array(5.0))
+    for part in (rows[:6], rows[6:]):
+        losses_fn = lambda x, part=part: 0.5 * (x - part) ** 2  # noqa: E731
+        grads = jnp.mean(x - part)
+        _, state = tx.update(grads, state, x, losses_fn=losses_fn, weight=len(part))
+    found, trace, g = gradtx.readings(state), np.var([3.0, 9.0], ddof=1), float(5 - rows.mean())
+    assert found["gradient_tests/standard_error"] == pytest.approx(np.sqrt(trace / 8), rel=1e-5)
+    assert found["gradient_noise_scale/gradient_norm_squared"] == pytest.approx(g**2 - trace / 8, rel=1e-5)
+
+
+def test_a_last_micro_batch_of_padding_tells_nothing_of_the_noise():
+    tx = gradtx.accumulate(gradtx.gradient_noise_scale(), every=2)
+    x, state = jnp.array(5.0), tx.init(jnp.array(5.0))
+    losses_fn = lambda x: 0.5 * (x - jnp.array([0.0, 2.0, 4.0])) ** 2  # noqa: E731
+    for weight in (3, 0):
+        _, state = tx.update(jnp.array(3.0), state, x, losses_fn=losses_fn, weight=weight)
+    assert int(state.accumulated_count) == 1
+    assert np.isnan(float(gradtx.readings(state)["gradient_noise_scale/noise_scale"]))
+
+
+def test_the_loss_that_plateau_reads_is_the_mean_of_the_micro_batches():
+    tx = gradtx.accumulate(gradtx.plateau(), every=2)
+    state = tx.init(jnp.zeros(1))
+    for value in (1.0, 3.0, 0.0, 2.0, 1.0, -1.0):  # 2, 1, 0
+        _, state = tx.update(jnp.zeros(1), state, value=value)
+    assert gradtx.readings(state)["plateau/slope"] == pytest.approx(-1.0, rel=1e-5)
+
+
+@pytest.mark.parametrize("value", [None, "absent"])
+def test_no_value_is_no_error_where_nothing_reads_it(value):
+    tx = gradtx.accumulate(gradtx.sgd(0.1), every=1)
+    extra = {} if value == "absent" else {"value": None}
+    updates, _ = tx.update(jnp.ones(1), tx.init(jnp.ones(1)), **extra)
+    np.testing.assert_allclose(updates, [-0.1], rtol=1e-6)
+    tx = gradtx.accumulate(gradtx.plateau(), every=1)
+    with pytest.raises(ValueError, match=r"plateau needs the loss's value: call update\(.*, value=value\)\."):
+        tx.update(jnp.ones(1), tx.init(jnp.ones(1)), **extra)

@@ -47,6 +47,8 @@ def plot_range_test(test: RangeTest) -> Picture:
 
 def _conclusion(test: RangeTest) -> str:
     if not np.isfinite(test.minimum):
+        if test.remark:
+            return f"{test.remark[0].upper()}{test.remark[1:]}."
         return "Every rate of the range is too high: start lower."
     parts = [f"falls most steeply at {test.steepest:.3g}"] if np.isfinite(test.steepest) else []
     if test.minimum < test.divergence:  # above it, what is lowest is only what was not yet thrown out

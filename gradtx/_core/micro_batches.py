@@ -1,0 +1,39 @@
+"""What the last micro-batch is of an accumulated gradient.
+
+A wrapper that accumulates hands its inner transformation the mean gradient of many micro-batches, but the losses of the
+last one only. Whoever counts examples has to know how many there were: the examples of the last micro-batch, divided by
+its share in the mean.
+"""
+
+import inspect
+import sys
+from collections.abc import Iterator
+from typing import Any
+
+import jax.numpy as jnp
+
+from .types import MultiSteps
+
+SHARE = "last_micro_batch_share"  # the extra argument by which `accumulate` says so
+
+
+def last_share(extra: dict[str, Any]) -> Any:
+    """The share of the last micro-batch in the mean gradient that a transformation sees now; 1 without accumulation."""
+    share = extra.get(SHARE, 1.0)
+    for earlier in _earlier_mini_steps():
+        share = share / (jnp.asarray(earlier, jnp.result_type(float)) + 1)
+    return share
+
+
+def _earlier_mini_steps() -> Iterator[Any]:
+    """How many mini-steps are in the mean already, of each `optax.MultiSteps` whose `update` is under way.
+
+    `MultiSteps` tells its inner transformation nothing. But while that is traced (or runs), it is called from
+    `MultiSteps.update`, whose argument `state` counts the mini-steps.
+    """
+    update = inspect.unwrap(MultiSteps.update).__code__
+    frame = sys._getframe(1)
+    while frame is not None:
+        if frame.f_code is update and hasattr(frame.f_locals.get("state"), "mini_step"):
+            yield frame.f_locals["state"].mini_step
+        frame = frame.f_back
