@@ -53,14 +53,15 @@ def x64():
 
 
 def pytest_collection_modifyitems(items):
-    """Marks the notebooks as they are run by Jupyter as slow, and keeps tests that share programs on one worker.
+    """Marks what is slow by nature, and keeps tests that share programs on one worker.
 
-    Those are the tests of a row of the zoo, or else of a file. A notebook that is run as a script stands alone.
+    Slow are the notebooks as Jupyter runs them, and the rows of the zoo whose rule another row has too.
+    Tests of a row of the zoo share programs, or else those of a file. A notebook that is run as a script stands alone.
     """
     for item in items:
-        if item.path.suffix == ".ipynb":
-            item.add_marker("slow")
         params = item.callspec.params if hasattr(item, "callspec") else {}
+        if item.path.suffix == ".ipynb" or getattr(params.get("row"), "is_part_of", ""):
+            item.add_marker("slow")
         alone = params.get("row") or params.get("notebook") or item.path.relative_to(item.config.rootpath)
         item.add_marker(pytest.mark.xdist_group(str(alone)))
     first = {name: number for number, name in reversed(list(enumerate(map(group_of, items))))}

@@ -31,6 +31,7 @@ class Row:
     checked_by: str = ""  # of a wrapper: the transformation inside, which refuses bad hyper-parameters
     keeps_another_form: bool = False  # the state is over the user's tree only as `state.restored()`
     skips: bool = False  # leaves out steps that it does not trust
+    is_part_of: str = ""  # another row, whose rule contains this one's: its own tests are in the second tier
 
     def __str__(self) -> str:
         return self.name
@@ -142,12 +143,12 @@ INSTRUMENTS = [
 ]
 
 ROWS = [
-    row("sgd", gradtx.sgd, LR),
+    row("sgd", gradtx.sgd, LR, is_part_of="sgd_momentum"),
     row("sgd_momentum", gradtx.sgd, LR | MOMENTUM),
     row("sgd_nesterov", gradtx.sgd, LR | MOMENTUM, fixed={"nesterov": True}),
     row("delta_bar_delta", gradtx.delta_bar_delta, DELTA_BAR_DELTA, allows_complex=False),
     row("adagrad", gradtx.adagrad, LR | ADAGRAD),
-    row("rmsprop", gradtx.rmsprop, LR | DECAY | EPS),
+    row("rmsprop", gradtx.rmsprop, LR | DECAY | EPS, is_part_of="rmsprop_momentum"),
     row("rmsprop_momentum", gradtx.rmsprop, LR | DECAY | EPS | MOMENTUM),
     row("rmsprop_nesterov", gradtx.rmsprop, LR | DECAY | EPS | MOMENTUM, fixed={"nesterov": True}),
     row("adadelta", gradtx.adadelta, LR | DECAY | EPS),
@@ -155,14 +156,21 @@ ROWS = [
     row("newton", gradtx.newton, DAMPING, **NEWTON),
     row("newton_cg", gradtx.newton, DAMPING, fixed={"solver": "cg"}, **NEWTON),
     row("newton_saddle_free_cg", gradtx.newton, DAMPING, fixed={"saddle_free": True, "solver": "cg"}, **NEWTON),
-    row("scale_by_learning_rate", gradtx.scale_by_learning_rate, LR),
-    row("heavy_ball", gradtx.heavy_ball, MOMENTUM, **BLOCK),
-    row("nesterov", gradtx.nesterov, MOMENTUM, **BLOCK),
-    row("scale_by_delta_bar_delta", gradtx.scale_by_delta_bar_delta, DELTA_BAR_DELTA, allows_complex=False, **BLOCK),
-    row("scale_by_adagrad", gradtx.scale_by_adagrad, ADAGRAD, **BLOCK),
-    row("scale_by_rms", gradtx.scale_by_rms, DECAY | EPS, **BLOCK),
-    row("scale_by_adadelta", gradtx.scale_by_adadelta, DECAY | EPS, **BLOCK),
-    row("scale_by_adam", gradtx.scale_by_adam, ADAM, **BLOCK),
+    row("scale_by_learning_rate", gradtx.scale_by_learning_rate, LR, is_part_of="sgd_momentum"),
+    row("heavy_ball", gradtx.heavy_ball, MOMENTUM, is_part_of="sgd_momentum", **BLOCK),
+    row("nesterov", gradtx.nesterov, MOMENTUM, is_part_of="sgd_nesterov", **BLOCK),
+    row(
+        "scale_by_delta_bar_delta",
+        gradtx.scale_by_delta_bar_delta,
+        DELTA_BAR_DELTA,
+        allows_complex=False,
+        is_part_of="delta_bar_delta",
+        **BLOCK,
+    ),
+    row("scale_by_adagrad", gradtx.scale_by_adagrad, ADAGRAD, is_part_of="adagrad", **BLOCK),
+    row("scale_by_rms", gradtx.scale_by_rms, DECAY | EPS, is_part_of="rmsprop_momentum", **BLOCK),
+    row("scale_by_adadelta", gradtx.scale_by_adadelta, DECAY | EPS, is_part_of="adadelta", **BLOCK),
+    row("scale_by_adam", gradtx.scale_by_adam, ADAM, is_part_of="adam", **BLOCK),
     row("clip_by_value", gradtx.clip_by_value, {"max_abs": (0.5, NOT_A_LIMIT)}, allows_complex=False, **BLOCK),
     row("clip_by_norm", gradtx.clip_by_norm, {"max_norm": (0.5, NOT_A_LIMIT)}, is_elementwise=False, **BLOCK),
     row(
