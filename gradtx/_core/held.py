@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 from jax.core import Tracer
 
+from .lift import Lifted
 from .types import GradientTransformationExtraArgs, Params, Updates
 
 
@@ -20,8 +21,13 @@ def update_if(
 ) -> tuple[Updates, Any]:
     """The update of `tx`, its leaves in `dtypes`, where `is_due`; else zeros, and the state as it is.
 
-    A branch, not a selection: what is not due is not computed (under vmap it is).
+    Blocks select in the pass that they make anyway. Anything else is a branch: what is not due is not computed.
     """
+    if isinstance(tx, Lifted):
+        new_updates, new_state = tx.advance(updates, state, params, keep=is_due)
+        leaves, treedef = jax.tree.flatten(new_updates)
+        chosen = [jnp.where(is_due, u.astype(dtype), 0) for u, dtype in zip(leaves, dtypes, strict=True)]
+        return treedef.unflatten(chosen), new_state
 
     def move() -> tuple[Updates, Any]:
         new_updates, new_state = tx.update(updates, state, params, **extra)

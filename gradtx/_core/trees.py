@@ -10,6 +10,7 @@ from jax.core import Tracer
 
 from .across import AxisName, total_over_shards
 from .arithmetic import sqrt
+from .tracing import is_traced
 from .types import FLOAT32, DTypeLike, Params
 
 
@@ -132,31 +133,61 @@ def restored(state: Any) -> Any:
 def scaled_norm(leaves: Sequence[jax.Array], axis_name: AxisName = None) -> tuple[jax.Array, jax.Array]:
     """Euclidean norm of all entries as a pair (inverse scale, norm * inverse scale), in float32 or wider.
 
-    The leaves are read once; only where the sum of their squares overflowed, underflowed or is NaN are they read again,
-    times a power of two. The pair stays finite where the norm itself would not. One infinite or NaN entry makes the
-    second number NaN, so that nothing downstream mistakes it for a very long vector. With `axis_name`, for leaves that
-    are shards inside `shard_map`, the norm is that of the whole: one all-reduce of a scalar.
+    The pair stays finite where the norm itself would not. One infinite or NaN entry makes the second number NaN, so that
+    nothing downstream mistakes it for a very long vector. With `axis_name`, for leaves that are shards inside
+    `shard_map`, the norm is that of the whole: one all-reduce of a scalar.
+
+    The leaves are read once, for three sums of squares: of the entries as they are, scaled up and scaled down. XLA on
+    the CPU would read them three times. There the scaled sums are computed only if the first one over- or underflowed.
     """
+    evaluate = partial(_read_again, axis_name), partial(_read_once, axis_name)
+    if not is_traced(leaves):
+        return evaluate[0](*leaves)
+    return jax.lax.platform_dependent(*leaves, cpu=evaluate[0], default=evaluate[1])
+
+
+def _read_again(axis_name: AxisName, *leaves: jax.Array) -> tuple[jax.Array, jax.Array]:
     dtype = compute_dtype(*(x.dtype for x in leaves))
-    limits = jnp.finfo(dtype)
     total = total_over_shards([_square_sum(x, dtype) for x in leaves], axis_name, dtype)
 
-    def direct() -> tuple[jax.Array, jax.Array]:
-        return jnp.ones_like(total), sqrt(total)
-
     def rescaled() -> tuple[jax.Array, jax.Array]:
-        # Three quarters of the exponents down or up: no square of what made the sum over- or underflow does so again.
-        far = 2.0 ** (limits.maxexp * 3 // 4)
-        factor = jnp.where(total < 1, far, 1 / far).astype(dtype)
+        factor = _factor(total)
         squares = [_square_sum(x, dtype, factor) for x in leaves]
-        length = sqrt(total_over_shards(squares, axis_name, dtype))
-        # The norm or what is nearest to it of which neither 1 / scale nor the square overflows.
-        scale = jnp.clip(jax.lax.stop_gradient(length) / factor, limits.tiny**0.5, limits.max / 8)
-        return 1 / scale, jnp.where(jnp.isfinite(length), length / (factor * scale), jnp.nan)
+        return _pair(total_over_shards(squares, axis_name, dtype), factor)
 
-    # Squares below `tiny` have lost digits: a sum near there may be mostly what underflowed.
-    is_exact = (total < limits.max) & (total > limits.tiny / limits.eps**2)
-    return jax.lax.cond(is_exact, direct, rescaled)
+    return jax.lax.cond(_is_exact(total), lambda: (jnp.ones_like(total), sqrt(total)), rescaled)
+
+
+def _read_once(axis_name: AxisName, *leaves: jax.Array) -> tuple[jax.Array, jax.Array]:
+    dtype = compute_dtype(*(x.dtype for x in leaves))
+    sums = [_square_sums(x, dtype) for x in leaves]
+    total, up, down = (total_over_shards([s[i] for s in sums], axis_name, dtype) for i in range(3))
+    is_exact = _is_exact(total)
+    inverse_scale, relative = _pair(jnp.where(total < 1, up, down), _factor(total))
+    return jnp.where(is_exact, 1, inverse_scale), jnp.where(is_exact, sqrt(jnp.where(is_exact, total, 1)), relative)
+
+
+def _is_exact(total: jax.Array) -> jax.Array:
+    """Squares below `tiny` have lost digits: a sum near there may be mostly what underflowed."""
+    limits = jnp.finfo(total.dtype)
+    return (total < limits.max) & (total > limits.tiny / limits.eps**2)
+
+
+def _factor(total: jax.Array) -> jax.Array:
+    return jnp.where(total < 1, _far(total.dtype), 1 / _far(total.dtype)).astype(total.dtype)
+
+
+def _far(dtype: jnp.dtype) -> float:
+    """Three quarters of the exponents: no square of what made a sum over- or underflow does so again."""
+    return 2.0 ** (jnp.finfo(dtype).maxexp * 3 // 4)
+
+
+def _pair(total: jax.Array, factor: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """`scaled_norm` from the sum of the squares times `factor`."""
+    limits, length = jnp.finfo(total.dtype), sqrt(total)
+    # The norm or what is nearest to it of which neither 1 / scale nor the square overflows.
+    scale = jnp.clip(jax.lax.stop_gradient(length) / factor, limits.tiny**0.5, limits.max / 8)
+    return 1 / scale, jnp.where(jnp.isfinite(length), length / (factor * scale), jnp.nan)
 
 
 @partial(jax.jit, static_argnums=1)
@@ -168,6 +199,36 @@ def _square_sum(x: jax.Array, dtype: jnp.dtype, factor: jax.Array | None = None)
         # into f² x²: a zero that it cannot know, as it does not know f, hinders it.
         x = (x + jnp.where(factor > 0, 0, factor)) * factor
     return jnp.sum(x * x)
+
+
+@partial(jax.jit, static_argnums=1)
+def _square_sums(x: jax.Array, dtype: jnp.dtype) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """Σ |x|², Σ |f x|² over the entries below 1, Σ |x / f|² over the others."""
+    return _scaled_square_sums(_real_parts(x, dtype))
+
+
+@jax.custom_jvp
+def _scaled_square_sums(x: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
+    zero = jnp.zeros((), x.dtype)
+
+    def add(a: Sequence[jax.Array], b: Sequence[jax.Array]) -> tuple[jax.Array, ...]:
+        return tuple(map(jax.lax.add, a, b))
+
+    # One reduction of three: XLA on GPUs keeps it in one kernel, where it would split three reductions in six.
+    squares = tuple(y * y for y in _scaled(x))
+    return tuple(jax.lax.reduce(squares, (zero, zero, zero), add, tuple(range(x.ndim))))  # type: ignore[return-value]
+
+
+@_scaled_square_sums.defjvp
+def _scaled_square_sums_jvp(primals: Any, tangents: Any) -> Any:
+    (x,), (dx,) = primals, tangents
+    slopes = tuple(jnp.sum(2 * y * dy) for y, dy in zip(_scaled(x), jax.jvp(_scaled, (x,), (dx,))[1], strict=True))
+    return _scaled_square_sums(x), slopes
+
+
+def _scaled(x: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
+    far, is_small = _far(x.dtype), jnp.abs(x) < 1
+    return x, jnp.where(is_small, x * far, 0), jnp.where(is_small, 0, x / far)
 
 
 def tree_norm(tree: Any) -> jax.Array:

@@ -32,8 +32,9 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from gradtx._core.again import repeated
+from gradtx._core.apart import apart
 from gradtx._core.arguments import check_at_least, inner_transformation
+from gradtx._core.lift import Lifted
 from gradtx._core.rounding import from_8bit, mixed, num_blocks, scales_8bit, to_8bit, to_bfloat16
 from gradtx._core.trees import check_params, is_sharded, leaf_dtype, restored
 from gradtx._core.types import (
@@ -92,12 +93,19 @@ def stored_as(
         return _stored(lambda: inner_state, jnp.array(seed & 0xFFFFFFFF, jnp.uint32), bits, min_leaf_size)
 
     def update(updates: Updates, state: Any, params: Params | None = None, **extra: Any) -> tuple[Updates, StoredState]:
-        def step(updates: Updates, state: StoredState, params: Params | None) -> tuple[Updates, Any]:
-            return inner.update(updates, _loaded(state, min_leaf_size), params, **extra)
+        seed = state.rounding_seed + jnp.uint32(GOLDEN)
+        if not isinstance(inner, Lifted):
+            new_updates, new_state = inner.update(updates, _loaded(state, min_leaf_size), params, **extra)
+            return new_updates, _stored(lambda: new_state, seed, bits, min_leaf_size)
+        inputs = updates, state
 
-        # Its scales, its codes and the updates each need the new state; in float32 it is nowhere written out.
-        again = repeated(step, updates, state, params)
-        stored = _stored(lambda: again()[1], state.rounding_seed + jnp.uint32(GOLDEN), bits, min_leaf_size)
+        def again() -> tuple[Updates, Any]:
+            """On a CPU done anew for each of its uses: the new state is nowhere written out in float32."""
+            nonlocal inputs
+            inputs = apart(inputs)
+            return inner.advance(inputs[0], _loaded(inputs[1], min_leaf_size), params, plainly=True)
+
+        stored = _stored(lambda: again()[1], seed, bits, min_leaf_size)
         return again()[0], stored
 
     return GradientTransformationExtraArgs(init, update)
