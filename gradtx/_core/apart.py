@@ -35,6 +35,17 @@ def tied(tie: int, x: jax.Array) -> jax.Array:
 
 
 @jax.jit
+def written_after(x: jax.Array, after: jax.Array) -> jax.Array:
+    """The same array, which XLA on a CPU writes when `after` is written."""
+
+    def ordered(x: jax.Array, after: jax.Array) -> jax.Array:
+        # Always true, but XLA cannot prove it. LLVM removes the check.
+        return jnp.where((after == after) | (after != after), x, 0)
+
+    return jax.lax.platform_dependent(x, after, cpu=ordered, default=lambda x, after: x)
+
+
+@jax.jit
 def _barred(*arrays: jax.Array) -> tuple[jax.Array, ...]:
     return jax.lax.platform_dependent(*arrays, cpu=_barrier, default=_same)
 

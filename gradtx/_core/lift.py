@@ -7,7 +7,8 @@ A method writes three small functions; `lift` does the rest (None and masked lea
   block that `reduces` gets the gradients too: `scalars(state, gradients)`, a list with None where there is none. It may
   give a list of scalars, one dict for each leaf.
 - `rule(store, g, *buffers, **scalars)` is the formula on one array. It hands each new buffer on through `store`, in the
-  order of `buffers`, goes on with what `store` returns, and returns the update.
+  order of `buffers`, goes on with what `store` returns, and returns the update. `store(x, after=y)` is for an x whose
+  old array y was made from: written first, it would leave y a copy to be made from.
 
 `composed` puts blocks in a row: each leaf goes through all their rules at once, in float32 from the first to the last.
 """
@@ -20,7 +21,7 @@ import jax
 import jax.numpy as jnp
 
 from .aligned import aligned
-from .apart import JOINS_LOOPS, apart, tied
+from .apart import JOINS_LOOPS, apart, tied, written_after
 from .tracing import is_traced
 from .trees import check_params, compute_dtype, widen
 from .types import GradientTransformationExtraArgs, Params, Updates
@@ -150,7 +151,7 @@ def _apply(
         return each[-1][0], [each[i][1][i] for i in range(len(row))]
     # The rule runs once for the buffers, and once more for the update, which reads the new buffers: they are stored
     # anyway. What the first run has for the update, and the second for the buffers, is dead code.
-    _, new = _run(blocks, values, g, row, keep, apart)
+    _, new = _run(blocks, values, g, row, keep, is_apart=True)
     update, _ = _run(blocks, values, g, row, keep, new=iter(apart(new)))
     return update, new
 
@@ -161,17 +162,23 @@ def _run(
     g: jax.Array,
     row: Sequence[jax.Array],
     keep: Any,
-    copied: Callable[[jax.Array], jax.Array] = lambda x: x,
+    *,
+    is_apart: bool = False,
     new: Iterator[jax.Array] | None = None,
 ) -> tuple[jax.Array, list[jax.Array]]:
-    """One rule after the other, on new buffers that are known already if there are any."""
+    """One rule after the other; `new` are its new buffers, if they are known."""
     dtype = compute_dtype(g.dtype, *(x.dtype for x in row))
     stored: list[jax.Array] = []
 
-    def store(x: jax.Array) -> jax.Array:
-        old = row[len(stored)]
-        stored.append(next(new) if new else copied(selected(keep, x, old)))
-        return widen(stored[-1], dtype)
+    def store(x: jax.Array, *, after: jax.Array | None = None) -> jax.Array:
+        if new is not None:
+            x = next(new)
+        else:
+            x = selected(keep, x, row[len(stored)])
+            if is_apart:
+                x = apart(x if after is None else written_after(x, after))
+        stored.append(x)
+        return widen(x, dtype)
 
     u, rest = widen(g, dtype), iter(row)
     for block, scalars in zip(blocks, values, strict=True):

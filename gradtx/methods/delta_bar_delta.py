@@ -102,7 +102,7 @@ def scale_by_delta_bar_delta(
     def rule(store: Any, d: Any, λ: Any, mean: Any, *, κ: Any, φ: Any, θ: Any) -> jax.Array:
         agreement = jnp.sign(mean) * jnp.sign(d)  # the product itself could underflow
         λ = store(jnp.where(agreement > 0, λ + κ, jnp.where(agreement < 0, (1 - φ) * λ, λ)))
-        mean = store((1 - θ) * d + θ * mean)
+        mean = store((1 - θ) * d + θ * mean, after=λ)
         return λ * d
 
     return lift(

@@ -132,7 +132,7 @@ def nesterov(momentum: ScalarOrSchedule, *, accumulator_dtype: DTypeLike | None 
         return {"α": alpha(count)}, {"nesterov_count": count}
 
     def rule(store: Any, d: jax.Array, w: jax.Array, *, α: jax.Array) -> jax.Array:
-        w = store(α * (w + d))
+        w = store(α * w + α * d)
         return w + d
 
     return lift("nesterov", init, scalars, rule, ("velocity",))

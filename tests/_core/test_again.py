@@ -7,10 +7,10 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from gradtx._core.again import repeated
 
 import gradtx
 from gradtx._core import again as again_module
-from gradtx._core.again import repeated
 
 X = jnp.linspace(-1.0, 1.0, 1000)
 STEPS = {

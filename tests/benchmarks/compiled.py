@@ -229,5 +229,7 @@ if __name__ == "__main__":
             ours, theirs, _ = STEPS[chosen]
             made = {"gradtx": ours} | ({"Optax": theirs} if theirs else {})
             shapes = TREES[options.tree]
-            answer[chosen] = {who: figures(compile_step(make(), shapes, options.device), shapes) for who, make in made.items()}
+            answer[chosen] = {
+                who: figures(compile_step(make(), shapes, options.device), shapes) for who, make in made.items()
+            }
         print(json.dumps(answer))
