@@ -43,7 +43,7 @@ import jax.numpy as jnp
 from ._core.across import AxisName, check_axis_name, largest_over_shards
 from ._core.hyperparameters import NON_NEGATIVE_OR_INF, count_for, first_count, hyperparameter, next_count
 from ._core.lift import Lifted, Scalars, lift
-from ._core.trees import scaled_norm
+from ._core.trees import factored_norm
 from ._core.types import Params, ScalarOrSchedule
 
 
@@ -218,13 +218,14 @@ def clip_by_global_norm(max_norm: ScalarOrSchedule, *, axis_name: AxisName = Non
 
 def _shrink_to(c: jax.Array, leaves: list[jax.Array], axis_name: AxisName) -> tuple[Scalars, jax.Array, jax.Array]:
     """The two factors that shrink the leaves by their common norm; that norm; whether it is over the limit."""
-    inverse_scale, relative = scaled_norm(leaves, axis_name)
-    norm = (relative / inverse_scale).astype(c.dtype)
+    factor, length = factored_norm(leaves, axis_name)
+    norm = (length / factor).astype(c.dtype)
     is_within = norm <= c
     # Two factors, because c / norm itself may underflow; 1 and 1 within the limit, which changes no bit. Only products
     # by entry: the compiler does them again in each loop that reads the clipped gradient, instead of writing it out.
-    first = jnp.where(is_within, 1, inverse_scale)
-    second = jnp.where(is_within, 1, c.astype(relative.dtype) / jnp.where(relative == 0, 1, relative))
+    # As one array they are one kernel on a GPU.
+    share = c.astype(length.dtype) / jnp.where(length == 0, 1, length)
+    first, second = jnp.where(is_within, 1, jnp.stack([factor, share]))
     return {"first": first, "second": second}, norm, norm > c
 
 

@@ -133,12 +133,25 @@ def restored(state: Any) -> Any:
 def scaled_norm(leaves: Sequence[jax.Array], axis_name: AxisName = None) -> tuple[jax.Array, jax.Array]:
     """Euclidean norm of all entries as a pair (inverse scale, norm * inverse scale), in float32 or wider.
 
-    The pair stays finite where the norm itself would not. One infinite or NaN entry makes the second number NaN, so that
-    nothing downstream mistakes it for a very long vector. With `axis_name`, for leaves that are shards inside
-    `shard_map`, the norm is that of the whole: one all-reduce of a scalar.
+    The pair and its squares stay finite where the norm itself would not. One infinite or NaN entry makes the second
+    number NaN, so that nothing downstream mistakes it for a very long vector. With `axis_name`, for leaves that are
+    shards inside `shard_map`, the norm is that of the whole: one all-reduce of a scalar.
+    """
+    factor, length = factored_norm(leaves, axis_name)
+    limits = jnp.finfo(length.dtype)
+    # The norm or what is nearest to it of which neither 1 / scale nor the square overflows.
+    scale = jnp.clip(jax.lax.stop_gradient(length) / factor, limits.tiny**0.5, limits.max / 8)
+    is_plain = factor == 1
+    return jnp.where(is_plain, 1, 1 / scale), jnp.where(is_plain, length, length / (factor * scale))
+
+
+def factored_norm(leaves: Sequence[jax.Array], axis_name: AxisName = None) -> tuple[jax.Array, jax.Array]:
+    """Euclidean norm of all entries as a pair (f, f * norm), in float32 or wider; f is 1 or a power of two.
+
+    It is 1 unless the sum of the squares over- or underflows. The second number is NaN if an entry is infinite or NaN.
 
     The leaves are read once, for three sums of squares: of the entries as they are, scaled up and scaled down. XLA on
-    the CPU would read them three times. There the scaled sums are computed only if the first one over- or underflowed.
+    the CPU would read them three times. There the scaled sum is computed only if it is needed.
     """
     evaluate = partial(_read_again, axis_name), partial(_read_once, axis_name)
     if not is_traced(leaves):
@@ -153,7 +166,7 @@ def _read_again(axis_name: AxisName, *leaves: jax.Array) -> tuple[jax.Array, jax
     def rescaled() -> tuple[jax.Array, jax.Array]:
         factor = _factor(total)
         squares = [_square_sum(x, dtype, factor) for x in leaves]
-        return _pair(total_over_shards(squares, axis_name, dtype), factor)
+        return factor, _root(total_over_shards(squares, axis_name, dtype))
 
     return jax.lax.cond(_is_exact(total), lambda: (jnp.ones_like(total), sqrt(total)), rescaled)
 
@@ -163,8 +176,8 @@ def _read_once(axis_name: AxisName, *leaves: jax.Array) -> tuple[jax.Array, jax.
     sums = [_square_sums(x, dtype) for x in leaves]
     total, up, down = (total_over_shards([s[i] for s in sums], axis_name, dtype) for i in range(3))
     is_exact = _is_exact(total)
-    inverse_scale, relative = _pair(jnp.where(total < 1, up, down), _factor(total))
-    return jnp.where(is_exact, 1, inverse_scale), jnp.where(is_exact, sqrt(jnp.where(is_exact, total, 1)), relative)
+    chosen = jnp.where(is_exact, total, jnp.where(total < 1, up, down))
+    return jnp.where(is_exact, 1, _factor(total)), _root(chosen)
 
 
 def _is_exact(total: jax.Array) -> jax.Array:
@@ -182,12 +195,9 @@ def _far(dtype: jnp.dtype) -> float:
     return 2.0 ** (jnp.finfo(dtype).maxexp * 3 // 4)
 
 
-def _pair(total: jax.Array, factor: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """`scaled_norm` from the sum of the squares times `factor`."""
-    limits, length = jnp.finfo(total.dtype), sqrt(total)
-    # The norm or what is nearest to it of which neither 1 / scale nor the square overflows.
-    scale = jnp.clip(jax.lax.stop_gradient(length) / factor, limits.tiny**0.5, limits.max / 8)
-    return 1 / scale, jnp.where(jnp.isfinite(length), length / (factor * scale), jnp.nan)
+def _root(total: jax.Array) -> jax.Array:
+    """The length that has this square, NaN if that is not finite."""
+    return jnp.where(total < jnp.inf, sqrt(total), jnp.nan)
 
 
 @partial(jax.jit, static_argnums=1)

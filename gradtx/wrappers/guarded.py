@@ -12,8 +12,7 @@ of it is cheap (methods, clipping): about 1.7 times its time, and a byte an entr
 matrices or collectives is done once, and its results wait in memory until they are judged.
 """
 
-import operator
-from functools import partial, reduce
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -96,7 +95,9 @@ def skip_nonfinite(
             new_updates, _ = inner.advance(updates, before, params, plainly=True)
         else:
             new_updates, new_state = inner.update(updates, before, params, **extra)
-        is_good = _all_finite((updates, loss), (new_updates, loss), axis_name) & ~state.gave_up
+        is_good = _all_finite((updates, loss), (new_updates, loss), axis_name)
+        if give_up_after is not None:
+            is_good = is_good & ~state.gave_up
         if isinstance(inner, Lifted):
             new_updates, new_state = inner.advance(*apart((updates, before)), params, keep=is_good)
         else:
@@ -123,7 +124,8 @@ def skip_nonfinite(
 def _all_finite(gradients: Any, updates: Any, axis_name: AxisName) -> jax.Array:
     """Whether all entries of both are, leaf by leaf in one pass."""
     both = jax.tree.map(lambda g, u: jnp.all(_is_finite(g) & _is_finite(u)), gradients, updates)
-    is_good = reduce(operator.and_, jax.tree.leaves(both), jnp.ones((), bool))
+    flags = jax.tree.leaves(both)
+    is_good = jnp.all(jnp.stack(flags)) if flags else jnp.ones((), bool)
     return is_good if axis_name is None else largest_over_shards((~is_good).astype(jnp.int32), axis_name) == 0
 
 

@@ -93,7 +93,11 @@ STEPS: dict[str, tuple[Callable[[], Any], Callable[[], Any] | None, float]] = {
     "adam in 8 bits": (lambda: gradtx.stored_as(gradtx.adam(1e-3), "8bit"), None, 4.1),
 }
 SHORT = ["sgd", "rmsprop, nesterov", "adadelta", "clip, adam", "guarded rmsprop", "accumulate sgd"]
-TREES: dict[str, list[tuple[int, ...]]] = {"12 leaves": [(768, 3072)] * 12, "one leaf": [(4096, 4096)]}
+TREES: dict[str, list[tuple[int, ...]]] = {
+    "12 leaves": [(768, 3072)] * 12,
+    "one leaf": [(4096, 4096)],
+    "a small leaf": [(128, 256)],
+}
 
 H100 = """
 gpu_device_info {
