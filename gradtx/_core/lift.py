@@ -106,8 +106,10 @@ def _transformation(name: str, nest: Nest) -> Lifted:
 
 
 def _segments(blocks: list[Block]) -> list[tuple[list[Block], Any]]:
-    """The blocks in runs that can be one rule: a block that reduces needs all leaves of what comes in. With each run its
-    rule as a compiled function, so that leaves of the same shape share one trace."""
+    """The blocks in runs that can be one rule: a block that reduces needs all leaves of what comes in.
+
+    With each run its rule as a compiled function, so that leaves of the same shape share one trace.
+    """
     starts = [i for i, block in enumerate(blocks) if block.reduces or i == 0]
     runs = [blocks[start:end] for start, end in zip(starts, [*starts[1:], len(blocks)], strict=True)]
     return [(run, jax.jit(partial(_apply, run), static_argnums=0)) for run in runs]

@@ -2,10 +2,10 @@
 
     u = t_n( ... t_2(t_1(g)))
 
-**Differs from** `optax.chain`: the same states and, for float32 gradients, the same updates to rounding. Neighbours that
-are methods, their blocks or clippings of gradtx become one rule per array: on a CPU no intermediate waits in memory, and
-wrappers (`skip_nonfinite`, `accumulate`, `stored_as`) can ask the whole chain for what they need. Between such
-neighbours half-precision gradients stay in float32, where `optax.chain` rounds them after each transformation.
+**Differs from** `optax.chain`: the same states and, for float32 gradients, the same updates to rounding. Neighbours
+that are methods, their blocks or clippings of gradtx become one rule per array: on a CPU no intermediate waits in
+memory, and wrappers (`skip_nonfinite`, `accumulate`, `stored_as`) can ask the whole chain for what they need. Between
+such neighbours half-precision gradients stay in float32, where `optax.chain` rounds them after each transformation.
 
 **Costs**: none beside those of its parts. A clipping reads the updates that come in, so it begins a pass of its own.
 """
