@@ -40,7 +40,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from ._core.across import AxisName, check_axis_name, largest_over_shards
+from ._core.across import AxisName, check_axis_name, largest_everywhere, largest_over_shards
 from ._core.hyperparameters import NON_NEGATIVE_OR_INF, count_for, first_count, hyperparameter, next_count
 from ._core.lift import Lifted, Scalars, lift
 from ._core.trees import factored_norm
@@ -79,8 +79,9 @@ def clip_by_value(max_abs: ScalarOrSchedule, *, axis_name: AxisName = None) -> L
 
     Args:
         max_abs: c, in [0, inf].
-        axis_name: inside `shard_map`, the mesh axis or axes that gradients are sharded over: the state then tells of
-            the whole gradient. The updates are the same without.
+        axis_name: inside `shard_map`, the mesh axis or axes that gradients are sharded over. It is needed only with
+            `check_vma=False`: else JAX knows these axes, and the state tells of the whole gradient without it. The
+            updates are the same in any case.
 
     Raises:
         ValueError: `max_abs` is negative or NaN; at init, complex parameters (they have no order).
@@ -104,7 +105,7 @@ def clip_by_value(max_abs: ScalarOrSchedule, *, axis_name: AxisName = None) -> L
         for g in gradients:
             if g is not None:
                 largest = jnp.maximum(largest, jnp.max(jnp.abs(g), initial=0).astype(largest.dtype))
-        largest = largest_over_shards(largest, axis_name)
+        largest = largest_everywhere(largest_over_shards(largest, axis_name))
         clipped = largest > c
         return {"c": c}, {
             "max_abs": largest,

@@ -1,9 +1,9 @@
 """Copies that XLA on a CPU does not merge, for results that are cheaper to compute twice than to keep in memory.
 
-XLA on the CPU writes one array per loop. If an intermediate with a root or a division in it is needed by two loops, it is
+XLA on the CPU writes one array per loop. If two loops need an intermediate with a root or a division in it, it is
 computed once and kept between them in a temporary of the parameters' size. Loops that start from their own copies of
 the inputs each compute it for themselves. XLA on GPUs and TPUs writes several arrays in one pass: there a copy is the
-array itself, and the compiler merges what is computed from it. This is decided when a program is lowered for a platform.
+array itself, and the compiler merges what is computed from it. This is decided when a program is lowered.
 
 With XLA_FLAGS=--xla_backend_extra_options=xla_cpu_use_multi_output_fusion XLA on the CPU joins loops over the same
 arrays. It joins none with a loop that it waits for, so then each result has to start from the inputs.

@@ -1,12 +1,13 @@
 """A transformation that moves only on some of its steps, as wrappers need it."""
 
+from functools import partial
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jax.core import Tracer
 
-from .lift import Lifted
+from .lift import Lifted, selected
 from .types import GradientTransformationExtraArgs, Params, Updates
 
 
@@ -33,7 +34,7 @@ def update_if(
         new_updates, new_state = tx.update(updates, state, params, **extra)
         leaves, treedef = jax.tree.flatten(new_updates)
         cast = [u.astype(dtype) for u, dtype in zip(leaves, dtypes, strict=True)]
-        return treedef.unflatten(cast), jax.tree.map(_as_before, new_state, state)
+        return treedef.unflatten(cast), jax.tree.map(partial(selected, None), new_state, state)
 
     if isinstance(is_due, Tracer) or not is_due.is_fully_addressable:
         # Zeros as `move` would make them, sharding included: inside `shard_map` a mean over devices is of another type
@@ -44,8 +45,3 @@ def update_if(
         return move()
     leaves, treedef = jax.tree.flatten(updates)
     return treedef.unflatten([jnp.zeros_like(g, dtype=d) for g, d in zip(leaves, dtypes, strict=True)]), state
-
-
-def _as_before(new: Any, old: Any) -> jax.Array:
-    """`new` in the dtype of `old`: some transformations change theirs, a branch or a scan may not."""
-    return jnp.asarray(new, jnp.asarray(old).dtype)

@@ -20,6 +20,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
+from .across import varying_like
 from .aligned import aligned
 from .apart import JOINS_LOOPS, apart, tied, written_after
 from .tracing import is_traced
@@ -190,10 +191,11 @@ def _run(
 
 
 def selected(keep: Any, new: Any, old: Any) -> Any:
-    """`new` in the dtype of `old`, so that a state from elsewhere keeps its types; `old` where `keep` is false."""
+    """`new` in the type of `old`, so that a state from elsewhere keeps its types; `old` where `keep` is false."""
     if new is None or new is old:
         return old
-    new = jnp.asarray(new, jnp.asarray(old).dtype)
+    kind = jax.typeof(old)
+    new = varying_like(jnp.asarray(new, kind.dtype), kind)
     return new if keep is None else jnp.where(keep, new, old)
 
 
