@@ -47,6 +47,7 @@ Nest = Any  # a Block, or a tuple of Nests: states are nested alike
 class Lifted(GradientTransformationExtraArgs):
     """A transformation that is blocks in a row, and that a wrapper can ask for more than its update."""
 
+    blocks: tuple[Block, ...]
     nest: Nest
     advance: Callable[..., tuple[Updates, Any]]
 
@@ -102,7 +103,7 @@ def _transformation(name: str, nest: Nest) -> Lifted:
         return advance(updates, state, params)
 
     lifted = Lifted(init, update)
-    lifted.nest, lifted.advance = nest, advance
+    lifted.blocks, lifted.nest, lifted.advance = tuple(blocks), nest, advance
     return lifted
 
 
