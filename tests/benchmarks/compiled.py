@@ -92,7 +92,6 @@ STEPS: dict[str, tuple[Callable[[], Any], Callable[[], Any] | None, float]] = {
     "adam in bfloat16": (lambda: gradtx.stored_as(gradtx.adam(1e-3), jnp.bfloat16), None, 5),
     "adam in 8 bits": (lambda: gradtx.stored_as(gradtx.adam(1e-3), "8bit"), None, 4.1),
 }
-SHORT = ["sgd", "rmsprop, nesterov", "adadelta", "clip, adam", "guarded rmsprop", "accumulate sgd"]
 TREES: dict[str, list[tuple[int, ...]]] = {
     "12 leaves": [(768, 3072)] * 12,
     "one leaf": [(4096, 4096)],
