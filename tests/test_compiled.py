@@ -1,6 +1,6 @@
 """What real compilers for GPUs and TPUs make of a step, and what one exported program computes on every platform.
 
-`tests/benchmarks/compiled.py` has the whole table. No device is needed, but a compiler is: the extras `compilers-tpu` and
+`tests/benchmarks/compiled.py` has the whole table. It needs no device but a compiler: the extras `compilers-tpu` and
 `compilers-gpu` install them.
 """
 

@@ -232,7 +232,7 @@ def _scaled_square_sums(x: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
 @_scaled_square_sums.defjvp
 def _scaled_square_sums_jvp(primals: Any, tangents: Any) -> Any:
     (x,), (dx,) = primals, tangents
-    slopes = tuple(jnp.sum(2 * y * dy) for y, dy in zip(_scaled(x), jax.jvp(_scaled, (x,), (dx,))[1], strict=True))
+    slopes = tuple(2 * jnp.sum(y * dy) for y, dy in zip(_scaled(x), jax.jvp(_scaled, (x,), (dx,))[1], strict=True))
     return _scaled_square_sums(x), slopes
 
 

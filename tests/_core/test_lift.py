@@ -171,6 +171,38 @@ def test_an_update_depends_on_its_arguments_only(method, monkeypatch):
     assert str(jax.make_jaxpr(tx.update)(x, tx.init(x), x)) == before
 
 
+ELSEWHERE = {
+    "adam": lambda: gradtx.adam(0.1),
+    "adam, scheduled": lambda: gradtx.adam(0.1, b1=lambda k: 0.9),
+    "clip, rmsprop nesterov": lambda: PIPELINES["clip, rmsprop nesterov"],
+    "clip by value": lambda: gradtx.clip_by_value(lambda k: 1.0),
+    "accumulate": lambda: gradtx.accumulate(gradtx.adam(0.1), 2),
+    "packed": lambda: gradtx.packed(gradtx.adam(0.1)),
+    "guarded": lambda: gradtx.skip_nonfinite(optax.chain(gradtx.clip_by_norm(1.0), gradtx.adam(0.1))),
+    "stored": lambda: gradtx.stored_as(gradtx.adam(0.1), "8bit", min_leaf_size=1),
+    "mean across": lambda: gradtx.mean_across(None),
+}
+
+
+@pytest.mark.parametrize("name", ELSEWHERE)
+def test_a_state_from_elsewhere_keeps_its_types(name):
+    """A float32 checkpoint resumed with x64 on; a whole state cast to bfloat16."""
+    tx, params = ELSEWHERE[name](), {"a": jnp.ones(3), "b": jnp.ones(4)}
+    state = tx.init(params)
+    half = jax.tree.map(lambda x: x.astype(jnp.bfloat16) if x.dtype == jnp.float32 else x, state)
+
+    def types_after(state):
+        carried, _ = jax.lax.scan(lambda s, _: (tx.update(params, s, params)[1], None), state, length=2)
+        return jax.tree.map(jax.typeof, carried)
+
+    assert types_after(half) == jax.tree.map(jax.typeof, half)
+    jax.config.update("jax_enable_x64", True)
+    try:
+        assert types_after(state) == jax.tree.map(jax.typeof, state)
+    finally:
+        jax.config.update("jax_enable_x64", False)
+
+
 # The program for each platform
 
 
