@@ -59,6 +59,7 @@ from .schedules import robbins_monro as robbins_monro
 from .stopping import early_stopping as early_stopping
 from .wrappers.accumulate import accumulate as accumulate
 from .wrappers.across import mean_across as mean_across
+from .wrappers.chain import chain as chain
 from .wrappers.guarded import skip_nonfinite as skip_nonfinite
 from .wrappers.packed import pack as pack
 from .wrappers.packed import packed as packed

@@ -35,19 +35,16 @@ knows to be replicated counts once; with `check_vma=False` JAX does not know, an
 Gradients of different minibatches are averaged first (`mean_across`): the mean of clipped ones is something else.
 """
 
-from collections.abc import Callable
-from functools import partial
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
-from ._core.across import AxisName, check_axis_name, largest_over_shards
-from ._core.aligned import aligned
-from ._core.apart import elementwise
-from ._core.hyperparameters import NON_NEGATIVE_OR_INF, first_count, hyperparameter, next_count
-from ._core.trees import check_params, compute_dtype, scaled_norm, widen
-from ._core.types import GradientTransformationExtraArgs, Params, ScalarOrSchedule, Updates
+from ._core.across import AxisName, check_axis_name, largest_everywhere, largest_over_shards
+from ._core.hyperparameters import NON_NEGATIVE_OR_INF, count_for, first_count, hyperparameter, next_count
+from ._core.lift import Lifted, Scalars, lift
+from ._core.trees import factored_norm
+from ._core.types import Params, ScalarOrSchedule
 
 
 class ClipByValueState(NamedTuple):
@@ -56,7 +53,7 @@ class ClipByValueState(NamedTuple):
     max_abs: jax.Array  # [] default float: the largest |g_i| before clipping (the norm that this clipping bounds)
     value_clipped: jax.Array  # [] bool: whether the last step was clipped
     value_clip_count: jax.Array  # [] int32: how many steps were
-    value_count: jax.Array  # [] int32: of how many
+    value_count: jax.Array | None  # [] int32: steps done, if the limit is scheduled
 
 
 class ClipByNormState(NamedTuple):
@@ -65,7 +62,7 @@ class ClipByNormState(NamedTuple):
     leaf_norms: jax.Array  # [leaves] default float: ‖g‖ of each leaf before clipping
     leaf_clipped: jax.Array  # [leaves] bool
     leaf_clip_counts: jax.Array  # [leaves] int32
-    leaf_count: jax.Array  # [] int32
+    leaf_count: jax.Array | None  # [] int32: steps done, if the limit is scheduled
 
 
 class ClipByGlobalNormState(NamedTuple):
@@ -74,16 +71,17 @@ class ClipByGlobalNormState(NamedTuple):
     global_norm: jax.Array  # [] default float: ‖g‖ before clipping
     global_clipped: jax.Array  # [] bool: whether the last step was clipped
     global_clip_count: jax.Array  # [] int32: how many steps were
-    global_count: jax.Array  # [] int32: of how many
+    global_count: jax.Array | None  # [] int32: steps done, if the limit is scheduled
 
 
-def clip_by_value(max_abs: ScalarOrSchedule, *, axis_name: AxisName = None) -> GradientTransformationExtraArgs:
+def clip_by_value(max_abs: ScalarOrSchedule, *, axis_name: AxisName = None) -> Lifted:
     """Each entry into [-c, c]. Changes the direction.
 
     Args:
         max_abs: c, in [0, inf].
-        axis_name: inside `shard_map`, the mesh axis or axes that gradients are sharded over: the state then tells of
-            the whole gradient. The updates are the same without.
+        axis_name: inside `shard_map`, the mesh axis or axes that gradients are sharded over. It is needed only with
+            `check_vma=False`: else JAX knows these axes, and the state tells of the whole gradient without it. The
+            updates are the same in any case.
 
     Raises:
         ValueError: `max_abs` is negative or NaN; at init, complex parameters (they have no order).
@@ -99,38 +97,31 @@ def clip_by_value(max_abs: ScalarOrSchedule, *, axis_name: AxisName = None) -> G
     limit = hyperparameter("clip_by_value", "max_abs", max_abs, NON_NEGATIVE_OR_INF)
 
     def init(params: Params) -> ClipByValueState:
-        check_params("clip_by_value", params, allow_complex=False)
-        return ClipByValueState(_zero(), jnp.zeros((), bool), first_count(), first_count())
+        del params
+        return ClipByValueState(_zero(), jnp.zeros((), bool), first_count(), count_for(limit))
 
-    def update(
-        updates: Updates, state: Any, params: Params | None = None, **extra: Any
-    ) -> tuple[Updates, ClipByValueState]:
-        del extra
-        gradients, treedef = aligned("clip_by_value", updates, params)
-        c = limit(state.value_count)
-
-        def clip(g: jax.Array) -> jax.Array:
-            dtype = compute_dtype(g.dtype)
-            return jnp.clip(g.astype(dtype), -c.astype(dtype), c.astype(dtype)).astype(g.dtype)
-
-        largest = _zero()
+    def scalars(state: ClipByValueState, gradients: list[Any]) -> tuple[Scalars, Scalars]:
+        c, largest = limit(state.value_count), _zero()
         for g in gradients:
             if g is not None:
                 largest = jnp.maximum(largest, jnp.max(jnp.abs(g), initial=0).astype(largest.dtype))
-        largest = largest_over_shards(largest, axis_name)
+        largest = largest_everywhere(largest_over_shards(largest, axis_name))
         clipped = largest > c
-        state = ClipByValueState(
-            max_abs=largest,
-            value_clipped=clipped,
-            value_clip_count=_count_if(clipped, state.value_clip_count),
-            value_count=next_count(state.value_count),
-        )
-        return treedef.unflatten([None if g is None else elementwise(clip, g) for g in gradients]), state
+        return {"c": c}, {
+            "max_abs": largest,
+            "value_clipped": clipped,
+            "value_clip_count": _count_if(clipped, state.value_clip_count),
+            "value_count": next_count(state.value_count),
+        }
 
-    return GradientTransformationExtraArgs(init, update)
+    def rule(store: Any, g: jax.Array, *, c: jax.Array) -> jax.Array:
+        del store
+        return jnp.clip(g, -c, c)
+
+    return lift("clip_by_value", init, scalars, rule, reduces=True, allow_complex=False)
 
 
-def clip_by_norm(max_norm: ScalarOrSchedule, *, axis_name: AxisName = None) -> GradientTransformationExtraArgs:
+def clip_by_norm(max_norm: ScalarOrSchedule, *, axis_name: AxisName = None) -> Lifted:
     """Each leaf to a norm of at most c, by its own norm.
 
     Args:
@@ -151,53 +142,45 @@ def clip_by_norm(max_norm: ScalarOrSchedule, *, axis_name: AxisName = None) -> G
     limit = hyperparameter("clip_by_norm", "max_norm", max_norm, NON_NEGATIVE_OR_INF)
 
     def init(params: Params) -> ClipByNormState:
-        check_params("clip_by_norm", params)
         leaves = len(jax.tree.leaves(params))
         return ClipByNormState(
             leaf_norms=jnp.zeros(leaves, jnp.result_type(float)),
             leaf_clipped=jnp.zeros(leaves, bool),
             leaf_clip_counts=jnp.zeros(leaves, jnp.int32),
-            leaf_count=first_count(),
+            leaf_count=count_for(limit),
         )
 
-    def update(
-        updates: Updates, state: Any, params: Params | None = None, **extra: Any
-    ) -> tuple[Updates, ClipByNormState]:
-        del extra
-        gradients, treedef = aligned("clip_by_norm", updates, params)
+    def scalars(state: ClipByNormState, gradients: list[Any]) -> tuple[list[Scalars], Scalars]:
         leaves = len(state.leaf_norms)
-        present = [g for g in gradients if g is not None]
-        if leaves not in (len(gradients), len(present)):
+        if leaves not in (len(gradients), sum(g is not None for g in gradients)):
             raise ValueError(
                 f"clip_by_norm: the gradients have {len(gradients)} leaves, but init saw {leaves}: "
                 "call init with the same tree."
             )
         c = limit(state.leaf_count)
-        new_updates, norms, clipped = [], [], []
+        values, norms, clipped = [], [], []
         for g in gradients:
+            factors: Scalars = {}
             if g is not None:
-                shrink, norm, was_clipped = _shrink_to(c, [g], axis_name)
-                new_updates.append(shrink(g))
+                factors, norm, was_clipped = _shrink_to(c, [g], axis_name)
                 norms.append(norm)
                 clipped.append(was_clipped)
-            else:
-                new_updates.append(None)
-                if leaves == len(gradients):  # else a None in the parameters too, which has no place in the state
-                    norms.append(state.leaf_norms[len(norms)])
-                    clipped.append(jnp.zeros((), bool))
+            elif leaves == len(gradients):  # else a None in the parameters too, which has no place in the state
+                norms.append(state.leaf_norms[len(norms)])
+                clipped.append(jnp.zeros((), bool))
+            values.append(factors)
         hit = jnp.stack(clipped) if clipped else state.leaf_clipped
-        state = ClipByNormState(
-            leaf_norms=jnp.stack(norms) if norms else state.leaf_norms,
-            leaf_clipped=hit,
-            leaf_clip_counts=_count_if(hit, state.leaf_clip_counts),
-            leaf_count=next_count(state.leaf_count),
-        )
-        return treedef.unflatten(new_updates), state
+        return values, {
+            "leaf_norms": jnp.stack(norms) if norms else state.leaf_norms,
+            "leaf_clipped": hit,
+            "leaf_clip_counts": _count_if(hit, state.leaf_clip_counts),
+            "leaf_count": next_count(state.leaf_count),
+        }
 
-    return GradientTransformationExtraArgs(init, update)
+    return lift("clip_by_norm", init, scalars, _shrink, reduces=True)
 
 
-def clip_by_global_norm(max_norm: ScalarOrSchedule, *, axis_name: AxisName = None) -> GradientTransformationExtraArgs:
+def clip_by_global_norm(max_norm: ScalarOrSchedule, *, axis_name: AxisName = None) -> Lifted:
     """The whole tree to a norm of at most c, by one norm: the direction of the step stays.
 
     Args:
@@ -218,46 +201,39 @@ def clip_by_global_norm(max_norm: ScalarOrSchedule, *, axis_name: AxisName = Non
     limit = hyperparameter("clip_by_global_norm", "max_norm", max_norm, NON_NEGATIVE_OR_INF)
 
     def init(params: Params) -> ClipByGlobalNormState:
-        check_params("clip_by_global_norm", params)
-        return ClipByGlobalNormState(_zero(), jnp.zeros((), bool), first_count(), first_count())
+        del params
+        return ClipByGlobalNormState(_zero(), jnp.zeros((), bool), first_count(), count_for(limit))
 
-    def update(
-        updates: Updates, state: Any, params: Params | None = None, **extra: Any
-    ) -> tuple[Updates, ClipByGlobalNormState]:
-        del extra
-        gradients, treedef = aligned("clip_by_global_norm", updates, params)
+    def scalars(state: ClipByGlobalNormState, gradients: list[Any]) -> tuple[Scalars, Scalars]:
         present = [g for g in gradients if g is not None]
-        shrink, norm, clipped = _shrink_to(limit(state.global_count), present, axis_name)
-        state = ClipByGlobalNormState(
-            global_norm=norm,
-            global_clipped=clipped,
-            global_clip_count=_count_if(clipped, state.global_clip_count),
-            global_count=next_count(state.global_count),
-        )
-        return treedef.unflatten([None if g is None else shrink(g) for g in gradients]), state
+        factors, norm, clipped = _shrink_to(limit(state.global_count), present, axis_name)
+        return factors, {
+            "global_norm": norm,
+            "global_clipped": clipped,
+            "global_clip_count": _count_if(clipped, state.global_clip_count),
+            "global_count": next_count(state.global_count),
+        }
 
-    return GradientTransformationExtraArgs(init, update)
+    return lift("clip_by_global_norm", init, scalars, _shrink, reduces=True)
 
 
-def _shrink_to(
-    c: jax.Array, leaves: list[jax.Array], axis_name: AxisName
-) -> tuple[Callable[[jax.Array], jax.Array], jax.Array, jax.Array]:
-    """The function that shrinks each of the leaves by their common norm; that norm; whether it is over the limit."""
-    inverse_scale, relative = scaled_norm(leaves, axis_name)
-    norm = (relative / inverse_scale).astype(c.dtype)
+def _shrink_to(c: jax.Array, leaves: list[jax.Array], axis_name: AxisName) -> tuple[Scalars, jax.Array, jax.Array]:
+    """The two factors that shrink the leaves by their common norm; that norm; whether it is over the limit."""
+    factor, length = factored_norm(leaves, axis_name)
+    norm = (length / factor).astype(c.dtype)
     is_within = norm <= c
     # Two factors, because c / norm itself may underflow; 1 and 1 within the limit, which changes no bit. Only products
     # by entry: the compiler does them again in each loop that reads the clipped gradient, instead of writing it out.
-    first = jnp.where(is_within, 1, inverse_scale)
-    second = jnp.where(is_within, 1, c.astype(relative.dtype) / jnp.where(relative == 0, 1, relative))
-    return partial(elementwise, lambda g: _product(g, first, second)), norm, norm > c
+    # As one array they are one kernel on a GPU.
+    share = c.astype(length.dtype) / jnp.where(length == 0, 1, length)
+    first, second = jnp.where(is_within, 1, jnp.stack([factor, share]))
+    return {"first": first, "second": second}, norm, norm > c
 
 
-@jax.jit
-def _product(g: jax.Array, first: jax.Array, second: jax.Array) -> jax.Array:
-    """The leaf times both factors, in its dtype; compiled, so that leaves of the same shape are traced once."""
-    dtype = compute_dtype(g.dtype)
-    return (widen(g, dtype) * first.astype(dtype) * second.astype(dtype)).astype(g.dtype)
+def _shrink(store: Any, g: jax.Array, *, first: jax.Array, second: jax.Array) -> jax.Array:
+    """The leaf times both factors."""
+    del store
+    return g * first * second
 
 
 def _zero() -> jax.Array:

@@ -127,3 +127,30 @@ def test_optax_agrees_on_ordinary_gradients():
         scale = np.sqrt(2) if theirs is not None and "rms" in repr(theirs) else 1.0
         for k in grads:
             np.testing.assert_allclose(u[k] * scale, w[k], rtol=1e-5)
+
+
+@pytest.mark.parametrize("axis_name", [None, "x"])
+def test_by_value_inside_shard_map_tells_of_the_whole_gradient(axis_name):
+    tx = gradtx.clip_by_value(3.0, axis_name=axis_name)
+    mesh = jax.make_mesh((8,), ("x",), axis_types=(jax.sharding.AxisType.Auto,))
+    g = jnp.arange(8.0)
+    mapped = jax.shard_map(
+        lambda g: tx.update(g, tx.init(g)), mesh=mesh, in_specs=jax.P("x"), out_specs=(jax.P("x"), jax.P())
+    )
+    updates, state = jax.jit(mapped)(g)
+    np.testing.assert_array_equal(updates, np.minimum(g, 3.0))
+    assert (float(state.max_abs), bool(state.value_clipped), int(state.value_clip_count)) == (7.0, True, 1)
+
+
+@pytest.mark.parametrize("largest", [3e38, 1e30, 1.0, 1e-25, 1e-37, 0.0, jnp.inf, jnp.nan])
+def test_three_sums_in_one_pass_are_the_norm_and_its_derivative(largest):
+    """What GPUs and TPUs compute, run here: on a CPU the same numbers come from a second read."""
+    from gradtx._core import trees
+
+    leaves = [largest * jnp.array([1.0, -0.5]), largest * jnp.array([0.25])]
+    once, again = trees._read_once(None, *leaves), trees._read_again(None, *leaves)
+    np.testing.assert_allclose(once, again, rtol=1e-6)
+    slope = jax.grad(lambda x: trees._read_once(None, x, leaves[1])[1])(leaves[0])
+    expected = jax.grad(lambda x: trees._read_again(None, x, leaves[1])[1])(leaves[0])
+    if jnp.isfinite(largest):
+        np.testing.assert_allclose(slope, expected, rtol=1e-5)

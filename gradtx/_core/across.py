@@ -54,6 +54,12 @@ def largest_over_shards(x: jax.Array, axis_name: AxisName) -> jax.Array:
     return jax.lax.pmax(x, axes) if axes else x
 
 
+def largest_everywhere(x: jax.Array) -> jax.Array:
+    """The maximum over the devices along all axes that `x` is known to differ along."""
+    axes = tuple(sorted(varying(jax.typeof(x))))
+    return jax.lax.pmax(x, axes) if axes else x
+
+
 def check_axis_name(transformation: str, axis_name: Any) -> None:
     """Raises unless it is None, a name or a tuple of names."""
     is_tuple = isinstance(axis_name, tuple) and all(isinstance(name, str) for name in axis_name)
@@ -65,3 +71,13 @@ def varying(kind: Any) -> frozenset[str]:
     """The manual mesh axes that an array of this type (`jax.typeof(x)`) is known to differ along."""
     manual = getattr(kind, "manual_axis_type", None)  # called vma up to JAX 0.9
     return (getattr(kind, "vma", None) or frozenset()) if manual is None else manual.varying
+
+
+def varying_like(x: jax.Array, like: Any) -> jax.Array:
+    """The same array, free to differ along the axes that one of the type `like` does."""
+    axes = tuple(varying(like) - varying(jax.typeof(x)))
+    if not axes:
+        return x
+    if hasattr(jax.lax, "pcast"):
+        return jax.lax.pcast(x, axes, to="varying")
+    return jax.lax.pvary(x, axes)  # pyright: ignore[reportAttributeAccessIssue]  # its name up to JAX 0.8

@@ -1,60 +1,66 @@
-"""Several outputs of one step, each computed by itself: for an XLA that writes in one loop what reads the same arrays.
+"""Copies that XLA on a CPU does not merge, for results that are cheaper to compute twice than to keep in memory.
 
-XLA on the CPU writes one array a loop, unless it is told otherwise before JAX starts:
+XLA on the CPU writes one array per loop. If two loops need an intermediate with a root or a division in it, it is
+computed once and kept between them in a temporary of the parameters' size. Loops that start from their own copies of
+the inputs each compute it for themselves. XLA on GPUs and TPUs writes several arrays in one pass: there a copy is the
+array itself, and the compiler merges what is computed from it. This is decided when a program is lowered.
 
-    XLA_FLAGS=--xla_backend_extra_options=xla_cpu_use_multi_output_fusion
-
-Then loops over the same arrays become one, but no loop is joined with one that waits for it, and nothing is computed
-twice. So where that is set each new buffer, and the update, starts from the inputs: XLA joins them all, and a step
-reads and writes each array once. Inputs differ by a tie, else XLA would see the same intermediate in several of them
-and write it out. (Barriers do not serve: in the XLA of JAX 0.12 they last until after the loops are joined.) Guards and
-stored states, which rest on barriers and several dtypes, gain nothing from the flag and may hold more.
+With XLA_FLAGS=--xla_backend_extra_options=xla_cpu_use_multi_output_fusion XLA on the CPU joins loops over the same
+arrays. It joins none with a loop that it waits for, so then each result has to start from the inputs.
 """
 
-import itertools
 import os
-from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
-from .again import recipe_of, remember
-from .tracing import is_traced
+# XLA reads its flags once, too.
+JOINS_LOOPS = "xla_cpu_use_multi_output_fusion" in os.environ.get("XLA_FLAGS", "")
 
 
-def is_apart(arrays: Sequence[jax.Array]) -> bool:
-    """Whether the outputs computed from these arrays are to be kept apart."""
-    return (
-        "xla_cpu_use_multi_output_fusion" in os.environ.get("XLA_FLAGS", "")
-        and jax.default_backend() == "cpu"
-        and is_traced(arrays)
-        and len({x.dtype for x in arrays}) == 1  # XLA joins loops that write the same dtype
-        and jnp.issubdtype(arrays[0].dtype, jnp.floating)
-    )
+def apart(tree: Any) -> Any:
+    """The same arrays. What XLA on a CPU computes from them is not merged with what it computes from the originals."""
+    leaves, treedef = jax.tree.flatten(tree)
+    return treedef.unflatten(_barred(*leaves)) if leaves else tree
 
 
-def tied(x: jax.Array, tie: int) -> jax.Array:
-    """The same numbers; of two with different ties XLA does not know it."""
-    return jnp.where((x > tie) | (x <= tie), x, jnp.nan)
+def tied(tie: int, x: jax.Array) -> jax.Array:
+    """The same array. XLA on a CPU does not merge what it computes from copies with different ties.
+
+    Unlike those of `apart`, such copies do not keep loops from being joined.
+    """
+    return _tied(tie, x)
 
 
-def apart(make: Callable[..., jax.Array]) -> Callable[..., jax.Array]:
-    """`make(tie, ...)` as a function of the rest, each time with another tie."""
-    ties = itertools.count()
+@jax.jit
+def written_after(x: jax.Array, after: jax.Array) -> jax.Array:
+    """The same array, which XLA on a CPU writes when `after` is written."""
 
-    def one(*args: Any) -> jax.Array:
-        return make(next(ties), *args)
+    def ordered(x: jax.Array, after: jax.Array) -> jax.Array:
+        # Always true, but XLA cannot prove it. LLVM removes the check.
+        return jnp.where((after == after) | (after != after), x, 0)
 
-    return one
+    return jax.lax.platform_dependent(x, after, cpu=ordered, default=lambda x, after: x)
 
 
-def elementwise(make: Callable[[jax.Array], jax.Array], g: jax.Array) -> jax.Array:
-    """`make(g)`, anew for each that reads it: a clipped gradient would be written out before the method reads it."""
-    if not is_apart([g]):
-        return make(g)
-    again = recipe_of(g)
-    one = apart(lambda tie: make(tied(g if again is None else again(), tie)))
-    u = one()
-    remember(u, one)
-    return u
+@jax.jit
+def _barred(*arrays: jax.Array) -> tuple[jax.Array, ...]:
+    return jax.lax.platform_dependent(*arrays, cpu=_barrier, default=_same)
+
+
+@partial(jax.jit, static_argnums=0)
+def _tied(tie: int, x: jax.Array) -> jax.Array:
+    def chosen(x: jax.Array) -> jax.Array:
+        return jnp.where((x > tie) | (x <= tie), x, jnp.nan)
+
+    return jax.lax.platform_dependent(x, cpu=chosen, default=lambda x: x)
+
+
+def _barrier(*arrays: jax.Array) -> tuple[jax.Array, ...]:
+    return jax.lax.optimization_barrier(arrays)
+
+
+def _same(*arrays: jax.Array) -> tuple[jax.Array, ...]:
+    return arrays

@@ -1,11 +1,13 @@
 """A transformation that moves only on some of its steps, as wrappers need it."""
 
+from functools import partial
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jax.core import Tracer
 
+from .lift import Lifted, selected
 from .types import GradientTransformationExtraArgs, Params, Updates
 
 
@@ -20,14 +22,19 @@ def update_if(
 ) -> tuple[Updates, Any]:
     """The update of `tx`, its leaves in `dtypes`, where `is_due`; else zeros, and the state as it is.
 
-    A branch, not a selection: what is not due is not computed (under vmap it is).
+    Blocks select in the pass that they make anyway. Anything else is a branch: what is not due is not computed.
     """
+    if isinstance(tx, Lifted):
+        new_updates, new_state = tx.advance(updates, state, params, keep=is_due)
+        leaves, treedef = jax.tree.flatten(new_updates)
+        chosen = [jnp.where(is_due, u.astype(dtype), 0) for u, dtype in zip(leaves, dtypes, strict=True)]
+        return treedef.unflatten(chosen), new_state
 
     def move() -> tuple[Updates, Any]:
         new_updates, new_state = tx.update(updates, state, params, **extra)
         leaves, treedef = jax.tree.flatten(new_updates)
         cast = [u.astype(dtype) for u, dtype in zip(leaves, dtypes, strict=True)]
-        return treedef.unflatten(cast), jax.tree.map(_as_before, new_state, state)
+        return treedef.unflatten(cast), jax.tree.map(partial(selected, None), new_state, state)
 
     if isinstance(is_due, Tracer) or not is_due.is_fully_addressable:
         # Zeros as `move` would make them, sharding included: inside `shard_map` a mean over devices is of another type
@@ -38,8 +45,3 @@ def update_if(
         return move()
     leaves, treedef = jax.tree.flatten(updates)
     return treedef.unflatten([jnp.zeros_like(g, dtype=d) for g, d in zip(leaves, dtypes, strict=True)]), state
-
-
-def _as_before(new: Any, old: Any) -> jax.Array:
-    """`new` in the dtype of `old`: some transformations change theirs, a branch or a scan may not."""
-    return jnp.asarray(new, jnp.asarray(old).dtype)

@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
 
+from .apart import apart
 from .types import ScalarOrSchedule
 
 
@@ -47,8 +48,17 @@ class Hyperparameter:
     value: Any
     allowed: Range
 
-    def __call__(self, count: jax.Array) -> jax.Array:
-        value = jnp.asarray(self.value(count) if callable(self.value) else self.value)
+    @property
+    def is_scheduled(self) -> bool:
+        return callable(self.value)
+
+    def __call__(self, count: jax.Array | None) -> jax.Array:
+        if self.is_scheduled and count is None:
+            raise TypeError(
+                f"{self.transformation}: {self.argument} is a schedule, but the state has no step count: it was made "
+                "with a number. Call init again."
+            )
+        value = jnp.asarray(self.value(count) if self.is_scheduled else self.value)
         if value.shape != ():
             who = f"{self.transformation}: {self.argument}, as a function of the step,"
             raise TypeError(f"{who} must return a scalar, got shape {value.shape}.")
@@ -56,9 +66,9 @@ class Hyperparameter:
             # A half-precision 0.999 (as `optax.inject_hyperparams` makes it for bfloat16 parameters) has rounded to 1,
             # where an average would never move: take the largest number below 1 of that dtype instead.
             value = jnp.minimum(value, 1 - jnp.finfo(value.dtype).epsneg)
-        # The barrier keeps the compiler from folding a constant into its neighbours: so a rate gives the same bits
-        # whether it is fixed, scheduled or swept over.
-        return jax.lax.optimization_barrier(value.astype(jnp.result_type(float)))
+        # On a CPU the copy keeps the compiler from folding a constant into its neighbours: so a rate gives the same
+        # bits whether it is fixed, scheduled or swept over.
+        return apart(value.astype(jnp.result_type(float)))
 
 
 def hyperparameter(transformation: str, argument: str, value: ScalarOrSchedule, allowed: Range) -> Hyperparameter:
@@ -108,6 +118,11 @@ def first_count() -> jax.Array:
     return jnp.zeros((), jnp.int32)
 
 
-def next_count(count: jax.Array) -> jax.Array:
-    """One more, saturating: after 2³¹ - 1 steps a schedule stays where it is."""
-    return jnp.where(count < jnp.iinfo(jnp.int32).max, count + 1, count)
+def count_for(*hyperparameters: Hyperparameter) -> jax.Array | None:
+    """`first_count`, for a state that needs it: None if all hyper-parameters are numbers."""
+    return first_count() if any(h.is_scheduled for h in hyperparameters) else None
+
+
+def next_count(count: Any) -> Any:
+    """One more, saturating: after 2³¹ - 1 steps a schedule stays where it is. None stays None."""
+    return None if count is None else jnp.where(count < jnp.iinfo(jnp.int32).max, count + 1, count)

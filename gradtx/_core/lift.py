@@ -1,139 +1,225 @@
-"""From a rule on one array to a transformation of a tree.
+"""From a rule on one array to a transformation of a tree, and blocks in a row as one rule.
 
 A method writes three small functions; `lift` does the rest (None and masked leaves, dtypes, shape checks, errors):
 
-- `init(params)` builds the state;
-- `scalars(state)` gives this step's scalars (hyper-parameters at step k) and the scalar fields of the next state;
+- `init(params)` builds the state.
+- `scalars(state)` gives this step's scalars (hyper-parameters at step k) and the scalar fields of the next state. A
+  block that `reduces` gets the gradients too: `scalars(state, gradients)`, a list with None where there is none. It may
+  give a list of scalars, one dict for each leaf.
 - `rule(store, g, *buffers, **scalars)` is the formula on one array. It hands each new buffer on through `store`, in the
-  order of `buffers`, goes on with what `store` returns, and returns the update. `store(x, after=y)` for an x that takes
-  the place of an array which y was made from: written first, it would leave y a copy to be made from.
+  order of `buffers`, goes on with what `store` returns, and returns the update. `store(x, after=y)` is for an x whose
+  old array y was made from: written first, it would leave y a copy to be made from.
 
-`chain` puts lifted blocks one after the other as one rule, with the states of `optax.chain`.
+`composed` puts blocks in a row: each leaf goes through all their rules at once, in float32 from the first to the last.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 
-from .again import is_repeated, recipe_of, remember, selection
+from .across import varying_like
 from .aligned import aligned
-from .apart import apart, is_apart
-from .block import Block, Scalars, apply_blocks, output, recipe_for
+from .apart import JOINS_LOOPS, apart, tied, written_after
 from .tracing import is_traced
-from .trees import check_params
+from .trees import check_params, compute_dtype, widen
 from .types import GradientTransformationExtraArgs, Params, Updates
 
-MANY_LEAVES = 16  # from here on leaves of one shape share one trace of the rule
+Scalars = dict[str, jax.Array]
+
+
+class Block(NamedTuple):
+    """One rule, with its state."""
+
+    init: Callable[[Params], Any]
+    scalars: Callable[..., tuple[Any, dict[str, Any]]]
+    rule: Callable[..., jax.Array]
+    buffers: tuple[str, ...]  # the fields of the state that are trees like the parameters
+    reduces: bool
+    allow_complex: bool
+
+
+Nest = Any  # a Block, or a tuple of Nests: states are nested alike
 
 
 class Lifted(GradientTransformationExtraArgs):
-    """A transformation that still knows the blocks it was lifted from."""
+    """A transformation that is blocks in a row, and that a wrapper can ask for more than its update."""
 
     blocks: tuple[Block, ...]
+    nest: Nest
+    advance: Callable[..., tuple[Updates, Any]]
 
 
 def lift(
     name: str,
     init: Callable[[Params], Any],
-    scalars: Callable[[Any], tuple[Scalars, dict[str, jax.Array]]],
+    scalars: Callable[..., tuple[Any, dict[str, Any]]],
     rule: Callable[..., jax.Array],
     buffers: tuple[str, ...] = (),
     *,
-    is_costly: bool = False,
-    reads_twice: bool = False,
+    reduces: bool = False,
     allow_complex: bool = True,
 ) -> Lifted:
-    """One block. `is_costly`: its update has a root or a division, which the compiler will not do twice. `reads_twice`:
-    its rule needs what comes in (or its own update) both for a buffer and for the update."""
-    return _transformation(
-        name, (Block(init, scalars, rule, buffers, is_costly, reads_twice, allow_complex),), single=True
-    )
+    """One block as a transformation."""
+    return _transformation(name, Block(init, scalars, rule, buffers, reduces, allow_complex))
 
 
-def chain(name: str, *lifted: Lifted) -> Lifted:
-    """The blocks one after the other, as one rule a leaf; state: a tuple, as `optax.chain` has it."""
-    return _transformation(name, tuple(block for tx in lifted for block in tx.blocks), single=False)
+def composed(name: str, *lifted: Lifted) -> Lifted:
+    """The blocks of all of them in a row. The state is a tuple of their states, as `optax.chain` has it."""
+    return _transformation(name, tuple(tx.nest for tx in lifted))
 
 
-def _transformation(name: str, blocks: tuple[Block, ...], *, single: bool) -> Lifted:
-    alone, one_alone = partial(apply_blocks, blocks), partial(output, blocks)
-    shared, one_shared = jax.jit(alone), jax.jit(one_alone, static_argnums=(0, 1))
-    is_costly, reads_twice = any(block.is_costly for block in blocks), any(block.reads_twice for block in blocks)
-    has_temporary = any(a.is_costly and b.reads_twice for i, a in enumerate(blocks) for b in blocks[i:])
+def _transformation(name: str, nest: Nest) -> Lifted:
+    blocks = list(_blocks(nest))
+    segments = _segments(blocks)
 
     def init(params: Params) -> Any:
         check_params(name, params, allow_complex=all(block.allow_complex for block in blocks))
-        states = tuple(block.init(params) for block in blocks)
-        return states[0] if single else states
+        return _nested(nest, iter([block.init(params) for block in blocks]))
+
+    def advance(
+        updates: Updates, state: Any, params: Params | None = None, *, keep: Any = None, plainly: bool = False
+    ) -> tuple[Updates, Any]:
+        """The update and the new state. Where the boolean `keep` is false, the new state is the old one.
+
+        `plainly` leaves out what is arranged for XLA on CPUs, for a wrapper that arranges more than this step.
+        """
+        states = list(_flat(name, nest, state))
+        trees = (getattr(s, field) for block, s in zip(blocks, states, strict=True) for field in block.buffers)
+        gradients, treedef = aligned(name, updates, next(trees, params))
+        # Outside jit there is no fusion to help, and nothing to compile.
+        is_compiled, new_states = is_traced(gradients), []
+        for segment, compiled in segments:
+            apply = partial(compiled, not plainly) if is_compiled else partial(_apply, segment, False)
+            before = states[len(new_states) : len(new_states) + len(segment)]
+            gradients, after = _step(segment, apply, gradients, treedef, before, keep)
+            new_states += after
+        return treedef.unflatten(gradients), _nested(nest, iter(new_states))
 
     def update(updates: Updates, state: Any, params: Params | None = None, **extra: Any) -> tuple[Updates, Any]:
         del extra
-        states = _states(name, blocks, (state,) if single else state)
-        trees = [getattr(s, field) for block, s in zip(blocks, states, strict=True) for field in block.buffers]
-        gradients, treedef = aligned(name, updates, trees[0] if trees else params)
-        rows = zip(*(treedef.flatten_up_to(tree) for tree in trees), strict=True) if trees else [()] * len(gradients)
-        steps = [block.scalars(s) for block, s in zip(blocks, states, strict=True)]
-        # Outside jit there is no fusion to help, and XLA off the CPU fuses several outputs into one pass by itself.
-        traced = is_traced(updates)
-        selected = selection()
-        may_recompute = traced and jax.default_backend() == "cpu" and (selected is not None or not is_repeated())
-        is_shared = traced and len(gradients) >= MANY_LEAVES
-        apply, make_one = (shared, one_shared) if is_shared else (alone, one_alone)
-
-        values = [step_values for step_values, _ in steps]
-        is_good = selected.is_good if selected else None
-        new_updates, new_rows = [], []
-        for g, row in zip(gradients, rows, strict=True):
-            if g is None:
-                new_updates.append(None)
-                new_rows.append(row)
-                continue
-            recipe = recipe_of(g) if may_recompute else None
-            if may_recompute and selected is None and is_apart((g, *row)):
-                one = apart(partial(_from_inputs, make_one, values, g if recipe is None else recipe, row))
-                new_updates.append(one(len(row)))
-                new_rows.append([one(number) for number in range(len(row))])
-                remember(new_updates[-1], partial(one, len(row)))
-                continue
-            is_wanted = bool(trees) if selected else has_temporary or (reads_twice and recipe is not None)
-            g_again = (g if recipe is None else recipe()) if may_recompute and is_wanted else None
-            u, new_row = apply(values, g, row, is_good, g_again)
-            is_stored = any(u is x for x in new_row)  # its recipe would hold it, and keep both for ever
-            if may_recompute and (is_costly or recipe is not None) and not is_stored:
-                remember(u, recipe_for(blocks, values, g if recipe is None else recipe, row, list(new_row)))
-            new_updates.append(u)
-            new_rows.append([selected.made(x) for x in new_row] if selected else new_row)
-
-        columns = iter(treedef.unflatten(column) for column in zip(*new_rows, strict=True)) if new_rows else iter(trees)
-        new_states = tuple(
-            s._replace(**fields, **{field: next(columns) for field in block.buffers})
-            for block, s, (_, fields) in zip(blocks, states, steps, strict=True)
-        )
-        return treedef.unflatten(new_updates), new_states[0] if single else new_states
+        return advance(updates, state, params)
 
     lifted = Lifted(init, update)
-    lifted.blocks = blocks
+    lifted.blocks, lifted.nest, lifted.advance = tuple(blocks), nest, advance
     return lifted
 
 
-def _from_inputs(
-    make_one: Callable[..., jax.Array],
+def _segments(blocks: list[Block]) -> list[tuple[list[Block], Any]]:
+    """The blocks in runs that can be one rule: a block that reduces needs all leaves of what comes in.
+
+    With each run its rule as a compiled function, so that leaves of the same shape share one trace.
+    """
+    starts = [i for i, block in enumerate(blocks) if block.reduces or i == 0]
+    runs = [blocks[start:end] for start, end in zip(starts, [*starts[1:], len(blocks)], strict=True)]
+    return [(run, jax.jit(partial(_apply, run), static_argnums=0)) for run in runs]
+
+
+def _step(
+    blocks: list[Block], apply: Any, gradients: list[Any], treedef: Any, states: list[Any], keep: Any
+) -> tuple[list[Any], list[Any]]:
+    """One run of blocks on all leaves: the updates, the new states."""
+    steps = [b.scalars(s, gradients) if b.reduces else b.scalars(s) for b, s in zip(blocks, states, strict=True)]
+    values = [v if isinstance(v, list) else [v] * len(gradients) for v, _ in steps]
+    trees = [getattr(s, field) for b, s in zip(blocks, states, strict=True) for field in b.buffers]
+    rows = list(zip(*map(treedef.flatten_up_to, trees), strict=True)) if trees else [()] * len(gradients)
+    done = [
+        (None, row) if g is None else apply([value[i] for value in values], g, row, keep)
+        for i, (g, row) in enumerate(zip(gradients, rows, strict=True))
+    ]
+    columns = iter(zip(*(row for _, row in done), strict=True) if done else [()] * len(trees))
+    new_states = [
+        s._replace(
+            **{field: treedef.unflatten(next(columns)) for field in b.buffers},
+            **{field: selected(keep, new, getattr(s, field)) for field, new in fields.items()},
+        )
+        for b, s, (_, fields) in zip(blocks, states, steps, strict=True)
+    ]
+    return [u for u, _ in done], new_states
+
+
+def _apply(
+    blocks: list[Block], is_arranged: bool, values: list[Scalars], g: jax.Array, row: Sequence[jax.Array], keep: Any
+) -> tuple[jax.Array, list[jax.Array]]:
+    """The rules of all blocks on one leaf: its update and its new buffers.
+
+    Arranged, each result is computed by itself, from copies that XLA on a CPU does not merge.
+    """
+    if not (is_arranged and row):
+        return _run(blocks, values, g, row, keep)
+    is_joined = JOINS_LOOPS and keep is None and len({x.dtype for x in (g, *row)}) == 1  # loops that write one dtype
+    if is_joined and jnp.issubdtype(g.dtype, jnp.floating):
+        each = [_run(blocks, values, tied(i, g), [tied(i, x) for x in row], None) for i in range(len(row) + 1)]
+        return each[-1][0], [each[i][1][i] for i in range(len(row))]
+    # The rule runs once for the buffers, and once more for the update, which reads the new buffers: they are stored
+    # anyway. What the first run has for the update, and the second for the buffers, is dead code.
+    _, new = _run(blocks, values, g, row, keep, is_apart=True)
+    update, _ = _run(blocks, values, g, row, keep, new=iter(apart(new)))
+    return update, new
+
+
+def _run(
+    blocks: list[Block],
     values: list[Scalars],
-    g: jax.Array | Callable[[], jax.Array],
-    row: tuple[jax.Array, ...],
-    tie: int,
-    number: int,
-) -> jax.Array:
-    """`output` with the gradient, or what makes it again."""
-    return make_one(tie, number, values, g() if callable(g) else g, row)
+    g: jax.Array,
+    row: Sequence[jax.Array],
+    keep: Any,
+    *,
+    is_apart: bool = False,
+    new: Iterator[jax.Array] | None = None,
+) -> tuple[jax.Array, list[jax.Array]]:
+    """One rule after the other; `new` are its new buffers, if they are known."""
+    dtype = compute_dtype(g.dtype, *(x.dtype for x in row))
+    stored: list[jax.Array] = []
+
+    def store(x: jax.Array, *, after: jax.Array | None = None) -> jax.Array:
+        if new is not None:
+            x = next(new)
+        else:
+            x = selected(keep, x, row[len(stored)])
+            if is_apart:
+                x = apart(x if after is None else written_after(x, after))
+        stored.append(x)
+        return widen(x, dtype)
+
+    u, rest = widen(g, dtype), iter(row)
+    for block, scalars in zip(blocks, values, strict=True):
+        old = [widen(next(rest), dtype) for _ in block.buffers]
+        u = block.rule(store, u, *old, **{key: value.astype(dtype) for key, value in scalars.items()})
+    return u.astype(g.dtype), stored
 
 
-def _states(name: str, blocks: tuple[Block, ...], states: Any) -> tuple[Any, ...]:
-    """The states, where they can be those of the blocks: parameters in their place are the commonest slip."""
-    is_right = isinstance(states, tuple) and len(states) == len(blocks)
-    if is_right and all(isinstance(s, tuple) and all(hasattr(s, field) for field in block.buffers)
-                        for block, s in zip(blocks, states, strict=True)):  # fmt: skip
-        return states
-    raise TypeError(f"{name}: the state is not one that its init made: call update(updates, state, params).")
+def selected(keep: Any, new: Any, old: Any) -> Any:
+    """`new` in the type of `old`, so that a state from elsewhere keeps its types; `old` where `keep` is false."""
+    if new is None or new is old:
+        return old
+    kind = jax.typeof(old)
+    new = varying_like(jnp.asarray(new, kind.dtype), kind)
+    return new if keep is None else jnp.where(keep, new, old)
+
+
+def _blocks(nest: Nest) -> Iterator[Block]:
+    if isinstance(nest, Block):
+        yield nest
+    else:
+        for part in nest:
+            yield from _blocks(part)
+
+
+def _flat(name: str, nest: Nest, state: Any) -> Iterator[Any]:
+    """The states of the blocks. Parameters in the place of the state are the commonest slip."""
+    if isinstance(nest, Block):
+        if not isinstance(state, tuple) or not all(hasattr(state, field) for field in nest.buffers):
+            raise TypeError(f"{name}: the state is not one that its init made: call update(updates, state, params).")
+        yield state
+    else:
+        if not isinstance(state, tuple) or len(state) != len(nest):
+            raise TypeError(f"{name}: the state is not one that its init made: call update(updates, state, params).")
+        for part, its_state in zip(nest, state, strict=True):
+            yield from _flat(name, part, its_state)
+
+
+def _nested(nest: Nest, states: Iterator[Any]) -> Any:
+    return next(states) if isinstance(nest, Block) else tuple(_nested(part, states) for part in nest)

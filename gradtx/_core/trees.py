@@ -11,6 +11,7 @@ from jax.core import Tracer
 from .across import AxisName, each_over_shards, total_over_shards
 from .arithmetic import sqrt
 from .debugging import unbounded
+from .tracing import is_traced
 from .types import FLOAT32, DTypeLike, Params
 
 
@@ -155,17 +156,11 @@ def _is_variable(x: Any) -> bool:
 def scaled_norm(leaves: Sequence[jax.Array], axis_name: AxisName = None) -> tuple[jax.Array, jax.Array]:
     """Euclidean norm of all entries as a pair (inverse scale, norm * inverse scale), in float32 or wider.
 
-    The leaves are read once; only where the sum of their squares overflowed, underflowed or is NaN are they read again,
-    times a power of two. The pair stays finite where the norm itself would not. One infinite or NaN entry makes the
-    second number NaN, so that nothing downstream mistakes it for a very long vector. With `axis_name`, for leaves that
-    are shards inside `shard_map`, the norm is that of the whole: one all-reduce of a scalar.
+    The pair and its squares stay finite where the norm itself would not. One infinite or NaN entry makes the second
+    number NaN, so that nothing downstream mistakes it for a very long vector. With `axis_name`, for leaves that are
+    shards inside `shard_map`, the norm is that of the whole: one all-reduce of a scalar.
     """
-    dtype = compute_dtype(*(x.dtype for x in leaves))
-
-    def total(factor: jax.Array | None = None) -> jax.Array:
-        return total_over_shards([_square_sum(x, dtype, factor) for x in leaves], axis_name, dtype)
-
-    return _norm_of(total)
+    return _with_inverse_scale(*factored_norm(leaves, axis_name))
 
 
 def scaled_norms(leaves: Sequence[jax.Array], axis_name: AxisName = None) -> tuple[jax.Array, jax.Array]:
@@ -173,37 +168,82 @@ def scaled_norms(leaves: Sequence[jax.Array], axis_name: AxisName = None) -> tup
 
     A choice for each leaf would make a program whose time to compile grows as the square of their number.
     """
+    return _with_inverse_scale(*_factored(lambda sums: each_over_shards(sums, axis_name), leaves))
+
+
+def _with_inverse_scale(factor: jax.Array, length: jax.Array) -> tuple[jax.Array, jax.Array]:
+    limits = jnp.finfo(length.dtype)
+    # The norm or what is nearest to it of which neither 1 / scale nor the square overflows.
+    scale = jnp.clip(jax.lax.stop_gradient(length) / factor, limits.tiny**0.5, limits.max / 8)
+    is_plain = factor == 1
+    return jnp.where(is_plain, 1, 1 / scale), jnp.where(is_plain, length, length / (factor * scale))
+
+
+def factored_norm(leaves: Sequence[jax.Array], axis_name: AxisName = None) -> tuple[jax.Array, jax.Array]:
+    """Euclidean norm of all entries as a pair (f, f * norm), in float32 or wider; f is 1 or a power of two.
+
+    It is 1 unless the sum of the squares over- or underflows. The second number is NaN if an entry is infinite or NaN.
+    """
     dtype = compute_dtype(*(x.dtype for x in leaves))
-
-    def totals(factors: jax.Array | None = None) -> jax.Array:
-        rows = [None] * len(leaves) if factors is None else list(factors)
-        parts = [_square_sum(x, dtype, factor) for x, factor in zip(leaves, rows, strict=True)]
-        return each_over_shards(parts, axis_name)
-
-    return _norm_of(totals)
+    return _factored(lambda sums: total_over_shards(sums, axis_name, dtype), leaves)
 
 
-def _norm_of(total: Callable[..., jax.Array]) -> tuple[jax.Array, jax.Array]:
-    """(inverse scale, norm * inverse scale) of one sum of squares or several; `total(f)` is Σ |f x|²."""
-    direct_total = total()
-    dtype = direct_total.dtype
-    limits = jnp.finfo(dtype)
-    # Squares below `tiny` have lost digits: a sum near there may be mostly what underflowed.
-    is_exact = (direct_total < limits.max) & (direct_total > limits.tiny / limits.eps**2)
+Combine = Callable[[list[jax.Array]], jax.Array]  # from the leaves' sums to their total, or to a vector of them
 
-    def direct() -> tuple[jax.Array, jax.Array]:
-        return jnp.ones_like(direct_total), sqrt(direct_total)
+
+def _factored(combine: Combine, leaves: Sequence[jax.Array]) -> tuple[jax.Array, jax.Array]:
+    """`factored_norm` of the leaves together, or of each, as `combine` does it.
+
+    The leaves are read once, for three sums of squares: of the entries as they are, scaled up and scaled down. XLA on
+    the CPU would read them three times. There the scaled sum is computed only if it is needed.
+    """
+    if not is_traced(leaves):
+        return _read_again(combine, *leaves)
+    cpu, default = partial(_read_again, combine), partial(_read_once, combine)
+    return jax.lax.platform_dependent(*leaves, cpu=cpu, default=default)
+
+
+def _read_again(combine: Combine, *leaves: jax.Array) -> tuple[jax.Array, jax.Array]:
+    dtype = compute_dtype(*(x.dtype for x in leaves))
+    total = combine([_square_sum(x, dtype) for x in leaves])
+    is_exact = _is_exact(total)
 
     def rescaled() -> tuple[jax.Array, jax.Array]:
-        # Three quarters of the exponents down or up: no square of what made the sum over- or underflow does so again.
-        far = 2.0 ** (limits.maxexp * 3 // 4)
-        factor = jnp.where(is_exact, 1, jnp.where(direct_total < 1, far, 1 / far)).astype(dtype)
-        length = sqrt(total(factor))
-        # The norm or what is nearest to it of which neither 1 / scale nor the square overflows.
-        scale = jnp.clip(jax.lax.stop_gradient(length) / factor, limits.tiny**0.5, limits.max / 8)
-        return 1 / scale, jnp.where(jnp.isfinite(length), length / (factor * scale), jnp.nan)
+        factor = jnp.where(is_exact, 1, _factor(total))
+        factors = [factor] * len(leaves) if factor.ndim == 0 else list(factor)
+        squares = [_square_sum(x, dtype, f) for x, f in zip(leaves, factors, strict=True)]
+        return factor, _root(combine(squares))
 
-    return jax.lax.cond(jnp.all(is_exact), direct, rescaled)
+    return jax.lax.cond(jnp.all(is_exact), lambda: (jnp.ones_like(total), sqrt(total)), rescaled)
+
+
+def _read_once(combine: Combine, *leaves: jax.Array) -> tuple[jax.Array, jax.Array]:
+    dtype = compute_dtype(*(x.dtype for x in leaves))
+    sums = [_square_sums(x, dtype) for x in leaves]
+    total, up, down = (combine([s[i] for s in sums]) for i in range(3))
+    is_exact = _is_exact(total)
+    chosen = jnp.where(is_exact, total, jnp.where(total < 1, up, down))
+    return jnp.where(is_exact, 1, _factor(total)), _root(chosen)
+
+
+def _is_exact(total: jax.Array) -> jax.Array:
+    """Squares below `tiny` have lost digits: a sum near there may be mostly what underflowed."""
+    limits = jnp.finfo(total.dtype)
+    return (total < limits.max) & (total > limits.tiny / limits.eps**2)
+
+
+def _factor(total: jax.Array) -> jax.Array:
+    return jnp.where(total < 1, _far(total.dtype), 1 / _far(total.dtype)).astype(total.dtype)
+
+
+def _far(dtype: jnp.dtype) -> float:
+    """Three quarters of the exponents: no square of what made a sum over- or underflow does so again."""
+    return 2.0 ** (jnp.finfo(dtype).maxexp * 3 // 4)
+
+
+def _root(total: jax.Array) -> jax.Array:
+    """The length that has this square, NaN if that is not finite."""
+    return jnp.where(total < jnp.inf, sqrt(total), jnp.nan)
 
 
 @partial(jax.jit, static_argnums=1)
@@ -215,6 +255,36 @@ def _square_sum(x: jax.Array, dtype: jnp.dtype, factor: jax.Array | None = None)
         # into f² x²: a zero that it cannot know, as it does not know f, hinders it.
         x = (x + jnp.where(factor > 0, 0, factor)) * factor
     return jnp.sum(x * x)
+
+
+@partial(jax.jit, static_argnums=1)
+def _square_sums(x: jax.Array, dtype: jnp.dtype) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """Σ |x|², Σ |f x|² over the entries below 1, Σ |x / f|² over the others."""
+    return _scaled_square_sums(_real_parts(x, dtype))
+
+
+@jax.custom_jvp
+def _scaled_square_sums(x: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
+    zero = jnp.zeros((), x.dtype)
+
+    def add(a: Sequence[jax.Array], b: Sequence[jax.Array]) -> tuple[jax.Array, ...]:
+        return tuple(map(jax.lax.add, a, b))
+
+    # One reduction of three: XLA on GPUs keeps it in one kernel, where it would split three reductions in six.
+    squares = tuple(y * y for y in _scaled(x))
+    return tuple(jax.lax.reduce(squares, (zero, zero, zero), add, tuple(range(x.ndim))))  # type: ignore[return-value]
+
+
+@_scaled_square_sums.defjvp
+def _scaled_square_sums_jvp(primals: Any, tangents: Any) -> Any:
+    (x,), (dx,) = primals, tangents
+    slopes = tuple(2 * jnp.sum(y * dy) for y, dy in zip(_scaled(x), jax.jvp(_scaled, (x,), (dx,))[1], strict=True))
+    return _scaled_square_sums(x), slopes
+
+
+def _scaled(x: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
+    far, is_small = _far(x.dtype), jnp.abs(x) < 1
+    return x, jnp.where(is_small, x * far, 0), jnp.where(is_small, 0, x / far)
 
 
 def tree_norm(tree: Any) -> jax.Array:

@@ -21,7 +21,7 @@ from typing import Any, Literal, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from gradtx._core.across import AxisName, check_axis_name, varying
+from gradtx._core.across import AxisName, check_axis_name, varying, varying_like
 from gradtx._core.arguments import check_at_least
 from gradtx._core.debugging import unknown
 from gradtx._core.hyperparameters import next_count
@@ -114,7 +114,7 @@ def instruments(
             state = looked(state, now)
         elif measure is None:
             if any(varying(jax.typeof(g)) for g in gradients):
-                state = jax.tree.map(_varying_like, state, jax.eval_shape(looked, state, now))
+                state = jax.tree.map(varying_like, state, jax.eval_shape(looked, state, now))
             phase = jax.lax.rem(count, jnp.int32(every))
             is_due = (phase == 0) | ((phase == every - 1) & any(m.remember for m in measurements))
 
@@ -175,16 +175,6 @@ def _looked_or_remembered(
 
 def _measured_at(measurements: tuple[Measurement, ...], states: tuple[Any, ...]) -> jax.Array:
     return getattr(states[0], f"{measurements[0].name}_measured_at")
-
-
-def _varying_like(x: jax.Array, like: Any) -> jax.Array:
-    """The same, free to differ along the axes that `like` does: both branches of a choice must be."""
-    axes = tuple(varying(like) - varying(jax.typeof(x)))
-    if not axes:
-        return x
-    if hasattr(jax.lax, "pcast"):
-        return jax.lax.pcast(x, axes, to="varying")
-    return jax.lax.pvary(x, axes)  # pyright: ignore[reportAttributeAccessIssue]  # its name up to JAX 0.8
 
 
 def _like(new: Any, old: Any) -> Any:

@@ -34,8 +34,8 @@ from typing import Any, NamedTuple
 import jax
 
 from gradtx._core.arithmetic import abs2, divide, sqrt
-from gradtx._core.hyperparameters import BELOW_ONE, NON_NEGATIVE, first_count, hyperparameter, next_count
-from gradtx._core.lift import Lifted, Scalars, chain, lift
+from gradtx._core.hyperparameters import BELOW_ONE, NON_NEGATIVE, count_for, hyperparameter, next_count
+from gradtx._core.lift import Lifted, Scalars, composed, lift
 from gradtx._core.trees import accumulators
 from gradtx._core.types import FLOAT32, Params, ScalarOrSchedule, Updates
 
@@ -47,7 +47,7 @@ class ScaleByAdadeltaState(NamedTuple):
 
     mean_square_gradient: Updates  # as the parameters, real: r
     mean_square_update: Updates  # as the parameters, real: s
-    adadelta_count: jax.Array  # [] int32
+    adadelta_count: jax.Array | None  # [] int32, if a hyper-parameter is scheduled
 
 
 def scale_by_adadelta(decay: ScalarOrSchedule = 0.95, eps: ScalarOrSchedule = 1e-6) -> Lifted:
@@ -71,7 +71,7 @@ def scale_by_adadelta(decay: ScalarOrSchedule = 0.95, eps: ScalarOrSchedule = 1e
 
     def init(params: Params) -> ScaleByAdadeltaState:
         r, s = (accumulators(params, FLOAT32, real=True) for _ in range(2))
-        return ScaleByAdadeltaState(r, s, first_count())
+        return ScaleByAdadeltaState(r, s, count_for(rho, delta))
 
     def scalars(state: ScaleByAdadeltaState) -> tuple[Scalars, Scalars]:
         count = state.adadelta_count
@@ -88,8 +88,6 @@ def scale_by_adadelta(decay: ScalarOrSchedule = 0.95, eps: ScalarOrSchedule = 1e
         scalars,
         rule,
         ("mean_square_gradient", "mean_square_update"),
-        is_costly=True,
-        reads_twice=True,
     )
 
 
@@ -115,4 +113,4 @@ def adadelta(
     rate = hyperparameter("adadelta", "learning_rate", learning_rate, NON_NEGATIVE)
     rho = hyperparameter("adadelta", "decay", decay, BELOW_ONE)
     delta = hyperparameter("adadelta", "eps", eps, NON_NEGATIVE)
-    return chain("adadelta", scale_by_adadelta(rho, delta), scale_by_learning_rate(rate))
+    return composed("adadelta", scale_by_adadelta(rho, delta), scale_by_learning_rate(rate))

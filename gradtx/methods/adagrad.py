@@ -28,8 +28,8 @@ from typing import Any, NamedTuple
 import jax
 
 from gradtx._core.arithmetic import abs2, divide, sqrt
-from gradtx._core.hyperparameters import NON_NEGATIVE, first_count, hyperparameter, next_count
-from gradtx._core.lift import Lifted, Scalars, chain, lift
+from gradtx._core.hyperparameters import NON_NEGATIVE, count_for, first_count, hyperparameter, next_count
+from gradtx._core.lift import Lifted, Scalars, composed, lift
 from gradtx._core.trees import accumulators, check_accumulator_dtype
 from gradtx._core.types import FLOAT32, DTypeLike, Params, ScalarOrSchedule, Updates
 
@@ -40,7 +40,7 @@ class ScaleByAdagradState(NamedTuple):
     """State of `scale_by_adagrad`."""
 
     sum_of_squares: Updates  # as the parameters, real: r
-    adagrad_count: jax.Array  # [] int32
+    adagrad_count: jax.Array | None  # [] int32, if a hyper-parameter is scheduled
 
 
 def scale_by_adagrad(
@@ -72,8 +72,8 @@ def scale_by_adagrad(
     start = hyperparameter("scale_by_adagrad", "initial_accumulator", initial_accumulator, NON_NEGATIVE)
 
     def init(params: Params) -> ScaleByAdagradState:
-        count = first_count()
-        return ScaleByAdagradState(accumulators(params, accumulator_dtype, real=True, fill=start(count)), count)
+        r = accumulators(params, accumulator_dtype, real=True, fill=start(first_count()))
+        return ScaleByAdagradState(r, count_for(delta))
 
     def scalars(state: ScaleByAdagradState) -> tuple[Scalars, Scalars]:
         count = state.adagrad_count
@@ -83,7 +83,7 @@ def scale_by_adagrad(
         r = store(r + abs2(g))
         return divide(g, δ + sqrt(r))
 
-    return lift("scale_by_adagrad", init, scalars, rule, ("sum_of_squares",), is_costly=True)
+    return lift("scale_by_adagrad", init, scalars, rule, ("sum_of_squares",))
 
 
 def adagrad(
@@ -114,7 +114,7 @@ def adagrad(
     rate = hyperparameter("adagrad", "learning_rate", learning_rate, NON_NEGATIVE)
     delta = hyperparameter("adagrad", "eps", eps, NON_NEGATIVE)
     start = hyperparameter("adagrad", "initial_accumulator", initial_accumulator, NON_NEGATIVE)
-    return chain(
+    return composed(
         "adagrad",
         scale_by_adagrad(delta, start, accumulator_dtype=accumulator_dtype),
         scale_by_learning_rate(rate),

@@ -35,7 +35,7 @@ import jax.numpy as jnp
 
 from gradtx._core.arithmetic import abs2, divide, sqrt
 from gradtx._core.hyperparameters import BELOW_ONE, NON_NEGATIVE, first_count, hyperparameter, next_count
-from gradtx._core.lift import Lifted, Scalars, chain, lift
+from gradtx._core.lift import Lifted, Scalars, composed, lift
 from gradtx._core.trees import accumulators
 from gradtx._core.types import FLOAT32, Params, ScalarOrSchedule, Updates
 
@@ -47,8 +47,8 @@ class ScaleByAdamState(NamedTuple):
 
     mu: Updates  # as the parameters: m
     nu: Updates  # as the parameters, real: v
-    mu_weight: jax.Array  # [] default float: w₁
-    nu_weight: jax.Array  # [] default float: w₂
+    mu_weight: jax.Array | None  # [] default float: w₁, if β₁ is scheduled
+    nu_weight: jax.Array | None  # [] default float: w₂, if β₂ is scheduled
     adam_count: jax.Array  # [] int32
 
 
@@ -80,25 +80,33 @@ def scale_by_adam(b1: ScalarOrSchedule = 0.9, b2: ScalarOrSchedule = 0.999, eps:
         return ScaleByAdamState(
             mu=accumulators(params, FLOAT32),
             nu=accumulators(params, FLOAT32, real=True),
-            mu_weight=jnp.zeros((), jnp.result_type(float)),
-            nu_weight=jnp.zeros((), jnp.result_type(float)),
+            mu_weight=jnp.zeros((), jnp.result_type(float)) if beta1.is_scheduled else None,
+            nu_weight=jnp.zeros((), jnp.result_type(float)) if beta2.is_scheduled else None,
             adam_count=first_count(),
         )
 
     def scalars(state: ScaleByAdamState) -> tuple[Scalars, Scalars]:
-        count = state.adam_count
+        count, steps = state.adam_count, next_count(state.adam_count)
         β1, β2 = beta1(count), beta2(count)
-        w1 = β1 * state.mu_weight + (1 - β1)
-        w2 = β2 * state.nu_weight + (1 - β2)
+        w1, w2 = _weight(β1, steps, state.mu_weight), _weight(β2, steps, state.nu_weight)
         values = {"β1": β1, "β2": β2, "w1": w1, "w2": w2, "δ": delta(count)}
-        return values, {"mu_weight": w1, "nu_weight": w2, "adam_count": next_count(count)}
+        mu_weight, nu_weight = (None if state.mu_weight is None else w1), (None if state.nu_weight is None else w2)
+        return values, {"mu_weight": mu_weight, "nu_weight": nu_weight, "adam_count": steps}
 
     def rule(store: Any, g: Any, m: Any, v: Any, *, β1: Any, β2: Any, w1: Any, w2: Any, δ: Any) -> jax.Array:
         m = store(β1 * m + (1 - β1) * g)
         v = store(β2 * v + (1 - β2) * abs2(g))
         return divide(m / w1, sqrt(v / w2) + δ)
 
-    return lift("scale_by_adam", init, scalars, rule, ("mu", "nu"), is_costly=True)
+    return lift("scale_by_adam", init, scalars, rule, ("mu", "nu"))
+
+
+def _weight(β: jax.Array, steps: jax.Array, before: jax.Array | None) -> jax.Array:
+    """w: 1 - βᵏ for a constant β, to all digits; for a scheduled one from the weight of the step before."""
+    if before is not None:
+        return β * before + (1 - β)
+    positive = jnp.maximum(β, jnp.finfo(β.dtype).tiny)
+    return -jnp.expm1(steps.astype(β.dtype) * jnp.log(positive))
 
 
 def adam(
@@ -128,4 +136,4 @@ def adam(
     beta1 = hyperparameter("adam", "b1", b1, BELOW_ONE)
     beta2 = hyperparameter("adam", "b2", b2, BELOW_ONE)
     delta = hyperparameter("adam", "eps", eps, NON_NEGATIVE)
-    return chain("adam", scale_by_adam(beta1, beta2, delta), scale_by_learning_rate(rate))
+    return composed("adam", scale_by_adam(beta1, beta2, delta), scale_by_learning_rate(rate))

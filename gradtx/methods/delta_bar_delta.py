@@ -32,8 +32,16 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from gradtx._core.hyperparameters import BELOW_ONE, NON_NEGATIVE, UNIT_INTERVAL, first_count, hyperparameter, next_count
-from gradtx._core.lift import Lifted, Scalars, chain, lift
+from gradtx._core.hyperparameters import (
+    BELOW_ONE,
+    NON_NEGATIVE,
+    UNIT_INTERVAL,
+    count_for,
+    first_count,
+    hyperparameter,
+    next_count,
+)
+from gradtx._core.lift import Lifted, Scalars, composed, lift
 from gradtx._core.trees import accumulators
 from gradtx._core.types import FLOAT32, Params, ScalarOrSchedule, Updates
 
@@ -45,7 +53,7 @@ class ScaleByDeltaBarDeltaState(NamedTuple):
 
     rates: Updates  # as the parameters: λ
     mean_gradient: Updates  # as the parameters: d̄
-    delta_bar_delta_count: jax.Array  # [] int32
+    delta_bar_delta_count: jax.Array | None  # [] int32, if a hyper-parameter is scheduled
 
 
 def scale_by_delta_bar_delta(
@@ -83,9 +91,8 @@ def scale_by_delta_bar_delta(
     theta = hyperparameter("scale_by_delta_bar_delta", "decay", decay, BELOW_ONE)
 
     def init(params: Params) -> ScaleByDeltaBarDeltaState:
-        count = first_count()
-        rates = accumulators(params, FLOAT32, fill=first_rate(count))
-        return ScaleByDeltaBarDeltaState(rates, accumulators(params, FLOAT32), count)
+        rates = accumulators(params, FLOAT32, fill=first_rate(first_count()))
+        return ScaleByDeltaBarDeltaState(rates, accumulators(params, FLOAT32), count_for(kappa, phi, theta))
 
     def scalars(state: ScaleByDeltaBarDeltaState) -> tuple[Scalars, Scalars]:
         count = state.delta_bar_delta_count
@@ -104,8 +111,6 @@ def scale_by_delta_bar_delta(
         scalars,
         rule,
         ("rates", "mean_gradient"),
-        is_costly=True,  # the update reads λ as it is stored: the choice between the three rates is made once
-        reads_twice=True,
         allow_complex=False,
     )
 
@@ -140,7 +145,7 @@ def delta_bar_delta(
     kappa = hyperparameter("delta_bar_delta", "increase", increase, NON_NEGATIVE)
     phi = hyperparameter("delta_bar_delta", "decrease", decrease, UNIT_INTERVAL)
     theta = hyperparameter("delta_bar_delta", "decay", decay, BELOW_ONE)
-    return chain(
+    return composed(
         "delta_bar_delta",
         scale_by_delta_bar_delta(first_rate, kappa, phi, theta),
         scale_by_learning_rate(1.0),

@@ -22,7 +22,7 @@ from typing import Any, NamedTuple
 
 import jax
 
-from gradtx._core.hyperparameters import NON_NEGATIVE, first_count, hyperparameter, next_count
+from gradtx._core.hyperparameters import NON_NEGATIVE, count_for, hyperparameter, next_count
 from gradtx._core.lift import Lifted, Scalars, lift
 from gradtx._core.types import Params, ScalarOrSchedule
 
@@ -30,7 +30,7 @@ from gradtx._core.types import Params, ScalarOrSchedule
 class ScaleByLearningRateState(NamedTuple):
     """State of `scale_by_learning_rate`."""
 
-    learning_rate_count: jax.Array  # [] int32, steps done: the k of ε_k
+    learning_rate_count: jax.Array | None  # [] int32, steps done: the k of ε_k, if that is scheduled
 
 
 def scale_by_learning_rate(learning_rate: ScalarOrSchedule) -> Lifted:
@@ -57,7 +57,7 @@ def scale_by_learning_rate(learning_rate: ScalarOrSchedule) -> Lifted:
 
     def init(params: Params) -> ScaleByLearningRateState:
         del params
-        return ScaleByLearningRateState(learning_rate_count=first_count())
+        return ScaleByLearningRateState(learning_rate_count=count_for(rate))
 
     def scalars(state: ScaleByLearningRateState) -> tuple[Scalars, Scalars]:
         count = state.learning_rate_count

@@ -37,7 +37,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from gradtx._core.hyperparameters import BELOW_ONE, first_count, hyperparameter, next_count
+from gradtx._core.hyperparameters import BELOW_ONE, count_for, hyperparameter, next_count
 from gradtx._core.lift import Lifted, Scalars, lift
 from gradtx._core.packing import is_packed
 from gradtx._core.trees import (
@@ -62,15 +62,14 @@ class HeavyBallState(NamedTuple):
     """State of `heavy_ball`."""
 
     velocity: Updates  # as the parameters: v
-    heavy_ball_count: jax.Array  # [] int32
+    heavy_ball_count: jax.Array | None  # [] int32, if α is scheduled
 
 
 class NesterovState(NamedTuple):
     """State of `nesterov`."""
 
-    velocity: Updates  # as the parameters: v
-    lookahead_momentum: jax.Array  # [] default float: the α the parameters now look ahead with
-    nesterov_count: jax.Array  # [] int32
+    velocity: Updates  # as the parameters: w = α v, by which the parameters look ahead
+    nesterov_count: jax.Array | None  # [] int32, if α is scheduled
 
 
 def heavy_ball(momentum: ScalarOrSchedule, *, accumulator_dtype: DTypeLike | None = FLOAT32) -> Lifted:
@@ -98,7 +97,7 @@ def heavy_ball(momentum: ScalarOrSchedule, *, accumulator_dtype: DTypeLike | Non
     alpha = hyperparameter("heavy_ball", "momentum", momentum, BELOW_ONE)
 
     def init(params: Params) -> HeavyBallState:
-        return HeavyBallState(velocity=accumulators(params, accumulator_dtype), heavy_ball_count=first_count())
+        return HeavyBallState(velocity=accumulators(params, accumulator_dtype), heavy_ball_count=count_for(alpha))
 
     def scalars(state: HeavyBallState) -> tuple[Scalars, Scalars]:
         count = state.heavy_ball_count
@@ -133,20 +132,17 @@ def nesterov(momentum: ScalarOrSchedule, *, accumulator_dtype: DTypeLike | None 
     alpha = hyperparameter("nesterov", "momentum", momentum, BELOW_ONE)
 
     def init(params: Params) -> NesterovState:
-        count = first_count()
-        return NesterovState(accumulators(params, accumulator_dtype), alpha(count), count)
+        return NesterovState(velocity=accumulators(params, accumulator_dtype), nesterov_count=count_for(alpha))
 
     def scalars(state: NesterovState) -> tuple[Scalars, Scalars]:
         count = next_count(state.nesterov_count)
-        α_next = alpha(count)
-        values = {"α": state.lookahead_momentum, "α_next": α_next}
-        return values, {"lookahead_momentum": α_next, "nesterov_count": count}
+        return {"α": alpha(count)}, {"nesterov_count": count}
 
-    def rule(store: Any, d: jax.Array, v: jax.Array, *, α: jax.Array, α_next: jax.Array) -> jax.Array:
-        v = store(α * v + d)
-        return α_next * v + d
+    def rule(store: Any, d: jax.Array, w: jax.Array, *, α: jax.Array) -> jax.Array:
+        w = store(α * w + α * d)
+        return w + d
 
-    return lift("nesterov", init, scalars, rule, ("velocity",), reads_twice=True)
+    return lift("nesterov", init, scalars, rule, ("velocity",))
 
 
 def nesterov_eval_params(params: Params, state: Any) -> Params:
@@ -213,20 +209,9 @@ def _step_back(params: Params, state: NesterovState) -> Params:
         if _is_masked(v):
             return p
         dtype = compute_dtype(v.dtype, leaf_dtype(p))
-        return (p - _for_each_member(state.lookahead_momentum, v).astype(dtype) * v).astype(leaf_dtype(p))
+        return (p - v.astype(dtype)).astype(leaf_dtype(p))
 
     return treedef.unflatten(map(step_back, leaves, velocities))
-
-
-def _for_each_member(α: jax.Array, v: jax.Array) -> jax.Array:
-    """α with axes for those of one member of a stack: [members] would be taken for the last axis of v."""
-    α = jnp.asarray(α)
-    if α.shape != v.shape[: α.ndim]:
-        raise ValueError(
-            f"nesterov_eval_params: the state is a stack of shape {α.shape}, but one of its velocities has shape "
-            f"{v.shape}: the axes of a stack must be in front in every leaf, as jax.vmap returns them."
-        )
-    return jax.lax.expand_dims(α, tuple(range(α.ndim, v.ndim)))
 
 
 def _fits(p: Any, v: Any) -> bool:

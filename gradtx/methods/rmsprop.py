@@ -31,8 +31,8 @@ from typing import Any, NamedTuple
 import jax
 
 from gradtx._core.arithmetic import abs2, divide, sqrt
-from gradtx._core.hyperparameters import BELOW_ONE, NON_NEGATIVE, first_count, hyperparameter, next_count
-from gradtx._core.lift import Lifted, Scalars, chain, lift
+from gradtx._core.hyperparameters import BELOW_ONE, NON_NEGATIVE, count_for, hyperparameter, next_count
+from gradtx._core.lift import Lifted, Scalars, composed, lift
 from gradtx._core.trees import accumulators, check_accumulator_dtype
 from gradtx._core.types import FLOAT32, DTypeLike, Params, ScalarOrSchedule, Updates
 
@@ -45,7 +45,7 @@ class ScaleByRmsState(NamedTuple):
     """State of `scale_by_rms`."""
 
     mean_square: Updates  # as the parameters, real: r
-    rms_count: jax.Array  # [] int32
+    rms_count: jax.Array | None  # [] int32, if a hyper-parameter is scheduled
 
 
 def scale_by_rms(
@@ -79,7 +79,7 @@ def scale_by_rms(
     delta = hyperparameter("scale_by_rms", "eps", eps, NON_NEGATIVE)
 
     def init(params: Params) -> ScaleByRmsState:
-        return ScaleByRmsState(accumulators(params, accumulator_dtype, real=True), first_count())
+        return ScaleByRmsState(accumulators(params, accumulator_dtype, real=True), count_for(rho, delta))
 
     def scalars(state: ScaleByRmsState) -> tuple[Scalars, Scalars]:
         count = state.rms_count
@@ -89,7 +89,7 @@ def scale_by_rms(
         r = store(ρ * r + (1 - ρ) * abs2(g))
         return divide(g, sqrt(δ + r))
 
-    return lift("scale_by_rms", init, scalars, rule, ("mean_square",), is_costly=True)
+    return lift("scale_by_rms", init, scalars, rule, ("mean_square",))
 
 
 def rmsprop(
@@ -131,7 +131,7 @@ def rmsprop(
     if momentum is None:
         if nesterov:
             raise ValueError("rmsprop: nesterov=True needs a momentum, got momentum=None.")
-        return chain("rmsprop", *scaled)
+        return composed("rmsprop", *scaled)
     alpha = hyperparameter("rmsprop", "momentum", momentum, BELOW_ONE)
     accelerate = nesterov_momentum if nesterov else heavy_ball
-    return chain("rmsprop", *scaled, accelerate(alpha, accumulator_dtype=accumulator_dtype))
+    return composed("rmsprop", *scaled, accelerate(alpha, accumulator_dtype=accumulator_dtype))

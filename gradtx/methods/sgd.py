@@ -24,7 +24,7 @@ between parameters and the learning rates cannot be told apart by hand.
 """
 
 from gradtx._core.hyperparameters import BELOW_ONE, NON_NEGATIVE, hyperparameter
-from gradtx._core.lift import Lifted, chain
+from gradtx._core.lift import Lifted, composed
 from gradtx._core.trees import check_accumulator_dtype
 from gradtx._core.types import FLOAT32, DTypeLike, ScalarOrSchedule
 
@@ -70,7 +70,7 @@ def sgd(
     if momentum is None:
         if nesterov:
             raise ValueError("sgd: nesterov=True needs a momentum, got momentum=None.")
-        return chain("sgd", scale_by_learning_rate(rate))
+        return composed("sgd", scale_by_learning_rate(rate))
     alpha = hyperparameter("sgd", "momentum", momentum, BELOW_ONE)
     accelerate = nesterov_momentum if nesterov else heavy_ball
-    return chain("sgd", scale_by_learning_rate(rate), accelerate(alpha, accumulator_dtype=accumulator_dtype))
+    return composed("sgd", scale_by_learning_rate(rate), accelerate(alpha, accumulator_dtype=accumulator_dtype))

@@ -41,6 +41,7 @@ from gradtx._core.aligned import aligned
 from gradtx._core.arguments import inner_transformation, scalar
 from gradtx._core.held import update_if
 from gradtx._core.hyperparameters import first_count, next_count
+from gradtx._core.lift import selected
 from gradtx._core.micro_batches import SHARE
 from gradtx._core.trees import accumulators, check_params, widen
 from gradtx._core.types import (
@@ -132,11 +133,12 @@ def accumulate(tx: GradientTransformation | MultiSteps, every: int | Schedule) -
         def cleared(x: jax.Array) -> jax.Array:
             return jnp.where(is_due, jnp.zeros_like(x), x)
 
+        value = state.accumulated_value if extra.get("value") is None else extra["value"]
         return new_updates, AccumulateState(
             accumulating_state=inner_state,
             accumulated_mean=treedef.unflatten([cleared(m) for m in added]),
-            accumulated_value=cleared(state.accumulated_value if extra.get("value") is None else extra["value"]),
-            accumulated_weight=cleared(total),
+            accumulated_value=selected(None, cleared(value), state.accumulated_value),
+            accumulated_weight=selected(None, cleared(total), state.accumulated_weight),
             micro_count=cleared(micro_count),
             accumulated_count=jnp.where(is_due, next_count(state.accumulated_count), state.accumulated_count),
         )

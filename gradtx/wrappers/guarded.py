@@ -12,16 +12,17 @@ of it is cheap (methods, clipping): about 1.7 times its time, and a byte an entr
 matrices or collectives is done once, and its results wait in memory until they are judged.
 """
 
-import operator
-from functools import partial, reduce
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
-from gradtx._core.again import repeated, selecting
+from gradtx._core.across import AxisName, check_axis_name, largest_over_shards
+from gradtx._core.apart import apart
 from gradtx._core.arguments import check_at_least, inner_transformation
 from gradtx._core.hyperparameters import first_count, next_count
+from gradtx._core.lift import Lifted, selected
 from gradtx._core.trees import check_params
 from gradtx._core.types import (
     GradientTransformation,
@@ -44,7 +45,7 @@ class SkipNonfiniteState(NamedTuple):
 
 
 def skip_nonfinite(
-    tx: GradientTransformation | MultiSteps, give_up_after: int | None = None
+    tx: GradientTransformation | MultiSteps, give_up_after: int | None = None, *, axis_name: AxisName = None
 ) -> GradientTransformationExtraArgs:
     """Skips every step whose gradients or updates hold a NaN or an inf; counts them.
 
@@ -71,6 +72,7 @@ def skip_nonfinite(
     [-0.09 -0.09] False
     """
     inner = inner_transformation("skip_nonfinite", tx)
+    check_axis_name("skip_nonfinite", axis_name)
     if give_up_after is not None:
         check_at_least("skip_nonfinite", "give_up_after", give_up_after, 1)
 
@@ -88,12 +90,18 @@ def skip_nonfinite(
     def update(
         updates: Updates, state: Any, params: Params | None = None, **extra: Any
     ) -> tuple[Updates, SkipNonfiniteState]:
-        step = repeated(partial(inner.update, **extra), updates, state.guarded_state, params)
-        judged, _ = step()
-        loss = extra.get("value")
-        is_good = _all_finite((updates, loss), (judged, loss)) & ~state.gave_up
-        with selecting(is_good) as selected:
-            new_updates, new_state = step()
+        before, loss = state.guarded_state, extra.get("value")
+        if isinstance(inner, Lifted):  # on a CPU done twice: nothing has to wait in memory for the judgement
+            new_updates, _ = inner.advance(updates, before, params, plainly=True)
+        else:
+            new_updates, new_state = inner.update(updates, before, params, **extra)
+        is_good = _all_finite((updates, loss), (new_updates, loss), axis_name)
+        if give_up_after is not None:
+            is_good = is_good & ~state.gave_up
+        if isinstance(inner, Lifted):
+            new_updates, new_state = inner.advance(*apart((updates, before)), params, keep=is_good)
+        else:
+            new_state = jax.tree.map(partial(selected, is_good), new_state, before)
         consecutive = jnp.where(is_good, 0, next_count(state.consecutive_skipped_count))
         gave_up = state.gave_up
         if give_up_after is not None:
@@ -101,7 +109,7 @@ def skip_nonfinite(
         return (
             jax.tree.map(lambda u: jnp.where(is_good, u, jnp.zeros_like(u)), new_updates),
             SkipNonfiniteState(
-                guarded_state=jax.tree.map(selected, new_state, state.guarded_state),
+                guarded_state=new_state,
                 skipped=~is_good,
                 skipped_count=jnp.where(is_good, state.skipped_count, next_count(state.skipped_count)),
                 consecutive_skipped_count=consecutive,
@@ -113,10 +121,12 @@ def skip_nonfinite(
     return GradientTransformationExtraArgs(init, update)
 
 
-def _all_finite(gradients: Any, updates: Any) -> jax.Array:
+def _all_finite(gradients: Any, updates: Any, axis_name: AxisName) -> jax.Array:
     """Whether all entries of both are, leaf by leaf in one pass."""
     both = jax.tree.map(lambda g, u: jnp.all(_is_finite(g) & _is_finite(u)), gradients, updates)
-    return reduce(operator.and_, jax.tree.leaves(both), jnp.ones((), bool))
+    flags = jax.tree.leaves(both)
+    is_good = jnp.all(jnp.stack(flags)) if flags else jnp.ones((), bool)
+    return is_good if axis_name is None else largest_over_shards((~is_good).astype(jnp.int32), axis_name) == 0
 
 
 def _is_finite(x: Any) -> jax.Array:

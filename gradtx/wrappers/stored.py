@@ -27,13 +27,15 @@ as they are. `state.restored()` is the state in float32, as `nesterov_eval_param
 """
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
-from gradtx._core.again import repeated
+from gradtx._core.apart import apart
 from gradtx._core.arguments import check_at_least, inner_transformation
+from gradtx._core.lift import Lifted
 from gradtx._core.rounding import from_8bit, mixed, num_blocks, scales_8bit, to_8bit, to_bfloat16
 from gradtx._core.trees import check_params, is_sharded, leaf_dtype, restored
 from gradtx._core.types import (
@@ -57,7 +59,7 @@ class StoredState(NamedTuple):
 
     def restored(self) -> Any:
         """The state that the inner transformation itself would have."""
-        return restored(_loaded(self, 0))
+        return restored(_loaded(self))
 
 
 def stored_as(
@@ -89,16 +91,27 @@ def stored_as(
         check_params("stored_as", params)
         # Behind a barrier: the compiler would take seconds to find out by itself what the codes of a million zeros are.
         inner_state = jax.lax.optimization_barrier(inner.init(params))
-        return _stored(lambda: inner_state, jnp.array(seed & 0xFFFFFFFF, jnp.uint32), bits, min_leaf_size)
+        forms = [_form(x, bits, min_leaf_size) for x in jax.tree.leaves(inner_state)]
+        return _stored(lambda: inner_state, jnp.array(seed & 0xFFFFFFFF, jnp.uint32), forms, jnp.float32)
 
     def update(updates: Updates, state: Any, params: Params | None = None, **extra: Any) -> tuple[Updates, StoredState]:
-        def step(updates: Updates, state: StoredState, params: Params | None) -> tuple[Updates, Any]:
-            return inner.update(updates, _loaded(state, min_leaf_size), params, **extra)
+        # Each leaf stays in the form that it has in the state, whatever `min_leaf_size` this transformation has.
+        forms = [leaf_dtype(x) for x in jax.tree.leaves(state.stored_state)]
+        stored = partial(_stored, seed=state.rounding_seed + jnp.uint32(GOLDEN), forms=forms)
+        stored = partial(stored, scale_dtype=state.stored_scales.dtype)
+        if not isinstance(inner, Lifted):
+            new_updates, new_state = inner.update(updates, _loaded(state), params, **extra)
+            return new_updates, stored(lambda: new_state)
+        inputs = updates, state
 
-        # Its scales, its codes and the updates each need the new state; in float32 it is nowhere written out.
-        again = repeated(step, updates, state, params)
-        stored = _stored(lambda: again()[1], state.rounding_seed + jnp.uint32(GOLDEN), bits, min_leaf_size)
-        return again()[0], stored
+        def again() -> tuple[Updates, Any]:
+            """On a CPU done anew for each of its uses: the new state is nowhere written out in float32."""
+            nonlocal inputs
+            inputs = apart(inputs)
+            return inner.advance(inputs[0], _loaded(inputs[1]), params, plainly=True)
+
+        new_stored = stored(lambda: again()[1])
+        return again()[0], new_stored
 
     return GradientTransformationExtraArgs(init, update)
 
@@ -150,35 +163,40 @@ def _seed_of_leaf(seed: jax.Array, number: int) -> jax.Array:
     return mixed(mixed(seed) + jnp.uint32(number))
 
 
-def _stored(inner_state: Callable[[], Any], seed: jax.Array, bits: int, min_leaf_size: int) -> StoredState:
-    """The state that `inner_state` gives, with its large leaves rounded."""
+def _stored(inner_state: Callable[[], Any], seed: jax.Array, forms: list[Any], scale_dtype: Any) -> StoredState:
+    """The state that `inner_state` gives, each leaf in its form: uint8 stands for codes."""
     leaves = [jnp.asarray(x) for x in jax.tree.leaves(inner_state())]
-    rounded = [number for number, x in enumerate(leaves) if _is_rounded(x, bits, min_leaf_size)]
-    scales = [scales_8bit(leaves[number]) for number in rounded] if bits == 8 else []
+    scales = {i: scales_8bit(x) for i, (x, form) in enumerate(zip(leaves, forms, strict=True)) if form == jnp.uint8}
     new, treedef = jax.tree.flatten(inner_state())
-    for position, number in enumerate(rounded):
-        seed_here = _seed_of_leaf(seed, number)
-        x = jnp.asarray(new[number])
-        new[number] = to_8bit(x, scales[position], seed_here) if bits == 8 else to_bfloat16(x, seed_here)
-    return StoredState(treedef.unflatten(new), jnp.concatenate(scales) if scales else jnp.zeros(1), seed)
+    for i, form in enumerate(forms):
+        x = jnp.asarray(new[i])
+        if i in scales:
+            new[i] = to_8bit(x, scales[i], _seed_of_leaf(seed, i))
+        else:
+            new[i] = to_bfloat16(x, _seed_of_leaf(seed, i)) if form == jnp.bfloat16 else x.astype(form)
+    every_scale = jnp.concatenate(list(scales.values())) if scales else jnp.zeros(1)
+    return StoredState(treedef.unflatten(new), every_scale.astype(scale_dtype), seed)
 
 
-def _is_rounded(x: jax.Array, bits: int, min_leaf_size: int) -> bool:
-    if x.size < min_leaf_size or x.dtype not in (jnp.float32, jnp.bfloat16):
-        return False
-    return bits == 16 or not is_sharded(x)  # the blocks of 256 would be cut across devices
+def _form(x: Any, bits: int, min_leaf_size: int) -> Any:
+    """The dtype that a leaf of the inner state is stored in."""
+    dtype = leaf_dtype(x)
+    if x.size < min_leaf_size or dtype not in (jnp.float32, jnp.bfloat16):
+        return dtype
+    if bits == 16:
+        return jnp.dtype(jnp.bfloat16)
+    return dtype if is_sharded(x) else jnp.dtype(jnp.uint8)  # the blocks of 256 would be cut across devices
 
 
-def _loaded(state: StoredState, min_leaf_size: int) -> Any:
+def _loaded(state: StoredState) -> Any:
     """The inner state in float32."""
     leaves, treedef = jax.tree.flatten(state.stored_state)
     loaded, start = [], 0
     for x in leaves:
         if x.dtype == jnp.uint8:
             end = start + num_blocks(x.size)
-            loaded.append(from_8bit(x, state.stored_scales[start:end]))
+            loaded.append(from_8bit(x, state.stored_scales[start:end].astype(jnp.float32)))
             start = end
         else:
-            is_stored = x.dtype == jnp.bfloat16 and x.size >= min_leaf_size
-            loaded.append(x.astype(jnp.float32) if is_stored else x)
+            loaded.append(x.astype(jnp.float32) if x.dtype == jnp.bfloat16 else x)
     return treedef.unflatten(loaded)

@@ -9,7 +9,7 @@ from pathlib import Path
 from . import section_of
 
 README = Path(__file__).parent / "README.md"
-SCRIPTS = ("step", "leaves", "trace", "state", "sweep", "instruments")
+SCRIPTS = ("step", "leaves", "trace", "state", "sweep", "instruments", "compiled")
 
 
 def replace_section(text: str, script: str, section: str) -> str:

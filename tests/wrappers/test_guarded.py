@@ -98,3 +98,18 @@ def test_bad_arguments_are_refused():
         gradtx.skip_nonfinite(gradtx.sgd(0.1), 1.5)
     with pytest.raises(TypeError, match="tx must be a gradient transformation"):
         gradtx.skip_nonfinite(lambda g: g)
+
+
+def test_inside_shard_map_one_bad_shard_skips_the_step_on_all_devices():
+    tx = gradtx.skip_nonfinite(gradtx.sgd(0.1, 0.9), axis_name="x")
+    mesh = jax.make_mesh((8,), ("x",), axis_types=(jax.sharding.AxisType.Auto,))
+
+    def local(g):
+        updates, state = tx.update(g, tx.init(g), g)
+        return updates, state.skipped
+
+    mapped = jax.jit(jax.shard_map(local, mesh=mesh, in_specs=jax.P("x"), out_specs=(jax.P("x"), jax.P())))
+    for bad, expected in ((1.0, -0.1), (jnp.nan, 0.0)):
+        updates, skipped = mapped(jnp.ones(8).at[5].set(bad))
+        np.testing.assert_allclose(updates, expected)
+        assert bool(skipped) == (expected == 0)

@@ -214,3 +214,12 @@ def test_bad_arguments_are_refused():
         gradtx.stored_as(gradtx.sgd(0.1), "8bit", min_leaf_size=1.5)
     with pytest.raises(TypeError, match="stored_as: tx must be a gradient transformation"):
         gradtx.stored_as(lambda g: g, "8bit")
+
+
+@every_dtype
+def test_a_state_is_read_as_it_was_stored_whatever_the_smallest_leaf_is_now(dtype):
+    params = {"w": jnp.ones(5000), "b": jnp.ones(300)}
+    made = gradtx.stored_as(gradtx.heavy_ball(0.9), DTYPES[dtype], min_leaf_size=1)
+    resumed = gradtx.stored_as(gradtx.heavy_ball(0.9), DTYPES[dtype], min_leaf_size=10**6)
+    state = made.update(params, made.init(params))[1]
+    jax.tree.map(np.testing.assert_array_equal, made.update(params, state), resumed.update(params, state))

@@ -1,0 +1,58 @@
+"""Transformations one after the other, those of gradtx in a row as one pass over the parameters.
+
+    u = t_n( ... t_2(t_1(g)))
+
+**Differs from** `optax.chain`: the same states and, for float32 gradients, the same updates to rounding. Neighbours
+that are methods, their blocks or clippings of gradtx become one rule per array: on a CPU no intermediate waits in
+memory, and wrappers (`skip_nonfinite`, `accumulate`, `stored_as`) can ask the whole chain for what they need. Between
+such neighbours half-precision gradients stay in float32, where `optax.chain` rounds them after each transformation.
+
+**Costs**: none beside those of its parts. A clipping reads the updates that come in, so it begins a pass of its own.
+"""
+
+from itertools import groupby
+from typing import Any
+
+from gradtx._core.arguments import inner_transformation
+from gradtx._core.lift import Lifted, composed
+from gradtx._core.types import GradientTransformation, GradientTransformationExtraArgs, MultiSteps, Params, Updates
+
+
+def chain(*transformations: GradientTransformation | MultiSteps) -> GradientTransformationExtraArgs:
+    """The transformations in turn, with the states of `optax.chain`: a tuple, one for each.
+
+    Args:
+        transformations: of gradtx, Optax or others. Extra arguments of `update` reach all of them.
+
+    Raises:
+        TypeError: an argument is no transformation.
+
+    >>> import gradtx, jax.numpy as jnp
+    >>> tx = gradtx.chain(gradtx.clip_by_global_norm(1.0), gradtx.scale_by_learning_rate(0.1), gradtx.nesterov(0.9))
+    >>> state = tx.init(jnp.zeros(2))
+    >>> updates, state = tx.update(jnp.array([3.0, 4.0]), state)
+    >>> print(updates, state[0].global_norm)
+    [-0.114 -0.152] 5.0
+    """
+    parts: list[Any] = [inner_transformation("chain", tx) for tx in transformations]
+    if all(isinstance(tx, Lifted) for tx in parts):
+        return composed("chain", *parts)
+    steps: list[tuple[int, Any]] = []  # how many of the parts, and the transformation that does them
+    for is_lifted, neighbours in groupby(parts, lambda tx: isinstance(tx, Lifted)):
+        row = list(neighbours)
+        steps += [(len(row), composed("chain", *row))] if is_lifted else [(0, tx) for tx in row]
+
+    def init(params: Params) -> Any:
+        return tuple(tx.init(params) for tx in parts)
+
+    def update(updates: Updates, state: Any, params: Params | None = None, **extra: Any) -> tuple[Updates, Any]:
+        if not isinstance(state, tuple) or len(state) != len(parts):
+            raise TypeError("chain: the state is not one that its init made: call update(updates, state, params).")
+        new_state: tuple[Any, ...] = ()
+        for count, tx in steps:
+            before = state[len(new_state) : len(new_state) + count] if count else state[len(new_state)]
+            updates, after = tx.update(updates, before, params, **extra)
+            new_state += after if count else (after,)
+        return updates, new_state
+
+    return GradientTransformationExtraArgs(init, update)

@@ -1,0 +1,56 @@
+"""What real compilers for GPUs and TPUs make of a step, and what one exported program computes on every platform.
+
+`tests/benchmarks/compiled.py` has the whole table. It needs no device but a compiler: the extras `compilers-tpu` and
+`compilers-gpu` install them.
+"""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from .benchmarks import compiled
+from .zoo import ROWS
+
+SHORT = ["sgd", "rmsprop, nesterov", "adadelta", "clip, rmsprop, nesterov", "accumulate sgd"]
+
+
+@pytest.mark.parametrize("device", compiled.WHEELS)
+def test_a_step_moves_no_more_than_it_has_to(device):
+    if not compiled.is_installed(device):
+        pytest.skip(f"no compiler for {device}: pip install 'gradtx[compilers-tpu]' or 'gradtx[compilers-gpu]'")
+    if jax.__version_info__ < (0, 10):
+        pytest.skip("the figures are of the compilers of JAX 0.10")
+    found = compiled.measured(device, SHORT, "one leaf")
+    for name in SHORT:
+        ours, theirs = found[name]["gradtx"], found[name]["Optax"]
+        floor = compiled.STEPS[name][2]
+        # A TPU's compiler counts a norm's read of a large leaf five times.
+        least = max(floor, theirs["bytes"]) if name.startswith("clip") else floor
+        assert ours["bytes"] < 1.01 * least, name
+        assert ours["temporaries"] < 0.01, name
+        assert ours["conditionals"] == 0, name
+        if device == "H100" and not name.startswith("clip"):  # a clip writes readings, which Optax's has not
+            assert ours["kernels"] <= theirs["kernels"], name
+
+
+TREE = {"w": jnp.linspace(-1.0, 1.0, 6).reshape(2, 3), "b": jnp.ones(3)}
+
+
+@pytest.mark.parametrize("row", ROWS, ids=str)
+def test_a_step_exported_for_every_platform_gives_the_same_numbers(row):
+    tx = row.make()
+
+    def step(grads, state, params):
+        return tx.update(grads, state, params, **row.extra())
+
+    grads = jax.tree.map(lambda x: jnp.sin(3 * x), TREE)
+    state = tx.init(TREE)
+    leaves, treedef = jax.tree.flatten((grads, state, TREE))
+
+    def flat(*leaves):
+        return jax.tree.leaves(step(*treedef.unflatten(leaves)))
+
+    exported = jax.export.export(jax.jit(flat), platforms=("cpu", "cuda", "tpu"))(*leaves)
+    for got, expected in zip(exported.call(*leaves), jax.jit(flat)(*leaves), strict=True):
+        np.testing.assert_allclose(got, expected, rtol=1e-5, atol=1e-6)
