@@ -1,13 +1,13 @@
 """Results as a table to read and as JSON to go on with."""
 
 import json
-import os
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from rich.table import Table
 
+from .archive import whole_file
 from .compare import Comparison, MethodResult, check_comparison
 from .profiles import performance_profile
 
@@ -156,6 +156,5 @@ def save_comparison(comparison: Comparison, path: str | Path) -> None:
         TypeError: no comparison.
     """
     check_comparison("save_comparison", comparison)
-    partial = Path(path).with_suffix(".partial")
-    partial.write_text(json.dumps(comparison_to_dict(comparison)), encoding="utf-8")
-    os.replace(partial, path)
+    with whole_file(path) as partial:
+        partial.write_text(json.dumps(comparison_to_dict(comparison)), encoding="utf-8")

@@ -5,7 +5,6 @@ any other: a reader says how it wants the arrays cut.
 """
 
 import json
-import os
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +12,7 @@ import jax
 import numpy as np
 from jax.experimental import multihost_utils
 
+from .archive import whole_file
 from .sweep_result import Sweep
 
 
@@ -35,7 +35,8 @@ class SharedCheckpoint:
         if self._is_first:
             self.path.mkdir(parents=True, exist_ok=True)
             if not described.exists():
-                _write_whole(described, lambda file: file.write(text.encode()))
+                with whole_file(described) as partial:
+                    partial.write_text(text, encoding="utf-8")
         multihost_utils.sync_global_devices("checkpoint folder")
         if described.read_text(encoding="utf-8") != text:
             raise AnotherRunError(
@@ -56,7 +57,8 @@ class SharedCheckpoint:
     def save(self, done: int, carry: Any, log: dict[str, Any]) -> None:
         """After `done` stretches. The curves go first: a checkpoint without them cannot be there."""
         if self._is_first:
-            _write_whole(self._log(done), lambda file: np.savez(file, **log))
+            with whole_file(self._log(done)) as partial, partial.open("wb") as file:
+                np.savez(file, **log)
         leaves = {str(i): leaf for i, leaf in enumerate(jax.tree.leaves(carry))}
         self._manager.save(done, args=self._save(leaves))
         self._manager.wait_until_finished()
@@ -81,16 +83,8 @@ class SharedCheckpoint:
         """Keeps the result."""
         self._manager.close()
         if self._is_first:
-            _write_whole(self.path / "sweep.npz", lambda file: result.save(file.name))
+            result.save(self.path / "sweep.npz")
         multihost_utils.sync_global_devices("result kept")
 
     def _log(self, done: int) -> Path:
         return self.path / f"log-{done}.npz"
-
-
-def _write_whole(path: Path, write: Any) -> None:
-    """All of the file or nothing of it, whenever the process dies."""
-    partial = path.with_suffix(".partial")
-    with partial.open("wb") as file:
-        write(file)
-    os.replace(partial, path)

@@ -1,12 +1,14 @@
 """What a sweep found, with the names of its axes."""
 
-import json
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, Literal, get_args
 
+import jax
 import numpy as np
 from rich.table import Table
+
+from .archive import read_archive, write_archive
 
 Measure = Literal["loss", "train_loss", "validation_loss", "metric"]
 
@@ -94,20 +96,22 @@ class Sweep:
         return {f.name: getattr(self, f.name) for f in fields(self)}
 
     def save(self, path: str | Path) -> None:
-        """Writes an .npz."""
+        """Writes an .npz. A save that fails leaves an older file of this name as it was."""
         nested = {f"{group}/{name}": a for group in ("axes", "readings") for name, a in getattr(self, group).items()}
         flat = {name: value for name, value in self.to_dict().items() if name not in ("axes", "readings")}
-        plain = json.dumps({name: value for name, value in flat.items() if not isinstance(value, np.ndarray)})
-        arrays = {name: value for name, value in flat.items() if isinstance(value, np.ndarray)}
-        with Path(path).open("wb") as file:
-            np.savez_compressed(file, plain=np.array(plain), **arrays, **nested)
+        arrays = {name: value for name, value in flat.items() if isinstance(value, np.ndarray | jax.Array)}
+        plain = {name: value for name, value in flat.items() if name not in arrays}
+        write_archive(path, "Sweep", plain, arrays | nested)
 
     @classmethod
     def load(cls, path: str | Path) -> "Sweep":
-        """Reads what `save` wrote."""
-        with np.load(path, allow_pickle=False) as file:
-            arrays = {name: file[name] for name in file.files}
-        known: dict[str, Any] = json.loads(str(arrays.pop("plain"))) | {"axes": {}, "readings": {}}
+        """Reads what `save` wrote.
+
+        Raises:
+            ValueError: the file is of another kind or format, or damaged.
+        """
+        plain, arrays = read_archive(path, "Sweep")
+        known: dict[str, Any] = plain | {"axes": {}, "readings": {}}
         for name, array in arrays.items():
             group, _, rest = name.partition("/")
             if rest:

@@ -1,5 +1,6 @@
 """A sweep is many runs in one compilation, with the numbers of those runs."""
 
+import dataclasses
 import sys
 from contextlib import contextmanager
 
@@ -266,6 +267,16 @@ def test_a_sweep_goes_to_a_file_and_comes_back(swept, tmp_path):
     loaded = lab.Sweep.load(tmp_path / "s.npz")
     for name, value in swept.to_dict().items():
         np.testing.assert_equal(getattr(loaded, name), value, err_msg=name)
+
+
+def test_a_sweep_in_bfloat16_comes_back_from_its_file(tmp_path):
+    loss = jnp.arange(6.0).reshape(3, 2, 1).astype(jnp.bfloat16)
+    made = dataclasses.replace(hand_made(np.zeros((3, 2)), np.zeros((3, 2))), loss=loss, readings={"a/b": loss + 1})
+    made.save(tmp_path / "s")
+    loaded = lab.Sweep.load(tmp_path / "s")
+    for array, before in ((loaded.loss, loss), (loaded.readings["a/b"], loss + 1)):
+        assert array.dtype == jnp.bfloat16
+        np.testing.assert_array_equal(np.asarray(array, float), np.asarray(before, float))
 
 
 @pytest.mark.parametrize(
