@@ -1,4 +1,4 @@
-"""Results in an .npz file: arrays of every dtype, trees with their containers, and a mark that says what the file is."""
+"""Results in an .npz file: arrays of every dtype, trees with their containers, and a mark that says the kind."""
 
 import ast
 import json

@@ -10,7 +10,6 @@ import numpy as np
 
 from .archive import read_archive, tree_from_plain, tree_to_plain, write_archive
 
-
 PARAMETERS = ("params", "opt_state", "best_params")
 
 

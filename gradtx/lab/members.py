@@ -6,7 +6,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from .problems import Problem
 from .sweep_result import Sweep
 from .training import Evaluation, Objective
 
@@ -74,6 +73,6 @@ def labelled(
         diverged_at=spread(outcome.diverged_at, -1),
         finished=spread(np.ones(len(outcome.loss), bool), False),
         problem=subject.name,
-        metric_name=subject.metric_name if isinstance(subject, Problem) else "value",
+        metric_name=objective.metric_name,
         higher_is_better=objective.higher_is_better,
     )

@@ -1,6 +1,7 @@
 """One training run, compiled in stretches, with everything it showed."""
 
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from functools import partial
 from itertools import pairwise
 from pathlib import Path
@@ -11,7 +12,6 @@ import numpy as np
 import optax
 from jax.typing import ArrayLike
 
-from gradtx import readings
 from gradtx.stopping import EarlyStopping
 
 from .arguments import check_callable, check_transformation, checked_batch_size, checked_count, checked_keys
@@ -63,17 +63,22 @@ def run(
             number of noise samples a step averages, default 1.
         batch_size_schedule: step -> examples, instead of `batch_size`; each size compiles once.
         eval_every: steps between two evaluations, default a 25th of the steps.
-        stopping: a `gradtx.early_stopping(...)`; follows the metric on the validation set, or a landscape's value.
+        stopping: a `gradtx.early_stopping(...)`; follows the metric on the validation set, or a landscape's value. What
+            is better, higher or lower, comes from the problem.
         callbacks: called as `callback(step, params, evaluation)` after each evaluation; one that returns True ends the
             run.
-        checkpoint: a folder. What it holds is gone on from; the run is saved there five times and when interrupted.
+        checkpoint: a folder. What it holds is gone on from; the run is saved there five times and when interrupted. The
+            checkpoint knows its problem and the structure of its optimizer state. Instruments may be added or removed:
+            then all of them start anew, with a warning. If the disk is full, a warning says so and the run goes on.
         progress: show a bar; default: where standard error is a terminal.
 
     Returns:
-        The `History`. Ctrl-C ends the run and returns what is done (`history.ended == "interrupted"`).
+        The `History`, whose `best_params` are those with the best metric. Ctrl-C ends the run and returns what is done
+        (`history.ended == "interrupted"`).
 
     Raises:
-        ValueError, TypeError: an argument out of range; a checkpoint of another run.
+        ValueError, TypeError: an argument out of range, a `stopping` in the other direction than the problem's metric,
+            a `checkpoint` of another run or that cannot be written to.
 
     >>> import gradtx, jax
     >>> from gradtx import lab, landscapes
@@ -86,16 +91,18 @@ def run(
     every = checked_count("run", "eval_every", max(1, steps // 25) if eval_every is None else eval_every)
     every = min(every, steps)
     key_init, key_batches = jax.random.split(checked_keys("run", "key", key, ndim=0))
-    _check_listeners(stopping, callbacks)
     objective = objective_of("run", problem)
+    _check_listeners(stopping, callbacks)
+    stopping = in_direction_of(objective, stopping)
     sizes = _batch_sizes(objective, steps, batch_size, batch_size_schedule)
+    saved = None if checkpoint is None else Checkpoint(checkpoint, problem)
     start = first_carry(objective.init(key_init), tx)
     recording = Recording(objective, key_batches, sizes)
-    saved = None if checkpoint is None else Checkpoint(checkpoint)
+    first = _evaluate(problem, tx, start, objective.examples)
     if saved is not None:
-        recording.restore(saved, start, list(readings(start.opt_state)))
+        recording.restore(saved, start, first)
     if not recording.stretches:
-        recording.add(start, None, 0, _evaluate(problem, tx, start, objective.examples))
+        recording.add(start, None, 0, first)
 
     patience = Patience(stopping, [stretch.evaluation.metric for stretch in recording.stretches])
     ended = "stopped early" if patience.is_over else "finished"
@@ -105,7 +112,7 @@ def run(
         try:
             left = () if patience.is_over else _stretches(objective, key_batches, sizes, every, recording.last.step)
             for inputs, active in left:
-                carry, record = _stretch(problem, tx, recording.last.carry, objective.data, inputs, active)
+                carry, record = _stretch(problem, tx, recording.carry, objective.data, inputs, active)
                 before, done = recording.last.step, int(active.sum())
                 recording.add(carry, record, done, _evaluate(problem, tx, carry, objective.examples))
                 advance(done, f"loss {recording.last.evaluation.train_loss:.4g}")
@@ -128,6 +135,24 @@ def _check_listeners(stopping: Any, callbacks: Any) -> None:
         raise TypeError(f"run: stopping must be a gradtx.early_stopping(...) or None, got {stopping!r}.")
     if not isinstance(callbacks, Sequence) or not all(map(callable, callbacks)):
         raise TypeError(f"run: callbacks must be a list of functions, got {callbacks!r}.")
+
+
+def in_direction_of(objective: Objective, stopping: EarlyStopping | None) -> EarlyStopping | None:
+    """The same early stopping, which looks for the better metric of the problem.
+
+    Raises:
+        ValueError: its mode is the other one.
+    """
+    if stopping is None:
+        return None
+    mode = "max" if objective.higher_is_better else "min"
+    if stopping.mode not in (None, mode):
+        better = "higher" if objective.higher_is_better else "lower"
+        raise ValueError(
+            f"run: stopping has mode {stopping.mode!r}, but a {better} {objective.metric_name} of "
+            f"{objective.subject.name} is better: leave mode out, or give mode={mode!r}."
+        )
+    return replace(stopping, mode=mode)
 
 
 @partial(jax.jit, static_argnames=("problem", "tx"))
@@ -177,7 +202,7 @@ def _call_back(recording: Recording, callbacks: Sequence[Callback]) -> bool:
     """Whether one of them wants the run to end; every one is called."""
     step, evaluation = recording.last.step, recording.last.evaluation
     numbers = {name: float(value) for name, value in evaluation._asdict().items()}
-    answers = [callback(step, recording.last.carry.params, numbers) for callback in callbacks]
+    answers = [callback(step, recording.carry.params, numbers) for callback in callbacks]
     return any(answers)
 
 

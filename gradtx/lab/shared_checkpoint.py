@@ -12,7 +12,7 @@ import jax
 import numpy as np
 from jax.experimental import multihost_utils
 
-from .archive import whole_file
+from .archive import read_archive, whole_file, write_archive
 from .sweep_result import Sweep
 
 
@@ -57,8 +57,7 @@ class SharedCheckpoint:
     def save(self, done: int, carry: Any, log: dict[str, Any]) -> None:
         """After `done` stretches. The curves go first: a checkpoint without them cannot be there."""
         if self._is_first:
-            with whole_file(self._log(done)) as partial, partial.open("wb") as file:
-                np.savez(file, **log)
+            write_archive(self._log(done), "log", {}, log)
         leaves = {str(i): leaf for i, leaf in enumerate(jax.tree.leaves(carry))}
         self._manager.save(done, args=self._save(leaves))
         self._manager.wait_until_finished()
@@ -75,8 +74,7 @@ class SharedCheckpoint:
         leaves, treedef = jax.tree.flatten(carry)
         like = {str(i): jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding) for i, x in enumerate(leaves)}
         found = self._manager.restore(done, args=self._restore(like))
-        with np.load(self._log(done)) as file:
-            log = {name: file[name] for name in file.files}
+        _, log = read_archive(self._log(done), "log")
         return done, treedef.unflatten([found[str(i)] for i in range(len(leaves))]), log
 
     def finish(self, result: Sweep) -> None:

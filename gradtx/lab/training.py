@@ -59,6 +59,7 @@ class Objective:
     examples: Any  # what evaluations look at
     num_examples: int | None  # None: there is no end of them
     default_batch_size: int
+    metric_name: str
     higher_is_better: bool
 
 
@@ -98,6 +99,7 @@ def _of_problem(problem: Problem) -> Objective:
         examples=jax.tree.map(lambda x: x[:EVALUATION_EXAMPLES], (problem.train, problem.validation)),
         num_examples=problem.num_examples,
         default_batch_size=min(64, problem.num_examples),
+        metric_name=problem.metric_name,
         higher_is_better=problem.higher_is_better,
     )
 
@@ -123,6 +125,7 @@ def _of_landscape(landscape: Landscape) -> Objective:
         examples=None,
         num_examples=None,
         default_batch_size=1,
+        metric_name="value",
         higher_is_better=False,
     )
 

@@ -60,9 +60,9 @@ def test_a_file_of_another_kind_is_a_value_error_that_says_what_it_is(load, tmp_
         load(path)
     with path.open("wb") as file:
         np.savez(file, weights=np.ones(3))
-    with pytest.raises(ValueError, match="is an .npz of another program: it holds weights"):
+    with pytest.raises(ValueError, match=r"is an .npz of another program: it holds weights"):
         load(path)
-    with pytest.raises(ValueError, match="is a folder. A checkpoint is read by lab.run"):
+    with pytest.raises(ValueError, match=r"is a folder. A checkpoint is read by lab.run"):
         load(tmp_path)
     with pytest.raises(FileNotFoundError):
         load(tmp_path / "nothing")
