@@ -2,6 +2,7 @@
 
 import sys
 import warnings
+from contextlib import suppress
 
 
 def tell(message: str) -> None:
@@ -9,4 +10,5 @@ def tell(message: str) -> None:
     try:
         warnings.warn(message, UserWarning, stacklevel=3)
     except UserWarning:
-        print(message, file=sys.stderr)
+        with suppress(OSError):  # standard error may be a file on the disk that is full
+            print(message, file=sys.stderr, flush=True)
