@@ -8,6 +8,8 @@ from .convergence import convergence_order as convergence_order
 from .grids import RandomGrid as RandomGrid
 from .grids import random_grid as random_grid
 from .history import History as History
+from .joined import JoinedSweeps as JoinedSweeps
+from .joined import join as join
 from .methods import METHODS as METHODS
 from .methods import Method as Method
 from .plots.animation import Animation as Animation

@@ -85,11 +85,23 @@ def first_difference(saved: dict[str, Any], now: dict[str, Any]) -> str | None:
         if saved["problem"].get(name) != value:
             return f"it is of a problem whose {name} is {saved['problem'].get(name)!r}, this run's is {value!r}"
     for part in ("parameters", "transformation"):
-        before, after = saved[part], now[part]
-        for i in range(max(len(before), len(after))):
-            one, other = (lines[i] if i < len(lines) else None for lines in (before, after))
-            if one != other:
-                return f"its {part} differ: it has {_words(one)} where this run has {_words(other)}"
+        difference = first_other_array(saved[part], now[part])
+        if difference is not None:
+            return f"its {part} differ: {difference}"
+    return None
+
+
+def arrays_of(tree: Any, params: Any = None) -> list[list[Any]]:
+    """[name, shape, dtype] of each array in a tree that holds optimizer states, as JSON."""
+    return [_line(leaf.name, leaf.value) for leaf in state_leaves(tree, params)]
+
+
+def first_other_array(saved: list[list[Any]], now: list[list[Any]]) -> str | None:
+    """A clause on the first of the arrays that differs; None where all agree."""
+    for i in range(max(len(saved), len(now))):
+        one, other = (lines[i] if i < len(lines) else None for lines in (saved, now))
+        if one != other:
+            return f"it has {_words(one)} where this run has {_words(other)}"
     return None
 
 

@@ -101,10 +101,20 @@ def test_what_eight_devices_wrote_two_read_bit_for_bit(tmp_path):
     np.testing.assert_array_equal(log["loss"], values)
 
 
-def test_a_folder_that_holds_another_run_is_refused(digits, tmp_path):
-    SharedCheckpoint(tmp_path, {"steps": 1})
-    with pytest.raises(ValueError, match="holds a run of another problem, grid, number of steps or batch size"):
-        distributed_sweep(digits, momentum, GRID, checkpoint=tmp_path, **SETTINGS)
+def test_a_folder_that_holds_another_run_is_refused_by_what_differs(digits, tmp_path):
+    distributed_sweep(digits, momentum, GRID, checkpoint=tmp_path, **SETTINGS)
+    with pytest.raises(ValueError, match="holds another run: its steps is 20, here 24"):
+        distributed_sweep(digits, momentum, GRID, checkpoint=tmp_path, **(SETTINGS | {"steps": 24}))
+    (tmp_path / "file").touch()
+    with pytest.raises(ValueError, match=f"checkpoint must be a folder, {tmp_path / 'file'} is a file"):
+        distributed_sweep(digits, momentum, GRID, checkpoint=tmp_path / "file", **SETTINGS)
+
+
+def test_a_checkpoint_of_another_method_is_refused_by_name(digits, tmp_path, monkeypatch):
+    with dies_after(1, monkeypatch), pytest.raises(DiedError):
+        distributed_sweep(digits, gradtx.rmsprop, GRID, checkpoint=tmp_path, **SETTINGS)
+    with pytest.raises(ValueError, match=r"another transformation: .*ScaleByRmsState.mean.*ScaleByAdagradState.sum"):
+        distributed_sweep(digits, gradtx.adagrad, GRID, checkpoint=tmp_path, **SETTINGS)
 
 
 def test_a_missing_orbax_is_named_with_the_command_that_installs_it(tmp_path, monkeypatch):

@@ -8,6 +8,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from ..grids import check_values
 from ..methods import METHODS, Method
 from ..plots.style import Picture
 from ..plots.sweeps import plot_sensitivity, plot_sweep
@@ -89,18 +90,13 @@ def _checked_grid(
             parser.error(f"argument --grid: {method.name} has no {name}; it has {', '.join(known)}")
         if name in grid:
             parser.error(f"argument --grid: {name} is given twice: put all its values in one, {name}=A,B,C")
-        _try_values(parser, method, name, values)
         grid[name] = values
-    return grid if "learning_rate" in grid else {"learning_rate": np.array([method.middle])} | grid
-
-
-def _try_values(parser: argparse.ArgumentParser, method: Method, name: str, values: np.ndarray) -> None:
-    """The method checks its range here, one value at a time: in the sweep the values are traced and pass unchecked."""
-    for value in values.tolist():
-        try:
-            method.make_tx(**({"learning_rate": method.middle} | {name: value}))
-        except ValueError as error:
-            parser.error(f"argument --grid: {error}")
+    grid = grid if "learning_rate" in grid else {"learning_rate": np.array([method.middle])} | grid
+    try:
+        check_values("argument --grid", method.make_tx, grid)
+    except ValueError as error:
+        parser.error(str(error))
+    return grid
 
 
 def _picture(result: Sweep) -> Picture:

@@ -90,4 +90,7 @@ def _best_rate(landscape: Landscape, method: Method, steps: int) -> float:
     found = sweep(landscape, method.make_tx, grid, steps=steps, keys=keys, progress=False)
     if not found.finished.all():
         raise KeyboardInterrupt
-    return found.best("train_loss")["learning_rate"]
+    try:
+        return found.best("train_loss")["learning_rate"]
+    except ValueError:  # every rate of the grid diverged
+        return landscape.learning_rate
