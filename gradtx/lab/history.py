@@ -127,6 +127,7 @@ def scalar_columns(readings: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     """[n] each; a reading of several numbers a step becomes `name[0]`, `name[1]`, ..."""
     columns = {}
     for name, reading in readings.items():
+        reading = np.asarray(reading)
         flat = reading.reshape(len(reading), -1)
         names = [name] if reading.ndim == 1 else [f"{name}[{i}]" for i in range(flat.shape[1])]
         columns |= dict(zip(names, flat.T, strict=True))

@@ -35,10 +35,9 @@ class SharedCheckpoint:
         described = self.path / "description.json"
         text = json.dumps(description, sort_keys=True)
         check_folder("distributed run: checkpoint", self.path)
-        if self._is_first:
-            if not described.exists():
-                with whole_file(described) as partial:
-                    partial.write_text(text, encoding="utf-8")
+        if self._is_first and not described.exists():
+            with whole_file(described) as partial:
+                partial.write_text(text, encoding="utf-8")
         multihost_utils.sync_global_devices("checkpoint folder")
         before = json.loads(described.read_text(encoding="utf-8"))
         now = json.loads(text)

@@ -56,7 +56,7 @@ class Sweep:
         return self.finished[..., 0].size
 
     def order(self, by: Measure = "loss") -> np.ndarray:
-        """Flat indices of the grid points, best first, by the mean over the keys; a point of which a key diverged is last."""
+        """Flat indices of the grid points, best first, by the mean over the keys; points with a diverged key last."""
         return ranking([self.final(by)], by == "metric" and self.higher_is_better)
 
     def point(self, index: int) -> dict[str, float]:

@@ -9,7 +9,7 @@ from matplotlib.colors import LogNorm
 from matplotlib.patches import Rectangle
 
 from ..sweep_result import Measure, Sweep
-from .style import Picture, headline, light_grid, look, new_picture, styled
+from .style import Picture, headline, in_legend, light_grid, look, new_picture, styled
 
 
 @styled
@@ -134,7 +134,7 @@ def plot_sensitivity(
         best = np.where(np.isfinite(best).all(axis=1, keepdims=True), best, np.nan)
         middle, values = best.mean(axis=1), sweep.axes[x]
         axes.fill_between(values, best.min(axis=1), best.max(axis=1), color=look(i)["color"], alpha=0.2, lw=0)
-        axes.plot(values, middle, **look(i), ms=5, label=name or None)
+        axes.plot(values, middle, **look(i), ms=5, label=in_legend(name))
         widths[name] = _width(values, middle, higher)
         is_any_finite |= bool(np.isfinite(middle).any())
     first = next(iter(named.values()))
