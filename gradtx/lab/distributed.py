@@ -15,6 +15,7 @@ from typing import Any
 import jax
 import numpy as np
 import optax
+from jax.experimental import multihost_utils
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from .arguments import checked_batch_size
@@ -22,6 +23,7 @@ from .grids import checked_axes, points
 from .members import Outcome, labelled, shared_by_members
 from .shared_checkpoint import SharedCheckpoint
 from .sweep_result import Sweep
+from .terminating import ENDING, Terminated
 from .training import Carry, Evaluation, Objective, evaluate, first_carry, objective_of, train
 
 AXIS = "data"
@@ -77,6 +79,7 @@ def distributed_sweep(
 
     Raises:
         ValueError: `checkpoint` holds another run.
+        KeyboardInterrupt: a process of the run was asked to end; all have saved the same step.
     """
     del progress
     mesh = mesh or whole_mesh()
@@ -111,11 +114,22 @@ def distributed_sweep(
         new = {"loss": local(loss)} | {f"readings/{name}": local(reading) for name, reading in readings.items()}
         new |= {name: local(value)[:, None] for name, value in evaluation._asdict().items()}
         log = {name: np.concatenate([log[name], x], axis=1) if name in log else x for name, x in new.items()}
-        if (k + 1) * saves // len(shared.active) > k * saves // len(shared.active):
+        ends_here = _is_end_wanted()
+        if ends_here or (k + 1) * saves // len(shared.active) > k * saves // len(shared.active):
             saved.save(k + 1, carry, log)
+        if ends_here:
+            raise Terminated
     result = labelled(_outcome(log, local(carry.diverged_at)), objective, axes, False, len(keys), steps, every)
     saved.finish(result)
     return result
+
+
+def _is_end_wanted() -> bool:
+    """Whether any process of the run has been asked to end. All get the same answer, so all save the same step."""
+    if jax.process_count() > 1:
+        asked = multihost_utils.process_allgather(np.array(ENDING.is_wanted))
+        ENDING.is_wanted = bool(np.any(asked))
+    return ENDING.is_wanted
 
 
 def checkpointing_trainer(folder: Path) -> Callable[[str], Callable[..., Sweep]]:

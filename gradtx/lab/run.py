@@ -19,6 +19,7 @@ from .checkpoints import Checkpoint
 from .history import History
 from .progress import progress_bar
 from .recording import Recording
+from .terminating import wait_for
 from .training import (
     Carry,
     Evaluation,
@@ -114,7 +115,9 @@ def run(
             for inputs, active in left:
                 carry, record = _stretch(problem, tx, recording.carry, objective.data, inputs, active)
                 before, done = recording.last.step, int(active.sum())
-                recording.add(carry, record, done, _evaluate(problem, tx, carry, objective.examples))
+                evaluation = _evaluate(problem, tx, carry, objective.examples)
+                wait_for((record, evaluation))
+                recording.add(carry, record, done, evaluation)
                 advance(done, f"loss {recording.last.evaluation.train_loss:.4g}")
                 if saved is not None and recording.last.step // save_every > before // save_every:
                     recording.save(saved)

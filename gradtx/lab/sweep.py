@@ -17,6 +17,7 @@ from .grids import RandomGrid, check_values, checked_axes, points, untraceable_n
 from .members import Outcome, Shared, labelled, shared_by_members
 from .progress import progress_bar
 from .sweep_result import Sweep
+from .terminating import wait_for
 from .training import Objective, Subject, evaluate, first_carry, objective_of, train
 
 STEPS_PER_CALL = 4096  # of each device, at least
@@ -145,8 +146,10 @@ def _fetched(running: Iterable[Outcome]) -> Iterator[Outcome]:
     before = None
     for outcome in running:
         if before is not None:
+            wait_for(before)
             yield jax.tree.map(np.asarray, before)
         before = outcome
+    wait_for(before)
     yield jax.tree.map(np.asarray, before)
 
 

@@ -1,5 +1,6 @@
 """What a sweep found, with the names of its axes."""
 
+import textwrap
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -144,12 +145,13 @@ def sweep_table(points: list[tuple[str, Sweep, int]], total: int, by: Measure, n
     first = points[0][1]
     names = list(dict.fromkeys(name for _, sweep, _ in points for name in sweep.axes))
     measures: tuple[Measure, ...] = get_args(Measure)
-    headings = {m: first.metric_name if m == "metric" else m.replace("_", "\n") for m in measures}
+    metric = "\n".join(textwrap.wrap(first.metric_name, 14))
+    headings = {m: metric if m == "metric" else m.replace("_", "\n") for m in measures}
     who = f"{first.problem}, {first.method}" if first.method and not named else first.problem
     table = FittingTable(
         title=f"{who}: best {len(points)} of {total} points by final {by}",
         caption=f"Mean ± standard deviation over {first.loss.shape[-2]} keys, {first.loss.shape[-1]} steps. "
-        "Diverged: members of these.",
+        "Diverged: how many of these keys; they are left out of the mean.",
         caption_justify="left",
         leave_out=[*(headings[m] for m in ("validation_loss", "train_loss", "loss", "metric") if m != by), "diverged"],
     )
@@ -159,8 +161,8 @@ def sweep_table(points: list[tuple[str, Sweep, int]], total: int, by: Measure, n
         table.add_column(name, justify="right")
     for name, sweep, index in points:
         keys = {m: getattr(sweep, m)[..., -1].reshape(sweep.num_points, -1)[index] for m in measures}
-        with np.errstate(invalid="ignore"):  # what diverged may have ended at infinity
-            spreads = [f"{values.mean():.4g} ± {values.std():.2g}" for values in keys.values()]
+        ended = [values[np.isfinite(values)] for values in keys.values()]
+        spreads = [f"{values.mean():.4g} ± {values.std():.2g}" if values.size else "-" for values in ended]
         point = sweep.point(index)
         values = [f"{point[axis]:.4g}" if axis in point else "-" for axis in names]
         diverged = int((sweep.diverged_at >= 0).reshape(sweep.num_points, -1)[index].sum())

@@ -3,11 +3,13 @@
 import argparse
 import inspect
 import sys
+from dataclasses import replace
 from typing import Any
 
 import jax
 import numpy as np
 
+from ..conclusions import sweep_in_words
 from ..grids import check_values
 from ..methods import METHODS, Method
 from ..plots.style import Picture
@@ -15,7 +17,8 @@ from ..plots.sweeps import plot_sensitivity, plot_sweep
 from ..problems import PROBLEMS
 from ..sweep import sweep
 from ..sweep_result import Sweep
-from .arguments import add_command, add_out, axis, batch_size_of, make_out, make_problem, one_of, whole
+from .arguments import add_command, add_out, axis, batch_size_of, make_problem, one_of, whole
+from .results import Results
 from .table import print_table
 
 
@@ -60,21 +63,23 @@ def run(parser: argparse.ArgumentParser, arguments: argparse.Namespace) -> int:
     grid = _checked_grid(parser, method, arguments.grid)
     problem = make_problem(parser, PROBLEMS, arguments.problem)
     size = batch_size_of(parser, method, problem, arguments.batch_size)
-    curves_path, figure_path = make_out(parser, arguments.out, "sweep.npz", "sweep.png")
+    results = Results(parser, arguments.out, "sweep.npz", "sweep.png")
+    curves_path, figure_path = results.paths
     keys = jax.random.split(jax.random.key(0), arguments.seeds)
     try:
         result = sweep(problem, method.make_tx, grid, steps=arguments.steps, keys=keys, batch_size=size)
     except KeyboardInterrupt:
         print("interrupted: nothing was finished.", file=sys.stderr)
         return 130
-    result.save(curves_path)
-    _picture(result).savefig(figure_path)
-    print_table(result.table(arguments.rows))
-    print(f"wrote {curves_path} and {figure_path}")
+    result = replace(result, method=method.name)
+    results.write(curves_path, result.save)
+    results.write(figure_path, _picture(result).savefig)
+    print_table(result.table(arguments.rows), sweep_in_words(result))
+    status = results.report()
     if not result.finished.all():
         print(f"interrupted: {result.finished.sum()} of {result.finished.size} trainings were finished and are kept.")
-        return 130
-    return 0
+        return status or 130
+    return status
 
 
 def _checked_grid(

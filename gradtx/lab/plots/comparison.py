@@ -5,6 +5,7 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import PercentFormatter
 
 from ..compare import Comparison, MethodResult, check_comparison
+from ..conclusions import comparison_in_words, profile_in_words
 from ..profiles import PerformanceProfile, performance_profile
 from .style import GREY, Picture, headline, in_legend, light_grid, look, new_picture, styled
 
@@ -38,7 +39,7 @@ def plot_performance_profile(comparison: Comparison, max_ratio: float = 4.0) -> 
     profile = performance_profile(comparison, max_ratio)
     figure = new_picture(8, 4.6)
     _profile(figure.subplots(), profile, comparison)
-    headline(figure, _profile_conclusion(profile), 11)
+    headline(figure, profile_in_words(profile), 11)
     return figure
 
 
@@ -47,7 +48,7 @@ def _one_problem(comparison: Comparison) -> Picture:
     columns = min(len(results), 5)
     rows = -(-len(results) // columns)
     figure = new_picture(13, 2.6 * rows + 5.2)
-    headline(figure, _conclusion(comparison, results[0].problem), 13)
+    headline(figure, comparison_in_words(comparison), 13)
     grid = figure.add_gridspec(2, 1, height_ratios=[2.6 * rows, 4.2])
     upper, lower = figure.add_subfigure(grid[0]), figure.add_subfigure(grid[1])
     panels = upper.subplots(rows, columns, sharex=True, sharey=True, squeeze=False).ravel()
@@ -74,7 +75,7 @@ def _several_problems(comparison: Comparison) -> Picture:
     rows = -(-len(profile.problems) // columns)
     height = 0.27 * len(comparison.methods) + 1.3
     figure = new_picture(13, rows * height + 4.6)
-    headline(figure, _profile_conclusion(profile), 13)
+    headline(figure, profile_in_words(profile), 13)
     grid = figure.add_gridspec(2, 1, height_ratios=[rows * height, 3.8])
     panels = figure.add_subfigure(grid[0]).subplots(rows, columns, squeeze=False).ravel()
     for panel in panels[len(profile.problems) :]:
@@ -193,43 +194,3 @@ def _scores(panel: Axes, profile: PerformanceProfile, comparison: Comparison) ->
     panel.set_yticks(range(len(order)), order, fontsize=9)
     panel.set(xlim=(0, 1.12), xlabel=f"area under the profile up to τ = {profile.max_ratio:g}")
     panel.set_title("Score (1: the quickest on every problem)")
-
-
-def _profile_conclusion(profile: PerformanceProfile) -> str:
-    order = sorted(profile.scores, key=lambda method: -profile.scores[method])
-    best, count = order[0], len(profile.problems)
-    if profile.scores[best] == 0:
-        return f"No method reached the target of any of {count} problems."
-    text = f"Over {count} problems {best} scores highest ({profile.scores[best]:.2f} of 1)"
-    if len(order) > 1:
-        text += f", next {order[1]} ({profile.scores[order[1]]:.2f})"
-    quickest = {m: int((r == 1).sum()) for m, r in profile.ratios.items()}
-    most = max(quickest.values())
-    names = ", ".join(method for method, times in quickest.items() if times == most)
-    text += f"; most often the quickest: {names} ({most} of {count})." if most > 1 else "; none is often the quickest."
-    unreached = [
-        n for i, n in enumerate(profile.problems) if not any(np.isfinite(r[i]) for r in profile.ratios.values())
-    ]
-    return text + (f" No method reached the target of {', '.join(unreached)}." if unreached else "")
-
-
-def _conclusion(comparison: Comparison, problem: str) -> str:
-    """The conclusion, read off the numbers."""
-    results = comparison.of(problem)
-    higher, name = results[0].sweep.higher_is_better, results[0].sweep.metric_name
-    finals = {r.method: r.metric[:, -1] for r in results}
-    sign = 1 if higher else -1
-    best = max(finals, key=lambda method: sign * finals[method].mean())
-    spread = finals[best].std()
-    near = [m for m, f in finals.items() if sign * (f.mean() - finals[best].mean()) >= -spread and m != best]
-    form = "{:.1%}" if name == "accuracy" else "{:.3g}"
-    shown = f"{form.format(finals[best].mean())} ± {form.format(spread)}"
-    text = f"{problem}: {best} ends {'highest' if higher else 'lowest'}, validation {name} {shown}"
-    text += f", within one spread of it: {', '.join(near)}. " if near else ", the others more than one spread away. "
-    target = comparison.target(problem)
-    quickest = min(results, key=lambda r: np.median(r.steps_to(target)))
-    steps = np.median(quickest.steps_to(target))
-    goal = form.format(target)
-    return text + (
-        f"Quickest to {goal}: {quickest.method}, {steps:.0f} steps." if np.isfinite(steps) else f"None reached {goal}."
-    )
