@@ -31,6 +31,7 @@ class Ending:
         self.is_listening = False
         self.limit = LIMIT
         self.is_shared = False  # several processes end together, at a step that all reach: nothing is raised here
+        self._is_held = self._was_raised = False
         self._is_over = threading.Event()
 
     @contextmanager
@@ -44,7 +45,8 @@ class Ending:
         before = signal.getsignal(signal.SIGTERM)
         signal.signal(signal.SIGTERM, self._handle)
         descriptor = signal.set_wakeup_fd(writing, warn_on_full_buffer=False)
-        self.is_wanted, self.is_shared, self.is_listening, self.limit = False, False, True, LIMIT
+        self.is_wanted = self.is_shared = self._is_held = self._was_raised = False
+        self.is_listening, self.limit = True, LIMIT
         self._is_over.clear()
         watcher = threading.Thread(target=self._watch, args=(reading,), name="sigterm", daemon=True)
         watcher.start()
@@ -58,6 +60,18 @@ class Ending:
             os.close(writing)
             watcher.join()
             os.close(reading)
+
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """In this block SIGTERM waits, so that a result is written whole; the block ends in `Terminated` then."""
+        self._is_held = True
+        try:
+            yield
+        finally:
+            self._is_held = False
+        if self.is_wanted and not (self.is_shared or self._was_raised):
+            self._was_raised = True
+            raise Terminated
 
     def share(self) -> None:
         """From now on SIGTERM and Ctrl-C only leave word, and the processes of the run agree on when to end.
@@ -78,7 +92,8 @@ class Ending:
         if self.is_wanted:
             return  # schedulers send it more than once
         self.is_wanted = True
-        if not self.is_shared:
+        if not (self.is_shared or self._is_held):
+            self._was_raised = True
             raise Terminated
 
     def _watch(self, reading: int) -> None:

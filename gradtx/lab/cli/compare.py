@@ -83,6 +83,7 @@ def _train(parser: argparse.ArgumentParser, arguments: argparse.Namespace, is_fi
         status = 130
     if finished is None or not is_first:
         return status
+    results.write(json_path, partial(save_comparison, finished))  # an interrupt may have come while it was written
     results.write(figure_path, plot_comparison(finished).savefig)  # before the table: it may go into a broken pipe
     print_table(comparison_table(finished), comparison_in_words(finished))
     return results.report() or status

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ..archive import whole_file
+from ..terminating import ENDING
 
 
 class Results:
@@ -33,7 +34,7 @@ class Results:
         """Writes one of the files, or again what was written; a full disk is remembered and told by `report`."""
         self._failed.pop(path, None)
         try:
-            with whole_file(path) as partial:
+            with ENDING.held(), whole_file(path) as partial:
                 write(partial)
                 if path not in self._written and path.exists():
                     os.replace(path, _numbered(path, self._number))
