@@ -7,6 +7,7 @@ so that each process writes its own part of a checkpoint, and any number of devi
 """
 
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -32,6 +33,9 @@ AXIS = "data"
 def start(coordinator: str | None, processes: int | None, process: int | None, heartbeat: int = 10) -> None:
     """Joins the run; before anything else of JAX. With None for all three JAX asks the environment (Slurm, Kubernetes,
     TPU, ...). A process that was silent for `heartbeat` seconds is taken for dead."""
+    with suppress(AttributeError):  # JAX that does not know this setting has no such service, or `ENDING.share` wins
+        # JAX's own listener would take SIGTERM for itself; here the processes agree on their end (`_is_end_wanted`).
+        jax.config.update("jax_enable_preemption_service", False)
     host = (coordinator or "").rpartition(":")[0]
     is_local = host in ("127.0.0.1", "localhost", "[::1]")
     jax.distributed.initialize(
