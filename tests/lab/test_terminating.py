@@ -53,9 +53,14 @@ def test_a_wait_for_arrays_hears_the_signal_and_the_handler_is_put_back(monkeypa
     monkeypatch.setattr("gradtx.lab.terminating.jax.block_until_ready", lambda tree: time.sleep(30))
     before = signal.getsignal(signal.SIGTERM)
     started = time.monotonic()
-    with pytest.raises(Terminated), ENDING.on_sigterm():
-        in_another_thread(0.1, lambda: os.kill(os.getpid(), signal.SIGTERM))
-        wait_for(jnp.ones(1))
+
+    def waits():
+        with ENDING.on_sigterm():
+            in_another_thread(0.1, lambda: os.kill(os.getpid(), signal.SIGTERM))
+            wait_for(jnp.ones(1))
+
+    with pytest.raises(Terminated):
+        waits()
     assert time.monotonic() - started < 25
     assert signal.getsignal(signal.SIGTERM) is before
     wait_for(jnp.ones(1))  # outside a command it does not wait at all
@@ -63,9 +68,14 @@ def test_a_wait_for_arrays_hears_the_signal_and_the_handler_is_put_back(monkeypa
 
 def test_a_result_is_written_whole_before_the_end():
     done = []
-    with pytest.raises(Terminated), ENDING.on_sigterm(), ENDING.held():
-        os.kill(os.getpid(), signal.SIGTERM)
-        done.append("written")
+
+    def writes():
+        with ENDING.on_sigterm(), ENDING.held():
+            os.kill(os.getpid(), signal.SIGTERM)
+            done.append("written")
+
+    with pytest.raises(Terminated):
+        writes()
     assert done == ["written"]
 
 

@@ -205,7 +205,8 @@ def _inside(landscape: Landscape, path: np.ndarray) -> np.ndarray:
 
 
 def _what(landscape: Landscape) -> str:
-    return textwrap.fill(f"{landscape.name} (chapter {landscape.section}): {landscape.description}.", 95)
+    chapter = f" (chapter {landscape.section})" if landscape.section else ""
+    return textwrap.fill(f"{landscape.name}{chapter}: {landscape.description}.", 95)
 
 
 def _conclusion(landscape: Landscape, named: dict[str, np.ndarray]) -> str:
@@ -220,6 +221,8 @@ def _conclusion(landscape: Landscape, named: dict[str, np.ndarray]) -> str:
 
 
 def _infimum(landscape: Landscape) -> str:
+    if np.isnan(landscape.minimum):
+        return "its lowest value is not known"
     if landscape.minimum == -np.inf:
         return "unbounded below"
     count = len(landscape.minimisers)
