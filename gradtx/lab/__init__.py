@@ -32,6 +32,7 @@ from .problems import Problem as Problem
 from .problems import digits as digits
 from .profiles import PerformanceProfile as PerformanceProfile
 from .profiles import performance_profile as performance_profile
+from .recorder import Recorder as Recorder
 from .report import comparison_table as comparison_table
 from .report import comparison_to_dict as comparison_to_dict
 from .report import save_comparison as save_comparison

@@ -64,14 +64,14 @@ class Landscape:
 
     @classmethod
     def of(cls, function: Callable[[jax.Array], Any], start: Any, view: Any = None) -> "Landscape":
-        """A landscape of your own function, for `lab.run`, `lab.sweep` and the pictures. Facts that are unknown are NaN.
+        """A landscape of your own function, for `lab.run`, `lab.sweep` and the pictures. Unknown facts are NaN.
 
         Args:
             function: vector [dim] -> scalar, written with `jax.numpy`.
             start: [dim], where walks begin.
-            view: ((x_low, x_high), (y_low, y_high)), what pictures show of the first two coordinates; for one coordinate
-                (x_low, x_high) is enough. Default: the start in the middle, and as far to each side as the start is
-                from the origin, at least 2.
+            view: ((x_low, x_high), (y_low, y_high)), what pictures show of the first two coordinates; for one
+                coordinate (x_low, x_high) is enough. Default: the start in the middle, and as far to each side as the
+                start is from the origin, at least 2.
 
         Raises:
             ValueError: a start that is no vector of finite numbers, a view that is empty, a function that returns no

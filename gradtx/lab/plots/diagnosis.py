@@ -8,7 +8,7 @@ from matplotlib.axes import Axes
 import gradtx
 
 from ..arguments import check_kind
-from .readings import NO_STEP, Run, curves_of, draw_panels, has_steps, name_of, panels_of
+from .readings import NO_STEP, Run, curves_of, draw_panels, has_steps, name_of, panels_of, steps_of
 from .style import COLOURS, Picture, headline, light_grid, new_picture, styled
 
 
@@ -35,7 +35,7 @@ def plot_diagnosis(run: Run, diagnosis: gradtx.Diagnosis | None = None) -> Pictu
     headline(figure, f"{name_of(run)}{diagnosis.headline if has_steps(run) else NO_STEP}", 13)
     grid = figure.add_gridspec(2, 1, height_ratios=[top, max(2.9 * rows, 0.01)])
     upper = figure.add_subfigure(grid[0])
-    _loss(upper.add_subplot(1, 2, 1), curves["loss"], diagnosis)
+    _loss(upper.add_subplot(1, 2, 1), curves["loss"], steps_of(curves), diagnosis)
     upper.text(0.53, 0.93, text, va="top", fontsize=9, linespacing=1.35)
     if rows:
         places = figure.add_subfigure(grid[1]).subplots(rows, 3, squeeze=False, sharex=True)
@@ -43,14 +43,14 @@ def plot_diagnosis(run: Run, diagnosis: gradtx.Diagnosis | None = None) -> Pictu
     return figure
 
 
-def _loss(axes: Axes, loss: np.ndarray, diagnosis: gradtx.Diagnosis) -> None:
+def _loss(axes: Axes, loss: np.ndarray, steps: np.ndarray, diagnosis: gradtx.Diagnosis) -> None:
     finite = loss[np.isfinite(loss)]
-    axes.plot(loss, color="k", lw=1.2, marker="." if len(loss) < 40 else "")
+    axes.plot(steps, loss, color="k", lw=1.2, marker="." if len(loss) < 40 else "")
     if len(finite) and (finite > 0).all():
         axes.set_yscale("log")
     for i, finding in enumerate(diagnosis.findings):
         colour = COLOURS[(i + 1) % len(COLOURS)]
-        first, last = finding.steps
+        first, last = (steps[min(step, len(steps) - 1)] for step in finding.steps)
         y = 0.02 + 0.045 * i  # a bar a challenge, so that spans that coincide can be told apart
         axes.axvspan(first, max(last, first + 1), color=colour, alpha=0.08, lw=0)
         axes.plot([first, max(last, first + 1)], [y, y], transform=axes.get_xaxis_transform(), color=colour, lw=5,

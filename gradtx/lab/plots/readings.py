@@ -166,6 +166,11 @@ def _numbers(curve: Any) -> np.ndarray | None:
         return None
 
 
+def steps_of(curves: Mapping[str, np.ndarray]) -> np.ndarray:
+    """The number of each step: a recorder that is called at every N-th step tells."""
+    return curves["step"] if "step" in curves else np.arange(len(curves["loss"]))
+
+
 def has_steps(run: Run) -> bool:
     """Whether a step was recorded. A run that was interrupted early has none, and there is nothing to diagnose."""
     loss = run.get("loss") if isinstance(run, Mapping) else getattr(run, "loss", None)
@@ -199,7 +204,8 @@ def _draw(axes: Axes, panel: Panel, curves: dict[str, np.ndarray]) -> None:
     is_log = panel.log and all((finite > 0).mean() > 0.8 if len(finite) else False for finite in measured)
     for colour, (name, curve) in zip(COLOURS, shown.items(), strict=False):
         visible = np.where(curve > 0, curve, np.nan) if is_log else curve
-        axes.plot(visible, color=colour, lw=1.2, marker="." if len(curve) < 40 else "", label=panel.curves[name])
+        marker = "." if len(curve) < 40 else ""
+        axes.plot(steps_of(curves), visible, color=colour, lw=1.2, marker=marker, label=panel.curves[name])
     values = np.concatenate(measured)
     if is_log:
         axes.set_yscale("log")
