@@ -109,8 +109,8 @@ class History:
             trees[name] = tree_from_plain(described, [leaves[i] for i in range(len(leaves))])
         names = [name for name in arrays if name.startswith("readings/")]
         readings = {name.removeprefix("readings/"): arrays.pop(name) for name in names}
-        absent = {"iterates": None, "opt_state": None}
-        return cls(**(absent | arrays | plain | trees), readings=readings)
+        known: dict[str, Any] = {"iterates": None, "opt_state": None, "readings": readings, **arrays, **plain, **trees}
+        return cls(**known)
 
 
 def best_evaluation(metric: Any, higher_is_better: bool) -> int:

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.core import Tracer
 
 from .archive import read_archive, write_archive
 from .arguments import checked_count
@@ -237,7 +238,7 @@ class Recorder(Mapping[str, Any]):
 
 
 def _check_number(name: str, value: Any) -> None:
-    if isinstance(value, jax.core.Tracer):
+    if isinstance(value, Tracer):
         raise TypeError(
             f"Recorder: {name} is traced. Call the recorder outside jit and scan, with what the step returns, "
             "or with the stacked output of the scan."

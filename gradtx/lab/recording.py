@@ -109,7 +109,8 @@ class Recording:
             raise checkpoint.refused(f"it has other batch sizes, or more steps ({step}) than this run")
         if not same_evaluation([arrays[name][0] for name in Evaluation._fields], list(evaluation)):
             raise checkpoint.refused("its problem has this name, but another loss at the same first parameters")
-        whole = Record(arrays["loss"], found.readings, arrays.get("iterate"))
+        readings: dict[str, Any] = found.readings
+        whole = Record(arrays["loss"], readings, arrays.get("iterate"))
         before = 0
         best = np.nan, found.best_params
         for i, end in enumerate(arrays["eval_steps"].tolist()):
@@ -145,5 +146,5 @@ class Recording:
         )
 
 
-def _unread(like: np.ndarray, steps: int) -> np.ndarray:
+def _unread(like: Any, steps: int) -> np.ndarray:
     return np.full((steps, *like.shape[1:]), np.nan, like.dtype)

@@ -1,6 +1,8 @@
 """One training run, compiled in stretches, with everything it showed."""
 
+import sys
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import nullcontext
 from dataclasses import replace
 from functools import partial
 from itertools import pairwise
@@ -19,7 +21,7 @@ from .checkpoints import Checkpoint
 from .history import History
 from .progress import progress_bar
 from .recording import Recording
-from .terminating import wait_for
+from .terminating import ENDING, STATUS, Terminated, saving_at_sigterm, wait_for
 from .training import (
     Carry,
     Evaluation,
@@ -71,6 +73,7 @@ def run(
         checkpoint: a folder. What it holds is gone on from; the run is saved there five times and when interrupted. The
             checkpoint knows its problem and the structure of its optimizer state. Instruments may be added or removed:
             then all of them start anew, with a warning. If the disk is full, a warning says so and the run goes on.
+            SIGTERM, which schedulers send, saves and then ends the program with status 143.
         progress: show a bar; default: where standard error is a terminal.
 
     Returns:
@@ -108,7 +111,9 @@ def run(
     patience = Patience(stopping, [stretch.evaluation.metric for stretch in recording.stretches])
     ended = "stopped early" if patience.is_over else "finished"
     save_every = every * -(-steps // (5 * every))
-    with progress_bar(steps, "training", progress) as advance:
+    is_terminated = False
+    guard = nullcontext() if saved is None else saving_at_sigterm()
+    with guard, progress_bar(steps, "training", progress) as advance:
         advance(recording.last.step, "")
         try:
             left = () if patience.is_over else _stretches(objective, key_batches, sizes, every, recording.last.step)
@@ -125,11 +130,15 @@ def run(
                 ended = "stopped" if wanted else "stopped early" if patience.after(recording.last.evaluation) else ended
                 if ended != "finished":
                     break
-        except KeyboardInterrupt:
-            ended = "interrupted"
-    if saved is not None:
-        recording.save(saved)
-        saved.close()
+        except KeyboardInterrupt as interrupt:
+            ended, is_terminated = "interrupted", isinstance(interrupt, Terminated) and not ENDING.is_listening
+        if saved is not None:
+            recording.save(saved)
+            saved.close()
+            if is_terminated:  # nobody will be there to read the history
+                text = f"run: ended by SIGTERM; the checkpoint in {saved.path} goes on from step {saved.step}."
+                print(text, file=sys.stderr, flush=True)
+                raise SystemExit(STATUS)
     return recording.history(ended)
 
 

@@ -111,6 +111,25 @@ class Ending:
 ENDING = Ending()
 
 
+@contextmanager
+def saving_at_sigterm() -> Iterator[None]:
+    """For a run in a user's own program: SIGTERM raises `Terminated` in this block, if nobody else has asked for it."""
+    is_main = threading.current_thread() is threading.main_thread()
+    if not is_main or signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL:
+        yield
+        return
+
+    def handle(number: int, frame: Any) -> None:
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)  # schedulers send it more than once
+        raise Terminated
+
+    signal.signal(signal.SIGTERM, handle)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
+
 def wait_for(tree: Any) -> None:
     """Waits for arrays. In a command a signal is heard meanwhile; elsewhere the caller's own waiting is enough."""
     if not ENDING.is_listening or ENDING.is_shared:

@@ -164,7 +164,7 @@ def _check_scalar(function: Callable[[jax.Array], Any], start: np.ndarray) -> No
     except jax.errors.TracerArrayConversionError as error:
         raise TypeError("Landscape.of: function must be written with jax.numpy; NumPy's cannot be traced.") from error
     shape, dtype = getattr(value, "shape", None), getattr(value, "dtype", None)
-    if shape != () or not jnp.issubdtype(dtype, jnp.floating):
+    if shape != () or dtype is None or not jnp.issubdtype(dtype, jnp.floating):
         got = type(value).__name__ if shape is None else f"shape {shape} and dtype {dtype}"
         raise ValueError(f"Landscape.of: function must return a real floating scalar for the start, got {got}.")
 

@@ -1,6 +1,8 @@
 """A run that was broken off goes on from its checkpoint as if nothing had happened, bit for bit."""
 
+import os
 import resource
+import signal
 import sys
 import warnings
 from contextlib import contextmanager
@@ -47,6 +49,20 @@ def test_resuming_is_bit_exact_readings_and_evaluations_included(settings, whole
     assert_same(resumed, whole)
     again = lab.run(**settings, steps=18, checkpoint=str(tmp_path / "run"))  # nothing is left to do
     assert_same(again, whole)
+
+
+def test_sigterm_saves_ends_the_program_and_the_run_goes_on_from_there(settings, whole, tmp_path, capsys):
+    def told_to_end(step, params, evaluation):
+        if step == 8:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    with pytest.raises(SystemExit) as stop:
+        lab.run(**settings, steps=18, checkpoint=tmp_path, callbacks=[told_to_end])
+    assert stop.value.code == 143
+    said = f"run: ended by SIGTERM; the checkpoint in {tmp_path} goes on from step 8."
+    assert said in capsys.readouterr().err
+    assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+    assert_same(lab.run(**settings, steps=18, checkpoint=tmp_path), whole)
 
 
 def test_a_finished_run_may_be_lengthened(settings, whole, tmp_path):

@@ -91,11 +91,11 @@ def in_legend(name: str) -> str | None:
 def names_as_they_are(figure: Figure | SubFigure) -> None:
     """Shows what users called their runs, methods and readings letter by letter: two dollar signs are no formula."""
     texts: list[Text] = [*figure.texts]
-    legends = [*figure.legends]
+    legends: list[Any] = [*figure.legends]
     for axes in figure.axes:
-        texts += [*axes.texts, axes.title, axes._left_title, axes._right_title]  # pyright: ignore[reportAttributeAccessIssue]
+        texts += [*axes.texts, *(getattr(axes, title) for title in ("title", "_left_title", "_right_title"))]
         legends += [axes.get_legend()] if axes.get_legend() else []
-        for axis in axes._axis_map.values():  # pyright: ignore[reportAttributeAccessIssue]
+        for axis in axes._axis_map.values():
             texts.append(axis.label)
             if isinstance(axis.get_major_formatter(), FixedFormatter):  # labels that were given, not made from numbers
                 texts += axis.get_ticklabels()
