@@ -101,7 +101,7 @@ class Checkpoint:
             "or give another folder."
         )
 
-    def _state(self, tree: dict[str, Any], header: dict[str, Any], now: dict[str, Any], start: Carry) -> Any:
+    def _state(self, tree: Any, header: dict[str, Any], now: dict[str, Any], start: Carry) -> Any:
         """The optimizer state as saved. If other instruments look on now, all of them start anew, and this is told."""
         leaves = state_leaves(start.opt_state, start.params)
         method = [leaf.value for leaf in leaves if not leaf.is_instrument]
