@@ -114,9 +114,9 @@ def plot_sensitivity(
     >>> from gradtx import lab, landscapes
     >>> keys, valley = jax.random.split(jax.random.key(0), 1), landscapes.quadratic(10.0)
     >>> swept = lab.sweep(valley, gradtx.sgd, {"learning_rate": [0.01, 0.1, 0.3]}, steps=50, keys=keys)
-    >>> print(lab.plot_sensitivity(swept).get_suptitle())
+    >>> print(lab.plot_sensitivity({"sgd": swept, "again": swept}, by="train_loss").get_suptitle())
     Share of the tried learning rates that end within a factor of 2 of the best:
-    33%.
+    sgd: 33%, again: 33%.
     """
     named = dict(sweeps) if isinstance(sweeps, Mapping) else {"": sweeps}
     check_sweeps("plot_sensitivity", named.values())
