@@ -66,3 +66,5 @@ from .wrappers.packed import packed as packed
 from .wrappers.stale import stale as stale
 from .wrappers.stored import apply_updates_stochastic as apply_updates_stochastic
 from .wrappers.stored import stored_as as stored_as
+
+__version__ = "0.1.0"

@@ -1,48 +1,73 @@
-"""The command line: `python -m gradtx compare digits`."""
+"""The command line: `python -m gradtx compare digits`, or `gradtx compare digits`."""
 
 import argparse
 import os
 import sys
+from contextlib import suppress
+from pathlib import Path
+
+import gradtx
 
 EXTRA = "python -m gradtx needs the lab extra: pip install 'gradtx[lab]'"
+BROKEN_OFF = (130, 143)  # by Ctrl-C, by SIGTERM
 
 
 def main(argv: list[str] | None = None) -> int:
     """Parses, hands over to the command; returns the exit status, which `--help` explains."""
     _use_every_core()
+    words = sys.argv[1:] if argv is None else argv
     try:
         try:
-            return _run(sys.argv[1:] if argv is None else argv)
+            return _run(words)
         finally:
             sys.stdout.flush()  # here, not at exit, so that a reader that went away (`| head -1`) is seen
     except KeyboardInterrupt:
-        print("interrupted.", file=sys.stderr)
+        _say("interrupted.")
         return 130
     except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for the flush at exit
+        _give_up_on_output()
         return 141
+    except OSError as error:
+        if error.filename is None:  # what was printed, not a file: `> /dev/full`
+            _give_up_on_output()
+        _say(f"{_program()}: cannot write to {error.filename or 'standard output'}: {error.strerror}.")
+        return 1
     except Exception as error:  # of any kind: JAX's is not Python's
         if not isinstance(error, MemoryError) and "RESOURCE_EXHAUSTED" not in str(error):
             raise
-        print(f"python -m gradtx: the memory does not suffice: ask for less at once ({error}).", file=sys.stderr)
+        _say(f"{_program()}: out of memory: reduce the grid or the batch size ({error}).")
         return 1
 
 
+def command() -> None:
+    """The console script: `main`, and the end of the process."""
+    status = main()
+    if status in BROKEN_OFF:
+        sys.stderr.flush()
+        os._exit(status)  # XLA may still be computing what was broken off: an orderly exit under it ends in SIGSEGV
+    sys.exit(status)
+
+
 def _run(words: list[str]) -> int:
+    if words[:1] == ["--version"]:  # before what needs an extra
+        print(_version())
+        return 0
     try:
         from gradtx import lab
         from gradtx.lab.cli import compare, diagnose, sweep, trace
         from gradtx.lab.cli.arguments import EXIT_STATUS, add_command
+        from gradtx.lab.terminating import ENDING, STATUS
         from gradtx.landscapes import LANDSCAPES
     except ImportError as error:
-        print(f"{EXTRA} ({error}).", file=sys.stderr)
+        _say(f"{EXTRA} ({error}).")
         return 1
     parser = argparse.ArgumentParser(
-        prog="python -m gradtx", description="Optimisation methods on real problems.", epilog=EXIT_STATUS
+        prog=_program(), description="Optimisation methods on real problems.", epilog=EXIT_STATUS
     )
+    parser.add_argument("--version", action="version", version=_version())
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    for command in (compare, sweep, trace, diagnose):
-        command.add(commands)
+    for each in (compare, sweep, trace, diagnose):
+        each.add(commands)
     names = "the problems, methods and landscapes there are"
     listing = add_command(commands, "list", names, f"Prints {names}.")
 
@@ -53,7 +78,39 @@ def _run(words: list[str]) -> int:
 
     listing.set_defaults(run=print_names)
     arguments = parser.parse_args(words, argparse.Namespace(words=words))
-    return arguments.run(arguments)
+    with ENDING.on_sigterm():
+        try:
+            status = arguments.run(arguments)
+        except KeyboardInterrupt:
+            if not ENDING.is_wanted:
+                raise
+            status = 130
+        if status == 130 and ENDING.is_wanted:
+            _say("ended by SIGTERM.")
+            status = STATUS
+        return status
+
+
+def _version() -> str:
+    import jax
+    import optax
+
+    return f"gradtx {gradtx.__version__} (JAX {jax.__version__}, Optax {optax.__version__})"
+
+
+def _program() -> str:
+    return "gradtx" if Path(sys.argv[0]).stem == "gradtx" else "python -m gradtx"
+
+
+def _say(text: str) -> None:
+    with suppress(OSError):  # standard error may be full or closed as well
+        print(text, file=sys.stderr, flush=True)
+
+
+def _give_up_on_output() -> None:
+    """What is left in the buffer goes nowhere: the flush at exit would fail again."""
+    with suppress(OSError, ValueError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _use_every_core() -> None:
@@ -64,8 +121,4 @@ def _use_every_core() -> None:
 
 
 if __name__ == "__main__":
-    status = main()
-    if status == 130:
-        sys.stderr.flush()
-        os._exit(status)  # XLA may still be computing what was broken off: an orderly exit under it ends in SIGSEGV
-    sys.exit(status)
+    command()

@@ -14,7 +14,8 @@ A pure state machine: `init` and `update` are legal inside jit, scan and vmap; t
 state, which a compiled loop uses as a mask and a Python loop as an `if`.
 
 **Differs from** the callbacks of Keras and Lightning: it neither ends the loop nor keeps the best parameters; both are
-one line of yours, by `should_stop` and by `best_evaluation == evaluations - 1`.
+one line of yours, by `should_stop` and by `best_evaluation == evaluations - 1`. `lab.run` does both
+(`History.best_params`).
 
 **Costs**: four scalars.
 
@@ -37,7 +38,7 @@ from ._core.types import ArrayLike
 class EarlyStoppingState(NamedTuple):
     """State of `early_stopping`."""
 
-    best: jax.Array  # [] default float: the best metric so far
+    best: jax.Array  # [] default float: the best metric so far; the worst finite number before the first
     best_evaluation: jax.Array  # [] int32: the evaluation that gave it, counted from 0; -1 before the first
     evaluations: jax.Array  # [] int32: how many evaluations were seen
     should_stop: jax.Array  # [] bool: `patience` evaluations in a row brought no improvement; stays true
@@ -49,13 +50,14 @@ class EarlyStopping:
 
     patience: int
     min_delta: float
-    mode: Literal["min", "max"]
+    mode: Literal["min", "max"] | None  # None: "min", or the problem's own direction in `lab.run`
 
     def init(self) -> EarlyStoppingState:
         """The state before the first evaluation."""
-        worst = unbounded() if self.mode == "min" else -unbounded()
+        dtype = jnp.result_type(float)
+        worst = jnp.finfo(dtype).min if self.mode == "max" else jnp.finfo(dtype).max  # not inf: `jax_debug_infs`
         return EarlyStoppingState(
-            best=jnp.full((), worst, jnp.result_type(float)),
+            best=jnp.full((), worst, dtype),
             best_evaluation=first_count() - 1,
             evaluations=first_count(),
             should_stop=jnp.zeros((), bool),
@@ -64,7 +66,7 @@ class EarlyStopping:
     def update(self, metric: ArrayLike, state: EarlyStoppingState) -> EarlyStoppingState:
         """The state after one more evaluation. A NaN is no improvement; after the stop the state no longer changes."""
         metric = scalar("early_stopping", "metric", metric)
-        gain = state.best - metric if self.mode == "min" else metric - state.best
+        gain = metric - state.best if self.mode == "max" else state.best - metric
         improved = (gain > self.min_delta) & ~state.should_stop
         best_evaluation = jnp.where(improved, state.evaluations, state.best_evaluation)
         evaluations = jnp.where(state.should_stop, state.evaluations, next_count(state.evaluations))
@@ -77,13 +79,14 @@ class EarlyStopping:
         )
 
 
-def early_stopping(patience: int, min_delta: float = 0.0, mode: Literal["min", "max"] = "min") -> EarlyStopping:
+def early_stopping(patience: int, min_delta: float = 0.0, mode: Literal["min", "max"] | None = None) -> EarlyStopping:
     """Stops when `patience` evaluations in a row bring no improvement.
 
     Args:
         patience: how many evaluations to wait, >= 1.
         min_delta: what counts as an improvement: more than this, in units of the metric, in [0, inf).
-        mode: "min" for a loss or an error, "max" for an accuracy.
+        mode: "min" for a loss or an error, "max" for an accuracy. None is "min" in a loop of your own; `lab.run` knows
+            the direction of its problem's metric and takes that.
 
     Returns:
         an object with `init()` and `update(metric, state)`, which give `EarlyStoppingState`s.
@@ -104,6 +107,6 @@ def early_stopping(patience: int, min_delta: float = 0.0, mode: Literal["min", "
     """
     patience = check_at_least("early_stopping", "patience", patience, 1)
     min_delta = checked_number("early_stopping", "min_delta", min_delta, NON_NEGATIVE)
-    if mode not in ("min", "max"):
-        raise ValueError(f'early_stopping: mode must be "min" or "max", got {mode!r}.')
+    if mode not in ("min", "max", None):
+        raise ValueError(f'early_stopping: mode must be "min", "max" or None, got {mode!r}.')
     return EarlyStopping(patience, min_delta, mode)

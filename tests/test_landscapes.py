@@ -9,7 +9,7 @@ import optax
 import pytest
 
 import gradtx
-from gradtx import landscapes
+from gradtx import lab, landscapes
 from gradtx.landscapes import LANDSCAPES, Landscape, noisy, quadratic, rastrigin, styblinski_tang
 
 ALL = {name: make() for name, make in LANDSCAPES.items()} | {
@@ -366,3 +366,59 @@ BAD = [
 def test_bad_input_is_refused_with_its_name_and_value(call, error, message):
     with pytest.raises(error, match=message):
         call()
+
+
+def bowl(x):
+    return jnp.sum((x - 3.0) ** 2)
+
+
+@pytest.mark.parametrize(
+    ("start", "view", "expected"),
+    [
+        ([1.0, 1.0], None, ((-1.0, 3.0), (-1.0, 3.0))),
+        ([5, -1, 9], None, ((0.0, 10.0), (-6.0, 4.0))),
+        ([1.0, 1.0], [[0, 4], [2, 4]], ((0.0, 4.0), (2.0, 4.0))),
+        ([0.5], (-1, 4), ((-1.0, 4.0), (-1.0, 4.0))),
+    ],
+)
+def test_a_function_of_ones_own_is_a_landscape_in_one_line(start, view, expected):
+    f = landscapes.Landscape.of(bowl, start, view=view)
+    assert (f.name, f.dim, f.view) == ("bowl", len(start), expected)
+    walk = lab.run(f, gradtx.sgd(0.25), steps=20, key=jax.random.key(0))
+    np.testing.assert_allclose(walk.params, 3.0, rtol=1e-4)
+    assert "Height after 20 steps" in lab.plot_trajectories(f, walk).get_suptitle()
+    assert np.isnan(f.minimum)
+    assert not f.minimisers.size
+    if len(start) > 1:
+        assert "its lowest value is not known" in lab.plot_surface(f).get_suptitle()
+    noisy = landscapes.noisy(f, 0.1)
+    assert noisy.sample(noisy.start, jax.random.key(0)) != f(f.start)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "message"),
+    [
+        ((3.0, [1.0]), TypeError, "function must be a function of a vector, got 3.0"),
+        ((bowl, 1.0), ValueError, "start must be a vector of finite numbers, as .* got 1.0"),
+        ((bowl, []), ValueError, "start must be a vector of finite numbers"),
+        ((bowl, [np.nan]), ValueError, "start must be a vector of finite numbers"),
+        ((bowl, ["a"]), TypeError, "start must hold numbers, got"),
+        ((lambda x: x, [1.0]), ValueError, r"must return a real floating scalar for the start, got shape \(1,\)"),
+        ((lambda x: (x @ x, 1), [1.0]), ValueError, "must return a real floating scalar for the start, got tuple"),
+        ((lambda x: np.sum(np.array(x) ** 2), [1.0]), TypeError, "must be written with jax.numpy"),
+        ((bowl, [1.0], ((1, 0), (0, 1))), ValueError, r"view must be \(\(x_low, x_high\), .* with low < high, got"),
+        ((bowl, [1.0], (1, 2, 3)), ValueError, "view must be"),
+    ],
+)
+def test_what_makes_no_landscape_is_named(arguments, error, message):
+    with pytest.raises(error, match=f"Landscape.of: .*{message}"):
+        landscapes.Landscape.of(*arguments)
+
+
+def test_the_lab_says_how_a_function_becomes_a_landscape():
+    message = r"gradtx.landscapes.Landscape.of\(function, start\)"
+    with pytest.raises(TypeError, match=message):
+        lab.run(bowl, gradtx.sgd(0.1), steps=1, key=jax.random.key(0))
+    keys = jax.random.split(jax.random.key(0), 1)
+    with pytest.raises(TypeError, match=message):
+        lab.sweep(bowl, gradtx.sgd, {"learning_rate": [0.1]}, steps=1, keys=keys)

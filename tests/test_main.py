@@ -3,13 +3,19 @@
 import dataclasses
 import json
 import os
+import re
+import subprocess
 import sys
+import tomllib
+from contextlib import suppress
+from pathlib import Path
 
 import numpy as np
 import pytest
 
+import gradtx
 from gradtx import lab
-from gradtx.__main__ import main
+from gradtx.__main__ import command, main
 from gradtx.landscapes import LANDSCAPES
 
 QUICK = ["--steps", "20", "--seeds", "2", "--learning-rates", "2"]
@@ -33,6 +39,125 @@ def test_compare_prints_a_table_and_writes_json_and_figure(tmp_path, capsys):
         ("diabetes", "sgd"), ("diabetes", "adam"), ("breast_cancer", "sgd"), ("breast_cancer", "adam"),
     ]  # fmt: skip
     assert is_png(out / "comparison.png")
+
+
+def run_in_columns(columns, arguments, monkeypatch, capsys):
+    monkeypatch.setenv("COLUMNS", str(columns))
+    assert main(arguments) == 0
+    out = capsys.readouterr().out
+    assert max(map(len, out.split("wrote ")[0].splitlines())) <= columns
+    return " ".join(out.split())
+
+
+@pytest.mark.parametrize("columns", [60, 80])
+def test_on_a_narrow_screen_compare_shows_methods_metric_score_and_who_is_best(columns, tmp_path, monkeypatch, capsys):
+    methods = ["--methods", "sgd,rmsprop_momentum", "--out", str(tmp_path)]
+    out = run_in_columns(columns, ["compare", "diabetes", "breast_cancer", *methods, *QUICK], monkeypatch, capsys)
+    saved = json.loads((tmp_path / "comparison.json").read_text())["results"]
+    for result in saved:
+        rows = out.split(f"│ {result['problem']} ")[1].split("├")[0]
+        finals = np.array(result["metric"])[result["best"]][:, -1] if "best" in result else None
+        row = rows.split(f"│ {result['method']} ")[1].split("│ sgd")[0]
+        assert finals is None or f"{finals.mean() * (100 if finals.max() > 0.8 else 1):.4g}" in row
+    score = out.split("│ score ")[1]
+    assert re.search(r"│ sgd │ .*\d\.\d\d", score)
+    assert re.search(r"│ rmsprop_momentum │ .*\d\.\d\d", score)
+    assert re.search(r"Over 2 problems \w+ scores highest .* How sure: ", out)
+    assert "The screen is too narrow for: time (s), area" in out
+
+
+def test_compare_says_in_words_which_method_is_best_and_how_sure(tmp_path, monkeypatch, capsys):
+    arguments = ["compare", "diabetes", "--methods", "sgd,adam,adagrad", *QUICK, "--out", str(tmp_path)]
+    out = run_in_columns(80, arguments, monkeypatch, capsys)
+    assert re.search(r"diabetes: (sgd|adam|adagrad) ends lowest, validation root mean squared error 0\.\d+ ±", out)
+    assert "How sure: over 2 seeds it " in out
+
+
+def test_sweep_names_problem_method_and_best_point_on_screen_and_in_the_picture(tmp_path, monkeypatch, capsys):
+    drawn = []
+    cli = sys.modules["gradtx.lab.cli.sweep"]
+    real = cli._picture
+    monkeypatch.setattr(cli, "_picture", lambda result: drawn.append(real(result)) or drawn[-1])
+    for grid in (["learning_rate=0.01,0.1"], ["learning_rate=0.01,0.1", "b1=0.5,0.9"]):
+        arguments = ["--method", "adam", "--grid", *grid, "--steps", "10", "--seeds", "1", "--out", str(tmp_path)]
+        out = run_in_columns(60, ["sweep", "diabetes", *arguments], monkeypatch, capsys)
+        rate = lab.Sweep.load(tmp_path / "sweep.npz").best()["learning_rate"]
+        for text in (out, " ".join(drawn[-1].get_suptitle().split())):
+            assert f"diabetes, adam: best at learning rate {rate:.3g}" in text.replace("\u00a0", " ")
+
+
+def test_older_results_are_kept_and_named(tmp_path, capsys):
+    arguments = ["trace", "saddle", "--methods", "sgd", "--steps", "3", "--out", str(tmp_path)]
+    contents = [b"the user's own", None]
+    (tmp_path / "trace.png").write_bytes(contents[0])
+    for number in (1, 2):
+        assert main(arguments) == 0
+        out = capsys.readouterr().out
+        assert f"kept the older {tmp_path / 'trace.png'} as {tmp_path / f'trace-{number}.png'}" in out
+        contents[1] = contents[1] or (tmp_path / "trace.png").read_bytes()
+    assert (tmp_path / "trace-1.png").read_bytes() == contents[0]
+    assert (tmp_path / "trace-2.png").read_bytes() == contents[1]
+    assert is_png(tmp_path / "trace.png")
+
+
+def test_what_compare_writes_after_each_method_is_one_result(tmp_path, capsys):
+    arguments = ["compare", "diabetes", "--methods", "sgd,adam", *QUICK, "--out", str(tmp_path)]
+    assert main(arguments) == main(arguments) == 0
+    assert {path.name for path in tmp_path.iterdir()} == {
+        "comparison.json", "comparison.png", "comparison-1.json", "comparison-1.png",
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("arguments", "shown"),
+    [
+        (["sweep", "diabetes", "--steps", "2", "--seeds", "1"], "diabetes, momentum: best"),
+        (["compare", "diabetes", "--methods", "sgd", *QUICK], "diabetes: sgd ends lowest"),
+        (["diagnose", "quadratic", "--steps", "5"], "5 steps"),
+        (["trace", "saddle", "--steps", "2", "--methods", "sgd"], "learning rate"),
+    ],
+)
+def test_a_full_disk_hides_no_result_and_harms_no_older_one(arguments, shown, tmp_path, monkeypatch, capsys):
+    def full(self, other):
+        raise OSError(28, "No space left on device")
+
+    (tmp_path / "sweep.npz").write_text("older")
+    monkeypatch.setattr("gradtx.lab.archive.os.replace", full)
+    assert main([*arguments, "--out", str(tmp_path)]) == 1
+    printed = capsys.readouterr()
+    assert shown in printed.out
+    assert re.search(rf"cannot write {tmp_path}/\w+\.\w+: No space left on device", printed.err)
+    assert "Traceback" not in printed.err
+    assert {path.read_text() for path in tmp_path.iterdir()} == {"older"}
+
+
+def test_the_version_is_that_of_the_package(capsys):
+    for words in (["--version"], ["list", "--version"]):
+        with suppress(SystemExit):
+            main(words)
+    assert capsys.readouterr().out.startswith(f"gradtx {gradtx.__version__} (JAX ")
+    settings = tomllib.loads((Path(__file__).parent.parent / "pyproject.toml").read_text())
+    assert settings["project"]["scripts"] == {"gradtx": "gradtx.__main__:command"}
+    assert settings["project"]["dynamic"] == ["version"]
+
+
+@pytest.mark.parametrize(("status", "ends"), [(0, "exit"), (2, "exit"), (130, "at once"), (143, "at once")])
+def test_the_console_script_ends_with_the_status_of_main(status, ends, monkeypatch):
+    ended = []
+    monkeypatch.setattr("gradtx.__main__.main", lambda: status)
+    monkeypatch.setattr("gradtx.__main__.os._exit", lambda code: ended.append(("at once", code)))
+    with pytest.raises(SystemExit) as stop:
+        command()
+    assert (ended or [("exit", stop.value.code)])[0] == (ends, status)
+
+
+def test_output_that_cannot_be_written_is_a_sentence_and_no_traceback():
+    with Path("/dev/full").open("w") as full:
+        run = subprocess.run(
+            [sys.executable, "-m", "gradtx", "list"], stdout=full, stderr=subprocess.PIPE, text=True, check=False
+        )
+    assert run.returncode == 1
+    assert run.stderr == "python -m gradtx: cannot write to standard output: No space left on device.\n"
 
 
 def test_sweep_prints_the_best_and_writes_curves_and_figure(tmp_path, capsys):
@@ -283,7 +408,7 @@ def test_what_does_not_fit_in_memory_is_said_without_a_traceback(tmp_path, capsy
 
     monkeypatch.setattr(sys.modules["gradtx.lab.cli.trace"], "run_lab", too_large)
     assert main(["trace", "saddle", "--out", str(tmp_path)]) == 1
-    assert "ask for less at once (Unable to allocate 7.28 TiB)" in capsys.readouterr().err
+    assert "out of memory: reduce the grid or the batch size (Unable to allocate 7.28 TiB)" in capsys.readouterr().err
 
 
 def test_diagnose_walks_a_landscape_with_a_full_batch_method(tmp_path):

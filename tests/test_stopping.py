@@ -57,6 +57,16 @@ def test_a_gain_of_just_min_delta_is_none_and_after_the_stop_nothing_changes(mod
     assert stopping.update(-9.0 if mode == "min" else 9.0, state) == state
 
 
+def test_no_mode_is_min_and_nothing_infinite_is_made():
+    stopping = gradtx.early_stopping(2)
+    with jax.debug_infs(True), jax.debug_nans(True):
+        state = jax.jit(stopping.init)()
+        for metric in (3.0, 2.0, 5.0, 5.0):
+            state = stopping.update(metric, state)
+        jax.jit(gradtx.early_stopping(2, mode="max").init)()
+    assert (float(state.best), int(state.best_evaluation), bool(state.should_stop)) == (2.0, 1, True)
+
+
 def test_bad_arguments_are_refused():
     for arguments in ((0,), (1, -0.1), (1, float("nan")), (1, 0.0, "up")):
         with pytest.raises(ValueError, match=r"^early_stopping: "):

@@ -8,6 +8,8 @@ from .convergence import convergence_order as convergence_order
 from .grids import RandomGrid as RandomGrid
 from .grids import random_grid as random_grid
 from .history import History as History
+from .joined import JoinedSweeps as JoinedSweeps
+from .joined import join as join
 from .methods import METHODS as METHODS
 from .methods import Method as Method
 from .plots.animation import Animation as Animation
@@ -30,6 +32,7 @@ from .problems import Problem as Problem
 from .problems import digits as digits
 from .profiles import PerformanceProfile as PerformanceProfile
 from .profiles import performance_profile as performance_profile
+from .recorder import Recorder as Recorder
 from .report import comparison_table as comparison_table
 from .report import comparison_to_dict as comparison_to_dict
 from .report import save_comparison as save_comparison

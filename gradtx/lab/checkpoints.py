@@ -1,64 +1,156 @@
 """Where a run stands, on disk, so that it goes on bit for bit. Needs `pip install 'gradtx[checkpoints]'` (Orbax)."""
 
+import json
+import tempfile
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from .provenance import description, first_difference, state_leaves
+from .telling import tell
+from .training import Carry, Subject
+
+
+class Saved(NamedTuple):
+    """What a checkpoint holds."""
+
+    carry: Carry
+    best_params: Any
+    arrays: dict[str, Any]
+    readings: dict[str, np.ndarray]  # name -> [steps, ...]
+
 
 class Checkpoint:
-    """The one checkpoint of one run: a folder that Orbax writes whole or not at all."""
+    """The one checkpoint of one run: a folder that Orbax writes whole or not at all.
 
-    def __init__(self, path: str | Path) -> None:
+    Raises:
+        ValueError: `path` is no folder, or cannot be written to. ModuleNotFoundError: Orbax is missing.
+    """
+
+    def __init__(self, path: str | Path, subject: Subject) -> None:
         try:
             import orbax.checkpoint as ocp
         except ModuleNotFoundError as error:
             raise ModuleNotFoundError("run: checkpoint needs Orbax: pip install 'gradtx[checkpoints]'.") from error
-        self.path = Path(path).absolute()
-        self._manager = ocp.CheckpointManager(self.path, options=ocp.CheckpointManagerOptions(max_to_keep=1))
+        self.path, self._subject = Path(path).absolute(), subject
+        check_folder("run: checkpoint", self.path)
+        self._manager = ocp.CheckpointManager(
+            self.path, options=ocp.CheckpointManagerOptions(max_to_keep=1, enable_async_checkpointing=False)
+        )
         self._save, self._restore = ocp.args.StandardSave, ocp.args.StandardRestore
+        self.step = self._manager.latest_step()  # of what was saved last; one that failed does not count
 
-    def save(self, step: int, carry: Any, arrays: dict[str, Any]) -> None:
-        """Writes the carry of the training loop, and named arrays beside it; replaces the older one when done."""
-        leaves = {str(i): _plain(leaf) for i, leaf in enumerate(jax.tree.leaves(carry))}
-        self._manager.save(step, args=self._save({"carry": leaves, "arrays": arrays}))
+    def save(self, step: int, saved: Saved) -> None:
+        """Replaces the older checkpoint when done. A disk that is full ends no run: it is told, and the run goes on."""
+        carry = saved.carry
+        # Names of readings hold slashes, which Orbax would take for folders.
+        names = sorted(saved.readings)
+        header = description(self._subject, carry.params, carry.opt_state) | {"readings": names}
+        state = state_leaves(carry.opt_state, carry.params)
+        tree = {
+            "header": np.frombuffer(json.dumps(header).encode(), np.uint8),
+            "parameters": _numbered(jax.tree.leaves(carry.params)),
+            "transformation": _numbered([leaf.value for leaf in state if not leaf.is_instrument]),
+            "instruments": _numbered([leaf.value for leaf in state if leaf.is_instrument]),
+            "counts": {"step": np.asarray(carry.step), "diverged_at": np.asarray(carry.diverged_at)},
+            "best": _numbered(jax.tree.leaves(saved.best_params)),
+            "arrays": saved.arrays | {"readings": {str(i): saved.readings[name] for i, name in enumerate(names)}},
+        }
+        try:
+            self._manager.save(step, args=self._save(tree))
+            self._manager.wait_until_finished()
+            self.step = step
+        except Exception as error:  # of any kind: what writes the files is not Python
+            tell(f"run: the checkpoint of step {step} in {self.path} could not be written, the run goes on: {error}")
 
-    @property
-    def step(self) -> int | None:
-        """Of what was saved last."""
-        return self._manager.latest_step()
-
-    def load(self, like: Any) -> tuple[Any, dict[str, Any]] | None:
-        """The carry, in the structure of `like`, and the arrays; None where nothing was saved yet.
+    def load(self, start: Carry) -> Saved | None:
+        """What was saved last, in the structure of `start`; None where nothing was.
 
         Raises:
-            ValueError: the checkpoint is of another model or transformation.
+            ValueError: the checkpoint is of another problem, model or transformation.
         """
         if self.step is None:
             return None
-        saved = self._manager.restore(self.step, args=self._restore())
-        leaves, treedef = jax.tree.flatten(like)
-        found = [saved["carry"][str(i)] for i in range(len(saved["carry"]))]
-        if [(x.shape, x.dtype) for x in found] != [(_plain(x).shape, _plain(x).dtype) for x in leaves]:
-            raise ValueError(f"run: the checkpoint in {self.path} is of another problem or transformation.")
-        carry = [_like(value, leaf) for value, leaf in zip(found, leaves, strict=True)]
-        return jax.tree.unflatten(treedef, carry), saved["arrays"]
+        try:
+            tree = self._manager.restore(self.step, args=self._restore())
+            header = json.loads(bytes(np.asarray(tree["header"])))
+        except Exception as error:  # of any kind: what reads the files is not Python
+            raise ValueError(
+                f"run: {self.path} holds no checkpoint that this gradtx can read: give another folder ({error})."
+            ) from error
+        now = description(self._subject, start.params, start.opt_state)
+        difference = first_difference(header, now)
+        if difference is not None:
+            raise self.refused(difference)
+        params = _like(tree["parameters"], start.params)
+        best = _like(tree["best"], start.params)
+        counts = {name: jnp.asarray(value) for name, value in tree["counts"].items()}
+        carry = Carry(params, self._state(tree, header, now, start), **counts)
+        arrays = dict(tree["arrays"])
+        numbered = arrays.pop("readings", {})
+        readings = {name: numbered[str(i)] for i, name in enumerate(header["readings"])}
+        return Saved(carry, best, arrays, readings)
+
+    def refused(self, difference: str) -> ValueError:
+        """The error that says why this checkpoint is not this run's."""
+        return ValueError(
+            f"run: the checkpoint in {self.path} is of another run: {difference}. Resume it with what made it, "
+            "or give another folder."
+        )
+
+    def _state(self, tree: Any, header: dict[str, Any], now: dict[str, Any], start: Carry) -> Any:
+        """The optimizer state as saved. If other instruments look on now, all of them start anew, and this is told."""
+        leaves = state_leaves(start.opt_state, start.params)
+        method = [leaf.value for leaf in leaves if not leaf.is_instrument]
+        watching = [leaf.value for leaf in leaves if leaf.is_instrument]
+        method = _like(tree["transformation"], method)
+        if header["instruments"] == now["instruments"]:
+            watching = _like(tree["instruments"], watching)
+        else:
+            tell(
+                f"run: instruments were added or removed since the checkpoint of step {self.step} in {self.path} was "
+                "made. All instruments start anew there. A reading is NaN at the steps that no instrument saw."
+            )
+        of_method, of_instruments = iter(method), iter(watching)
+        values = [next(of_instruments if leaf.is_instrument else of_method) for leaf in leaves]
+        return jax.tree.unflatten(jax.tree.structure(start.opt_state), values)
 
     def close(self) -> None:
-        """Waits until all is written."""
-        self._manager.wait_until_finished()
-        self._manager.close()
+        """Gives back what the writer holds."""
+        try:
+            self._manager.close()
+        except Exception as error:  # an earlier save that failed may be told a second time
+            tell(f"run: the checkpoint in {self.path} could not be closed: {error}")
 
 
-def _plain(leaf: Any) -> np.ndarray:
-    """Random keys as their numbers: files hold numbers."""
-    leaf = jax.random.key_data(leaf) if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key) else leaf
-    return np.asarray(leaf)
+def check_folder(argument: str, path: Path) -> None:
+    """Makes the folder and tries to write there: now, not after the long work.
+
+    Raises:
+        ValueError: it is a file, or cannot be written to.
+    """
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=path).close()
+    except FileExistsError:
+        raise ValueError(f"{argument} must be a folder, {path} is a file.") from None
+    except OSError as error:
+        raise ValueError(f"{argument} must be a folder that can be written to, {path}: {error.strerror}.") from error
 
 
-def _like(value: Any, leaf: Any) -> jax.Array:
-    is_key = jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
-    array = jnp.asarray(value)
-    return jax.random.wrap_key_data(array) if is_key else array
+def _numbered(leaves: list[Any]) -> dict[str, np.ndarray]:
+    """By index, random keys as their numbers: files hold numbers."""
+    numbers = [jax.random.key_data(x) if jnp.issubdtype(x.dtype, jax.dtypes.prng_key) else x for x in leaves]
+    return {str(i): np.asarray(x) for i, x in enumerate(numbers)}
+
+
+def _like(numbered: dict[str, Any] | None, tree: Any) -> Any:
+    """The tree with what `_numbered` made of its leaves."""
+    leaves, treedef = jax.tree.flatten(tree)
+    values = [jnp.asarray((numbered or {})[str(i)]) for i in range(len(leaves))]
+    is_key = [jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key) for leaf in leaves]
+    keys = [jax.random.wrap_key_data(x) if is_it else x for x, is_it in zip(values, is_key, strict=True)]
+    return treedef.unflatten(keys)

@@ -40,6 +40,11 @@ class MethodResult:
         return float(self.sweep.axes["learning_rate"][self.best])
 
     @property
+    def has_diverged(self) -> bool:
+        """Whether every seed diverged even at the best learning rate, so that there is no result."""
+        return not bool(np.isfinite(self.sweep.final("metric")[self.best]).any())
+
+    @property
     def train_loss(self) -> np.ndarray:
         """[S, E] at the best learning rate."""
         return self.sweep.train_loss[self.best]
@@ -190,7 +195,9 @@ def _by_name(problems: Any) -> dict[str, Problem]:
 
 def _judge(name: str, batch_size: int | None, result: Sweep, patience: int, seconds: float) -> MethodResult:
     sign = -1 if result.higher_is_better else 1
-    best = int(np.lexsort((result.final("train_loss").mean(axis=1), sign * result.final("metric").mean(axis=1)))[0])
+    bad = (~np.isfinite(result.final("metric"))).sum(axis=1)  # decides only where every rate has a diverged seed
+    ranks = result.final("train_loss").mean(axis=1), bad, sign * result.final("metric").mean(axis=1)
+    best = int(np.lexsort(ranks)[0])
     stopping = gradtx.early_stopping(patience, mode="max" if result.higher_is_better else "min")
 
     def follow(metrics: jax.Array) -> tuple[Any, jax.Array]:

@@ -7,6 +7,7 @@ so that each process writes its own part of a checkpoint, and any number of devi
 """
 
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -15,6 +16,7 @@ from typing import Any
 import jax
 import numpy as np
 import optax
+from jax.experimental import multihost_utils
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from .arguments import checked_batch_size
@@ -22,6 +24,7 @@ from .grids import checked_axes, points
 from .members import Outcome, labelled, shared_by_members
 from .shared_checkpoint import SharedCheckpoint
 from .sweep_result import Sweep
+from .terminating import ENDING, Terminated
 from .training import Carry, Evaluation, Objective, evaluate, first_carry, objective_of, train
 
 AXIS = "data"
@@ -30,6 +33,9 @@ AXIS = "data"
 def start(coordinator: str | None, processes: int | None, process: int | None, heartbeat: int = 10) -> None:
     """Joins the run; before anything else of JAX. With None for all three JAX asks the environment (Slurm, Kubernetes,
     TPU, ...). A process that was silent for `heartbeat` seconds is taken for dead."""
+    with suppress(AttributeError):  # JAX that does not know this setting has no such service, or `ENDING.share` wins
+        # JAX's own listener would take SIGTERM for itself; here the processes agree on their end (`_is_end_wanted`).
+        jax.config.update("jax_enable_preemption_service", False)
     host = (coordinator or "").rpartition(":")[0]
     is_local = host in ("127.0.0.1", "localhost", "[::1]")
     jax.distributed.initialize(
@@ -77,6 +83,7 @@ def distributed_sweep(
 
     Raises:
         ValueError: `checkpoint` holds another run.
+        KeyboardInterrupt: a process of the run was asked to end; all have saved the same step.
     """
     del progress
     mesh = mesh or whole_mesh()
@@ -111,11 +118,22 @@ def distributed_sweep(
         new = {"loss": local(loss)} | {f"readings/{name}": local(reading) for name, reading in readings.items()}
         new |= {name: local(value)[:, None] for name, value in evaluation._asdict().items()}
         log = {name: np.concatenate([log[name], x], axis=1) if name in log else x for name, x in new.items()}
-        if (k + 1) * saves // len(shared.active) > k * saves // len(shared.active):
+        ends_here = _is_end_wanted()
+        if ends_here or (k + 1) * saves // len(shared.active) > k * saves // len(shared.active):
             saved.save(k + 1, carry, log)
+        if ends_here:
+            raise Terminated
     result = labelled(_outcome(log, local(carry.diverged_at)), objective, axes, False, len(keys), steps, every)
     saved.finish(result)
     return result
+
+
+def _is_end_wanted() -> bool:
+    """Whether any process of the run has been asked to end. All get the same answer, so all save the same step."""
+    if jax.process_count() > 1:
+        asked = multihost_utils.process_allgather(np.array(ENDING.is_wanted))
+        ENDING.is_wanted = bool(np.any(asked))
+    return ENDING.is_wanted
 
 
 def checkpointing_trainer(folder: Path) -> Callable[[str], Callable[..., Sweep]]:

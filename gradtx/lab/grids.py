@@ -91,6 +91,29 @@ def points(axes: dict[str, np.ndarray], is_random: bool) -> dict[str, np.ndarray
     return {name: column.astype(default[column.dtype.kind]) for name, column in zip(axes, columns, strict=True)}
 
 
+def check_values(caller: str, make_tx: Callable[..., Any], axes: dict[str, np.ndarray]) -> None:
+    """Lets the method check its ranges here: in the sweep the values are traced, and pass unchecked.
+
+    Ranges are intervals, so the smallest and the largest value of each hyper-parameter are enough: two calls in all.
+
+    Raises:
+        ValueError: as the method says it; a value that is NaN, or too large for the dtype that is trained in.
+    """
+    largest = float(jnp.finfo(jnp.result_type(float)).max)
+    for name, axis in axes.items():
+        bad = axis[np.isnan(axis) | (np.isfinite(axis) & (np.abs(axis.astype(float)) > largest))]
+        if bad.size:
+            raise ValueError(f"{caller}: the grid's {name} must be numbers of at most {largest:.2g}, got {bad[0]}.")
+    extremes = [{name: extreme(axis).item() for name, axis in axes.items()} for extreme in (np.min, np.max)]
+    for values in extremes[: 1 + (extremes[0] != extremes[1])]:
+        try:
+            make_tx(**values)
+        except ValueError as error:
+            raise ValueError(f"{caller}: {error}") from error
+        except Exception:  # what else goes wrong with plain numbers may go well with traced ones
+            return
+
+
 def untraceable_name(
     make_tx: Callable[..., optax.GradientTransformation], columns: dict[str, np.ndarray], params: Any
 ) -> str | None:

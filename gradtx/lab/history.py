@@ -1,14 +1,16 @@
 """What a run leaves behind: curves, readings, the last parameters."""
 
-import json
 from dataclasses import dataclass, field, fields
 from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
+
+from .archive import read_archive, tree_from_plain, tree_to_plain, write_archive
+
+PARAMETERS = ("params", "opt_state", "best_params")
 
 
 @jax.tree_util.register_dataclass
@@ -35,15 +37,22 @@ class History:
     problem: str = field(default="", metadata={"static": True})
     metric_name: str = field(default="", metadata={"static": True})
     higher_is_better: bool = field(default=False, metadata={"static": True})  # of the metric
+    best_params: Any = None  # those that the best metric was measured on (Nesterov: behind the look-ahead point)
 
     @property
     def steps(self) -> int:
         """Steps done."""
         return len(self.loss)
 
+    @property
+    def best_step(self) -> int:
+        """Steps done at the evaluation with the best metric, the first of equals; -1 if every metric is NaN."""
+        best = best_evaluation(self.metric, self.higher_is_better)
+        return int(self.eval_steps[best]) if best >= 0 else -1
+
     def to_dict(self) -> dict[str, Any]:
         """Everything but parameters and optimizer state, as NumPy arrays and plain values."""
-        return {f.name: getattr(self, f.name) for f in fields(self) if f.name not in ("params", "opt_state")}
+        return {f.name: getattr(self, f.name) for f in fields(self) if f.name not in PARAMETERS}
 
     def to_dataframe(self) -> Any:
         """A pandas DataFrame, one row a step: loss, batch size, readings; evaluations where they were made.
@@ -66,63 +75,60 @@ class History:
         return frame.join(evaluations, how="outer")
 
     def save(self, path: str | Path) -> None:
-        """Writes an .npz: all of `to_dict` and the parameters (not the optimizer state: checkpoints are for that)."""
+        """Writes an .npz: all of `to_dict` and the parameters (not the optimizer state: checkpoints are for that).
+
+        A save that fails leaves an older file of this name as it was.
+        """
         arrays: dict[str, Any] = {}
-        plain: dict[str, Any] = {}
+        plain: dict[str, Any] = {"trees": {}}
         for name, value in self.to_dict().items():
             if name == "readings":
                 arrays |= {f"readings/{key}": reading for key, reading in value.items()}
-            elif isinstance(value, np.ndarray):
+            elif isinstance(value, np.ndarray | jax.Array):
                 arrays[name] = value
             elif value is not None:
                 plain[name] = value
-        plain["params"] = []
-        for i, (key_path, leaf) in enumerate(jax.tree_util.tree_leaves_with_path(self.params)):
-            arrays[f"params/{i}"] = np.asarray(leaf)
-            # The dtype by name: a file knows bfloat16 only as two bytes.
-            plain["params"].append([[_entry(key) for key in key_path], np.asarray(leaf).dtype.name])
-        with Path(path).open("wb") as file:  # a name of the user's own, without .npz put behind it
-            np.savez_compressed(file, plain=np.array(json.dumps(plain)), **arrays)
+        for name in ("params", "best_params"):
+            leaves: list[Any] = []
+            plain["trees"][name] = tree_to_plain(getattr(self, name), leaves)
+            arrays |= {f"{name}/{i}": leaf for i, leaf in enumerate(leaves)}
+        write_archive(path, "History", plain, arrays)
 
     @classmethod
     def load(cls, path: str | Path) -> "History":
-        """Reads what `save` wrote. Parameters come back as nested dicts and lists (attributes as dict keys)."""
-        with np.load(path, allow_pickle=False) as file:
-            plain = json.loads(str(file["plain"]))
-            arrays = {name: file[name] for name in file.files if name != "plain"}
-        leaves = [
-            (entries, arrays.pop(f"params/{i}").view(jnp.dtype(dtype)))
-            for i, (entries, dtype) in enumerate(plain.pop("params"))
-        ]
+        """Reads what `save` wrote. Parameters come back in dicts, lists and tuples; objects as dicts of attributes.
+
+        Raises:
+            ValueError: the file is of another kind or format, or damaged.
+        """
+        plain, arrays = read_archive(path, "History")
+        trees = {}
+        for name, described in plain.pop("trees").items():
+            taken = [key for key in arrays if key.startswith(f"{name}/")]
+            leaves = {int(key.rpartition("/")[2]): arrays.pop(key) for key in taken}
+            trees[name] = tree_from_plain(described, [leaves[i] for i in range(len(leaves))])
         names = [name for name in arrays if name.startswith("readings/")]
-        taken = {name.removeprefix("readings/"): arrays.pop(name) for name in names}
-        absent = {"iterates": None, "opt_state": None}
-        return cls(**(absent | arrays | plain), readings=taken, params=_nested(leaves))
+        readings = {name.removeprefix("readings/"): arrays.pop(name) for name in names}
+        known: dict[str, Any] = {"iterates": None, "opt_state": None, "readings": readings, **arrays, **plain, **trees}
+        return cls(**known)
+
+
+def best_evaluation(metric: Any, higher_is_better: bool) -> int:
+    """The index of the best metric, the first of equals; -1 where all are NaN.
+
+    >>> best_evaluation([0.5, float("nan"), 0.8, 0.8], higher_is_better=True)
+    2
+    """
+    values = np.asarray(metric, float) * (-1 if higher_is_better else 1)
+    return -1 if np.isnan(values).all() else int(np.nanargmin(values))
 
 
 def scalar_columns(readings: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     """[n] each; a reading of several numbers a step becomes `name[0]`, `name[1]`, ..."""
     columns = {}
     for name, reading in readings.items():
+        reading = np.asarray(reading)
         flat = reading.reshape(len(reading), -1)
         names = [name] if reading.ndim == 1 else [f"{name}[{i}]" for i in range(flat.shape[1])]
         columns |= dict(zip(names, flat.T, strict=True))
     return columns
-
-
-def _entry(key: Any) -> str | int:
-    """A step of a tree path as JSON keeps it: a name, or an index."""
-    for attribute in ("key", "idx", "name"):
-        if hasattr(key, attribute):
-            entry = getattr(key, attribute)
-            return entry if isinstance(entry, int) else str(entry)
-    return str(key)
-
-
-def _nested(leaves: list[tuple[list[Any], np.ndarray]]) -> Any:
-    """Nested containers from paths and leaves: indices make lists, names make dicts, no path is the leaf itself."""
-    if len(leaves) == 1 and not leaves[0][0]:
-        return leaves[0][1]
-    heads = list(dict.fromkeys(entries[0] for entries, _ in leaves))
-    children = {head: _nested([(e[1:], leaf) for e, leaf in leaves if e[0] == head]) for head in heads}
-    return list(children.values()) if all(isinstance(head, int) for head in heads) else children

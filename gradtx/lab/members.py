@@ -6,7 +6,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from .problems import Problem
 from .sweep_result import Sweep
 from .training import Evaluation, Objective
 
@@ -59,7 +58,7 @@ def labelled(
     grid = (len(next(iter(axes.values()))),) if is_random else tuple(len(axis) for axis in axes.values())
     members = int(np.prod(grid)) * num_keys
 
-    def spread(x: np.ndarray, missing: Any = np.nan) -> np.ndarray:
+    def spread(x: Any, missing: Any = np.nan) -> np.ndarray:
         rest = np.full((members - len(x), *x.shape[1:]), missing, x.dtype)
         return np.concatenate([x, rest]).reshape(*grid, num_keys, *x.shape[1:])
 
@@ -70,10 +69,12 @@ def labelled(
         loss=spread(outcome.loss[:, :steps]),
         readings={name: spread(reading[:, :steps]) for name, reading in outcome.readings.items()},
         eval_steps=np.minimum(every * np.arange(-(-steps // every) + 1), steps),
-        **{name: spread(values) for name, values in outcome.evaluation._asdict().items()},
+        train_loss=spread(outcome.evaluation.train_loss),
+        validation_loss=spread(outcome.evaluation.validation_loss),
+        metric=spread(outcome.evaluation.metric),
         diverged_at=spread(outcome.diverged_at, -1),
         finished=spread(np.ones(len(outcome.loss), bool), False),
         problem=subject.name,
-        metric_name=subject.metric_name if isinstance(subject, Problem) else "value",
+        metric_name=objective.metric_name,
         higher_is_better=objective.higher_is_better,
     )

@@ -1,15 +1,17 @@
 """Results as a table to read and as JSON to go on with."""
 
 import json
-import os
+import textwrap
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from rich.table import Table
 
+from .archive import whole_file
 from .compare import Comparison, MethodResult, check_comparison
 from .profiles import performance_profile
+from .tables import FittingTable
 
 HEADINGS = (
     "batch", "learning\nrate", "steps to\ntarget", "area", "final\nloss", "validation\nmetric", "early\nstop",
@@ -17,10 +19,15 @@ HEADINGS = (
 )  # fmt: skip
 
 
+# On a narrow screen these columns are left out, the first one first.
+LEAVE_OUT = ("time\n(s)", "area", "batch", "early\nstop", "diverged", "final\nloss", "learning\nrate")
+
+
 def comparison_table(comparison: Comparison) -> Table:
     """One row a method and problem at its best learning rate; spreads are standard deviations over the seeds.
 
-    With more than one problem a last block holds the scores of the performance profile.
+    On a narrow screen columns are left out; method, steps to the target, metric and score stay. With more than one
+    problem a last block holds the scores of the performance profile.
 
     Args:
         comparison: of `compare`, or one that `comparisons` yields on the way.
@@ -35,7 +42,8 @@ def comparison_table(comparison: Comparison) -> Table:
     settings = comparison.settings
     several = len(comparison.problems) > 1
     descriptions = "; ".join(settings["problems"].values()) if not several else f"{len(comparison.problems)} problems"
-    table = Table(
+    table = FittingTable(
+        leave_out=LEAVE_OUT,
         title=f"{descriptions}: {settings['seeds']} seeds, {settings['steps']} steps",
         caption=_caption(settings, several),
         caption_justify="left",
@@ -47,7 +55,7 @@ def comparison_table(comparison: Comparison) -> Table:
         if several:
             table.add_section()
         name = f"[bold]{problem}[/bold]" if several else "target"
-        metric = comparison.of(problem)[0].sweep.metric_name
+        metric = "\n".join(textwrap.wrap(comparison.of(problem)[0].sweep.metric_name, 14))
         table.add_row(name, "", "", f"{comparison.target(problem):.4g}", "", "", metric, *[""] * 3)
         for result in comparison.of(problem):
             table.add_row(*_cells(result, comparison.target(problem)))
@@ -77,15 +85,14 @@ def _cells(result: MethodResult, target: float) -> tuple[str, ...]:
     edge = "*" if result.best in (0, len(result.sweep.axes["learning_rate"]) - 1) else ""
     stopped = result.stopped_at[result.stopped_at >= 0]
     loss = result.train_loss[:, -1]
+    final_loss = f"{loss.mean():.3g} ± {loss.std():.1g}"
     metric = f"{scale * finals.mean():.4g} ± {scale * finals.std():.2g}" + (" %" if scale == 100 else "")
     return (
         result.method,
         "all" if result.batch_size is None else str(result.batch_size),
-        f"{result.learning_rate:.2g}{edge}",
+        "-" if result.has_diverged else f"{result.learning_rate:.2g}{edge}",
         _steps(result.steps_to(target)),
-        f"{result.area.mean():.4g}",
-        f"{loss.mean():.3g} ± {loss.std():.1g}",
-        metric,
+        *(["-", "-", "diverged"] if result.has_diverged else [f"{result.area.mean():.4g}", final_loss, metric]),
         f"{np.median(stopped):.0f}" if 2 * len(stopped) > len(result.stopped_at) else "-",
         f"{np.mean(result.sweep.diverged_at >= 0):.0%}",
         f"{result.seconds:.1f}",
@@ -156,6 +163,5 @@ def save_comparison(comparison: Comparison, path: str | Path) -> None:
         TypeError: no comparison.
     """
     check_comparison("save_comparison", comparison)
-    partial = Path(path).with_suffix(".partial")
-    partial.write_text(json.dumps(comparison_to_dict(comparison)), encoding="utf-8")
-    os.replace(partial, path)
+    with whole_file(path) as partial:
+        partial.write_text(json.dumps(comparison_to_dict(comparison)), encoding="utf-8")

@@ -1,6 +1,9 @@
 """One training run, compiled in stretches, with everything it showed."""
 
+import sys
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import nullcontext
+from dataclasses import replace
 from functools import partial
 from itertools import pairwise
 from pathlib import Path
@@ -11,7 +14,6 @@ import numpy as np
 import optax
 from jax.typing import ArrayLike
 
-from gradtx import readings
 from gradtx.stopping import EarlyStopping
 
 from .arguments import check_callable, check_transformation, checked_batch_size, checked_count, checked_keys
@@ -19,6 +21,7 @@ from .checkpoints import Checkpoint
 from .history import History
 from .progress import progress_bar
 from .recording import Recording
+from .terminating import ENDING, STATUS, Terminated, saving_at_sigterm, wait_for
 from .training import (
     Carry,
     Evaluation,
@@ -63,17 +66,23 @@ def run(
             number of noise samples a step averages, default 1.
         batch_size_schedule: step -> examples, instead of `batch_size`; each size compiles once.
         eval_every: steps between two evaluations, default a 25th of the steps.
-        stopping: a `gradtx.early_stopping(...)`; follows the metric on the validation set, or a landscape's value.
+        stopping: a `gradtx.early_stopping(...)`; follows the metric on the validation set, or a landscape's value. What
+            is better, higher or lower, comes from the problem.
         callbacks: called as `callback(step, params, evaluation)` after each evaluation; one that returns True ends the
             run.
-        checkpoint: a folder. What it holds is gone on from; the run is saved there five times and when interrupted.
+        checkpoint: a folder. What it holds is gone on from; the run is saved there five times and when interrupted. The
+            checkpoint knows its problem and the structure of its optimizer state. Instruments may be added or removed:
+            then all of them start anew, with a warning. If the disk is full, a warning says so and the run goes on.
+            SIGTERM, which schedulers send, saves and then ends the program with status 143.
         progress: show a bar; default: where standard error is a terminal.
 
     Returns:
-        The `History`. Ctrl-C ends the run and returns what is done (`history.ended == "interrupted"`).
+        The `History`, whose `best_params` are those with the best metric. Ctrl-C ends the run and returns what is done
+        (`history.ended == "interrupted"`).
 
     Raises:
-        ValueError, TypeError: an argument out of range; a checkpoint of another run.
+        ValueError, TypeError: an argument out of range, a `stopping` in the other direction than the problem's metric,
+            a `checkpoint` of another run or that cannot be written to.
 
     >>> import gradtx, jax
     >>> from gradtx import lab, landscapes
@@ -86,28 +95,34 @@ def run(
     every = checked_count("run", "eval_every", max(1, steps // 25) if eval_every is None else eval_every)
     every = min(every, steps)
     key_init, key_batches = jax.random.split(checked_keys("run", "key", key, ndim=0))
-    _check_listeners(stopping, callbacks)
     objective = objective_of("run", problem)
+    _check_listeners(stopping, callbacks)
+    stopping = in_direction_of(objective, stopping)
     sizes = _batch_sizes(objective, steps, batch_size, batch_size_schedule)
+    saved = None if checkpoint is None else Checkpoint(checkpoint, problem)
     start = first_carry(objective.init(key_init), tx)
     recording = Recording(objective, key_batches, sizes)
-    saved = None if checkpoint is None else Checkpoint(checkpoint)
+    first = _evaluate(problem, tx, start, objective.examples)
     if saved is not None:
-        recording.restore(saved, start, list(readings(start.opt_state)))
+        recording.restore(saved, start, first)
     if not recording.stretches:
-        recording.add(start, None, 0, _evaluate(problem, tx, start, objective.examples))
+        recording.add(start, None, 0, first)
 
     patience = Patience(stopping, [stretch.evaluation.metric for stretch in recording.stretches])
     ended = "stopped early" if patience.is_over else "finished"
     save_every = every * -(-steps // (5 * every))
-    with progress_bar(steps, "training", progress) as advance:
+    is_terminated = False
+    guard = nullcontext() if saved is None else saving_at_sigterm()
+    with guard, progress_bar(steps, "training", progress) as advance:
         advance(recording.last.step, "")
         try:
             left = () if patience.is_over else _stretches(objective, key_batches, sizes, every, recording.last.step)
             for inputs, active in left:
-                carry, record = _stretch(problem, tx, recording.last.carry, objective.data, inputs, active)
+                carry, record = _stretch(problem, tx, recording.carry, objective.data, inputs, active)
                 before, done = recording.last.step, int(active.sum())
-                recording.add(carry, record, done, _evaluate(problem, tx, carry, objective.examples))
+                evaluation = _evaluate(problem, tx, carry, objective.examples)
+                wait_for((record, evaluation))
+                recording.add(carry, record, done, evaluation)
                 advance(done, f"loss {recording.last.evaluation.train_loss:.4g}")
                 if saved is not None and recording.last.step // save_every > before // save_every:
                     recording.save(saved)
@@ -115,11 +130,15 @@ def run(
                 ended = "stopped" if wanted else "stopped early" if patience.after(recording.last.evaluation) else ended
                 if ended != "finished":
                     break
-        except KeyboardInterrupt:
-            ended = "interrupted"
-    if saved is not None:
-        recording.save(saved)
-        saved.close()
+        except KeyboardInterrupt as interrupt:
+            ended, is_terminated = "interrupted", isinstance(interrupt, Terminated) and not ENDING.is_listening
+        if saved is not None:
+            recording.save(saved)
+            saved.close()
+            if is_terminated:  # nobody will be there to read the history
+                text = f"run: ended by SIGTERM; the checkpoint in {saved.path} goes on from step {saved.step}."
+                print(text, file=sys.stderr, flush=True)
+                raise SystemExit(STATUS)
     return recording.history(ended)
 
 
@@ -128,6 +147,24 @@ def _check_listeners(stopping: Any, callbacks: Any) -> None:
         raise TypeError(f"run: stopping must be a gradtx.early_stopping(...) or None, got {stopping!r}.")
     if not isinstance(callbacks, Sequence) or not all(map(callable, callbacks)):
         raise TypeError(f"run: callbacks must be a list of functions, got {callbacks!r}.")
+
+
+def in_direction_of(objective: Objective, stopping: EarlyStopping | None) -> EarlyStopping | None:
+    """The same early stopping, which looks for the better metric of the problem.
+
+    Raises:
+        ValueError: its mode is the other one.
+    """
+    if stopping is None:
+        return None
+    mode = "max" if objective.higher_is_better else "min"
+    if stopping.mode not in (None, mode):
+        better = "higher" if objective.higher_is_better else "lower"
+        raise ValueError(
+            f"run: stopping has mode {stopping.mode!r}, but a {better} {objective.metric_name} of "
+            f"{objective.subject.name} is better: leave mode out, or give mode={mode!r}."
+        )
+    return replace(stopping, mode=mode)
 
 
 @partial(jax.jit, static_argnames=("problem", "tx"))
@@ -177,7 +214,7 @@ def _call_back(recording: Recording, callbacks: Sequence[Callback]) -> bool:
     """Whether one of them wants the run to end; every one is called."""
     step, evaluation = recording.last.step, recording.last.evaluation
     numbers = {name: float(value) for name, value in evaluation._asdict().items()}
-    answers = [callback(step, recording.last.carry.params, numbers) for callback in callbacks]
+    answers = [callback(step, recording.carry.params, numbers) for callback in callbacks]
     return any(answers)
 
 

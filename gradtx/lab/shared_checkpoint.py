@@ -5,7 +5,6 @@ any other: a reader says how it wants the arrays cut.
 """
 
 import json
-import os
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +12,9 @@ import jax
 import numpy as np
 from jax.experimental import multihost_utils
 
+from .archive import read_archive, whole_file, write_archive
+from .checkpoints import check_folder
+from .provenance import arrays_of, first_other_array
 from .sweep_result import Sweep
 
 
@@ -32,16 +34,19 @@ class SharedCheckpoint:
         self._is_first = jax.process_index() == 0
         described = self.path / "description.json"
         text = json.dumps(description, sort_keys=True)
-        if self._is_first:
-            self.path.mkdir(parents=True, exist_ok=True)
-            if not described.exists():
-                _write_whole(described, lambda file: file.write(text.encode()))
+        check_folder("distributed run: checkpoint", self.path)
+        if self._is_first and not described.exists():
+            with whole_file(described) as partial:
+                partial.write_text(text, encoding="utf-8")
         multihost_utils.sync_global_devices("checkpoint folder")
-        if described.read_text(encoding="utf-8") != text:
-            raise AnotherRunError(
-                f"distributed run: {self.path} holds a run of another problem, grid, number of steps or batch size: "
-                "give another --out, or remove it."
-            )
+        before = json.loads(described.read_text(encoding="utf-8"))
+        now = json.loads(text)
+        for name in sorted(before.keys() | now.keys()):
+            if before.get(name) != now.get(name):
+                raise AnotherRunError(
+                    f"distributed run: {self.path} holds another run: its {name.replace('_', ' ')} is "
+                    f"{before.get(name)!r}, here {now.get(name)!r}. Give another --out, or remove the folder."
+                )
         self._manager = ocp.CheckpointManager(self.path / "steps", options=ocp.CheckpointManagerOptions(max_to_keep=1))
         self._save, self._restore = ocp.args.StandardSave, ocp.args.StandardRestore
 
@@ -56,7 +61,7 @@ class SharedCheckpoint:
     def save(self, done: int, carry: Any, log: dict[str, Any]) -> None:
         """After `done` stretches. The curves go first: a checkpoint without them cannot be there."""
         if self._is_first:
-            _write_whole(self._log(done), lambda file: np.savez(file, **log))
+            write_archive(self._log(done), "log", {"arrays": arrays_of(carry)}, log)
         leaves = {str(i): leaf for i, leaf in enumerate(jax.tree.leaves(carry))}
         self._manager.save(done, args=self._save(leaves))
         self._manager.wait_until_finished()
@@ -66,31 +71,32 @@ class SharedCheckpoint:
                     old.unlink()
 
     def load(self, carry: Any, log: dict[str, np.ndarray]) -> tuple[int, Any, dict[str, np.ndarray]]:
-        """Stretches done, carry and curves as they were saved, cut as `carry` is; what came in where nothing was."""
+        """Stretches done, carry and curves as they were saved, cut as `carry` is; what came in where nothing was.
+
+        Raises:
+            AnotherRunError: the optimizer state that was saved is of another transformation.
+        """
         done = self._manager.latest_step()
         if done is None:
             return 0, carry, log
+        plain, log = read_archive(self._log(done), "log")
+        difference = first_other_array(plain["arrays"], arrays_of(carry))
+        if difference is not None:
+            raise AnotherRunError(
+                f"distributed run: {self.path} holds a run of another transformation: {difference}. "
+                "Resume it with what made it, or give another folder."
+            )
         leaves, treedef = jax.tree.flatten(carry)
         like = {str(i): jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding) for i, x in enumerate(leaves)}
         found = self._manager.restore(done, args=self._restore(like))
-        with np.load(self._log(done)) as file:
-            log = {name: file[name] for name in file.files}
         return done, treedef.unflatten([found[str(i)] for i in range(len(leaves))]), log
 
     def finish(self, result: Sweep) -> None:
         """Keeps the result."""
         self._manager.close()
         if self._is_first:
-            _write_whole(self.path / "sweep.npz", lambda file: result.save(file.name))
+            result.save(self.path / "sweep.npz")
         multihost_utils.sync_global_devices("result kept")
 
     def _log(self, done: int) -> Path:
         return self.path / f"log-{done}.npz"
-
-
-def _write_whole(path: Path, write: Any) -> None:
-    """All of the file or nothing of it, whenever the process dies."""
-    partial = path.with_suffix(".partial")
-    with partial.open("wb") as file:
-        write(file)
-    os.replace(partial, path)

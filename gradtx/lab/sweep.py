@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -12,10 +13,11 @@ import optax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from .arguments import check_callable, checked_batch_size, checked_count, checked_keys
-from .grids import RandomGrid, checked_axes, points, untraceable_name
+from .grids import RandomGrid, check_values, checked_axes, points, untraceable_name
 from .members import Outcome, Shared, labelled, shared_by_members
 from .progress import progress_bar
 from .sweep_result import Sweep
+from .terminating import wait_for
 from .training import Objective, Subject, evaluate, first_carry, objective_of, train
 
 STEPS_PER_CALL = 4096  # of each device, at least
@@ -42,7 +44,8 @@ def sweep(
 
     Args:
         problem: a `lab.Problem` or a landscape.
-        make_tx: called once, as `make_tx(**hyperparameters)` with traced numbers; Optax's own work as well.
+        make_tx: traced once, as `make_tx(**hyperparameters)`; Optax's own work as well. Before that it is called with
+            the smallest and the largest values of the grid, so that it can refuse what is out of range.
         grid: {name: values}, every combination is tried; or a `lab.random_grid(...)`, whose points are.
         steps: optimizer steps of each member.
         keys: [K] random keys.
@@ -60,7 +63,7 @@ def sweep(
     Raises:
         TypeError: an argument of another kind; a hyper-parameter that is not a number, or that the transformation
             cannot take as a traced number.
-        ValueError: an argument out of range.
+        ValueError: an argument out of range, a value of the grid that `make_tx` refuses.
 
     >>> import gradtx, jax
     >>> from gradtx import lab, landscapes
@@ -79,6 +82,7 @@ def sweep(
     check_callable("sweep", "make_tx", make_tx, "gradtx.sgd")
     axes, objective = checked_axes("sweep", grid), objective_of("sweep", problem)
     size = checked_batch_size("sweep", objective.num_examples, objective.default_batch_size, batch_size)
+    check_values("sweep", make_tx, axes)
     columns = points(axes, isinstance(grid, RandomGrid))
     shared = shared_by_members(objective, keys, steps, every, size)
     num_keys = len(keys)
@@ -111,7 +115,16 @@ def sweep(
             if not outcomes:
                 raise
     outcome = jax.tree.map(lambda *parts: np.concatenate(parts)[:members], *outcomes)
-    return labelled(outcome, objective, axes, isinstance(grid, RandomGrid), num_keys, steps, every)
+    result = labelled(outcome, objective, axes, isinstance(grid, RandomGrid), num_keys, steps, every)
+    return replace(result, method=_name_of(make_tx))
+
+
+def _name_of(make_tx: Any) -> str:
+    """What a method is called; empty where it has no name."""
+    while isinstance(make_tx, partial):
+        make_tx = make_tx.func
+    name = getattr(make_tx, "__name__", "")
+    return "" if name.startswith("<") else name
 
 
 def _portions(members: int, steps: int, mesh: Mesh, fit: int, at_once: int | None) -> tuple[int, int]:
@@ -133,8 +146,10 @@ def _fetched(running: Iterable[Outcome]) -> Iterator[Outcome]:
     before = None
     for outcome in running:
         if before is not None:
+            wait_for(before)
             yield jax.tree.map(np.asarray, before)
         before = outcome
+    wait_for(before)
     yield jax.tree.map(np.asarray, before)
 
 

@@ -1,12 +1,16 @@
 """What a sweep found, with the names of its axes."""
 
-import json
+import textwrap
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, Literal, get_args
 
+import jax
 import numpy as np
 from rich.table import Table
+
+from .archive import read_archive, write_archive
+from .tables import FittingTable
 
 Measure = Literal["loss", "train_loss", "validation_loss", "metric"]
 
@@ -32,6 +36,7 @@ class Sweep:
     problem: str
     metric_name: str
     higher_is_better: bool  # of the metric
+    method: str = ""  # what make_tx is called, where it has a name
 
     @property
     def dims(self) -> tuple[str, ...]:
@@ -46,10 +51,14 @@ class Sweep:
         values = getattr(self, by)[..., -1]
         return np.where(self.finished & (self.diverged_at < 0) & np.isfinite(values), values, worst)
 
+    @property
+    def num_points(self) -> int:
+        """Points of the grid."""
+        return self.finished[..., 0].size
+
     def order(self, by: Measure = "loss") -> np.ndarray:
-        """Flat indices of the grid points, best first: by the mean over the keys."""
-        means = self.final(by).mean(axis=-1).ravel()
-        return np.argsort(-means if by == "metric" and self.higher_is_better else means, kind="stable")
+        """Flat indices of the grid points, best first, by the mean over the keys; points with a diverged key last."""
+        return ranking([self.final(by)], by == "metric" and self.higher_is_better)
 
     def point(self, index: int) -> dict[str, float]:
         """The hyper-parameters of a flat index."""
@@ -63,51 +72,39 @@ class Sweep:
 
         All members of a key see the same last minibatch, so that `loss` compares like with like; `train_loss` and
         `metric` are less noisy where minibatches are small.
+
+        Raises:
+            ValueError: every member diverged or was not finished.
         """
+        check_has_best("Sweep.best", [self], by)
         return self.point(int(self.order(by)[0]))
 
     def table(self, rows: int = 10, by: Measure = "loss") -> Table:
-        """The best points, with the spread over the keys."""
-        keys, steps = self.loss.shape[-2:]
+        """The best points, with the spread over the keys. On a narrow screen it leaves out what was not ranked by."""
         order = self.order(by)
-        table = Table(
-            title=f"{self.problem}: best {min(rows, len(order))} of {len(order)} points by final {by}",
-            caption=f"Mean ± standard deviation over {keys} keys, {steps} steps. Diverged: members of {keys}.",
-            caption_justify="left",
-        )
-        for name in self.axes:
-            table.add_column(name, justify="right")
-        measures: tuple[Measure, ...] = get_args(Measure)
-        finals = {measure: getattr(self, measure)[..., -1].reshape(-1, keys) for measure in measures}
-        for measure in measures:
-            table.add_column(self.metric_name if measure == "metric" else measure.replace("_", "\n"), justify="right")
-        table.add_column("diverged", justify="right")
-        diverged = (self.diverged_at >= 0).reshape(-1, keys).sum(axis=1)
-        for index in order[:rows]:
-            with np.errstate(invalid="ignore"):  # what diverged may have ended at infinity
-                spreads = [f"{finals[m][index].mean():.4g} ± {finals[m][index].std():.2g}" for m in measures]
-            table.add_row(*(f"{v:.4g}" for v in self.point(int(index)).values()), *spreads, f"{diverged[index]}")
-        return table
+        return sweep_table([("", self, int(index)) for index in order[:rows]], len(order), by)
 
     def to_dict(self) -> dict[str, Any]:
         """Every field, as NumPy arrays and plain values."""
         return {f.name: getattr(self, f.name) for f in fields(self)}
 
     def save(self, path: str | Path) -> None:
-        """Writes an .npz."""
+        """Writes an .npz. A save that fails leaves an older file of this name as it was."""
         nested = {f"{group}/{name}": a for group in ("axes", "readings") for name, a in getattr(self, group).items()}
         flat = {name: value for name, value in self.to_dict().items() if name not in ("axes", "readings")}
-        plain = json.dumps({name: value for name, value in flat.items() if not isinstance(value, np.ndarray)})
-        arrays = {name: value for name, value in flat.items() if isinstance(value, np.ndarray)}
-        with Path(path).open("wb") as file:
-            np.savez_compressed(file, plain=np.array(plain), **arrays, **nested)
+        arrays = {name: value for name, value in flat.items() if isinstance(value, np.ndarray | jax.Array)}
+        plain = {name: value for name, value in flat.items() if name not in arrays}
+        write_archive(path, "Sweep", plain, arrays | nested)
 
     @classmethod
     def load(cls, path: str | Path) -> "Sweep":
-        """Reads what `save` wrote."""
-        with np.load(path, allow_pickle=False) as file:
-            arrays = {name: file[name] for name in file.files}
-        known: dict[str, Any] = json.loads(str(arrays.pop("plain"))) | {"axes": {}, "readings": {}}
+        """Reads what `save` wrote.
+
+        Raises:
+            ValueError: the file is of another kind or format, or damaged.
+        """
+        plain, arrays = read_archive(path, "Sweep")
+        known: dict[str, Any] = plain | {"axes": {}, "readings": {}}
         for name, array in arrays.items():
             group, _, rest = name.partition("/")
             if rest:
@@ -115,3 +112,59 @@ class Sweep:
             else:
                 known[name] = array
         return cls(**known)
+
+
+def ranking(finals: list[np.ndarray], higher: bool) -> np.ndarray:
+    """Flat indices of all points of some grids, best first; `finals` are [*grid, K], the worst where a key diverged.
+
+    Of points that all had a key diverge, the one with the fewest comes first.
+    """
+    keys = [final.reshape(-1, final.shape[-1]) for final in finals]
+    is_bad = np.concatenate([~np.isfinite(final).all(axis=1) for final in keys])
+    share = np.concatenate([(~np.isfinite(final)).mean(axis=1) for final in keys])
+    good = [np.where(np.isfinite(final), final, np.nan) for final in keys]
+    means = np.concatenate([[np.nanmean(v) if np.isfinite(v).any() else np.inf for v in final] for final in good])
+    means = np.where(np.isfinite(means), -means if higher else means, np.inf)
+    return np.lexsort((means, share, is_bad))
+
+
+def check_has_best(caller: str, sweeps: list[Sweep], by: Measure) -> None:
+    """Raises where no member of any of them ended at a finite value."""
+    if any(np.isfinite(sweep.final(by)).any() for sweep in sweeps):
+        return
+    members = sum(sweep.finished.size for sweep in sweeps)
+    diverged = sum(int((sweep.diverged_at >= 0).sum()) for sweep in sweeps)
+    raise ValueError(
+        f"{caller}: no member has a finite {by.replace('_', ' ')} at the end ({diverged} of {members} diverged), "
+        "so none is best. Sweep smaller learning rates."
+    )
+
+
+def sweep_table(points: list[tuple[str, Sweep, int]], total: int, by: Measure, named: bool = False) -> Table:
+    """A row a point, given as (name of its sweep, sweep, flat index); `total` is how many points there are."""
+    first = points[0][1]
+    names = list(dict.fromkeys(name for _, sweep, _ in points for name in sweep.axes))
+    measures: tuple[Measure, ...] = get_args(Measure)
+    metric = "\n".join(textwrap.wrap(first.metric_name, 14))
+    headings = {m: metric if m == "metric" else m.replace("_", "\n") for m in measures}
+    who = f"{first.problem}, {first.method}" if first.method and not named else first.problem
+    table = FittingTable(
+        title=f"{who}: best {len(points)} of {total} points by final {by}",
+        caption=f"Mean ± standard deviation over {first.loss.shape[-2]} keys, {first.loss.shape[-1]} steps. "
+        "Diverged: how many of these keys; they are left out of the mean.",
+        caption_justify="left",
+        leave_out=[*(headings[m] for m in ("validation_loss", "train_loss", "loss", "metric") if m != by), "diverged"],
+    )
+    if named:
+        table.add_column("sweep")
+    for name in [*names, *headings.values(), "diverged"]:
+        table.add_column(name, justify="right")
+    for name, sweep, index in points:
+        keys = {m: getattr(sweep, m)[..., -1].reshape(sweep.num_points, -1)[index] for m in measures}
+        ended = [values[np.isfinite(values)] for values in keys.values()]
+        spreads = [f"{values.mean():.4g} ± {values.std():.2g}" if values.size else "-" for values in ended]
+        point = sweep.point(index)
+        values = [f"{point[axis]:.4g}" if axis in point else "-" for axis in names]
+        diverged = int((sweep.diverged_at >= 0).reshape(sweep.num_points, -1)[index].sum())
+        table.add_row(*([name] if named else []), *values, *spreads, f"{diverged}")
+    return table

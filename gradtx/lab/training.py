@@ -59,6 +59,7 @@ class Objective:
     examples: Any  # what evaluations look at
     num_examples: int | None  # None: there is no end of them
     default_batch_size: int
+    metric_name: str
     higher_is_better: bool
 
 
@@ -68,9 +69,15 @@ def objective_of(caller: str, subject: Subject) -> Objective:
         return _of_problem(subject)
     if isinstance(subject, Landscape):
         return _of_landscape(subject)
+    how = ""
+    if callable(subject):
+        how = (
+            " A problem of the lab is made by a call, as lab.digits(). A function of a vector needs a start: "
+            "gradtx.landscapes.Landscape.of(function, start)."
+        )
     raise TypeError(
         f"{caller}: the first argument must be a lab.Problem or a gradtx.landscapes.Landscape, "
-        f"got {subject!r} ({type(subject).__name__})."
+        f"got {subject!r} ({type(subject).__name__}).{how}"
     )
 
 
@@ -98,6 +105,7 @@ def _of_problem(problem: Problem) -> Objective:
         examples=jax.tree.map(lambda x: x[:EVALUATION_EXAMPLES], (problem.train, problem.validation)),
         num_examples=problem.num_examples,
         default_batch_size=min(64, problem.num_examples),
+        metric_name=problem.metric_name,
         higher_is_better=problem.higher_is_better,
     )
 
@@ -123,6 +131,7 @@ def _of_landscape(landscape: Landscape) -> Objective:
         examples=None,
         num_examples=None,
         default_batch_size=1,
+        metric_name="value",
         higher_is_better=False,
     )
 

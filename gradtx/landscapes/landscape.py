@@ -1,5 +1,6 @@
 """What a landscape is: a function R^n -> R together with the facts that are known of it."""
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, overload
@@ -61,6 +62,50 @@ class Landscape:
         if self.hessian_eigenvalues is not None:
             object.__setattr__(self, "hessian_eigenvalues", _constant(self.hessian_eigenvalues))
 
+    @classmethod
+    def of(cls, function: Callable[[jax.Array], Any], start: Any, view: Any = None) -> "Landscape":
+        """A landscape of your own function, for `lab.run`, `lab.sweep` and the pictures. Unknown facts are NaN.
+
+        Args:
+            function: vector [dim] -> scalar, written with `jax.numpy`.
+            start: [dim], where walks begin.
+            view: ((x_low, x_high), (y_low, y_high)), what pictures show of the first two coordinates; for one
+                coordinate (x_low, x_high) is enough. Default: the start in the middle, and as far to each side as the
+                start is from the origin, at least 2.
+
+        Raises:
+            ValueError: a start that is no vector of finite numbers, a view that is empty, a function that returns no
+                scalar. TypeError: something that is no function, or that JAX cannot trace.
+
+        >>> import gradtx, jax
+        >>> from gradtx import lab, landscapes
+        >>> bowl = landscapes.Landscape.of(lambda x: x @ x, [2.0, -1.0])
+        >>> walk = lab.run(bowl, gradtx.sgd(0.1), steps=20, key=jax.random.key(0))
+        >>> print(bowl, bowl.view, f"{bowl(walk.params):.4f}")
+        Landscape(function, dim=2) ((0.0, 4.0), (-3.0, 1.0)) 0.0007
+        """
+        if not callable(function):
+            got = f"{function!r} ({type(function).__name__})"
+            raise TypeError(f"Landscape.of: function must be a function of a vector, got {got}.")
+        place = _numbers("start", start)
+        if place.ndim != 1 or not place.size or not np.isfinite(place).all():
+            raise ValueError(f"Landscape.of: start must be a vector of finite numbers, as [1.0, 2.0], got {start!r}.")
+        _check_scalar(function, place)
+        name = getattr(function, "__name__", type(function).__name__)
+        return cls(
+            name="function" if name == "<lambda>" else name,
+            description="a function of one's own",
+            section="",
+            source="",
+            function=function,
+            start=place,
+            learning_rate=math.nan,
+            minimum=math.nan,
+            minimisers=np.empty((0, place.size)),
+            critical_points=(),
+            view=_box_around(place) if view is None else _box(view),
+        )
+
     @property
     def dim(self) -> int:
         """Number of coordinates."""
@@ -104,6 +149,41 @@ class Landscape:
     def __repr__(self) -> str:
         noise = f", sigma={self.sigma:g}" if self.sigma else ""
         return f"Landscape({self.name}, dim={self.dim}{noise})"
+
+
+def _numbers(argument: str, values: Any) -> np.ndarray:
+    try:
+        return np.asarray(values, np.float64)
+    except (TypeError, ValueError):
+        raise TypeError(f"Landscape.of: {argument} must hold numbers, got {values!r}.") from None
+
+
+def _check_scalar(function: Callable[[jax.Array], Any], start: np.ndarray) -> None:
+    try:
+        value = jax.eval_shape(function, jax.ShapeDtypeStruct(start.shape, jnp.result_type(float)))
+    except jax.errors.TracerArrayConversionError as error:
+        raise TypeError("Landscape.of: function must be written with jax.numpy; NumPy's cannot be traced.") from error
+    shape, dtype = getattr(value, "shape", None), getattr(value, "dtype", None)
+    if shape != () or dtype is None or not jnp.issubdtype(dtype, jnp.floating):
+        got = type(value).__name__ if shape is None else f"shape {shape} and dtype {dtype}"
+        raise ValueError(f"Landscape.of: function must return a real floating scalar for the start, got {got}.")
+
+
+def _box_around(start: np.ndarray) -> Box:
+    reach = max(2.0, float(np.abs(start[:2]).max()))
+    sides = [(float(x) - reach, float(x) + reach) for x in start[:2]]
+    return sides[0], sides[-1]
+
+
+def _box(view: Any) -> Box:
+    sides = _numbers("view", view)
+    if sides.shape == (2,):
+        sides = np.stack([sides, sides])
+    if sides.shape != (2, 2) or not np.isfinite(sides).all() or not (sides[:, 0] < sides[:, 1]).all():
+        rule = "((x_low, x_high), (y_low, y_high)) with low < high"
+        raise ValueError(f"Landscape.of: view must be {rule}, got {view!r}.")
+    (left, right), (low, high) = sides.tolist()
+    return (left, right), (low, high)
 
 
 def _constant(values: Any) -> np.ndarray:

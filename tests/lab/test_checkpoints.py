@@ -1,8 +1,15 @@
 """A run that was broken off goes on from its checkpoint as if nothing had happened, bit for bit."""
 
+import os
+import resource
+import signal
 import sys
+import warnings
+from contextlib import contextmanager
+from typing import NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
@@ -44,6 +51,20 @@ def test_resuming_is_bit_exact_readings_and_evaluations_included(settings, whole
     assert_same(again, whole)
 
 
+def test_sigterm_saves_ends_the_program_and_the_run_goes_on_from_there(settings, whole, tmp_path, capsys):
+    def told_to_end(step, params, evaluation):
+        if step == 8:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    with pytest.raises(SystemExit) as stop:
+        lab.run(**settings, steps=18, checkpoint=tmp_path, callbacks=[told_to_end])
+    assert stop.value.code == 143
+    said = f"run: ended by SIGTERM; the checkpoint in {tmp_path} goes on from step 8."
+    assert said in capsys.readouterr().err
+    assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+    assert_same(lab.run(**settings, steps=18, checkpoint=tmp_path), whole)
+
+
 def test_a_finished_run_may_be_lengthened(settings, whole, tmp_path):
     lab.run(**settings, steps=8, checkpoint=tmp_path)
     assert_same(lab.run(**settings, steps=18, checkpoint=tmp_path), whole)
@@ -71,12 +92,166 @@ def test_early_stopping_remembers_what_it_saw(key, tmp_path):
 def test_a_checkpoint_of_another_run_is_refused(settings, whole, tmp_path):
     lab.run(**settings, steps=4, checkpoint=tmp_path)
     other = settings | {"key": jax.random.key(9)}
-    with pytest.raises(ValueError, match="is of a run with another key"):
+    with pytest.raises(ValueError, match=r"is of another run: it was made with another key\. Resume it with what made"):
         lab.run(**other, steps=18, checkpoint=tmp_path)
-    with pytest.raises(ValueError, match="with other batch sizes, or a longer one"):
+    with pytest.raises(ValueError, match=r"it has other batch sizes, or more steps \(4\) than this run"):
         lab.run(**(settings | {"batch_size": 8}), steps=18, checkpoint=tmp_path)
-    with pytest.raises(ValueError, match="is of another problem or transformation"):
+    with pytest.raises(ValueError, match="its transformation differ"):
         lab.run(**(settings | {"tx": gradtx.sgd(0.1)}), steps=18, checkpoint=tmp_path)
+
+
+WALK = {"steps": 4, "eval_every": 2}
+BOWL = landscapes.quadratic(10.0)
+
+
+@pytest.mark.parametrize(
+    ("made_by", "resumed_by", "first"),
+    [
+        (gradtx.rmsprop(0.01), gradtx.adagrad(0.01), r"ScaleByRmsState\.mean_square.*ScaleByAdagradState\.sum_of"),
+        (optax.sgd(0.1, 0.9), optax.chain(optax.scale_by_rss(), optax.scale(-0.1)), r"TraceState\.trace.*ByRssState"),
+        (gradtx.sgd(0.1, 0.9), gradtx.sgd(0.1, 0.9, nesterov=True), r"HeavyBallState.*NesterovState"),
+        (optax.adam(0.1), optax.amsgrad(0.1), r"ScaleByAdamState\.count.*ScaleByAmsgradState\.count"),
+        (gradtx.adam(0.1), gradtx.skip_nonfinite(gradtx.adam(0.1)), "ScaleByAdamState.*SkipNonfiniteState"),
+        (optax.chain(optax.trace(0.9), gradtx.rmsprop(0.1)), gradtx.rmsprop(0.1), r"TraceState\.trace.*ScaleByRms"),
+    ],
+)
+def test_another_method_with_arrays_of_the_same_shapes_is_refused_by_name(made_by, resumed_by, first, key, tmp_path):
+    lab.run(BOWL, made_by, key=key, checkpoint=tmp_path, **WALK)
+    with pytest.raises(ValueError, match=f"its transformation differ: it has .*{first}"):
+        lab.run(BOWL, resumed_by, key=key, checkpoint=tmp_path, **(WALK | {"steps": 8}))
+
+
+@pytest.mark.parametrize(
+    ("other", "message"),
+    [
+        (landscapes.rosenbrock, "it is of a problem whose name is 'quadratic', this run's is 'rosenbrock'"),
+        (landscapes.quadratic(20.0), "has this name, but another loss at the same first parameters"),
+        (landscapes.quadratic(10.0, dim=3), r"whose start is \[1.0, 1.0\], this run's is \[1.0, 1.0, 1.0\]"),
+        (landscapes.noisy(BOWL, 0.1), "whose name is 'quadratic', this run's is 'noisy_quadratic'"),
+    ],
+)
+def test_another_landscape_is_refused_by_what_differs(other, message, key, tmp_path):
+    lab.run(BOWL, gradtx.sgd(0.1), key=key, checkpoint=tmp_path, **WALK)
+    with pytest.raises(ValueError, match=message):
+        lab.run(other, gradtx.sgd(0.1), key=key, checkpoint=tmp_path, **(WALK | {"steps": 8}))
+    noisy = landscapes.noisy(BOWL, 0.1)
+    lab.run(noisy, gradtx.sgd(0.1), key=key, checkpoint=tmp_path / "noisy", **WALK)
+    with pytest.raises(ValueError, match=r"whose sigma is 0.1, this run's is 0.2"):
+        lab.run(landscapes.noisy(BOWL, 0.2), gradtx.sgd(0.1), key=key, checkpoint=tmp_path / "noisy", **WALK)
+
+
+def test_the_same_problem_with_other_data_is_refused(key, tmp_path):
+    def mean_of(values):
+        x = jnp.asarray(values)
+        return lab.Problem(
+            name="mean", description="", init=lambda key: jnp.zeros(()), losses=lambda p, batch: (batch - p) ** 2,
+            metric=lambda p, batch: abs(p - batch.mean()), train=x, validation=x, higher_is_better=False,
+        )  # fmt: skip
+
+    lab.run(mean_of([1.0, 2.0]), gradtx.sgd(0.1), key=key, checkpoint=tmp_path, **WALK)
+    with pytest.raises(ValueError, match="another loss at the same first parameters"):
+        lab.run(mean_of([1.0, 3.0]), gradtx.sgd(0.1), key=key, checkpoint=tmp_path, **WALK)
+
+
+@pytest.mark.parametrize("wrap", [optax.chain, lambda *stages: gradtx.skip_nonfinite(optax.chain(*stages))])
+def test_instruments_may_come_and_go_and_the_run_says_that_they_start_anew(wrap, key, tmp_path):
+    method = gradtx.sgd(0.1, momentum=0.9)
+    plain, watched = wrap(method), wrap(gradtx.gradient_norm(), method, gradtx.trajectory())
+    other = wrap(gradtx.panel(0.1), method)
+    lab.run(BOWL, plain, steps=4, eval_every=2, key=key, checkpoint=tmp_path)
+    with pytest.warns(UserWarning, match=r"instruments were added or removed since the checkpoint of step 4 .* anew"):
+        longer = lab.run(BOWL, watched, steps=8, eval_every=2, key=key, checkpoint=tmp_path)
+    with pytest.warns(UserWarning, match="checkpoint of step 8"):
+        last = lab.run(BOWL, other, steps=10, eval_every=2, key=key, checkpoint=tmp_path)
+    whole = lab.run(BOWL, plain, steps=10, eval_every=2, key=key)
+    for name in ("loss", "iterates", "metric"):
+        np.testing.assert_allclose(getattr(last, name), getattr(whole, name), rtol=1e-5)
+    norm = longer.readings["gradient_norm/global"]
+    assert np.isnan(norm[:4]).all()
+    assert np.isfinite(norm[4:]).all()
+    norms = last.readings["gradient_norm/global"]
+    np.testing.assert_array_equal(norms[:8], norm)
+    assert np.isfinite(norms[8:]).all()
+    assert np.isnan(last.readings["trajectory/straightness"][8:]).all()
+
+
+def test_an_instrument_of_the_users_own_may_go(watch, key, tmp_path):
+    lab.run(BOWL, optax.chain(watch, gradtx.adam(0.1)), key=key, checkpoint=tmp_path, **WALK)
+    with pytest.warns(UserWarning, match="start anew"):
+        lab.run(BOWL, gradtx.adam(0.1), key=key, checkpoint=tmp_path, **(WALK | {"steps": 8}))
+
+
+def test_parameters_in_named_tuples_do_not_look_like_states(key, tmp_path):
+    class Weights(NamedTuple):
+        w: jax.Array
+        b: jax.Array
+
+    x = jnp.arange(4.0)
+    problem = lab.Problem(
+        name="line", description="", init=lambda key: Weights(jnp.zeros(()), jnp.zeros(())),
+        losses=lambda p, batch: (batch * p.w + p.b - batch) ** 2, metric=lambda p, batch: jnp.abs(p.w - 1),
+        train=x, validation=x, higher_is_better=False,
+    )  # fmt: skip
+    watched = optax.chain(gradtx.panel(0.01), gradtx.adam(0.01))
+    lab.run(problem, watched, key=key, checkpoint=tmp_path, **WALK)
+    with pytest.warns(UserWarning, match="start anew"):
+        lab.run(problem, gradtx.adam(0.01), key=key, checkpoint=tmp_path, **(WALK | {"steps": 8}))
+
+
+def test_a_checkpoint_that_cannot_be_written_is_found_before_the_training(key, tmp_path):
+    trained = []
+    tx = optax.GradientTransformation(lambda p: trained.append(1) or (), lambda g, s, p=None: (g, s))
+    (tmp_path / "file").write_text("mine")
+    for path, rule in (
+        (tmp_path / "file", f"run: checkpoint must be a folder, {tmp_path / 'file'} is a file"),
+        (tmp_path / "file" / "below", "run: checkpoint must be a folder that can be written to"),
+        ("/proc/nothing", "run: checkpoint must be a folder that can be written to, /proc/nothing"),
+    ):
+        with pytest.raises(ValueError, match=rule):
+            lab.run(BOWL, tx, key=key, checkpoint=path, **WALK)
+    assert not trained
+    assert (tmp_path / "file").read_text() == "mine"
+
+
+def test_a_folder_that_holds_something_else_is_refused(key, tmp_path):
+    import orbax.checkpoint as ocp
+
+    with ocp.CheckpointManager(tmp_path) as manager:
+        manager.save(1, args=ocp.args.StandardSave({"weights": np.ones(3)}))
+    with pytest.raises(ValueError, match="holds no checkpoint that this gradtx can read: give another folder"):
+        lab.run(BOWL, gradtx.sgd(0.1), key=key, checkpoint=tmp_path, **WALK)
+
+
+@contextmanager
+def full_disk():
+    """No file may grow any more: writes fail as they do on a disk without space."""
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (16, limits[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+
+
+def test_a_full_disk_at_a_checkpoint_ends_no_run_and_keeps_the_older_one(key, tmp_path):
+    settings = {"problem": BOWL, "tx": gradtx.adam(0.1), "eval_every": 2, "key": key}
+    whole = lab.run(**settings, steps=20)  # first, so that nothing is compiled, and cached, on the full disk
+    lab.run(**settings, steps=8, checkpoint=tmp_path)
+    with full_disk(), pytest.warns(UserWarning, match=r"run: the checkpoint of step \d+ .* could not be written"):
+        assert_same(lab.run(**settings, steps=20, checkpoint=tmp_path), whole)
+    with full_disk(), warnings.catch_warnings():  # not even where warnings are errors
+        warnings.simplefilter("error", UserWarning)
+        assert_same(lab.run(**settings, steps=20, checkpoint=tmp_path), whole)
+    assert_same(lab.run(**settings, steps=20, checkpoint=tmp_path), whole)  # from step 8 on
+
+
+def test_the_best_parameters_come_back_with_a_resumed_run(digits, key, tmp_path):
+    settings = {"steps": 12, "key": key, "eval_every": 2, "batch_size": 16}
+    tx = gradtx.sgd(3.0, momentum=0.9)
+    whole = lab.run(digits, tx, **settings)
+    assert 0 < whole.best_step < 10
+    lab.run(digits, tx, **settings, checkpoint=tmp_path, callbacks=[break_at(10)])
+    assert_same(lab.run(digits, tx, **settings, checkpoint=tmp_path), whole)
 
 
 def test_without_orbax_the_error_names_the_extra(key, tmp_path, monkeypatch):

@@ -101,10 +101,20 @@ def test_what_eight_devices_wrote_two_read_bit_for_bit(tmp_path):
     np.testing.assert_array_equal(log["loss"], values)
 
 
-def test_a_folder_that_holds_another_run_is_refused(digits, tmp_path):
-    SharedCheckpoint(tmp_path, {"steps": 1})
-    with pytest.raises(ValueError, match="holds a run of another problem, grid, number of steps or batch size"):
-        distributed_sweep(digits, momentum, GRID, checkpoint=tmp_path, **SETTINGS)
+def test_a_folder_that_holds_another_run_is_refused_by_what_differs(digits, tmp_path):
+    distributed_sweep(digits, momentum, GRID, checkpoint=tmp_path, **SETTINGS)
+    with pytest.raises(ValueError, match="holds another run: its steps is 20, here 24"):
+        distributed_sweep(digits, momentum, GRID, checkpoint=tmp_path, **(SETTINGS | {"steps": 24}))
+    (tmp_path / "file").touch()
+    with pytest.raises(ValueError, match=f"checkpoint must be a folder, {tmp_path / 'file'} is a file"):
+        distributed_sweep(digits, momentum, GRID, checkpoint=tmp_path / "file", **SETTINGS)
+
+
+def test_a_checkpoint_of_another_method_is_refused_by_name(digits, tmp_path, monkeypatch):
+    with dies_after(1, monkeypatch), pytest.raises(DiedError):
+        distributed_sweep(digits, gradtx.rmsprop, GRID, checkpoint=tmp_path, **SETTINGS)
+    with pytest.raises(ValueError, match=r"another transformation: .*ScaleByRmsState.mean.*ScaleByAdagradState.sum"):
+        distributed_sweep(digits, gradtx.adagrad, GRID, checkpoint=tmp_path, **SETTINGS)
 
 
 def test_a_missing_orbax_is_named_with_the_command_that_installs_it(tmp_path, monkeypatch):
@@ -173,6 +183,9 @@ def test_a_process_that_dies_ends_the_other_and_a_restart_gives_the_single_proce
     coordinator.communicate(timeout=100)
     assert other.returncode == 3, output
     assert "process 1 of 2 ended because another process of the run is gone. Start all processes again" in output
+    for word in ("Traceback", "stack trace", "grpc", "coordination_service"):  # what the runtime says is in a file
+        assert word not in output
+    assert (tmp_path / "process-1.log").exists() == (f"What JAX said is in {tmp_path / 'process-1.log'}" in output)
     assert list(checkpoint.glob("log-*.npz"))
     assert not (checkpoint / "sweep.npz").exists()
 
@@ -182,6 +195,26 @@ def test_a_process_that_dies_ends_the_other_and_a_restart_gives_the_single_proce
     assert "momentum" in outputs[0]
     assert "validation" not in outputs[1]  # the first one prints
     assert_trained_as_one_process_would(tmp_path)
+
+
+def test_sigterm_to_one_process_ends_all_at_a_step_that_all_save(tmp_path):
+    folder = tmp_path / "checkpoints" / "digits-momentum"
+    long = ["--steps", "4000"]  # saved five times by itself
+    options = by_options()
+    both = start(tmp_path, lambda process: [*options(process), *long], lambda _: {"GRADTX_SIGTERM_SECONDS": "100"})
+    deadline = time.monotonic() + 300
+    while not list(folder.glob("log-*.npz")) and time.monotonic() < deadline:
+        assert both[0].poll() is None, both[0].communicate()[0]
+        time.sleep(0.01)
+    both[1].send_signal(signal.SIGTERM)
+    outputs = [process.communicate(timeout=200)[0] for process in both]
+    assert [process.returncode for process in both] == [143, 143], outputs
+    for output in outputs:
+        assert f"The one under way is saved in {tmp_path / 'checkpoints'}. Start all processes again" in output
+        assert "Traceback" not in output
+    (log,) = folder.glob("log-*.npz")  # after a stretch that is none of the five
+    assert int(log.stem.removeprefix("log-")) % 20
+    assert not (folder / "sweep.npz").exists()
 
 
 def test_slurm_tells_each_process_which_one_it_is(tmp_path):

@@ -1,5 +1,6 @@
 """A history is a pytree that goes to a file and to a table and comes back."""
 
+import dataclasses
 import sys
 
 import equinox as eqx
@@ -33,6 +34,9 @@ def history(params, readings=None):
 
 VECTOR = {"a/b": np.arange(3.0), "watch@2/norms": np.arange(6.0).reshape(3, 2)}
 PARAMS = {
+    "whole numbers as keys": {1: jnp.ones(2), 5: {("a", 2): jnp.zeros(1), ("b", 0): jnp.ones(1)}},
+    "nothing": {},
+    "empty places": {"w": jnp.ones(2), "none": None, "list": [], "dict": {}, "tuple": ((), [jnp.ones(1)])},
     "one array": jnp.arange(3.0),
     "nested": {"w": [jnp.ones((2, 2)), {"b": jnp.zeros(())}], "v": (jnp.ones(1), jnp.ones(2))},
     "half precision": {"w": jnp.array([1.5, -2.0], jnp.bfloat16)},
@@ -51,7 +55,38 @@ def test_what_is_saved_is_loaded(name, tmp_path):
     for a, b in zip(jax.tree.leaves(after.params), jax.tree.leaves(before.params), strict=True):
         assert a.dtype == b.dtype
         np.testing.assert_array_equal(np.asarray(a, np.float32), np.asarray(b, np.float32))
-    assert set(after.params) == set(before.params) if isinstance(before.params, dict) else True
+    assert jax.tree.structure(after.params) == jax.tree.structure(before.params)
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float8_e4m3fn", "float16"])
+def test_a_run_in_low_precision_comes_back_as_it_was(dtype, tmp_path):
+    low = {name: jnp.asarray([2.0, 1.0, 0.5], dtype) for name in ("loss", "train_loss", "validation_loss", "metric")}
+    readings = {"a/b": jnp.ones((3, 2), dtype)}
+    before = dataclasses.replace(history(jnp.ones(2, dtype), readings), **low, best_params={"w": jnp.zeros(1, dtype)})
+    before.save(tmp_path / "h")
+    after = lab.History.load(tmp_path / "h")
+    for name, array in (low | readings).items():
+        loaded = after.readings[name] if name in readings else getattr(after, name)
+        assert loaded.dtype == dtype
+        np.testing.assert_array_equal(np.asarray(loaded, float), np.asarray(array, float))
+    assert after.params.dtype == after.best_params["w"].dtype == dtype
+
+
+def test_random_keys_among_the_parameters_are_kept(tmp_path):
+    history({"dropout": jax.random.key(3), "w": jnp.ones(1)}).save(tmp_path / "h")
+    loaded = lab.History.load(tmp_path / "h").params["dropout"]
+    np.testing.assert_array_equal(jax.random.key_data(loaded), jax.random.key_data(jax.random.key(3)))
+
+
+def test_the_best_step_is_the_first_with_the_best_metric_and_a_nan_is_not_best():
+    def at(metric, higher_is_better):
+        run = dataclasses.replace(history({}), metric=np.array(metric), higher_is_better=higher_is_better)
+        return run.best_step
+
+    assert at([0.5, 0.7, 0.7], True) == 2
+    assert at([0.5, 0.7, 0.4], False) == 3
+    assert at([np.nan, 0.7, np.nan], True) == 2
+    assert at([np.nan] * 3, True) == -1
 
 
 def test_attributes_of_a_module_come_back_as_names(tmp_path):

@@ -1,5 +1,6 @@
 """Every picture renders, names its axes and says what to conclude."""
 
+import dataclasses
 import io
 import re
 
@@ -274,6 +275,109 @@ def test_what_cannot_be_drawn_is_refused(paths, swept, call, message):
 def test_what_is_of_another_kind_is_refused(plot):
     with pytest.raises(TypeError, match=r"must be .*, got (0.5|float)"):
         plot(0.5)
+
+
+def cut_short(steps=0, loss=np.nan):
+    """A run whose loss is never finite, or that was interrupted before its first step."""
+    return lab.History(
+        loss=np.full(steps, loss), readings={}, params=np.zeros(2), opt_state=(), iterates=np.zeros((steps + 1, 2)),
+        batch_sizes=np.ones(steps, int), eval_steps=np.array([0]), train_loss=np.array([1.0]),
+        validation_loss=np.array([1.0]), metric=np.array([1.0]), problem="mine", metric_name="value",
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("steps", [0, 1, 7])
+@pytest.mark.parametrize(
+    "plot",
+    [
+        lab.plot_curves,
+        lambda run: lab.plot_curves({"a": run, "b": [run, run]}, smooth=3),
+        lambda run: lab.plot_curves(run, "metric"),
+        lab.plot_convergence,
+        lambda run: lab.plot_convergence(run, what="loss"),
+        lab.plot_readings,
+        lab.plot_diagnosis,
+        lambda run: lab.plot_trajectories(F, run),
+        lambda run: lab.plot_surface(F, run),
+    ],
+)
+def test_a_run_without_a_finite_loss_or_without_a_step_is_drawn_and_says_so(plot, steps):
+    figure = plot(cut_short(steps))
+    assert len(png(figure)) > 4_000
+    assert len(figure.get_suptitle()) > 15
+    assert "nan" not in figure.get_suptitle().lower().replace("nan or inf", "")
+
+
+def test_readings_of_a_run_without_steps_say_that_there_is_nothing_to_see():
+    for plot in (lab.plot_readings, lab.plot_diagnosis):
+        assert plot(cut_short()).get_suptitle() == "mine: No step was recorded, so there is nothing to see."
+        assert "No step was recorded" in plot({"loss": []}).get_suptitle()
+        with pytest.raises(ValueError, match="must hold loss"):
+            plot({"gradient_norm/global": np.ones(3)})
+    assert "no finite value" in [t.get_text() for axes in axes_of(lab.plot_readings(cut_short(5))) for t in axes.texts]
+
+
+ODD_NAMES = ["_private", "costs $5 or $6", r"\frac{", "a_b^c", "__"]
+
+
+def test_names_are_shown_letter_by_letter(swept, paths, compared):
+    run = paths["sgd"]
+    runs = dict.fromkeys(ODD_NAMES, run)
+    named = {name: dataclasses.replace(swept, problem=name) for name in ODD_NAMES}
+    for figure in (
+        lab.plot_curves(runs),
+        lab.plot_convergence(runs),
+        lab.plot_trajectories(F, runs),
+        lab.plot_surface(F, runs),
+        lab.plot_sensitivity(named),
+    ):
+        png(figure)
+        legends = [*figure.legends, *(axes.get_legend() for axes in axes_of(figure) if axes.get_legend())]
+        shown = {text.get_text().split(": k")[0] for legend in legends for text in legend.get_texts()}
+        assert set(ODD_NAMES) <= shown
+    for name in ODD_NAMES:
+        watched = dataclasses.replace(run, problem=name, readings={name: run.loss, f"{name}/b": run.loss})
+        assert len(png(lab.plot_curves(watched, name))) > 4_000
+        assert name in lab.plot_readings(watched).get_suptitle()
+        png(lab.plot_diagnosis(watched))
+        png(lab.plot_sweep(dataclasses.replace(swept, problem=name)))
+    of_methods = [dataclasses.replace(r, method=n) for r, n in zip(compared.results, ODD_NAMES, strict=False)]
+    odd = dataclasses.replace(compared, results=tuple(of_methods[:2]), problems={"diabetes": None})
+    odd = dataclasses.replace(odd, problems={"diabetes": compared.problems["diabetes"]})
+    shown = {t.get_text() for axes in axes_of(lab.plot_comparison(odd)) if axes.get_legend()
+             for t in axes.get_legend().get_texts()}  # fmt: skip
+    assert set(ODD_NAMES[:2]) <= shown
+
+
+def test_text_and_gaps_among_the_readings_are_no_obstacle(paths):
+    log = {
+        "loss": np.ones(5),
+        "note": ["a"] * 5,
+        "phase": "warm-up",
+        "gradient_norm/global": [1.0, None, 2.0, None, 3.0],
+    }
+    log |= {"readings": None}
+    titles = {axes.get_title(loc="left") for axes in axes_of(lab.plot_readings({"note": "b"} | log | DIVERGING))}
+    assert "Gradient norm" in titles
+    run = dataclasses.replace(paths["sgd"], readings={"phase": np.array(["a"] * 20), "gaps": [1.0, None] * 10})
+    assert "ends at 1" in lab.plot_curves(run, "gaps", smooth=1).get_suptitle()
+    with pytest.raises(ValueError, match="plot_curves: phase must be a curve of numbers"):
+        lab.plot_curves(run, "phase")
+
+
+def test_a_spike_that_the_medians_hide_is_seen_in_the_band(paths):
+    loss = np.ones(500)
+    loss[137] = 1e4
+    axes = lab.plot_curves(dataclasses.replace(paths["sgd"], loss=loss)).axes[0]
+    (line,) = axes.lines
+    assert line.get_ydata().max() == 1  # the median
+    (band,) = axes.collections
+    heights = band.get_paths()[0].vertices
+    at = heights[heights[:, 1].argmax()]
+    assert at[1] == 1e4
+    assert abs(at[0] - 137) <= 10
+    several = lab.plot_curves([dataclasses.replace(paths["sgd"], loss=x) for x in (loss, np.full(500, 2.0))])
+    assert several.axes[0].collections[0].get_paths()[0].vertices[:, 1].max() == 1e4
 
 
 def test_medians_over_more_steps_than_there_are_are_medians_over_all():

@@ -154,6 +154,42 @@ def test_early_stopping_ends_where_a_reader_of_the_metric_would(digits, key):
     assert all(best[i] > best[i - 3] for i in range(3, len(best) - 1))
 
 
+@pytest.mark.parametrize("mode", [None, "max"])
+def test_early_stopping_takes_its_direction_from_the_problem(digits, key, mode):
+    stopping = gradtx.early_stopping(3) if mode is None else gradtx.early_stopping(3, mode=mode)
+    history = lab.run(digits, gradtx.sgd(0.3), steps=30, key=key, eval_every=3, stopping=stopping)
+    assert history.metric[-1] > history.metric[0] + 0.3  # it rises all the way, and nothing stops it
+    assert history.ended == "finished"
+
+
+def test_early_stopping_in_the_other_direction_is_an_error(digits, key):
+    for problem, mode, message in (
+        (digits, "min", "mode 'min', but a higher accuracy of digits is better: leave mode out, or give mode='max'"),
+        (landscapes.saddle, "max", "mode 'max', but a lower value of saddle is better: .* give mode='min'"),
+    ):
+        with pytest.raises(ValueError, match=f"run: stopping has {message}"):
+            lab.run(problem, gradtx.sgd(0.1), steps=3, key=key, stopping=gradtx.early_stopping(3, mode=mode))
+
+
+def test_the_best_parameters_are_those_of_the_best_metric(digits, key):
+    stopping = gradtx.early_stopping(patience=3)
+    tx = gradtx.sgd(1.0, momentum=0.9, nesterov=True)
+    history = lab.run(digits, tx, steps=200, key=key, eval_every=5, stopping=stopping)
+    assert history.ended == "stopped early"
+    assert history.best_step == history.eval_steps[np.argmax(history.metric)] == history.eval_steps[-4]
+    metric = float(digits.metric(history.best_params, digits.validation))
+    assert metric == pytest.approx(history.metric.max(), abs=1e-6)
+    assert metric > history.metric[-1]
+
+
+def test_the_best_point_of_a_walk_is_its_lowest(key):
+    f = landscapes.quadratic(10.0)
+    history = lab.run(f, gradtx.sgd(0.21), steps=20, key=key, eval_every=1)  # beyond 2/κ: falls, then grows
+    lowest = np.argmin([float(f(x)) for x in history.iterates])
+    assert history.best_step == lowest
+    np.testing.assert_array_equal(history.best_params, history.iterates[lowest])
+
+
 def test_a_run_that_diverges_keeps_its_last_finite_parameters(key):
     f = landscapes.quadratic(100.0)
     history = lab.run(f, gradtx.sgd(10.0), steps=40, key=key)

@@ -1,5 +1,6 @@
 """A sweep is many runs in one compilation, with the numbers of those runs."""
 
+import dataclasses
 import sys
 from contextlib import contextmanager
 
@@ -53,7 +54,7 @@ def test_sixty_four_members_are_one_trace_and_one_compilation(digits):
     traces, compilations = [], []
 
     def make_tx(learning_rate):
-        traces.append(learning_rate)
+        traces.append(isinstance(learning_rate, jax.core.Tracer))
         return gradtx.sgd(learning_rate)
 
     def listen(event, duration, **_):
@@ -71,18 +72,19 @@ def test_sixty_four_members_are_one_trace_and_one_compilation(digits):
         else:  # JAX 0.7.2
             jax.monitoring.clear_event_listeners()
     assert result.loss.shape == (32, 2, 12)
-    assert (len(traces), len(compilations)) == (1, 1)
+    assert (sum(traces), len(compilations)) == (1, 1)
+    assert len(traces) <= 3  # the ranges are checked with the smallest and the largest value
 
 
 def test_chunks_under_a_memory_budget_give_the_same_numbers_with_one_trace(digits, swept, watch):
     traces = []
 
     def make_tx(**hyperparameters):
-        traces.append(1)
+        traces.append(isinstance(hyperparameters["momentum"], jax.core.Tracer))
         return optax.chain(watch, nesterov(**hyperparameters))
 
     chunked = lab.sweep(digits, make_tx, GRID, **SHORT, memory_budget=1)
-    assert len(traces) == 1
+    assert sum(traces) == 1
     np.testing.assert_array_equal(chunked.loss, swept.loss)
     side_by_side = lab.sweep(digits, nesterov, GRID, **SHORT, at_once=2)
     np.testing.assert_allclose(side_by_side.loss, swept.loss, rtol=1e-3)
@@ -261,11 +263,66 @@ def test_the_table_shows_the_best_with_their_spread():
     assert "2 keys" in table.caption
 
 
+def test_a_sweep_of_which_every_member_diverged_has_no_best_and_says_so():
+    diverged = np.full((3, 2), 4)
+    made = hand_made(np.full((3, 2), np.nan), np.full((3, 2), 0.1), diverged_at=diverged)
+    for by in ("loss", "metric"):
+        with pytest.raises(ValueError, match=rf"Sweep.best: no member has a finite {by} .* \(6 of 6 diverged\)"):
+            made.best(by)
+    assert made.table().row_count == 3
+
+
+def test_of_points_with_a_diverged_key_the_one_with_the_fewest_is_best():
+    diverged = np.array([[4, 4, 4], [4, -1, 4], [-1, 4, -1]])
+    made = hand_made(np.arange(9.0).reshape(3, 3), np.zeros((3, 3)), diverged_at=diverged)
+    assert made.best() == {"learning_rate": 10.0}
+    assert made.order().tolist() == [2, 1, 0]
+
+
+@pytest.mark.parametrize(
+    ("make_tx", "grid", "message"),
+    [
+        (
+            nesterov,
+            {"learning_rate": [0.1], "momentum": [0.5, 1.5]},
+            r"sgd: momentum must be in \[0, 1\), got 1.5",
+        ),
+        (gradtx.sgd, {"learning_rate": [0.1, -0.1]}, r"sgd: learning_rate must be in .* got -0.1"),
+        (gradtx.adam, {"learning_rate": [0.1], "b1": [1.5]}, r"adam: b1 must be in \[0, 1\), got 1.5"),
+        (
+            optax.sgd,
+            {"learning_rate": [0.1, np.nan]},
+            "the grid's learning_rate must be numbers of at most .*, got nan",
+        ),
+        (optax.sgd, {"learning_rate": [1e39]}, "the grid's learning_rate must be numbers of at most 3.4e"),
+    ],
+)
+def test_values_that_the_method_refuses_are_refused_before_the_training(make_tx, grid, message):
+    with pytest.raises(ValueError, match=f"sweep: .*{message}"):
+        lab.sweep(landscapes.quadratic(10.0), make_tx, grid, steps=2, keys=KEYS)
+
+
+def test_a_random_grid_is_checked_too():
+    grid = lab.random_grid({"learning_rate": (0.01, 0.1), "momentum": (0.9, 1.5)}, 20, jax.random.key(0))
+    with pytest.raises(ValueError, match="sweep: sgd: momentum must be in"):
+        lab.sweep(landscapes.quadratic(10.0), nesterov, grid, steps=2, keys=KEYS)
+
+
 def test_a_sweep_goes_to_a_file_and_comes_back(swept, tmp_path):
     swept.save(tmp_path / "s.npz")
     loaded = lab.Sweep.load(tmp_path / "s.npz")
     for name, value in swept.to_dict().items():
         np.testing.assert_equal(getattr(loaded, name), value, err_msg=name)
+
+
+def test_a_sweep_in_bfloat16_comes_back_from_its_file(tmp_path):
+    loss = jnp.arange(6.0).reshape(3, 2, 1).astype(jnp.bfloat16)
+    made = dataclasses.replace(hand_made(np.zeros((3, 2)), np.zeros((3, 2))), loss=loss, readings={"a/b": loss + 1})
+    made.save(tmp_path / "s")
+    loaded = lab.Sweep.load(tmp_path / "s")
+    for array, before in ((loaded.loss, loss), (loaded.readings["a/b"], loss + 1)):
+        assert array.dtype == jnp.bfloat16
+        np.testing.assert_array_equal(np.asarray(array, float), np.asarray(before, float))
 
 
 @pytest.mark.parametrize(

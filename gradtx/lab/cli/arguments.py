@@ -1,8 +1,6 @@
 """What the command line understands, with errors that say what would be right."""
 
 import argparse
-import os
-import tempfile
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
@@ -13,8 +11,8 @@ from ..methods import Method
 from ..problems import Problem
 
 EXIT_STATUS = (
-    "Exit status: 0 done; 1 a package or memory is missing; 2 an argument is wrong; 3 another process of the run is "
-    "gone; 130 interrupted; 141 nobody read what was printed."
+    "Exit status: 0 done; 1 a package, memory or room on the disk is missing; 2 an argument is wrong; 3 another "
+    "process of the run is gone; 130 interrupted; 141 output pipe closed; 143 ended by SIGTERM."
 )
 INSTALL = "pip install 'gradtx[lab]'"
 MOST = 10**7  # of anything counted: more would not fit in memory, and is a typing error as a rule
@@ -122,23 +120,13 @@ def folder(text: str) -> Path:
 
 def add_out(parser: argparse.ArgumentParser) -> None:
     """The folder of the results."""
-    parser.add_argument("--out", metavar="DIR", type=folder, default=Path("results"), help="where the files go")
-
-
-def make_out(parser: argparse.ArgumentParser, out: Path, *names: str) -> list[Path]:
-    """Makes the folder and tries to write there: now, not after the long work. The paths of the files in it."""
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-        tempfile.TemporaryFile(dir=out).close()
-    except FileExistsError:
-        parser.error(f"argument --out: must be a folder, {out} is a file")
-    except OSError as error:
-        parser.error(f"argument --out: cannot write to {out}: {error.strerror}")
-    paths = [out / name for name in names]
-    for path in paths:
-        if path.exists() and not (path.is_file() and os.access(path, os.W_OK)):
-            parser.error(f"argument --out: cannot write to {path}, which is no file that may be written")
-    return paths
+    parser.add_argument(
+        "--out",
+        metavar="DIR",
+        type=folder,
+        default=Path("results"),
+        help="where the files go; older ones of the same name are kept with a number",
+    )
 
 
 def make_problem(parser: argparse.ArgumentParser, problems: dict[str, Callable[[], Any]], name: str) -> Any:

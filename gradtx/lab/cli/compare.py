@@ -3,19 +3,23 @@
 import argparse
 import sys
 from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 from ..compare import MOST_LEARNING_RATES, Comparison, comparisons
+from ..conclusions import comparison_in_words
 from ..distributed import checkpointing_trainer
 from ..methods import METHODS
 from ..plots.comparison import plot_comparison
 from ..problems import PROBLEMS
 from ..report import comparison_table, save_comparison
-from .arguments import MOST, add_command, add_out, check_batch_size, make_out, make_problem, one_of, some_of, whole
+from ..supervisor import AGAIN
+from .arguments import MOST, add_command, add_out, check_batch_size, make_problem, one_of, some_of, whole
 from .processes import add_processes, is_distributed, run_processes
+from .results import Results
 from .table import print_table
 
 
@@ -25,8 +29,8 @@ def add(commands: Any) -> None:
         commands,
         "compare",
         help="train problems with many methods and say which is best",
-        description="Trains each method over a grid of learning rates and seeds, one compilation each. Prints a table; "
-        "writes comparison.json after each method, and comparison.png.",
+        description="Trains each method over a grid of learning rates and seeds, one compilation each. Prints a table "
+        "and which method is best; writes comparison.json after each method, and comparison.png.",
     )
     parser.add_argument(
         "problems", metavar="PROBLEM", nargs="+", type=one_of("problem", PROBLEMS), help=", ".join(PROBLEMS)
@@ -62,23 +66,27 @@ def _train(parser: argparse.ArgumentParser, arguments: argparse.Namespace, is_fi
     problems = [make_problem(parser, PROBLEMS, name) for name in dict.fromkeys(arguments.problems)]
     if len(problems) == 1:  # of several, the small ones are taken whole
         check_batch_size(parser, arguments.batch_size, problems[0])
-    json_path, figure_path = make_out(parser, arguments.out, "comparison.json", "comparison.png")
+    results = Results(parser, arguments.out, "comparison.json", "comparison.png")
+    json_path, figure_path = results.paths
     console = Console()
     finished, status = None, 0
     try:
         trainer = None if is_alone else checkpointing_trainer(arguments.out / "checkpoints")
         for finished in _with_progress(problems, arguments, console, trainer):
             if is_first:
-                save_comparison(finished, json_path)
+                results.write(json_path, partial(save_comparison, finished))
     except KeyboardInterrupt:
         count, total = 0 if finished is None else len(finished.results), len(problems) * len(arguments.methods)
         print(f"interrupted: {count} of {total} methods were finished and are kept.", file=sys.stderr)
+        if not is_alone:
+            print(f"The one under way is saved in {arguments.out / 'checkpoints'}. {AGAIN}", file=sys.stderr)
         status = 130
-    if finished is not None and is_first:
-        plot_comparison(finished).savefig(figure_path)  # before the table, which may be printed into a broken pipe
-        print_table(comparison_table(finished))
-        print(f"wrote {json_path} and {figure_path}")
-    return status
+    if finished is None or not is_first:
+        return status
+    results.write(json_path, partial(save_comparison, finished))  # an interrupt may have come while it was written
+    results.write(figure_path, plot_comparison(finished).savefig)  # before the table: it may go into a broken pipe
+    print_table(comparison_table(finished), comparison_in_words(finished))
+    return results.report() or status
 
 
 def _with_progress(

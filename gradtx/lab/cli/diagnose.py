@@ -14,7 +14,8 @@ from ..methods import METHODS
 from ..plots.diagnosis import plot_diagnosis
 from ..problems import PROBLEMS
 from ..run import run as run_lab
-from .arguments import add_command, add_out, batch_size_of, make_out, make_problem, one_of, positive_float, whole
+from .arguments import add_command, add_out, batch_size_of, make_problem, one_of, positive_float, whole
+from .results import Results
 
 
 def add(commands: Any) -> None:
@@ -57,7 +58,7 @@ def run(parser: argparse.ArgumentParser, arguments: argparse.Namespace) -> int:
     else:
         problem = make_problem(parser, PROBLEMS, arguments.problem)
         size = batch_size_of(parser, method, problem, arguments.batch_size)
-    paths = make_out(parser, arguments.out, "diagnosis.json", "history.npz", "diagnosis.png")
+    results = Results(parser, arguments.out, "diagnosis.json", "history.npz", "diagnosis.png")
     tx = optax.chain(
         gradtx.panel(rate),
         gradtx.plateau(),
@@ -71,12 +72,13 @@ def run(parser: argparse.ArgumentParser, arguments: argparse.Namespace) -> int:
         print("interrupted: no step was finished.", file=sys.stderr)
         return 130
     diagnosis = gradtx.diagnose(history)
-    json_path, history_path, figure_path = paths
-    history.save(history_path)
-    json_path.write_text(diagnosis.to_json() + "\n", encoding="utf-8")
-    plot_diagnosis(history, diagnosis).savefig(figure_path)
-    print(f"{diagnosis}\n\nwrote {', '.join(map(str, paths))}")
+    json_path, history_path, figure_path = results.paths
+    results.write(history_path, history.save)
+    results.write(json_path, lambda path: path.write_text(diagnosis.to_json() + "\n", encoding="utf-8"))
+    results.write(figure_path, plot_diagnosis(history, diagnosis).savefig)
+    print(f"{diagnosis}\n")
+    status = results.report()
     if history.ended == "interrupted":
         print(f"interrupted: {history.steps} of {arguments.steps} steps were done and are diagnosed.", file=sys.stderr)
-        return 130
-    return 0
+        return status or 130
+    return status

@@ -6,7 +6,8 @@ import sys
 import traceback
 from collections.abc import Callable
 
-from ..supervisor import LOST_ANOTHER, end_with_supervisor, is_supervised, supervise
+from ..supervisor import GONE, LOST_ANOTHER, end_with_supervisor, is_supervised, supervise
+from ..terminating import ENDING, STATUS
 from .arguments import address, whole
 
 
@@ -43,7 +44,8 @@ def run_processes(parser: argparse.ArgumentParser, arguments: argparse.Namespace
     if not is_supervised():
         known = arguments.process_id is not None
         name = f"process {arguments.process_id} of {arguments.processes}" if known else "this process"
-        return supervise(arguments.words, name)
+        number = arguments.process_id if known else os.getpid()
+        return supervise(arguments.words, name, arguments.out / f"process-{number}.log")
     end_with_supervisor()
     from ..distributed import start
     from ..shared_checkpoint import AnotherRunError
@@ -56,6 +58,7 @@ def run_processes(parser: argparse.ArgumentParser, arguments: argparse.Namespace
             parser.error(f"argument --distributed: the environment does not say enough: {error}")
         import jax
 
+        ENDING.share()
         status = work(jax.process_index() == 0)
         jax.distributed.shutdown()
     except KeyboardInterrupt:
@@ -66,9 +69,13 @@ def run_processes(parser: argparse.ArgumentParser, arguments: argparse.Namespace
         print(f"{parser.prog}: error: {error}", file=sys.stderr)
         status = 2 if isinstance(error, AnotherRunError) else 1
     except Exception as error:
-        traceback.print_exc()
         lost = ("Gloo", "coordination", "UNAVAILABLE", "DEADLINE_EXCEEDED", "Connection reset")
         status = LOST_ANOTHER if any(word in str(error) for word in lost) else 1
+        if status == LOST_ANOTHER:
+            print(GONE, file=sys.stderr)
+        traceback.print_exc()
+    if status == 130 and ENDING.is_wanted:
+        status = STATUS
     if status:
         sys.stdout.flush()
         sys.stderr.flush()

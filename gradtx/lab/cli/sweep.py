@@ -3,18 +3,22 @@
 import argparse
 import inspect
 import sys
+from dataclasses import replace
 from typing import Any
 
 import jax
 import numpy as np
 
+from ..conclusions import sweep_in_words
+from ..grids import check_values
 from ..methods import METHODS, Method
 from ..plots.style import Picture
 from ..plots.sweeps import plot_sensitivity, plot_sweep
 from ..problems import PROBLEMS
 from ..sweep import sweep
 from ..sweep_result import Sweep
-from .arguments import add_command, add_out, axis, batch_size_of, make_out, make_problem, one_of, whole
+from .arguments import add_command, add_out, axis, batch_size_of, make_problem, one_of, whole
+from .results import Results
 from .table import print_table
 
 
@@ -59,21 +63,23 @@ def run(parser: argparse.ArgumentParser, arguments: argparse.Namespace) -> int:
     grid = _checked_grid(parser, method, arguments.grid)
     problem = make_problem(parser, PROBLEMS, arguments.problem)
     size = batch_size_of(parser, method, problem, arguments.batch_size)
-    curves_path, figure_path = make_out(parser, arguments.out, "sweep.npz", "sweep.png")
+    results = Results(parser, arguments.out, "sweep.npz", "sweep.png")
+    curves_path, figure_path = results.paths
     keys = jax.random.split(jax.random.key(0), arguments.seeds)
     try:
         result = sweep(problem, method.make_tx, grid, steps=arguments.steps, keys=keys, batch_size=size)
     except KeyboardInterrupt:
         print("interrupted: nothing was finished.", file=sys.stderr)
         return 130
-    result.save(curves_path)
-    _picture(result).savefig(figure_path)
-    print_table(result.table(arguments.rows))
-    print(f"wrote {curves_path} and {figure_path}")
+    result = replace(result, method=method.name)
+    results.write(curves_path, result.save)
+    results.write(figure_path, _picture(result).savefig)
+    print_table(result.table(arguments.rows), sweep_in_words(result))
+    status = results.report()
     if not result.finished.all():
         print(f"interrupted: {result.finished.sum()} of {result.finished.size} trainings were finished and are kept.")
-        return 130
-    return 0
+        return status or 130
+    return status
 
 
 def _checked_grid(
@@ -89,18 +95,13 @@ def _checked_grid(
             parser.error(f"argument --grid: {method.name} has no {name}; it has {', '.join(known)}")
         if name in grid:
             parser.error(f"argument --grid: {name} is given twice: put all its values in one, {name}=A,B,C")
-        _try_values(parser, method, name, values)
         grid[name] = values
-    return grid if "learning_rate" in grid else {"learning_rate": np.array([method.middle])} | grid
-
-
-def _try_values(parser: argparse.ArgumentParser, method: Method, name: str, values: np.ndarray) -> None:
-    """The method checks its range here, one value at a time: in the sweep the values are traced and pass unchecked."""
-    for value in values.tolist():
-        try:
-            method.make_tx(**({"learning_rate": method.middle} | {name: value}))
-        except ValueError as error:
-            parser.error(f"argument --grid: {error}")
+    grid = grid if "learning_rate" in grid else {"learning_rate": np.array([method.middle])} | grid
+    try:
+        check_values("argument --grid", method.make_tx, grid)
+    except ValueError as error:
+        parser.error(str(error))
+    return grid
 
 
 def _picture(result: Sweep) -> Picture:

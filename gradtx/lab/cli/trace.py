@@ -15,7 +15,8 @@ from ..plots.animation import animate_trajectories
 from ..plots.trajectories import plot_trajectories
 from ..run import run as run_lab
 from ..sweep import sweep
-from .arguments import add_command, add_out, make_out, one_of, positive_float, some_of, whole
+from .arguments import add_command, add_out, one_of, positive_float, some_of, whole
+from .results import Results
 
 
 def add(commands: Any) -> None:
@@ -53,7 +54,8 @@ def run(parser: argparse.ArgumentParser, arguments: argparse.Namespace) -> int:
     """Walks, draws, writes; a break keeps the paths that are finished."""
     landscape = LANDSCAPES[arguments.landscape]()
     names = ("trace.png", "trace.html")[: 1 + arguments.animate]
-    figure_path, *animation_paths = make_out(parser, arguments.out, *names)
+    results = Results(parser, arguments.out, *names)
+    figure_path, *animation_paths = results.paths
     paths, status = {}, 0
     try:
         for name in arguments.methods:
@@ -62,13 +64,12 @@ def run(parser: argparse.ArgumentParser, arguments: argparse.Namespace) -> int:
     except KeyboardInterrupt:
         print(f"interrupted: {len(paths)} of {len(arguments.methods)} paths were finished.", file=sys.stderr)
         status = 130
-    if paths:
-        plot_trajectories(landscape, paths).savefig(figure_path)
-        print(f"wrote {figure_path}")
-        for path in animation_paths:
-            animate_trajectories(landscape, paths).save(path)
-            print(f"wrote {path}")
-    return status
+    if not paths:
+        return status
+    results.write(figure_path, plot_trajectories(landscape, paths).savefig)
+    for path in animation_paths:
+        results.write(path, animate_trajectories(landscape, paths).save)
+    return results.report() or status
 
 
 def _walk(landscape: Landscape, method: Method, rate: float, steps: int) -> History:
@@ -90,4 +91,7 @@ def _best_rate(landscape: Landscape, method: Method, steps: int) -> float:
     found = sweep(landscape, method.make_tx, grid, steps=steps, keys=keys, progress=False)
     if not found.finished.all():
         raise KeyboardInterrupt
-    return found.best("train_loss")["learning_rate"]
+    try:
+        return found.best("train_loss")["learning_rate"]
+    except ValueError:  # every rate of the grid diverged
+        return landscape.learning_rate

@@ -10,8 +10,9 @@ from matplotlib.animation import FuncAnimation, PillowWriter
 
 from gradtx.landscapes import Landscape
 
+from ..archive import whole_file
 from ..arguments import checked_count
-from .style import RC, Picture, look, with_few_colours
+from .style import RC, Picture, in_legend, look, names_as_they_are, with_few_colours
 from .trajectories import Paths, check_landscape, draw_contours, draw_critical_points, paths_by_name
 
 
@@ -45,12 +46,13 @@ class Animation:
     def save(self, path: str | Path) -> None:
         """Writes `.html` (with controls) or `.gif`."""
         path = Path(path)
-        if path.suffix == ".html":
-            path.write_text(self._repr_html_(), encoding="utf-8")
-        elif path.suffix == ".gif":
-            self._animation.save(path, writer=PillowWriter(fps=self._rate))
-        else:
+        if path.suffix not in (".html", ".gif"):
             raise ValueError(f"Animation.save: path must end in .html or .gif, got {path.name!r}.")
+        with whole_file(path) as partial:
+            if path.suffix == ".html":
+                partial.write_text(self._repr_html_(), encoding="utf-8")
+            else:
+                self._animation.save(partial, writer=PillowWriter(fps=self._rate))
 
 
 def animate_trajectories(
@@ -80,10 +82,13 @@ def animate_trajectories(
         draw_contours(axes, landscape)
         draw_critical_points(axes, landscape)
         axes.set(xlim=landscape.view[0], ylim=landscape.view[1], xlabel="θ₁ (parameter)", ylabel="θ₂ (parameter)")
-        lines = [axes.plot([], [], color=look(i)["color"], lw=1.6, label=name)[0] for i, name in enumerate(named)]
+        lines = [
+            axes.plot([], [], color=look(i)["color"], lw=1.6, label=in_legend(name))[0] for i, name in enumerate(named)
+        ]
         heads = [axes.plot([], [], **look(i), ms=9, mec="k")[0] for i in range(len(named))]
         axes.legend(loc="upper right")
         title = axes.set_title(" ")
+        names_as_they_are(figure)
 
     def draw(frame: int) -> Any:
         for line, head, path in zip(lines, heads, named.values(), strict=True):

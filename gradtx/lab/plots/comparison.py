@@ -5,8 +5,9 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import PercentFormatter
 
 from ..compare import Comparison, MethodResult, check_comparison
+from ..conclusions import comparison_in_words, profile_in_words
 from ..profiles import PerformanceProfile, performance_profile
-from .style import GREY, Picture, headline, light_grid, look, new_picture, styled
+from .style import GREY, Picture, headline, in_legend, light_grid, look, new_picture, styled
 
 
 @styled
@@ -38,7 +39,7 @@ def plot_performance_profile(comparison: Comparison, max_ratio: float = 4.0) -> 
     profile = performance_profile(comparison, max_ratio)
     figure = new_picture(8, 4.6)
     _profile(figure.subplots(), profile, comparison)
-    headline(figure, _profile_conclusion(profile), 11)
+    headline(figure, profile_in_words(profile), 11)
     return figure
 
 
@@ -47,7 +48,7 @@ def _one_problem(comparison: Comparison) -> Picture:
     columns = min(len(results), 5)
     rows = -(-len(results) // columns)
     figure = new_picture(13, 2.6 * rows + 5.2)
-    headline(figure, _conclusion(comparison, results[0].problem), 13)
+    headline(figure, comparison_in_words(comparison), 13)
     grid = figure.add_gridspec(2, 1, height_ratios=[2.6 * rows, 4.2])
     upper, lower = figure.add_subfigure(grid[0]), figure.add_subfigure(grid[1])
     panels = upper.subplots(rows, columns, sharex=True, sharey=True, squeeze=False).ravel()
@@ -74,7 +75,7 @@ def _several_problems(comparison: Comparison) -> Picture:
     rows = -(-len(profile.problems) // columns)
     height = 0.27 * len(comparison.methods) + 1.3
     figure = new_picture(13, rows * height + 4.6)
-    headline(figure, _profile_conclusion(profile), 13)
+    headline(figure, profile_in_words(profile), 13)
     grid = figure.add_gridspec(2, 1, height_ratios=[rows * height, 3.8])
     panels = figure.add_subfigure(grid[0]).subplots(rows, columns, squeeze=False).ravel()
     for panel in panels[len(profile.problems) :]:
@@ -140,7 +141,14 @@ def _sensitivity(panel: Axes, comparison: Comparison) -> None:
     for i, result in enumerate(comparison.results):
         rates = result.sweep.axes["learning_rate"] / result.learning_rate
         finals = result.sweep.final("metric").mean(axis=1)
-        panel.plot(rates, np.where(np.isfinite(finals), finals, np.nan), **look(i), ms=5, lw=1.2, label=result.method)
+        panel.plot(
+            rates,
+            np.where(np.isfinite(finals), finals, np.nan),
+            **look(i),
+            ms=5,
+            lw=1.2,
+            label=in_legend(result.method),
+        )
     panel.axvline(1, color=GREY, zorder=0)
     panel.set_xscale("log")
     if _is_rate(comparison.results[0]):
@@ -157,7 +165,14 @@ def _profile(panel: Axes, profile: PerformanceProfile, comparison: Comparison) -
     taus = np.geomspace(1, profile.max_ratio, 400)
     for i, method in enumerate(comparison.methods):
         jitter = 0.006 * (i - len(comparison.methods) / 2)  # equal steps would hide each other
-        panel.plot(taus, profile.fraction(method, taus) + jitter, **look(i), ms=5, markevery=(i * 9, 80), label=method)
+        panel.plot(
+            taus,
+            profile.fraction(method, taus) + jitter,
+            **look(i),
+            ms=5,
+            markevery=(i * 9, 80),
+            label=in_legend(method),
+        )
     panel.set_xscale("log")
     ticks = [t for t in (1, 1.5, 2, 3, 4, 6, 8) if t <= profile.max_ratio]
     panel.set_xticks(ticks, [f"{t:g}" for t in ticks])
@@ -179,43 +194,3 @@ def _scores(panel: Axes, profile: PerformanceProfile, comparison: Comparison) ->
     panel.set_yticks(range(len(order)), order, fontsize=9)
     panel.set(xlim=(0, 1.12), xlabel=f"area under the profile up to τ = {profile.max_ratio:g}")
     panel.set_title("Score (1: the quickest on every problem)")
-
-
-def _profile_conclusion(profile: PerformanceProfile) -> str:
-    order = sorted(profile.scores, key=lambda method: -profile.scores[method])
-    best, count = order[0], len(profile.problems)
-    if profile.scores[best] == 0:
-        return f"No method reached the target of any of {count} problems."
-    text = f"Over {count} problems {best} scores highest ({profile.scores[best]:.2f} of 1)"
-    if len(order) > 1:
-        text += f", next {order[1]} ({profile.scores[order[1]]:.2f})"
-    quickest = {m: int((r == 1).sum()) for m, r in profile.ratios.items()}
-    most = max(quickest.values())
-    names = ", ".join(method for method, times in quickest.items() if times == most)
-    text += f"; most often the quickest: {names} ({most} of {count})." if most > 1 else "; none is often the quickest."
-    unreached = [
-        n for i, n in enumerate(profile.problems) if not any(np.isfinite(r[i]) for r in profile.ratios.values())
-    ]
-    return text + (f" No method reached the target of {', '.join(unreached)}." if unreached else "")
-
-
-def _conclusion(comparison: Comparison, problem: str) -> str:
-    """The conclusion, read off the numbers."""
-    results = comparison.of(problem)
-    higher, name = results[0].sweep.higher_is_better, results[0].sweep.metric_name
-    finals = {r.method: r.metric[:, -1] for r in results}
-    sign = 1 if higher else -1
-    best = max(finals, key=lambda method: sign * finals[method].mean())
-    spread = finals[best].std()
-    near = [m for m, f in finals.items() if sign * (f.mean() - finals[best].mean()) >= -spread and m != best]
-    form = "{:.1%}" if name == "accuracy" else "{:.3g}"
-    shown = f"{form.format(finals[best].mean())} ± {form.format(spread)}"
-    text = f"{problem}: {best} ends {'highest' if higher else 'lowest'}, validation {name} {shown}"
-    text += f", within one spread of it: {', '.join(near)}. " if near else ", the others more than one spread away. "
-    target = comparison.target(problem)
-    quickest = min(results, key=lambda r: np.median(r.steps_to(target)))
-    steps = np.median(quickest.steps_to(target))
-    goal = form.format(target)
-    return text + (
-        f"Quickest to {goal}: {quickest.method}, {steps:.0f} steps." if np.isfinite(steps) else f"None reached {goal}."
-    )

@@ -8,7 +8,7 @@ import numpy as np
 from ..convergence import convergence_order
 from ..sweep_result import Measure, Sweep
 from .curves import Runs, curve_of, runs_by_name, steps_of
-from .style import Picture, headline, light_grid, look, new_picture, styled
+from .style import Picture, headline, in_legend, light_grid, look, new_picture, styled
 
 
 @styled
@@ -41,7 +41,11 @@ def plot_convergence(runs: Runs | Mapping[str, Runs], minimum: float = 0.0, *, w
     for i, (name, (steps, values)) in enumerate(_lines(named, what)):
         is_shown = (steps > 0) & np.isfinite(values).all(axis=0)
         steps, excess = steps[is_shown], values[:, is_shown] - minimum
-        middle, style = excess.mean(axis=0), look(i)
+        middle, style = (excess.mean(axis=0) if len(steps) else np.zeros(0)), look(i)
+        if (middle > 0).sum() < 2:  # an interrupted or diverged run, or one that is at its minimum
+            orders[name] = np.nan
+            axes.plot([], [], **style, ms=5, label=in_legend(f"{name}: too short" if name else "too short"))
+            continue
         if len(excess) > 1:
             error = 2 * excess.std(axis=0, ddof=1) / len(excess) ** 0.5
             low = np.maximum(middle - error, middle / 10)  # a logarithmic axis has no place for 0
@@ -49,11 +53,13 @@ def plot_convergence(runs: Runs | Mapping[str, Runs], minimum: float = 0.0, *, w
         order = orders[name] = convergence_order(steps, excess)
         label = f"{name}: {_power(order)}" if name else _power(order)
         markers = _spread_out(steps, 7)
-        axes.plot(steps, np.where(middle > 0, middle, np.nan), **style, ms=5, markevery=markers, label=label)
+        axes.plot(steps, np.where(middle > 0, middle, np.nan), **style, ms=5, markevery=markers, label=in_legend(label))
         tail = steps[steps >= steps[-1] / 10]
         height = np.exp(np.nanmean(np.log(np.where(middle > 0, middle, np.nan)[-len(tail) :]) + order * np.log(tail)))
         axes.plot(tail, height * tail**-order, "--", color="k", lw=0.9, zorder=3)
-    axes.set(xscale="log", yscale="log", xlabel="optimizer step k", ylabel="excess error J - min J")
+    if np.isfinite(list(orders.values())).any():  # a logarithmic axis wants something on it
+        axes.set(xscale="log", yscale="log")
+    axes.set(xlabel="optimizer step k", ylabel="excess error J - min J")
     axes.plot([], [], "--k", lw=0.9, label="fitted power of k")
     light_grid(axes)
     axes.legend()
@@ -86,10 +92,12 @@ def _power(order: float) -> str:
 
 def _conclusion(orders: Mapping[str, float]) -> str:
     def way(order: float) -> str:
+        if np.isnan(order):
+            return "has too few steps above 0 to tell"
         return "stays" if abs(order) <= 0.1 else f"{'falls' if order > 0 else 'grows'} as {_power(order)}"
 
     lead = "Over the last tenfold of the steps the excess error"
     if len(orders) == 1:
         return f"{lead} {way(next(iter(orders.values())))}."
-    ranked = sorted(orders, key=lambda name: -orders[name])
+    ranked = sorted(orders, key=lambda name: -orders[name] if np.isfinite(orders[name]) else np.inf)
     return f"{lead}: {'; '.join(f'{name} {way(orders[name])}' for name in ranked)}."

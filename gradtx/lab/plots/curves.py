@@ -1,6 +1,6 @@
 """A quantity over the steps, with bands over runs."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -8,7 +8,7 @@ import numpy as np
 from ..arguments import checked_count
 from ..history import History, scalar_columns
 from ..sweep_result import Sweep
-from .style import Picture, headline, light_grid, look, new_picture, styled
+from .style import Picture, headline, in_legend, light_grid, look, new_picture, styled
 
 Runs = History | Sequence[History] | Sweep
 EVALUATED = ("train_loss", "validation_loss", "metric")
@@ -16,7 +16,9 @@ EVALUATED = ("train_loss", "validation_loss", "metric")
 
 @styled
 def plot_curves(runs: Runs | Mapping[str, Runs], what: str = "loss", *, smooth: int | None = None) -> Picture:
-    """One line each: the median over runs, in a band from their lowest to their highest.
+    """One line each: the median over runs, in a band from the lowest to the highest value of any run.
+
+    Smoothing takes medians, which hide a spike; the band holds every value that was measured, so a spike is seen there.
 
     Args:
         runs: a History, several of them (a band), a Sweep (its best point, a band over its keys), or {name: any of
@@ -46,19 +48,21 @@ def plot_curves(runs: Runs | Mapping[str, Runs], what: str = "loss", *, smooth: 
     ends, positive = {}, True
     for i, (name, given) in enumerate(named.items()):
         steps, values = curve_of("plot_curves", given, what)
+        low = high = values
         if what not in EVALUATED:
-            steps, values = _smoothed(steps, values, max(1, values.shape[1] // 50) if smooth is None else smooth)
+            window = max(1, values.shape[1] // 50) if smooth is None else smooth
+            steps, values, low, high = _smoothed(steps, values, window)
         colour = look(i)["color"]
         known = np.isfinite(values).any(axis=0)  # not where all runs have diverged
-        steps, values = steps[known], values[:, known]
-        middle = np.nanmedian(values, axis=0)
-        if len(values) > 1:
-            low, high = np.nanmin(values, axis=0), np.nanmax(values, axis=0)
-            axes.fill_between(steps, low, high, color=colour, alpha=0.2, lw=0)
-        axes.plot(steps, middle, **look(i), ms=5, markevery=max(1, len(steps) // 8), label=name or None)
+        steps, values, low, high = steps[known], values[:, known], low[:, known], high[:, known]
+        middle = np.nanmedian(values, axis=0) if len(steps) else np.zeros(0)
+        if len(steps) and (len(values) > 1 or (high > low).any()):
+            lowest, highest = np.nanmin(low, axis=0), np.nanmax(high, axis=0)
+            axes.fill_between(steps, lowest, highest, color=colour, alpha=0.2, lw=0)
+        axes.plot(steps, middle, **look(i), ms=5, markevery=max(1, len(steps) // 8), label=in_legend(name))
         positive &= bool((middle > 0).all())
         ends[name] = middle[-1] if len(middle) else np.nan
-    if positive and what != "metric":
+    if positive and what != "metric" and np.isfinite(list(ends.values())).any():
         axes.set_yscale("log")
     axes.set(xlabel="optimizer step", ylabel=label)
     light_grid(axes)
@@ -87,7 +91,11 @@ def curve_of(function: str, given: Runs, what: str) -> tuple[np.ndarray, np.ndar
     if what not in runs[0]:
         raise ValueError(f"{function}: what must be one of {', '.join(runs[0])}, got {what!r}.")
     shortest = min(len(run[what]) for run in runs)
-    return steps_of(_list(given)[0], what)[:shortest], np.stack([run[what][:shortest] for run in runs])
+    try:
+        values = np.stack([np.asarray(run[what][:shortest], float) for run in runs])
+    except (TypeError, ValueError):
+        raise ValueError(f"{function}: {what} must be a curve of numbers, got {runs[0][what][:1]!r}.") from None
+    return steps_of(_list(given)[0], what)[:shortest], values
 
 
 def steps_of(run: History | Sweep, what: str) -> np.ndarray:
@@ -112,18 +120,30 @@ def _runs_of_best(sweep: Sweep) -> list[dict[str, np.ndarray]]:
     return [scalar_columns({name: values[key] for name, values in best.items()}) for key in range(sweep.loss.shape[-2])]
 
 
-def _smoothed(steps: np.ndarray, values: np.ndarray, window: int) -> tuple[np.ndarray, np.ndarray]:
-    """Medians of blocks of `window` steps, of all where they are fewer."""
-    window = min(window, values.shape[1])
-    blocks = values.shape[1] // window
-    cut = values[:, : blocks * window].reshape(len(values), blocks, window)
-    finite = np.isfinite(cut).any(axis=-1)
-    medians = np.full(finite.shape, np.nan)
-    medians[finite] = np.nanmedian(cut[finite], axis=-1)
-    return steps[: blocks * window].reshape(blocks, window).mean(axis=1), medians
+def _smoothed(steps: np.ndarray, values: np.ndarray, window: int) -> tuple[np.ndarray, ...]:
+    """Steps, and medians, lowest and highest of blocks of `window` steps; the last block may be shorter."""
+    count = values.shape[1]
+    starts = np.arange(0, count, min(window, max(1, count)))
+    if len(starts) > 1 and count - starts[-1] < window:  # what is left over belongs to the block before
+        starts = starts[:-1]
+    blocks = np.split(values, starts[1:], axis=1) if len(starts) else []
+    middle, low, high = (
+        np.stack([_of_finite(statistic, block) for block in blocks], axis=1) if blocks else values
+        for statistic in (np.median, np.min, np.max)
+    )
+    centres = np.array([part.mean() for part in np.split(steps, starts[1:])]) if blocks else steps
+    return centres, middle, low, high
+
+
+def _of_finite(statistic: Callable[[np.ndarray], Any], block: np.ndarray) -> np.ndarray:
+    """[runs], of the finite values of each run; NaN where there is none."""
+    finite = [run[np.isfinite(run)] for run in block]
+    return np.array([statistic(run) if len(run) else np.nan for run in finite])
 
 
 def _conclusion(label: str, ends: dict[str, float], higher_is_better: bool) -> str:
+    if not np.isfinite(list(ends.values())).any():
+        return f"The {label} is finite at no step."
     if len(ends) == 1:
         return f"The {label} ends at {next(iter(ends.values())):.3g}."
     sign = -1 if higher_is_better else 1

@@ -8,7 +8,7 @@ from matplotlib.axes import Axes
 import gradtx
 
 from ..arguments import check_kind
-from .readings import Run, curves_of, draw_panels, name_of, panels_of
+from .readings import NO_STEP, Run, curves_of, draw_panels, has_steps, name_of, panels_of, steps_of
 from .style import COLOURS, Picture, headline, light_grid, new_picture, styled
 
 
@@ -23,7 +23,8 @@ def plot_diagnosis(run: Run, diagnosis: gradtx.Diagnosis | None = None) -> Pictu
     Raises:
         TypeError, ValueError: what is no run, as `gradtx.diagnose` says it.
     """
-    diagnosis = gradtx.diagnose(run) if diagnosis is None else diagnosis
+    if diagnosis is None:
+        diagnosis = gradtx.diagnose(run) if has_steps(run) else gradtx.Diagnosis((), {}, {}, 0)
     check_kind("plot_diagnosis", "diagnosis", diagnosis, gradtx.Diagnosis, "which gradtx.diagnose returns")
     curves = curves_of(run)
     panels = [panel for panel in panels_of(curves) if panel.title != "Loss"]
@@ -31,10 +32,10 @@ def plot_diagnosis(run: Run, diagnosis: gradtx.Diagnosis | None = None) -> Pictu
     text = _text(diagnosis)
     top = max(3.2, 0.19 * (text.count("\n") + 2))
     figure = new_picture(12, top + 2.9 * rows + 0.5)
-    headline(figure, f"{name_of(run)}{diagnosis.headline}", 13)
+    headline(figure, f"{name_of(run)}{diagnosis.headline if has_steps(run) else NO_STEP}", 13)
     grid = figure.add_gridspec(2, 1, height_ratios=[top, max(2.9 * rows, 0.01)])
     upper = figure.add_subfigure(grid[0])
-    _loss(upper.add_subplot(1, 2, 1), curves["loss"], diagnosis)
+    _loss(upper.add_subplot(1, 2, 1), curves["loss"], steps_of(curves), diagnosis)
     upper.text(0.53, 0.93, text, va="top", fontsize=9, linespacing=1.35)
     if rows:
         places = figure.add_subfigure(grid[1]).subplots(rows, 3, squeeze=False, sharex=True)
@@ -42,20 +43,22 @@ def plot_diagnosis(run: Run, diagnosis: gradtx.Diagnosis | None = None) -> Pictu
     return figure
 
 
-def _loss(axes: Axes, loss: np.ndarray, diagnosis: gradtx.Diagnosis) -> None:
+def _loss(axes: Axes, loss: np.ndarray, steps: np.ndarray, diagnosis: gradtx.Diagnosis) -> None:
     finite = loss[np.isfinite(loss)]
-    axes.plot(loss, color="k", lw=1.2, marker="." if len(loss) < 40 else "")
+    axes.plot(steps, loss, color="k", lw=1.2, marker="." if len(loss) < 40 else "")
     if len(finite) and (finite > 0).all():
         axes.set_yscale("log")
     for i, finding in enumerate(diagnosis.findings):
         colour = COLOURS[(i + 1) % len(COLOURS)]
-        first, last = finding.steps
+        first, last = (steps[min(step, len(steps) - 1)] for step in finding.steps)
         y = 0.02 + 0.045 * i  # a bar a challenge, so that spans that coincide can be told apart
         axes.axvspan(first, max(last, first + 1), color=colour, alpha=0.08, lw=0)
         axes.plot([first, max(last, first + 1)], [y, y], transform=axes.get_xaxis_transform(), color=colour, lw=5,
                   solid_capstyle="butt", label=finding.challenge.replace("_", " "))  # fmt: skip
     if diagnosis.findings:
         axes.legend(loc="upper right", fontsize=8)
+    if not len(finite):
+        axes.annotate("no finite value", (0.5, 0.5), xycoords="axes fraction", ha="center")
     axes.set(xlabel="optimizer step", ylabel="minibatch loss")
     axes.set_title("Loss, and where each challenge showed", fontweight="bold")
     light_grid(axes)

@@ -17,6 +17,9 @@ from .style import COLOURS, GREY, Picture, headline, light_grid, new_picture, st
 Run = History | Mapping[str, Any]
 
 
+NO_STEP = "No step was recorded, so there is nothing to see."
+
+
 @dataclass(frozen=True)
 class Panel:
     """One picture on the page."""
@@ -125,28 +128,53 @@ def plot_readings(run: Run) -> Picture:
     >>> print(lab.plot_readings(run).get_suptitle())
     quadratic: 50 steps: nothing amiss that these readings show.
     """
-    diagnosis = gradtx.diagnose(run)  # first: it says what is wrong with what is no run
+    said = (
+        gradtx.diagnose(run).headline if has_steps(run) else NO_STEP
+    )  # first: it says what is wrong with what is no run
     curves = curves_of(run)
-    panels = panels_of(curves)
+    panels = panels_of(curves) or [PANELS[0]]
     columns = min(3, len(panels))
     rows = -(-len(panels) // columns)
     figure = new_picture(12, 2.9 * rows + 0.6)
     grid = figure.subplots(rows, columns, squeeze=False, sharex=True)
     draw_panels(list(grid.ravel()), panels, curves)
-    headline(figure, f"{name_of(run)}{diagnosis.headline}", 12)
+    headline(figure, f"{name_of(run)}{said}", 12)
     return figure
 
 
 def curves_of(run: Run) -> dict[str, np.ndarray]:
-    """All scalar curves of a run, [steps] each, where anything finite was measured."""
+    """All scalar curves of a run, [steps] each, where anything finite was measured; the loss in any case.
+
+    What is no curve of numbers, such as text, is left out.
+    """
     if isinstance(run, Mapping):
         given = {**run, **(run.get("readings") or {})}
     else:
         given = {"loss": run.loss, "batch_sizes": run.batch_sizes, **run.readings}
-    known = {name: curve for name, curve in given.items() if name not in ("problem", "readings", "iterates")}
-    arrays = {name: np.asarray(curve, float) for name, curve in known.items()}
-    steps = len(arrays["loss"])
-    return {n: a for n, a in arrays.items() if a.shape == (steps,) and np.isfinite(a).any()}
+    arrays = {name: _numbers(curve) for name, curve in given.items() if name not in ("readings", "iterates")}
+    loss = arrays["loss"]
+    steps = 0 if loss is None else len(loss)
+    kept = {n: a for n, a in arrays.items() if a is not None and a.shape == (steps,) and np.isfinite(a).any()}
+    return {"loss": np.zeros(0) if loss is None else loss, **kept}
+
+
+def _numbers(curve: Any) -> np.ndarray | None:
+    """As float64, None within it as NaN; None where it is something else."""
+    try:
+        return None if np.iscomplexobj(curve) else np.asarray(curve, float)
+    except (TypeError, ValueError):
+        return None
+
+
+def steps_of(curves: Mapping[str, np.ndarray]) -> np.ndarray:
+    """The number of each step: a recorder that is called at every N-th step tells."""
+    return curves["step"] if "step" in curves else np.arange(len(curves["loss"]))
+
+
+def has_steps(run: Run) -> bool:
+    """Whether a step was recorded. A run that was interrupted early has none, and there is nothing to diagnose."""
+    loss = run.get("loss") if isinstance(run, Mapping) else getattr(run, "loss", None)
+    return not (isinstance(run, Mapping | History) and loss is not None and np.shape(loss) == (0,))
 
 
 def panels_of(curves: Mapping[str, np.ndarray]) -> list[Panel]:
@@ -172,14 +200,18 @@ def draw_panels(axes: list[Axes], panels: list[Panel], curves: dict[str, np.ndar
 
 def _draw(axes: Axes, panel: Panel, curves: dict[str, np.ndarray]) -> None:
     shown = {name: curves[name] for name in panel.curves if name in curves}
-    is_log = panel.log and all((c[np.isfinite(c)] > 0).mean() > 0.8 for c in shown.values())
+    measured = [curve[np.isfinite(curve)] for curve in shown.values()]
+    is_log = panel.log and all((finite > 0).mean() > 0.8 if len(finite) else False for finite in measured)
     for colour, (name, curve) in zip(COLOURS, shown.items(), strict=False):
         visible = np.where(curve > 0, curve, np.nan) if is_log else curve
-        axes.plot(visible, color=colour, lw=1.2, marker="." if len(curve) < 40 else "", label=panel.curves[name])
-    values = np.concatenate([c[np.isfinite(c)] for c in shown.values()])
+        marker = "." if len(curve) < 40 else ""
+        axes.plot(steps_of(curves), visible, color=colour, lw=1.2, marker=marker, label=panel.curves[name])
+    values = np.concatenate(measured)
     if is_log:
         axes.set_yscale("log")
-    elif panel.log and np.abs(values).max() > 100:  # of both signs and wild: what is ordinary would be one flat line
+    elif (
+        panel.log and len(values) and np.abs(values).max() > 100
+    ):  # of both signs and wild: what is ordinary would be one flat line
         axes.set_yscale("symlog", linthresh=1)
         axes.yaxis.set_major_locator(SymmetricalLogLocator(base=10, linthresh=1))
         axes.locator_params("y", numticks=7)
@@ -199,6 +231,8 @@ def _draw(axes: Axes, panel: Panel, curves: dict[str, np.ndarray]) -> None:
         axes.set_ylim(*panel.limits)
     axes.set_title(panel.title, fontweight="bold")
     axes.set_xlabel("optimizer step\n" + textwrap.fill(panel.meaning, 52), fontsize=8.5)
+    if not len(values):
+        axes.annotate("no finite value", (0.5, 0.5), xycoords="axes fraction", ha="center")
     if len(shown) > 1 or panel.title != "Loss":
         axes.legend(fontsize=8, loc="best", frameon=True, edgecolor=GREY)
     light_grid(axes)

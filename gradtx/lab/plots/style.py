@@ -10,6 +10,8 @@ import matplotlib as mpl
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure, SubFigure
+from matplotlib.text import Text
+from matplotlib.ticker import FixedFormatter
 from PIL import Image
 
 # Okabe & Ito 2008: told apart with any colour vision; the marker repeats what the colour says.
@@ -31,6 +33,7 @@ RC: dict[Any, Any] = {
     "lines.linewidth": 1.5,
 }
 P = ParamSpec("P")
+_VISIBLE = "\0"  # before a name that begins with "_", which matplotlib would leave out of the legend
 
 
 class Picture(Figure):
@@ -65,14 +68,45 @@ def with_few_colours(png: io.BytesIO) -> bytes:
 
 
 def styled(plot: Callable[P, Picture]) -> Callable[P, Picture]:
-    """Draws in the shared style, without changing the user's settings."""
+    """Draws in the shared style, without changing the user's settings; names are shown as they are."""
 
     @wraps(plot)
     def draw(*args: P.args, **kwargs: P.kwargs) -> Picture:
         with mpl.rc_context(RC):
-            return plot(*args, **kwargs)
+            figure = plot(*args, **kwargs)
+        names_as_they_are(figure)
+        return figure
 
     return draw
+
+
+def in_legend(name: str) -> str | None:
+    """The label of a line with this name; `names_as_they_are` gives it its last form. None for a line without a name.
+
+    Matplotlib leaves names that begin with "_" out of the legend.
+    """
+    return f"{_VISIBLE}{name}" if name.startswith("_") else name or None
+
+
+def names_as_they_are(figure: Figure | SubFigure) -> None:
+    """Shows what users called their runs, methods and readings letter by letter: two dollar signs are no formula."""
+    texts: list[Text] = [*figure.texts]
+    legends: list[Any] = [*figure.legends]
+    for axes in figure.axes:
+        texts += [*axes.texts, *(getattr(axes, title) for title in ("title", "_left_title", "_right_title"))]
+        legends += [axes.get_legend()] if axes.get_legend() else []
+        for axis in axes._axis_map.values():
+            texts.append(axis.label)
+            if isinstance(axis.get_major_formatter(), FixedFormatter):  # labels that were given, not made from numbers
+                texts += axis.get_ticklabels()
+    for legend in legends:
+        for text in legend.get_texts():
+            text.set_text(text.get_text().removeprefix(_VISIBLE))
+        texts += legend.get_texts()
+    for text in texts:
+        text.set_parse_math(False)
+    for part in figure.subfigs:
+        names_as_they_are(part)
 
 
 def headline(figure: Picture | SubFigure, text: str, size: float = 12) -> None:

@@ -8,8 +8,9 @@ from matplotlib.axes import Axes
 from matplotlib.colors import LogNorm
 from matplotlib.patches import Rectangle
 
+from ..conclusions import sweep_in_words
 from ..sweep_result import Measure, Sweep
-from .style import Picture, headline, light_grid, look, new_picture, styled
+from .style import Picture, headline, in_legend, light_grid, look, new_picture, styled
 
 
 @styled
@@ -66,7 +67,7 @@ def plot_sweep(sweep: Sweep, x: str = "learning_rate", y: str | None = None, *, 
     axes.set_xticks(range(len(sweep.axes[x])), [f"{v:.2g}" for v in sweep.axes[x]])
     axes.set_yticks(range(len(sweep.axes[y])), [f"{v:.3g}" for v in sweep.axes[y]])
     axes.set(xlabel=x.replace("_", " "), ylabel=y.replace("_", " "))
-    headline(figure, _conclusion(sweep, by), 11)
+    headline(figure, sweep_in_words(sweep, by), 11)
     return figure
 
 
@@ -113,9 +114,9 @@ def plot_sensitivity(
     >>> from gradtx import lab, landscapes
     >>> keys, valley = jax.random.split(jax.random.key(0), 1), landscapes.quadratic(10.0)
     >>> swept = lab.sweep(valley, gradtx.sgd, {"learning_rate": [0.01, 0.1, 0.3]}, steps=50, keys=keys)
-    >>> print(lab.plot_sensitivity(swept).get_suptitle())
+    >>> print(lab.plot_sensitivity({"sgd": swept, "again": swept}, by="train_loss").get_suptitle())
     Share of the tried learning rates that end within a factor of 2 of the best:
-    33%.
+    sgd: 33%, again: 33%.
     """
     named = dict(sweeps) if isinstance(sweeps, Mapping) else {"": sweeps}
     check_sweeps("plot_sensitivity", named.values())
@@ -134,7 +135,7 @@ def plot_sensitivity(
         best = np.where(np.isfinite(best).all(axis=1, keepdims=True), best, np.nan)
         middle, values = best.mean(axis=1), sweep.axes[x]
         axes.fill_between(values, best.min(axis=1), best.max(axis=1), color=look(i)["color"], alpha=0.2, lw=0)
-        axes.plot(values, middle, **look(i), ms=5, label=name or None)
+        axes.plot(values, middle, **look(i), ms=5, label=in_legend(name))
         widths[name] = _width(values, middle, higher)
         is_any_finite |= bool(np.isfinite(middle).any())
     first = next(iter(named.values()))
@@ -150,7 +151,8 @@ def plot_sensitivity(
     order = sorted(widths, key=lambda name: -widths[name])
     shares = ", ".join(f"{name + ': ' if name else ''}{widths[name]:.0%}" for name in order)
     text = f"Share of the tried {x.replace('_', ' ')}s that end within a factor of 2 of the best"
-    headline(figure, f"{text if by != 'metric' else text.replace('a factor of 2', '5 %')}: {shares}.", 11)
+    best = f"{sweep_in_words(first, by)} " if len(named) == 1 and not minimum else ""
+    headline(figure, f"{best}{text if by != 'metric' else text.replace('a factor of 2', '5 %')}: {shares}.", 11)
     return figure
 
 
@@ -168,17 +170,3 @@ def label_of(by: Measure) -> str:
 
 def _label(sweep: Sweep, by: Measure) -> str:
     return sweep.metric_name if by == "metric" else label_of(by)
-
-
-def _conclusion(sweep: Sweep, by: Measure) -> str:
-    if not np.isfinite(sweep.final(by)).all(axis=-1).any():
-        return f"{sweep.problem}: of every point a member diverged or was not finished."
-    best = sweep.best(by)
-    where = ", ".join(f"{name.replace('_', ' ')} {value:.3g}" for name, value in best.items())
-    finals = sweep.final(by).reshape(-1, sweep.loss.shape[-2])
-    value = finals[int(sweep.order(by)[0])]
-    edges = [
-        n.replace("_", " ") for n, axis in sweep.axes.items() if len(axis) > 2 and best[n] in (axis.min(), axis.max())
-    ]
-    text = f"{sweep.problem}: best at {where} (final {_label(sweep, by)} {value.mean():.3g} ± {value.std():.2g})."
-    return text + (f" At the edge of the grid in {', '.join(edges)}: look further." if edges else "")

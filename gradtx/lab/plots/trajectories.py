@@ -13,7 +13,7 @@ from gradtx.landscapes import Landscape
 
 from ..arguments import check_kind, checked_count
 from ..history import History
-from .style import Picture, headline, look, new_picture, styled
+from .style import Picture, headline, in_legend, look, new_picture, styled
 
 Paths = History | np.ndarray | Mapping[str, History | np.ndarray]
 CRITICAL = {  # kind -> marker, label
@@ -58,7 +58,9 @@ def plot_trajectories(landscape: Landscape, paths: Paths, *, arrows: int = 12) -
         draw_contours(axes, landscape)
         for i, (name, path) in enumerate(named.items()):
             every = -(-len(path) // 60)  # a marker at each step, or so many that they do not hide the path
-            axes.plot(path[:, 0], path[:, 1], **look(i), ms=3.5, markevery=every, lw=1.6, label=name, zorder=3)
+            axes.plot(
+                path[:, 0], path[:, 1], **look(i), ms=3.5, markevery=every, lw=1.6, label=in_legend(name), zorder=3
+            )
         _draw_arrows(axes, landscape, named, arrows)
         draw_critical_points(axes, landscape)
         axes.plot(*named[next(iter(named))][0, :2], "o", ms=12, mfc="none", mec="k", mew=1.5, label="start", zorder=5)
@@ -96,7 +98,7 @@ def plot_surface(landscape: Landscape, paths: Paths | None = None) -> Picture:
     for i, (name, path) in enumerate(named.items()):
         inside = _inside(landscape, path)
         heights = np.minimum(_values(landscape, path), top)
-        axes.plot(*path[inside, :2].T, heights[inside], **look(i), ms=3, lw=2, label=name, zorder=5)
+        axes.plot(*path[inside, :2].T, heights[inside], **look(i), ms=3, lw=2, label=in_legend(name), zorder=5)
     axes.set(xlabel="θ₁ (parameter)", ylabel="θ₂ (parameter)")
     axes.set_zlabel("f(θ)", labelpad=10)
     axes.set_title(_what(landscape) + " Blue is low.", fontsize=9)
@@ -190,7 +192,7 @@ def _draw_line(axes: Axes, landscape: Landscape, named: dict[str, np.ndarray]) -
     x = np.linspace(*landscape.view[0], 400)
     axes.plot(x, _values(landscape, x[:, None]), color="k", lw=1)
     for i, (name, path) in enumerate(named.items()):
-        axes.plot(path[:, 0], _values(landscape, path), **look(i), ms=5, lw=0.8, alpha=0.7, label=name)
+        axes.plot(path[:, 0], _values(landscape, path), **look(i), ms=5, lw=0.8, alpha=0.7, label=in_legend(name))
     start = next(iter(named.values()))[:1]
     axes.plot(start[:, 0], _values(landscape, start), "o", ms=12, mfc="none", mec="k", mew=1.5, label="start")
     draw_critical_points(axes, landscape)
@@ -203,7 +205,8 @@ def _inside(landscape: Landscape, path: np.ndarray) -> np.ndarray:
 
 
 def _what(landscape: Landscape) -> str:
-    return textwrap.fill(f"{landscape.name} (chapter {landscape.section}): {landscape.description}.", 95)
+    chapter = f" (chapter {landscape.section})" if landscape.section else ""
+    return textwrap.fill(f"{landscape.name}{chapter}: {landscape.description}.", 95)
 
 
 def _conclusion(landscape: Landscape, named: dict[str, np.ndarray]) -> str:
@@ -218,6 +221,8 @@ def _conclusion(landscape: Landscape, named: dict[str, np.ndarray]) -> str:
 
 
 def _infimum(landscape: Landscape) -> str:
+    if np.isnan(landscape.minimum):
+        return "its lowest value is not known"
     if landscape.minimum == -np.inf:
         return "unbounded below"
     count = len(landscape.minimisers)

@@ -1,0 +1,136 @@
+"""Results in an .npz file: arrays of every dtype, trees with their containers, and a mark that says the kind."""
+
+import ast
+import json
+import os
+import zipfile
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+FORMAT = 2  # 1 had neither the mark nor the dtypes
+_READERS = {"History": "lab.History.load", "Sweep": "lab.Sweep.load", "Recorder": "lab.Recorder.load"}
+
+
+@contextmanager
+def whole_file(path: str | Path) -> Iterator[Path]:
+    """Yields a path beside `path` to write to. It takes the place of `path` when the block ends without an error.
+
+    So a full disk, an interrupt or a crash leaves the older file as it was. What is no plain file, such as a pipe, is
+    written to directly.
+    """
+    target = Path(os.path.realpath(path))
+    if target.exists() and not target.is_file():
+        yield target
+        return
+    partial = target.with_name(f".partial-{os.getpid()}-{target.name}")  # the suffix stays: it may say the format
+    try:
+        yield partial
+        os.replace(partial, target)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def write_archive(path: str | Path, kind: str, plain: dict[str, Any], arrays: dict[str, Any]) -> None:
+    """Writes an .npz with a mark of its kind, plain values and arrays by name; all of it or nothing.
+
+    A file knows bfloat16 only as two bytes, so the dtypes are written by name.
+
+    Raises:
+        TypeError: an array of Python objects.
+    """
+    held, dtypes = {}, {}
+    for name, array in arrays.items():
+        is_key = isinstance(array, jax.Array) and jnp.issubdtype(array.dtype, jax.dtypes.prng_key)
+        held[name] = np.asarray(jax.random.key_data(array) if is_key else array)
+        dtypes[name] = f"key:{jax.random.key_impl(array)}" if is_key else held[name].dtype.name
+        if held[name].dtype.hasobject:
+            raise TypeError(f"{kind}.save: {name} must be an array of numbers, got one of Python objects: {array!r}.")
+    header = {"gradtx": kind, "format": FORMAT, "dtypes": dtypes}
+    text = json.dumps(header | {"plain": plain}, default=lambda value: value.item())  # NumPy's scalars are no JSON
+    with whole_file(path) as partial, partial.open("wb") as file:  # a file object: no .npz is put behind the name
+        np.savez_compressed(file, header=np.array(text), **{f"array/{name}": array for name, array in held.items()})
+
+
+def read_archive(path: str | Path, kind: str) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+    """Plain values and arrays of what `write_archive` wrote.
+
+    Raises:
+        ValueError: the file is damaged, or is of another kind or format. The message says which.
+    """
+    who = f"{kind}.load: {path}"
+    if Path(path).is_dir():
+        raise ValueError(f"{who} is a folder. A checkpoint is read by lab.run(..., checkpoint=folder).")
+    with Path(path).open("rb") as file:
+        try:
+            loaded = np.load(file, allow_pickle=False)
+            found = {} if isinstance(loaded, np.ndarray) else {name: loaded[name] for name in loaded.files}
+        except (ValueError, zipfile.BadZipFile, EOFError, zlib.error) as error:
+            raise ValueError(f"{who} is not a file that {kind}.save wrote, or it is damaged ({error}).") from error
+    if isinstance(loaded, np.ndarray):
+        raise ValueError(f"{who} is a single array (.npy), not a file that {kind}.save wrote.")
+    if "plain" in found and "header" not in found:
+        raise ValueError(
+            f"{who} has format 1, which this gradtx no longer reads (it reads {FORMAT}). Make the run again."
+        )
+    header = json.loads(str(found["header"])) if "header" in found else {}
+    if not isinstance(header, dict) or "gradtx" not in header:
+        raise ValueError(f"{who} is an .npz of another program: it holds {', '.join(found) or 'nothing'}.")
+    if header["gradtx"] != kind:
+        other = header["gradtx"]
+        raise ValueError(f"{who} holds a {other}. Read it with {_READERS.get(other, f'{other}.load')}.")
+    if header["format"] != FORMAT:
+        raise ValueError(f"{who} has format {header['format']}, this gradtx reads format {FORMAT}.")
+    return header["plain"], {n: _of_dtype(found[f"array/{n}"], dtype) for n, dtype in header["dtypes"].items()}
+
+
+def _of_dtype(array: np.ndarray, name: str) -> Any:
+    if name.startswith("key:"):
+        return jax.random.wrap_key_data(jnp.asarray(array), impl=name.removeprefix("key:"))
+    return array.view(jnp.dtype(name)) if array.dtype.kind == "V" else array
+
+
+def tree_to_plain(tree: Any, leaves: list[Any]) -> Any:
+    """The containers of a tree as JSON; its arrays are appended to `leaves`, and stand there by their index.
+
+    Lists, tuples, None and dicts (whatever their keys) stay what they are; an object becomes a dict of its attributes.
+    """
+    if tree is None:
+        return None
+    children = jax.tree_util.tree_flatten_with_path(tree, is_leaf=lambda node: node is not tree)[0]
+    if len(children) == 1 and not children[0][0]:
+        leaves.append(tree)
+        return len(leaves) - 1
+    inner = [(path[0], tree_to_plain(child, leaves)) for path, child in children]
+    if isinstance(tree, dict) or any(hasattr(key, "name") for key, _ in inner):
+        return ["dict", [[_key_text(key), child] for key, child in inner]]
+    return ["tuple" if isinstance(tree, tuple) else "list", [child for _, child in inner]]
+
+
+def tree_from_plain(plain: Any, leaves: list[Any]) -> Any:
+    """The tree that `tree_to_plain` described."""
+    if plain is None:
+        return None
+    if isinstance(plain, int):
+        return leaves[plain]
+    kind, children = plain
+    if kind == "dict":
+        return {ast.literal_eval(key): tree_from_plain(child, leaves) for key, child in children}
+    inner = [tree_from_plain(child, leaves) for child in children]
+    return tuple(inner) if kind == "tuple" else inner
+
+
+def _key_text(key: Any) -> str:
+    """A dict's key or an attribute's name as a Python literal; a key that has none, as a string."""
+    value = getattr(key, "key", getattr(key, "name", key))
+    try:
+        is_literal = ast.literal_eval(repr(value)) == value
+    except (ValueError, SyntaxError):
+        is_literal = False
+    return repr(value if is_literal else str(value))

@@ -1,0 +1,70 @@
+"""The files of a command: older ones are kept under another name, and one that cannot be written hides no result."""
+
+import argparse
+import os
+import sys
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from ..archive import whole_file
+from ..terminating import ENDING
+
+
+class Results:
+    """The files that a command writes into its folder.
+
+    The folder is made and tried at once, not after the long work. A file of an earlier command is not overwritten: it
+    gets a number, `sweep-1.npz`, when the new one is there. What cannot be written is told at the end.
+    """
+
+    def __init__(self, parser: argparse.ArgumentParser, out: Path, *names: str) -> None:
+        _check_folder(parser, out)
+        self.paths = [out / name for name in names]
+        for path in self.paths:
+            if path.exists() and not (path.is_file() and os.access(path, os.W_OK)):
+                parser.error(f"argument --out: cannot write to {path}, which is no file that may be written")
+        self._number = next(n for n in range(1, sys.maxsize) if not any(_numbered(p, n).exists() for p in self.paths))
+        self._written: list[Path] = []
+        self._kept: list[Path] = []
+        self._failed: dict[Path, OSError] = {}
+
+    def write(self, path: Path, write: Callable[[Path], Any]) -> None:
+        """Writes one of the files, or again what was written; a full disk is remembered and told by `report`."""
+        self._failed.pop(path, None)
+        try:
+            with ENDING.held(), whole_file(path) as partial:
+                write(partial)
+                if path not in self._written and path.exists():
+                    os.replace(path, _numbered(path, self._number))
+                    self._kept.append(path)
+        except OSError as error:
+            self._failed[path] = error
+            return
+        if path not in self._written:
+            self._written.append(path)
+
+    def report(self) -> int:
+        """Says what was written, kept and not written; the exit status, 1 where a file is missing."""
+        if self._written:
+            print(f"wrote {' and '.join(map(str, self._written))}")
+        for path in self._kept:
+            print(f"kept the older {path} as {_numbered(path, self._number)}")
+        for path, error in self._failed.items():
+            print(f"cannot write {path}: {error.strerror or error}", file=sys.stderr)
+        return 1 if self._failed else 0
+
+
+def _numbered(path: Path, number: int) -> Path:
+    return path.with_name(f"{path.stem}-{number}{path.suffix}")
+
+
+def _check_folder(parser: argparse.ArgumentParser, out: Path) -> None:
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=out).close()
+    except FileExistsError:
+        parser.error(f"argument --out: must be a folder, {out} is a file")
+    except OSError as error:
+        parser.error(f"argument --out: cannot write to {out}: {error.strerror}")

@@ -1,0 +1,107 @@
+"""Conclusions in words, read off the numbers: what a comparison or a sweep says, and how sure that is."""
+
+import numpy as np
+
+from .compare import Comparison, MethodResult, check_comparison
+from .profiles import PerformanceProfile, performance_profile
+from .sweep_result import Measure, Sweep
+
+
+def comparison_in_words(comparison: Comparison) -> str:
+    """Which method is best, and how sure that is: one problem by its metric, several by the performance profile.
+
+    Raises:
+        TypeError: no comparison.
+    """
+    check_comparison("comparison_in_words", comparison)
+    if len(comparison.problems) > 1:
+        return profile_in_words(performance_profile(comparison))
+    return _one_problem(comparison, comparison.results[0].problem)
+
+
+def sweep_in_words(sweep: Sweep, by: Measure = "loss") -> str:
+    """The best point of a sweep, its problem and method, and whether the grid was wide enough to hold the optimum."""
+    who = f"{sweep.problem}, {sweep.method}" if sweep.method else sweep.problem
+    if not np.isfinite(sweep.final(by)).any():
+        return f"{who}: every member diverged or was not finished."
+    best = sweep.best(by)
+    where = ", ".join(f"{name.replace('_', ' ')} {value:.3g}" for name, value in best.items())
+    values = sweep.final(by).reshape(sweep.num_points, -1)[int(sweep.order(by)[0])]
+    values = values[np.isfinite(values)]
+    edges = [
+        n.replace("_", " ") for n, axis in sweep.axes.items() if len(axis) > 2 and best[n] in (axis.min(), axis.max())
+    ]
+    measure = sweep.metric_name if by == "metric" else by.replace("_", " ")
+    text = f"{who}: best at {where} (final {measure} {values.mean():.3g} ± {values.std():.2g})."
+    return text + (f" At the edge of the grid in {', '.join(edges)}: look further." if edges else "")
+
+
+def profile_in_words(profile: PerformanceProfile) -> str:
+    """Who scores highest over several problems, and whether one problem alone decides it."""
+    order = sorted(profile.scores, key=lambda method: -profile.scores[method])
+    best, count = order[0], len(profile.problems)
+    if profile.scores[best] == 0:
+        return f"No method reached the target of any of {count} problems."
+    text = f"Over {count} problems {best} scores highest ({profile.scores[best]:.2f} of 1)"
+    if len(order) > 1:
+        text += f", next {order[1]} ({profile.scores[order[1]]:.2f})"
+    quickest = {m: int((r == 1).sum()) for m, r in profile.ratios.items()}
+    most = max(quickest.values())
+    names = ", ".join(method for method, times in quickest.items() if times == most)
+    text += f"; most often the quickest: {names} ({most} of {count})." if most > 1 else "; none is often the quickest."
+    unreached = [
+        n for i, n in enumerate(profile.problems) if not any(np.isfinite(r[i]) for r in profile.ratios.values())
+    ]
+    text += f" No method reached the target of {', '.join(unreached)}." if unreached else ""
+    return text + (_how_sure_of_profile(profile, best) if len(order) > 1 else "")
+
+
+def _how_sure_of_profile(profile: PerformanceProfile, best: str) -> str:
+    """Each problem is left out once: does the same method stay first?"""
+    for i, problem in enumerate(profile.problems):
+        rest = {method: np.delete(ratios, i) for method, ratios in profile.ratios.items()}
+        scores = PerformanceProfile(profile.problems, profile.targets, rest, profile.max_ratio).scores
+        first = max(scores, key=lambda method: scores[method])
+        if scores[first] > scores[best]:
+            return f" How sure: not very, as without {problem} {first} would score higher."
+    return f" How sure: {best} stays first whichever problem is left out."
+
+
+def _one_problem(comparison: Comparison, problem: str) -> str:
+    results = [result for result in comparison.of(problem) if not result.has_diverged]
+    if not results:
+        return f"{problem}: every method diverged at every learning rate: none is best."
+    higher, name = results[0].sweep.higher_is_better, results[0].sweep.metric_name
+    sign = 1 if higher else -1
+    best = max(results, key=lambda result: sign * result.metric[:, -1].mean())
+    finals = best.metric[:, -1]
+    form = "{:.1%}" if name == "accuracy" else "{:.3g}"
+    shown = f"{form.format(finals.mean())} ± {form.format(finals.std())}"
+    text = f"{problem}: {best.method} ends {'highest' if higher else 'lowest'}, validation {name} {shown}. "
+    text += _how_sure(best, [result for result in results if result is not best], sign)
+    target = comparison.target(problem)
+    quickest = min(results, key=lambda r: np.median(r.steps_to(target)))
+    steps, goal = np.median(quickest.steps_to(target)), form.format(target)
+    text += (
+        f"Quickest to {goal}: {quickest.method}, {steps:.0f} steps." if np.isfinite(steps) else f"None reached {goal}."
+    )
+    gone = [result.method for result in comparison.of(problem) if result.has_diverged]
+    return text + (f" Diverged at every learning rate: {', '.join(gone)}." if gone else "")
+
+
+def _how_sure(best: MethodResult, others: list[MethodResult], sign: int) -> str:
+    """Seed by seed, as all methods have the same seeds: is the mean lead more than two of its standard errors?"""
+    if not others:
+        return ""
+    seeds = len(best.metric)
+    if seeds < 2:
+        return "How sure: one seed cannot tell; take more seeds. "
+    close = []
+    for other in others:
+        lead = sign * (best.metric[:, -1] - other.metric[:, -1])
+        if not lead.mean() > 2 * lead.std(ddof=1) / seeds**0.5:
+            close.append(other.method)
+    if not close:
+        return f"How sure: over {seeds} seeds it leads every other method by more than two standard errors. "
+    text = f"How sure: over {seeds} seeds it cannot be told from {', '.join(close)} (lead below two standard errors)"
+    return f"{text}; it leads the others by more. " if len(close) < len(others) else f"{text}. "

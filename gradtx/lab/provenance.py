@@ -1,0 +1,119 @@
+"""What made a checkpoint: the problem, and the structure of the optimizer state by the names of its fields.
+
+Two methods may have states of the same shapes, so shapes alone do not tell them apart; the names of the state classes
+and their fields do. Instruments only look: they are listed apart, and a run may go on with others.
+"""
+
+import math
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from gradtx.landscapes import Landscape
+
+from .training import Subject
+
+
+class StateLeaf(NamedTuple):
+    """One array of an optimizer state."""
+
+    name: str  # such as "ScaleByRmsState.mean_square['w']"
+    is_instrument: bool
+    value: Any
+
+
+def state_leaves(opt_state: Any, params: Any) -> list[StateLeaf]:
+    """The arrays of an optimizer state, in the order of `jax.tree.leaves`.
+
+    Places in a chain are left out of the names, so that a stage without state may come or go.
+    """
+    structure = jax.tree.structure(params)
+
+    def walk(node: Any, name: str, instrument: str | None) -> Iterator[StateLeaf]:
+        children = jax.tree_util.tree_flatten_with_path(node, is_leaf=lambda x: x is not node)[0]
+        if len(children) == 1 and not children[0][0]:
+            yield StateLeaf(name, instrument is not None, node)
+            return
+        if name and jax.tree.structure(node) == structure:  # a copy of the parameters' tree, whatever its classes
+            for path, leaf in jax.tree_util.tree_leaves_with_path(node):
+                yield StateLeaf(name + jax.tree_util.keystr(path), instrument is not None, leaf)
+            return
+        is_state = isinstance(node, tuple) and hasattr(node, "_fields")
+        module = type(node).__module__
+        is_ours = module.startswith("gradtx.")
+        belongs = module == instrument or module.startswith("gradtx.instruments.")
+        if is_state and hasattr(node, "readings") and (belongs or not is_ours):
+            instrument = module
+        elif is_state and not belongs:
+            instrument = None  # a transformation that an instrument holds
+        own = type(node).__name__ if is_state and (instrument or not belongs) else ""
+        for (key,), child in children:
+            if child is None:
+                continue
+            is_place = isinstance(key, jax.tree_util.SequenceKey) and not is_state
+            step = "" if is_place or (is_state and not own) else jax.tree_util.keystr((key,))
+            yield from walk(child, f"{name}{'/' if name and own else ''}{own}{step}", instrument)
+
+    return list(walk(opt_state, "", None))
+
+
+def description(subject: Subject, params: Any, opt_state: Any) -> dict[str, Any]:
+    """What a checkpoint must share with a run that goes on from it, as JSON; instruments are told, and may differ."""
+    leaves = state_leaves(opt_state, params)
+    is_walk = isinstance(subject, Landscape)
+    return {
+        "problem": {
+            "kind": "landscape" if is_walk else "problem",
+            "name": subject.name,
+            **({"sigma": subject.sigma, "start": subject.start.tolist()} if is_walk else {}),
+            **({} if is_walk else {"examples": subject.num_examples, "metric": subject.metric_name}),
+        },
+        "parameters": [
+            _line(f"parameters{jax.tree_util.keystr(path)}", leaf)
+            for path, leaf in jax.tree_util.tree_leaves_with_path(params)
+        ],
+        "transformation": [_line(leaf.name, leaf.value) for leaf in leaves if not leaf.is_instrument],
+        "instruments": [_line(leaf.name, leaf.value) for leaf in leaves if leaf.is_instrument],
+    }
+
+
+def first_difference(saved: dict[str, Any], now: dict[str, Any]) -> str | None:
+    """A sentence on the first thing that differs, instruments aside; None where all agree."""
+    for name, value in now["problem"].items():
+        if saved["problem"].get(name) != value:
+            return f"it is of a problem whose {name} is {saved['problem'].get(name)!r}, this run's is {value!r}"
+    for part in ("parameters", "transformation"):
+        difference = first_other_array(saved[part], now[part])
+        if difference is not None:
+            return f"its {part} differ: {difference}"
+    return None
+
+
+def arrays_of(tree: Any, params: Any = None) -> list[list[Any]]:
+    """[name, shape, dtype] of each array in a tree that holds optimizer states, as JSON."""
+    return [_line(leaf.name, leaf.value) for leaf in state_leaves(tree, params)]
+
+
+def first_other_array(saved: list[list[Any]], now: list[list[Any]]) -> str | None:
+    """A clause on the first of the arrays that differs; None where all agree."""
+    for i in range(max(len(saved), len(now))):
+        one, other = (lines[i] if i < len(lines) else None for lines in (saved, now))
+        if one != other:
+            return f"it has {_words(one)} where this run has {_words(other)}"
+    return None
+
+
+def same_evaluation(saved: Sequence[Any], now: Sequence[Any]) -> bool:
+    """Whether two evaluations of the same parameters agree as well as two kinds of device do."""
+    pairs = [(float(a), float(b)) for a, b in zip(saved, now, strict=True)]
+    return all(math.isclose(a, b, rel_tol=0.01, abs_tol=1e-6) or (math.isnan(a) and math.isnan(b)) for a, b in pairs)
+
+
+def _line(name: str, leaf: Any) -> list[Any]:
+    return [name, list(np.shape(leaf)), str(leaf.dtype)]
+
+
+def _words(line: list[Any] | None) -> str:
+    return "nothing more" if line is None else f"{line[0]} ({line[2]}{line[1]})"

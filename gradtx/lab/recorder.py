@@ -1,0 +1,312 @@
+"""A loop of one's own as a run: what each step returns, kept without waiting for it."""
+
+import math
+from collections.abc import Iterator, Mapping
+from importlib import import_module
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.core import Tracer
+
+from .archive import read_archive, write_archive
+from .arguments import checked_count
+from .history import scalar_columns
+from .live import LiveView
+
+FETCH_EVERY = 256  # calls: what older calls left on the device comes to the host in one go
+
+
+class Entry(NamedTuple):
+    """What one call recorded: n steps."""
+
+    steps: np.ndarray  # [n] int
+    shapes: dict[str, tuple[int, ...]]  # name -> shape of the value, [n, ...]
+    values: Any  # all values of the call in one vector, on the device or already here
+
+
+class Recorder(Mapping[str, Any]):
+    """Records a training loop of your own, step by step or as stacked output of a scan.
+
+    It is a dict of arrays with one value for each recorded step: `loss`, readings, whatever was given, and `step`; NaN
+    where a step has no value. So `gradtx.diagnose(log)`, `lab.plot_diagnosis(log)` and `lab.plot_readings(log)` take
+    it.
+
+    A call does not wait for the device: it dispatches one small copy, which also makes it safe to donate the optimizer
+    state that readings came from. Values are fetched when somebody looks, or after many steps.
+
+    Args:
+        every: steps from one call to the next, for loops that record every N-th step.
+        live: show some curves and the current diagnosis while the loop runs, in a notebook or a terminal. They are
+            drawn in a thread of their own, once a second at most.
+        name: of what is trained, for headlines.
+
+    Raises:
+        ValueError, TypeError: an argument out of range or of another kind.
+
+    >>> import gradtx, jax, jax.numpy as jnp, optax
+    >>> from gradtx import lab
+    >>> tx = optax.chain(gradtx.gradient_norm(), gradtx.sgd(0.1))
+    >>> w = jnp.array([1.0, 2.0])
+    >>> state, log = tx.init(w), lab.Recorder()
+    >>> for _ in range(50):
+    ...     value, g = jax.value_and_grad(lambda w: w @ w)(w)
+    ...     updates, state = tx.update(g, state, w)
+    ...     w = optax.apply_updates(w, updates)
+    ...     log(loss=value, **gradtx.readings(state), learning_rate=0.1)
+    >>> print(log, log["loss"][:3], gradtx.diagnose(log).challenges)
+    Recorder(50 steps: loss, gradient_norm/global, gradient_norm/slope, gradient_norm/nonfinite, learning_rate)
+    [5. 3.2 2.05] set()
+    """
+
+    def __init__(self, *, every: int = 1, live: bool = False, name: str = "") -> None:
+        self.every = checked_count("Recorder", "every", every)
+        if not isinstance(live, bool):
+            raise TypeError(f"Recorder: live must be True or False, got {live!r}.")
+        self.name = str(name)
+        self._entries: list[Entry] = []
+        self._fetched = 0  # entries whose values are here
+        self._trailing: dict[str, tuple[int, ...]] = {}
+        self._now: set[str] = set()  # names with a value at the last step
+        self._calls = 0
+        self._table: tuple[int, dict[str, np.ndarray]] = (0, {})  # calls that it knows of, columns
+        self._view = LiveView(self) if live else None
+
+    def __call__(self, values: Mapping[str, Any] | None = None, /, *, step: Any = None, **more: Any) -> None:
+        """Records one step, or n steps if the loss is an array [n].
+
+        A call with a loss is a new step. A call without one, such as a validation loss after an epoch, belongs to the
+        last step if that has no value of these names yet, and is a new step otherwise.
+
+        Args:
+            values: a dict, as a scan returns it; the same as keyword arguments.
+            step: the number of the step, or [n] numbers, where `every` does not tell.
+            **more: `loss`, readings, `learning_rate`, `batch_size`, `epoch`, ...; numbers or arrays. In a call for n
+                steps each is [n, ...], or a number for all of them. None is left out.
+
+        Raises:
+            TypeError: a value that is no number, a call inside `jit`. ValueError: shapes that do not fit, a step that
+                is before the last one.
+        """
+        given = {name: value for name, value in {**(values or {}), **more}.items() if value is not None}
+        if not given:
+            return
+        for name, value in given.items():
+            _check_number(name, value)
+        count = _count(given)
+        steps = self._steps(given, count, step)
+        shapes = {name: _shape(name, value, count) for name, value in given.items()}
+        for name, shape in shapes.items():
+            if self._trailing.setdefault(name, shape[1:]) != shape[1:]:
+                raise ValueError(
+                    f"Recorder: {name} must have shape {self._trailing[name]} at each step, as before, got {shape[1:]}."
+                )
+        is_same = bool(self._entries) and self._entries[-1].steps[-1] == steps[0]
+        self._now = (self._now if is_same else set()) | given.keys()
+        on_device = {name: value for name, value in given.items() if isinstance(value, jax.Array)}
+        here = {name: value for name, value in given.items() if name not in on_device}
+        for part in (on_device, here):
+            if part:
+                part_shapes = {name: shapes[name] for name in part}
+                self._entries.append(Entry(steps, part_shapes, _in_one_vector(part, part_shapes)))
+        self._calls += 1
+        if len(self._entries) - self._fetched >= 4 * FETCH_EVERY:
+            self._fetch(len(self._entries) - 2 * FETCH_EVERY)
+        if self._view is not None:
+            self._view.start()
+
+    def _steps(self, given: Mapping[str, Any], count: int, step: Any) -> np.ndarray:
+        last = int(self._entries[-1].steps[-1]) if self._entries else None
+        if step is not None:
+            steps = np.atleast_1d(np.asarray(step))
+            if steps.dtype.kind not in "iu" or steps.shape != (count,) or (np.diff(steps) < 0).any():
+                raise ValueError(f"Recorder: step must be {count} whole number(s) in their order, got {step!r}.")
+            if last is not None and steps[0] < last:
+                raise ValueError(f"Recorder: step must not be before the last one, {last}, got {step!r}.")
+            return steps.astype(int)
+        if last is None:
+            return self.every * np.arange(count)
+        if count == 1 and "loss" not in given and not (given.keys() & self._now):
+            return np.array([last])
+        return last + self.every * np.arange(1, count + 1)
+
+    def _fetch(self, until: int) -> None:
+        """Brings values to the host, those of entries before `until`, which were computed long ago, and joins them."""
+        entries = self._entries
+        old = [e._replace(values=v) for e, v in zip(entries[self._fetched : until],
+               jax.device_get([e.values for e in entries[self._fetched : until]]), strict=True)]  # fmt: skip
+        kinds: dict[tuple[Any, ...], list[Entry]] = {}
+        for entry in old:
+            kinds.setdefault(tuple(entry.shapes.items()), []).append(entry)
+        joined = [_joined(alike) for alike in kinds.values()]
+        self._entries = entries[: self._fetched] + joined + entries[until:]
+        self._fetched += len(joined)
+
+    def table(self) -> dict[str, np.ndarray]:
+        """Name -> array with one value for each step, in the order of their first record; waits for the device."""
+        calls, entries = self._calls, self._entries[:]
+        if self._table[0] == calls:
+            return self._table[1]
+        trailing = dict(self._trailing)
+        steps = np.unique(np.concatenate([entry.steps for entry in entries]))
+        columns = {name: np.full((len(steps), *shape), np.nan) for name, shape in trailing.items()}
+        for entry in entries:
+            values, rows, first = np.asarray(entry.values), np.searchsorted(steps, entry.steps), 0
+            for name, shape in entry.shapes.items():
+                size = math.prod(shape)
+                columns[name][rows] = values[first : first + size].reshape(shape)
+                first += size
+        self._table = calls, columns | {"step": steps}
+        return self._table[1]
+
+    def __getitem__(self, name: str) -> Any:
+        if name == "problem" and self.name:
+            return self.name
+        return self.table()[name]
+
+    def __iter__(self) -> Iterator[str]:
+        yield from self.table()
+        if self.name:
+            yield "problem"
+
+    def __len__(self) -> int:
+        return len(self.table()) + bool(self.name)
+
+    @property
+    def calls(self) -> int:
+        """How often something was recorded."""
+        return self._calls
+
+    @property
+    def steps(self) -> int:
+        """Recorded steps."""
+        return len(self.table().get("step", ()))
+
+    def to_dict(self) -> dict[str, np.ndarray]:
+        """The arrays by name, [steps] or [steps, ...]."""
+        return dict(self.table())
+
+    def to_dataframe(self) -> Any:
+        """A pandas DataFrame, one row for each recorded step; a reading of several numbers has a column for each.
+
+        Raises:
+            ModuleNotFoundError: pandas is not installed.
+        """
+        try:
+            pd: Any = import_module("pandas")
+        except ModuleNotFoundError as error:
+            raise ModuleNotFoundError("Recorder.to_dataframe needs pandas: pip install pandas.") from error
+        columns = self.to_dict()
+        index = pd.Index(columns.pop("step", np.zeros(0, int)), name="step")
+        return pd.DataFrame(scalar_columns(columns), index=index)
+
+    def save(self, path: str | Path) -> None:
+        """Writes an .npz. A save that fails leaves an older file of this name as it was."""
+        write_archive(path, "Recorder", {"every": self.every, "name": self.name}, self.to_dict())
+
+    @classmethod
+    def load(cls, path: str | Path) -> "Recorder":
+        """Reads what `save` wrote; recording may go on.
+
+        Raises:
+            ValueError: the file is of another kind or format, or damaged.
+        """
+        plain, columns = read_archive(path, "Recorder")
+        log = cls(**plain)
+        steps = columns.pop("step", np.zeros(0, int))
+        if len(steps):
+            log(columns, step=steps)
+            log._now = {name for name, column in columns.items() if not np.isnan(column[-1]).all()}
+        return log
+
+    def close(self) -> None:
+        """Ends the live view with the last state of the run; a `with` block does so too."""
+        if self._view is not None:
+            self._view.close()
+
+    def __enter__(self) -> "Recorder":
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        names = ", ".join(self._trailing) or "nothing recorded"
+        return f"Recorder({self.steps} steps: {names})"
+
+
+def _check_number(name: str, value: Any) -> None:
+    if isinstance(value, Tracer):
+        raise TypeError(
+            f"Recorder: {name} is traced. Call the recorder outside jit and scan, with what the step returns, "
+            "or with the stacked output of the scan."
+        )
+    dtype = value.dtype if isinstance(value, jax.Array) else np.asarray(value).dtype
+    is_real = jnp.issubdtype(dtype, jnp.number) and not jnp.issubdtype(dtype, jnp.complexfloating)
+    if not (is_real or jnp.issubdtype(dtype, jnp.bool_)):
+        raise TypeError(f"Recorder: {name} must be a real number or an array of them, got {value!r}.")
+
+
+def _count(given: Mapping[str, Any]) -> int:
+    """How many steps a call is for: the loss tells; without it, arrays all around are stacked steps."""
+    if "loss" in given:
+        shape = np.shape(given["loss"])
+        if len(shape) > 1:
+            raise ValueError(f"Recorder: loss must be a number, or [steps] of a scan, got shape {shape}.")
+        return shape[0] if shape else 1
+    shapes = [np.shape(value) for value in given.values()]
+    lengths = {shape[0] if shape else None for shape in shapes}
+    return lengths.pop() or 0 if len(lengths) == 1 and None not in lengths else 1
+
+
+def _shape(name: str, value: Any, count: int) -> tuple[int, ...]:
+    """The shape of a value over the steps of its call, [n, ...]."""
+    shape = np.shape(value)
+    is_stack = len(shape) > 0 and shape[0] == count
+    if not shape:
+        return (count,)
+    if count == 1:
+        return (1, *shape[1:]) if is_stack and len(shape) > 1 else (1, *shape)
+    if not is_stack:
+        raise ValueError(f"Recorder: {name} must be a number or have {count} values, as the loss has, got {shape}.")
+    return shape
+
+
+@jax.jit
+def _copied(arrays: list[jax.Array]) -> jax.Array:
+    dtype = jnp.result_type(float)
+    return jnp.concatenate([jnp.ravel(x).astype(dtype) for x in arrays])
+
+
+def _in_one_vector(values: Mapping[str, Any], shapes: Mapping[str, tuple[int, ...]]) -> Any:
+    """All values end to end; on the device it is one copy, so that donating what they belong to does no harm later."""
+    wide = [_spread(v, shapes[n]) for n, v in values.items()]
+    if all(isinstance(value, jax.Array) for value in values.values()):
+        try:
+            return _copied(wide)
+        except ValueError:  # arrays on different devices
+            pass
+    return np.concatenate([np.ravel(np.asarray(value, float)) for value in wide])
+
+
+def _spread(value: Any, shape: tuple[int, ...]) -> Any:
+    """A number for all steps of a call, as one for each."""
+    if np.ndim(value) or shape == (1,):
+        return value
+    return jnp.broadcast_to(value, shape) if isinstance(value, jax.Array) else np.full(shape, value)
+
+
+def _joined(entries: list[Entry]) -> Entry:
+    """Entries of the same names and shapes as one."""
+    if len(entries) == 1:
+        return entries[0]
+    parts, first, shapes = [], 0, {}
+    rows = np.stack([entry.values for entry in entries])
+    for name, shape in entries[0].shapes.items():
+        size = math.prod(shape)
+        parts.append(rows[:, first : first + size].ravel())
+        shapes[name] = (len(entries) * shape[0], *shape[1:])
+        first += size
+    return Entry(np.concatenate([entry.steps for entry in entries]), shapes, np.concatenate(parts))

@@ -1,0 +1,148 @@
+"""SIGTERM ends a run as Ctrl-C does: what schedulers and `docker stop` send before they kill.
+
+Python hears a signal only between two of its own instructions. While XLA compiles or computes there is none, so two
+things help: waiting for arrays is done where a signal is heard (`wait_for`), and a thread ends the process if it has
+not come to its end by itself after some seconds (`LIMIT`).
+"""
+
+import os
+import signal
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import jax
+
+# Seconds from SIGTERM to the end; whoever sent it kills after ten or more. Slurm and Kubernetes wait 30, so there the
+# environment may say more.
+LIMIT = float(os.environ.get("GRADTX_SIGTERM_SECONDS", "8"))
+STATUS = 143  # 128 + SIGTERM, as shells count
+
+
+class Terminated(KeyboardInterrupt):
+    """SIGTERM has come; whatever keeps results at Ctrl-C keeps them now."""
+
+
+class Ending:
+    """Whether and how this process has been asked to end."""
+
+    def __init__(self) -> None:
+        self.is_wanted = False  # SIGTERM has come, here or in another process of the run
+        self.is_listening = False
+        self.limit = LIMIT
+        self.is_shared = False  # several processes end together, at a step that all reach: nothing is raised here
+        self._is_held = self._was_raised = False
+        self._is_over = threading.Event()
+
+    @contextmanager
+    def on_sigterm(self) -> Iterator[None]:
+        """In this block SIGTERM raises `Terminated` once; the process ends after `LIMIT` seconds at the latest."""
+        if self.is_listening or threading.current_thread() is not threading.main_thread():
+            yield
+            return
+        reading, writing = os.pipe()
+        os.set_blocking(writing, False)
+        before = signal.getsignal(signal.SIGTERM)
+        signal.signal(signal.SIGTERM, self._handle)
+        descriptor = signal.set_wakeup_fd(writing, warn_on_full_buffer=False)
+        self.is_wanted = self.is_shared = self._is_held = self._was_raised = False
+        self.is_listening, self.limit = True, LIMIT
+        self._is_over.clear()
+        watcher = threading.Thread(target=self._watch, args=(reading,), name="sigterm", daemon=True)
+        watcher.start()
+        try:
+            yield
+        finally:
+            self._is_over.set()
+            self.is_listening = False
+            signal.set_wakeup_fd(descriptor)
+            signal.signal(signal.SIGTERM, before)
+            os.close(writing)
+            watcher.join()
+            os.close(reading)
+
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """In this block SIGTERM waits, so that a result is written whole; the block ends in `Terminated` then."""
+        self._is_held = True
+        try:
+            yield
+        finally:
+            self._is_held = False
+        if self.is_wanted and not (self.is_shared or self._was_raised):
+            self._was_raised = True
+            raise Terminated
+
+    def share(self) -> None:
+        """From now on SIGTERM and Ctrl-C only leave word, and the processes of the run agree on when to end.
+
+        To be called after JAX has joined the run: its own handler takes SIGTERM for itself.
+        """
+        self.is_shared = True
+        if self.is_listening:
+            signal.signal(signal.SIGTERM, self._handle)
+            signal.signal(signal.SIGINT, self._handle)
+
+    def hand_on(self, to: Callable[[], None]) -> None:
+        """From now on SIGTERM is handed to a child, which gets a second more than it takes by itself."""
+        self.limit = LIMIT + 1
+        signal.signal(signal.SIGTERM, lambda number, frame: to())
+
+    def _handle(self, number: int, frame: Any) -> None:
+        if self.is_wanted:
+            return  # schedulers send it more than once
+        self.is_wanted = True
+        if not (self.is_shared or self._is_held):
+            self._was_raised = True
+            raise Terminated
+
+    def _watch(self, reading: int) -> None:
+        """Python writes the number of each signal into the pipe at once, whatever the main thread does."""
+        while (heard := os.read(reading, 1)) and heard[0] != signal.SIGTERM:
+            pass
+        if heard and not self._is_over.wait(self.limit):
+            text = f"ended by SIGTERM: nothing came to its end within {self.limit:.0f} s. What was saved is kept.\n"
+            os.write(sys.__stderr__.fileno() if sys.__stderr__ else 2, text.encode())
+            os._exit(STATUS)
+
+
+ENDING = Ending()
+
+
+@contextmanager
+def saving_at_sigterm() -> Iterator[None]:
+    """For a run in a user's own program: SIGTERM raises `Terminated` in this block, if nobody else has asked for it."""
+    is_main = threading.current_thread() is threading.main_thread()
+    if not is_main or signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL:
+        yield
+        return
+
+    def handle(number: int, frame: Any) -> None:
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)  # schedulers send it more than once
+        raise Terminated
+
+    signal.signal(signal.SIGTERM, handle)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
+
+def wait_for(tree: Any) -> None:
+    """Waits for arrays. In a command a signal is heard meanwhile; elsewhere the caller's own waiting is enough."""
+    if not ENDING.is_listening or ENDING.is_shared:
+        return
+    arrived = threading.Event()
+
+    def block() -> None:
+        try:
+            jax.block_until_ready(tree)
+        except Exception:
+            pass  # whoever reads the arrays is told
+        finally:
+            arrived.set()
+
+    threading.Thread(target=block, name="waiting", daemon=True).start()
+    arrived.wait()

@@ -1,0 +1,111 @@
+"""SIGTERM ends a command as Ctrl-C does: it keeps what is finished and says so. It is sent for real."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+
+import jax.numpy as jnp
+import pytest
+
+from gradtx.__main__ import main
+from gradtx.lab.terminating import ENDING, Terminated, wait_for
+
+
+def started(arguments, **environment):
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    environment = os.environ | {"JAX_PLATFORMS": "cpu", "GRADTX_SIGTERM_SECONDS": "60"} | environment
+    return subprocess.Popen([sys.executable, "-m", "gradtx", *arguments], env=environment, **pipes)
+
+
+def test_compare_keeps_the_methods_that_are_finished(tmp_path):
+    few = ["--steps", "4000", "--seeds", "1", "--learning-rates", "1"]
+    run = started(["compare", "diabetes", "--methods", "sgd,momentum,adam,adagrad", *few, "--out", str(tmp_path)])
+    while "1/4 sgd on diabetes" not in (line := run.stderr.readline()):
+        assert line, run.communicate()
+    run.send_signal(signal.SIGTERM)
+    run.send_signal(signal.SIGTERM)  # schedulers send it more than once
+    out, err = run.communicate(timeout=100)
+    assert run.returncode == 143, err
+    assert "of 4 methods were finished and are kept." in err
+    assert err.endswith("ended by SIGTERM.\n")
+    assert "Traceback" not in err
+    saved = [result["method"] for result in json.loads((tmp_path / "comparison.json").read_text())["results"]]
+    assert saved == ["sgd", "momentum", "adam", "adagrad"][: len(saved)]
+    assert "diabetes: " in out
+    assert (tmp_path / "comparison.png").exists()
+
+
+def in_another_thread(after, what):
+    def later():
+        time.sleep(after)
+        what()
+
+    thread = threading.Thread(target=later)
+    thread.start()
+    return thread
+
+
+def test_a_wait_for_arrays_hears_the_signal_and_the_handler_is_put_back(monkeypatch):
+    monkeypatch.setattr("gradtx.lab.terminating.jax.block_until_ready", lambda tree: time.sleep(30))
+    before = signal.getsignal(signal.SIGTERM)
+    started = time.monotonic()
+
+    def waits():
+        with ENDING.on_sigterm():
+            in_another_thread(0.1, lambda: os.kill(os.getpid(), signal.SIGTERM))
+            wait_for(jnp.ones(1))
+
+    with pytest.raises(Terminated):
+        waits()
+    assert time.monotonic() - started < 25
+    assert signal.getsignal(signal.SIGTERM) is before
+    wait_for(jnp.ones(1))  # outside a command it does not wait at all
+
+
+def test_a_result_is_written_whole_before_the_end():
+    done = []
+
+    def writes():
+        with ENDING.on_sigterm(), ENDING.held():
+            os.kill(os.getpid(), signal.SIGTERM)
+            done.append("written")
+
+    with pytest.raises(Terminated):
+        writes()
+    assert done == ["written"]
+
+
+def test_what_does_not_come_to_its_end_is_ended():
+    code = (
+        "import time; from gradtx.lab.terminating import ENDING\n"
+        "with ENDING.on_sigterm():\n"
+        "    ENDING.is_shared = True; print('ready', flush=True); time.sleep(100)"
+    )
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    run = subprocess.Popen([sys.executable, "-c", code], env=os.environ | {"GRADTX_SIGTERM_SECONDS": "0.2"}, **pipes)
+    assert run.stdout.readline() == "ready\n"
+    run.send_signal(signal.SIGTERM)
+    _, err = run.communicate(timeout=60)
+    assert run.returncode == 143
+    assert "ended by SIGTERM: nothing came to its end within 0 s. What was saved is kept." in err
+
+
+def test_diagnose_keeps_the_steps_that_are_done(tmp_path, capsys, monkeypatch):
+    module = sys.modules["gradtx.lab.run"]
+    real, calls = module._stretch, []
+
+    def stretch(*arguments):
+        calls.append(1)
+        if len(calls) == 3:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return real(*arguments)
+
+    monkeypatch.setattr(module, "_stretch", stretch)
+    assert main(["diagnose", "quadratic", "--steps", "100", "--out", str(tmp_path)]) == 143
+    err = capsys.readouterr().err
+    assert err == "interrupted: 8 of 100 steps were done and are diagnosed.\nended by SIGTERM.\n"
+    assert (tmp_path / "diagnosis.png").exists()
