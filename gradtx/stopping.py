@@ -30,7 +30,6 @@ import jax
 import jax.numpy as jnp
 
 from ._core.arguments import check_at_least, checked_number, scalar
-from ._core.debugging import unbounded
 from ._core.hyperparameters import NON_NEGATIVE, first_count, next_count
 from ._core.types import ArrayLike
 
