@@ -11,7 +11,8 @@ from .zoo import ROWS
 README = (Path(__file__).parent.parent / "README.md").read_text(encoding="utf-8")
 NAMES = {
     "CriticalPoint", "Diagnosis", "Finding", "RangeTest", "RobbinsMonroReport", "accumulate", "adadelta", "adagrad",
-    "adam", "apply_updates_stochastic", "chain", "clip_by_global_norm", "clip_by_norm", "clip_by_value", "clipping_events",
+    "adam", "apply_updates_stochastic", "chain", "clip_by_global_norm", "clip_by_norm", "clip_by_value",
+    "clipping_events",
     "critical_point", "curvature_ratio", "delta_bar_delta", "diagnose", "early_stopping", "gain_ratio",
     "gradient_alignment", "gradient_noise_scale", "gradient_norm", "gradient_tests", "growing_batch_sizes",
     "heavy_ball", "hessian_trace", "inverse_time_decay", "line_slice", "linear_decay", "lr_range_test",
