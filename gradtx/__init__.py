@@ -63,6 +63,7 @@ from .wrappers.chain import chain as chain
 from .wrappers.guarded import skip_nonfinite as skip_nonfinite
 from .wrappers.packed import pack as pack
 from .wrappers.packed import packed as packed
+from .wrappers.spikes import skip_spikes as skip_spikes
 from .wrappers.stale import stale as stale
 from .wrappers.stored import apply_updates_stochastic as apply_updates_stochastic
 from .wrappers.stored import stored_as as stored_as

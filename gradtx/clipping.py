@@ -55,6 +55,10 @@ class ClipByValueState(NamedTuple):
     value_clip_count: jax.Array  # [] int32: how many steps were
     value_count: jax.Array | None  # [] int32: steps done, if the limit is scheduled
 
+    def readings(self) -> dict[str, jax.Array]:
+        """The largest entry before clipping, and whether the last step was clipped."""
+        return {"clip_by_value/max_abs": self.max_abs, "clip_by_value/clipped": self.value_clipped.astype(jnp.int32)}
+
 
 class ClipByNormState(NamedTuple):
     """State of `clip_by_norm`; the leaves in the order of `jax.tree.leaves(params)`."""
@@ -64,6 +68,13 @@ class ClipByNormState(NamedTuple):
     leaf_clip_counts: jax.Array  # [leaves] int32
     leaf_count: jax.Array | None  # [] int32: steps done, if the limit is scheduled
 
+    def readings(self) -> dict[str, jax.Array]:
+        """The largest norm of a leaf before clipping, and whether any was clipped at the last step."""
+        return {
+            "clip_by_norm/largest": jnp.max(self.leaf_norms, axis=-1, initial=0),
+            "clip_by_norm/clipped": jnp.any(self.leaf_clipped, axis=-1).astype(jnp.int32),
+        }
+
 
 class ClipByGlobalNormState(NamedTuple):
     """State of `clip_by_global_norm`."""
@@ -72,6 +83,11 @@ class ClipByGlobalNormState(NamedTuple):
     global_clipped: jax.Array  # [] bool: whether the last step was clipped
     global_clip_count: jax.Array  # [] int32: how many steps were
     global_count: jax.Array | None  # [] int32: steps done, if the limit is scheduled
+
+    def readings(self) -> dict[str, jax.Array]:
+        """The norm before clipping, and whether the last step was clipped."""
+        clipped = self.global_clipped.astype(jnp.int32)
+        return {"clip_by_global_norm/norm": self.global_norm, "clip_by_global_norm/clipped": clipped}
 
 
 def clip_by_value(max_abs: ScalarOrSchedule, *, axis_name: AxisName = None) -> Lifted:

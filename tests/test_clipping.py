@@ -154,3 +154,22 @@ def test_three_sums_in_one_pass_are_the_norm_and_its_derivative(largest):
     expected = jax.grad(lambda x: trees._read_again(None, x, leaves[1])[1])(leaves[0])
     if jnp.isfinite(largest):
         np.testing.assert_allclose(slope, expected, rtol=1e-5)
+
+
+def test_each_clip_and_a_rate_that_changes_are_readings():
+    tx = gradtx.chain(
+        gradtx.clip_by_norm(4.0),
+        gradtx.clip_by_global_norm(9.0),
+        gradtx.clip_by_global_norm(2.0),
+        gradtx.sgd(lambda count: 0.5 / (count + 1)),
+    )
+    g = jnp.array([3.0, 4.0])
+    _, state = tx.update(g, tx.init(g))
+    _, state = tx.update(g, state)
+    found = {name: float(value) for name, value in gradtx.readings(state).items()}
+    assert found == pytest.approx({
+        "clip_by_norm/largest": 5.0, "clip_by_norm/clipped": 1, "clip_by_global_norm/norm": 4.0,
+        "clip_by_global_norm/clipped": 0, "clip_by_global_norm@2/norm": 4.0, "clip_by_global_norm@2/clipped": 1,
+        "learning_rate/value": 0.25,
+    })  # fmt: skip
+    assert gradtx.readings(gradtx.adam(0.1).init(g)) == {}

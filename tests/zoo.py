@@ -83,6 +83,14 @@ def guarded_sgd(learning_rate, momentum):
     return gradtx.skip_nonfinite(gradtx.sgd(learning_rate, momentum), give_up_after=3)
 
 
+def unspiked_sgd(learning_rate, momentum):
+    return gradtx.skip_spikes(gradtx.sgd(learning_rate, momentum))
+
+
+def chained_sgd(learning_rate, momentum):
+    return gradtx.chain(gradtx.sgd(learning_rate, momentum))
+
+
 def accumulated_sgd(learning_rate, momentum):
     return gradtx.accumulate(gradtx.sgd(learning_rate, momentum), every=1)
 
@@ -185,6 +193,8 @@ ROWS = [
     row("stale", stale_sgd, LR | MOMENTUM, checked_by="sgd"),
     row("packed", packed_adam, LR | ADAM, checked_by="adam", keeps_another_form=True),
     row("skip_nonfinite", guarded_sgd, LR | MOMENTUM, is_elementwise=False, checked_by="sgd", skips=True),
+    row("skip_spikes", unspiked_sgd, LR | MOMENTUM, is_elementwise=False, checked_by="sgd"),
+    row("chain", chained_sgd, LR | MOMENTUM, checked_by="sgd"),
     # The contract's trees are small, so they stay in float32; test_stored.py has the large ones.
     row("stored_as", stored_adam, LR | ADAM, checked_by="adam"),
     *INSTRUMENTS,

@@ -52,6 +52,11 @@ class Hyperparameter:
     def is_scheduled(self) -> bool:
         return callable(self.value)
 
+    @property
+    def may_change(self) -> bool:
+        """Whether it is a schedule, or an array that a caller (`optax.inject_hyperparams`) may change between steps."""
+        return self.is_scheduled or isinstance(self.value, jax.Array)
+
     def __call__(self, count: jax.Array | None) -> jax.Array:
         if self.is_scheduled and count is None:
             raise TypeError(

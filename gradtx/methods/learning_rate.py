@@ -12,7 +12,7 @@
 **Differs from** `optax.scale_by_learning_rate`: one state for numbers and schedules; the update keeps the gradient's
 dtype whatever the dtype of the rate; range checks.
 
-**Costs**: one int32.
+**Costs**: nothing for a number. A schedule has a count and its last value (`learning_rate/value` in `readings`).
 
 **When**: once in every chain that is put together from blocks (`scale_by_*`, `heavy_ball`, clipping), before momentum:
 `heavy_ball` keeps the learning rate inside the velocity that way. Recipes such as `sgd` have it in them.
@@ -22,7 +22,7 @@ from typing import Any, NamedTuple
 
 import jax
 
-from gradtx._core.hyperparameters import NON_NEGATIVE, count_for, hyperparameter, next_count
+from gradtx._core.hyperparameters import NON_NEGATIVE, count_for, first_count, hyperparameter, next_count
 from gradtx._core.lift import Lifted, Scalars, lift
 from gradtx._core.types import Params, ScalarOrSchedule
 
@@ -31,6 +31,11 @@ class ScaleByLearningRateState(NamedTuple):
     """State of `scale_by_learning_rate`."""
 
     learning_rate_count: jax.Array | None  # [] int32, steps done: the k of ε_k, if that is scheduled
+    learning_rate_value: jax.Array | None = None  # [] default float, ε of the last step, if it may change
+
+    def readings(self) -> dict[str, jax.Array]:
+        """The learning rate of the last step; before the first, the one that it will use."""
+        return {} if self.learning_rate_value is None else {"learning_rate/value": self.learning_rate_value}
 
 
 def scale_by_learning_rate(learning_rate: ScalarOrSchedule) -> Lifted:
@@ -57,11 +62,14 @@ def scale_by_learning_rate(learning_rate: ScalarOrSchedule) -> Lifted:
 
     def init(params: Params) -> ScaleByLearningRateState:
         del params
-        return ScaleByLearningRateState(learning_rate_count=count_for(rate))
+        value = rate(first_count()) if rate.may_change else None
+        return ScaleByLearningRateState(learning_rate_count=count_for(rate), learning_rate_value=value)
 
     def scalars(state: ScaleByLearningRateState) -> tuple[Scalars, Scalars]:
         count = state.learning_rate_count
-        return {"ε": rate(count)}, {"learning_rate_count": next_count(count)}
+        ε = rate(count)
+        value = None if state.learning_rate_value is None else ε
+        return {"ε": ε}, {"learning_rate_count": next_count(count), "learning_rate_value": value}
 
     def rule(store: Any, g: jax.Array, *, ε: jax.Array) -> jax.Array:
         del store
