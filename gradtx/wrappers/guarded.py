@@ -8,9 +8,9 @@ under explicit sharding; this one never lets one through. It also catches a NaN 
 from finite gradients (an overflow of a square).
 
 **Costs**: three int32 and two booleans; one more read of the gradients and the state, which decide together whether
-the update is finite. A method, a clipping or a `gradtx.chain` of them is done twice, for the judgement and then for good. On
-a CPU that is about 1.7 times its time, and a byte an entry. Any other transformation is done once, and its results wait
-in memory until they are judged.
+the update is finite. A method, a clipping or a `gradtx.chain` of them is done twice, for the judgement and then for
+good. On a CPU that is about 1.7 times its time, and a byte an entry. Any other transformation is done once, and its
+results wait in memory until they are judged.
 
 **Across devices**: inside `shard_map` over sharded parameters give `axis_name`, so that all shards skip the same steps.
 """
