@@ -1,7 +1,7 @@
 """Momentum in velocity form: the heavy ball and Nesterov's look-ahead.
 
     heavy ball    v ← α_k v + d;            u = v
-    Nesterov      v ← α_k v + d;            u = α_{k+1} v + d
+    Nesterov      w ← α_{k+1} (w + d);      u = w + d          with w = α v, the look-ahead
 
 where d = -ε_k g comes in from the stage before, `scale_by_learning_rate`.
 
@@ -9,7 +9,7 @@ where d = -ε_k g comes in from the stage before, `scale_by_learning_rate`.
 |--------|------------|---------------------------------------------------------------------|
 | d, u   | updates    | any tree of floating (or complex) arrays; in and out                |
 | α_k    | `momentum` | scalar or schedule, [0, 1)                                          |
-| v      | `velocity` | as the parameters, float32 or wider (`accumulator_dtype`), starts 0 |
+| v, w   | `velocity` | as the parameters, float32 or wider (`accumulator_dtype`), starts 0 |
 
 **Source**: Polyak 1964; Nesterov 1983; Sutskever et al. 2013; Goodfellow et al. 2016, Alg. 8.2 and 8.3; chapter §4.2.
 

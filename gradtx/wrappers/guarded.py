@@ -7,9 +7,12 @@
 under explicit sharding; this one never lets one through. It also catches a NaN that the inner transformation makes
 from finite gradients (an overflow of a square).
 
-**Costs**: three int32 and two booleans. On the CPU the step is done twice, for the judgement and then for good, if all
-of it is cheap (methods, clipping): about 1.7 times its time, and a byte an entry. A step with loops, products of
-matrices or collectives is done once, and its results wait in memory until they are judged.
+**Costs**: three int32 and two booleans; one more read of the gradients and the state, which decide together whether
+the update is finite. A method, a clipping or a `gradtx.chain` of them is done twice, for the judgement and then for
+good. On a CPU that is about 1.7 times its time, and a byte an entry. Any other transformation is done once, and its
+results wait in memory until they are judged.
+
+**Across devices**: inside `shard_map` over sharded parameters give `axis_name`, so that all shards skip the same steps.
 """
 
 from functools import partial
