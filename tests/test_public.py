@@ -15,7 +15,7 @@ NAMES = {
     "critical_point", "curvature_ratio", "delta_bar_delta", "diagnose", "early_stopping", "gain_ratio",
     "gradient_alignment", "gradient_noise_scale", "gradient_norm", "gradient_tests", "growing_batch_sizes",
     "heavy_ball", "hessian_trace", "inverse_time_decay", "line_slice", "linear_decay", "lr_range_test",
-    "mean_across", "minibatch_feed", "nesterov", "nesterov_eval_params", "newton", "online_pass", "pack", "packed",
+    "mean_across", "minibatch_feed", "nesterov", "nesterov_eval_params", "newton", "observed", "online_pass", "pack", "packed",
     "panel", "plane_slice", "plateau", "readings", "rmsprop", "robbins_monro", "scale_by_adadelta",
     "scale_by_adagrad", "scale_by_adam", "scale_by_delta_bar_delta", "scale_by_learning_rate", "scale_by_rms",
     "sgd", "sharpness", "shuffled_epochs", "skip_nonfinite", "spectral_density", "stale", "stationarity",

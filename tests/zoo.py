@@ -95,6 +95,10 @@ def stored_adam(learning_rate, b1, b2, eps):
     return gradtx.stored_as(gradtx.adam(learning_rate, b1, b2, eps), "8bit")
 
 
+def observed_sgd(learning_rate, momentum):
+    return gradtx.observed(gradtx.sgd(learning_rate, momentum))
+
+
 BLOCK: dict[str, Any] = {"flips_sign": False}
 NEWTON: dict[str, Any] = {
     "is_elementwise": False,
@@ -175,5 +179,6 @@ ROWS = [
     row("skip_nonfinite", guarded_sgd, LR | MOMENTUM, is_elementwise=False, checked_by="sgd"),
     # The contract's trees are small, so they stay in float32; test_stored.py has the large ones.
     row("stored_as", stored_adam, LR | ADAM, checked_by="adam"),
+    row("observed", observed_sgd, LR | MOMENTUM, checked_by="sgd", needs=frozenset({"losses_fn"}), **AT_PARAMS),
     *INSTRUMENTS,
 ]

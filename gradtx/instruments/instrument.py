@@ -176,12 +176,17 @@ def _measured_at(measurements: tuple[Measurement, ...], states: tuple[Any, ...])
 
 def _varying_like(x: jax.Array, like: Any) -> jax.Array:
     """The same, free to differ along the axes that `like` does: both branches of a choice must be."""
-    axes = tuple(varying(like) - varying(jax.typeof(x)))
-    if not axes:
+    return made_varying(x, varying(like))
+
+
+def made_varying(x: jax.Array, axes: frozenset[Any]) -> jax.Array:
+    """The same, free to differ along these mesh axes too."""
+    new = tuple(axes - varying(jax.typeof(x)))
+    if not new:
         return x
     if hasattr(jax.lax, "pcast"):
-        return jax.lax.pcast(x, axes, to="varying")
-    return jax.lax.pvary(x, axes)  # pyright: ignore[reportAttributeAccessIssue]  # its name up to JAX 0.8
+        return jax.lax.pcast(x, new, to="varying")
+    return jax.lax.pvary(x, new)  # pyright: ignore[reportAttributeAccessIssue]  # its name up to JAX 0.8
 
 
 def _like(new: Any, old: Any) -> Any:
