@@ -40,7 +40,7 @@ START = jnp.array([2.0, -1.0])
 def test_the_ratio_is_that_of_the_update_which_the_method_returns(name):
     tx = METHODS[name]
     seen, places = trained(gradtx.observed(tx), mean(losses), START, 12, losses_fn=losses)
-    plain, plain_places = trained(tx, mean(losses), START, 12, losses_fn=losses)
+    _, plain_places = trained(tx, mean(losses), START, 12, losses_fn=losses)
     np.testing.assert_allclose(places, plain_places, rtol=1e-5)
     x = np.asarray(places, np.float64)
     u = np.diff(x, axis=0)
@@ -111,7 +111,7 @@ def test_members_of_a_vmap_are_measured_each_for_itself():
 
 def test_around_an_accumulation_the_ratio_is_of_the_steps_that_move():
     tx = gradtx.observed(gradtx.accumulate(gradtx.sgd(0.1), 3))
-    seen, places = trained(tx, mean(losses), START, 6, losses_fn=losses)
+    seen, _ = trained(tx, mean(losses), START, 6, losses_fn=losses)
     assert np.isnan(seen["curvature_ratio/ratio"][:2]).all()
     g = np.asarray(jax.grad(mean(losses))(START), np.float64)
     expected = 0.1 * g @ hessian(START) @ g / (2 * g @ g)
@@ -164,7 +164,7 @@ def test_under_shard_map_each_device_measures_its_part_of_the_batch_along_the_co
 
 def test_it_asks_for_the_loss_by_name():
     tx = gradtx.observed(optax.adam(0.1))
-    with pytest.raises(ValueError, match="observed needs the loss: call update.*losses_fn"):
+    with pytest.raises(ValueError, match=r"observed needs the loss: call update.*losses_fn"):
         tx.update(jnp.ones(2), tx.init(START), START)
     with pytest.raises(TypeError, match="observed: tx must be a gradient transformation"):
         gradtx.observed(0.1)
