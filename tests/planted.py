@@ -334,9 +334,9 @@ def line(columns: float = 1.0) -> Any:
             "arguments": {"columns": np.geomspace(1.0, columns, _X.shape[1]).astype(np.float32)}}  # fmt: skip
 
 
-def steepest() -> float:
+def steepest(columns: float = 1.0) -> float:
     """λ_max of the regression's Hessian."""
-    x = np.concatenate([_X, np.ones((len(_X), 1))], axis=1)
+    x = np.concatenate([_X * np.geomspace(1.0, columns, _X.shape[1]), np.ones((len(_X), 1))], axis=1)
     return float(np.linalg.eigvalsh(x.T @ x / len(x))[-1])
 
 
@@ -362,11 +362,11 @@ def _recurrent_losses(p: Any, arguments: Any, batch: Any) -> jax.Array:
 RECURRENT = Subject("recurrent net", _recurrent_losses, len(_SUMS), 32, 300)
 
 
-def recurrent(rho: float, seed: int = 0) -> Any:
+def recurrent(rho: float, out: float = 0.1, seed: int = 0) -> Any:
     """Sixteen rectifiers whose matrix starts at ρ times the identity."""
     rng = np.random.default_rng(seed)
     p = {"w_in": rng.normal(size=(2, 16)) / 2**0.5, "w": rho * np.eye(16), "b": np.zeros(16),
-         "w_out": 0.1 * rng.normal(size=16)}  # fmt: skip
+         "w_out": out * rng.normal(size=16)}  # fmt: skip
     return {"start": jax.tree.map(lambda a: a.astype(np.float32), p), "arguments": {"one": np.float32(1.0)},
             "note": f"rho {rho:g}"}  # fmt: skip
 
@@ -417,14 +417,14 @@ def _bowls() -> list[Case]:
         *on(HEALTHY, bowl(10, noise=0.1), M("sgd", 0.05, "linear"), M("momentum", 0.01), M("adam", 0.03, "cosine")),
         *on(HEALTHY, bowl(3, noise=0.5, start=0.0), M("sgd", 0.01), M("adam", 0.001), seeds=2),
         *on(HIGH, bowl(10), M("sgd", 0.22), M("sgd", 0.3), M("momentum", 0.4), M("nesterov", 0.15),
-            M("adam", 10.0), M("rmsprop", 3.0)),
+            M("rmsprop", 3.0)),
         *on(LOW, bowl(10), M("sgd", 1e-5), M("sgd", 1e-4), M("momentum", 1e-5), M("adam", 1e-5), M("rmsprop", 1e-5),
             M("sgd", 0.1, "early"), M("adam", 0.02, "early")),
         *on("oscillation", bowl(10), M("sgd", 0.198), M("sgd", 0.1995)),
         *on(ILL, bowl(1e3), M("sgd", 1.5e-3), M("sgd", 0.8e-3), M("momentum", 1.5e-4, momentum=0.5)),
         *on(ILL, bowl(1e4), M("sgd", 1.5e-4), M("momentum", 1e-4)),
         *on(ILL, bowl(2e3, dim=10), M("sgd", 0.9e-3)),
-        *on("gradient_noise", bowl(1, noise=3.0), M("sgd", 0.2), M("momentum", 0.03), seeds=2),
+        *on("gradient_noise", bowl(1, noise=3.0, start=3.0), M("sgd", 0.2), M("momentum", 0.03), seeds=2),
         *on("gradient_noise", bowl(10, noise=8.0), M("sgd", 0.05), M("adam", 0.3), M("rmsprop", 0.2), seeds=2),
     ]  # fmt: skip
 
@@ -503,19 +503,14 @@ def _nets() -> list[Case]:
             M("rmsprop", 1e-6), M("sgd", 0.2, "early"), M("adam", 3e-3, "early")),
         *on("saddle", net(size=0.02, note="from near 0"), M("sgd", 0.2), M("momentum", 0.02), seeds=2),
         *on("plateau", net(unit=1, bias=-50.0, note="dead rectifiers"), M("sgd", 0.1), M("adam", 1e-3)),
-        *on(ILL, net((), columns=(1.0, 0.01), note="columns of unlike size"), M("sgd", 0.3), subject=LINEAR),
         *on("nonfinite", net(bad=7, note="a bad example"), M("sgd", 0.1), M("adam", 1e-3)),
         *on("batch_too_small", tanh, M("sgd", 0.05), M("momentum", 5e-3), M("adam", 2e-3), subject=PAIRS),
         *on("batch_too_large", tanh, M("sgd", 0.2), M("momentum", 0.02), M("adam", 3e-3), seeds=2, subject=WHOLE),
-        *on(VANISHES, net((16,) * 8, unit=2, note="8 sigmoid"), M("sgd", 0.1), M("momentum", 0.01), M("adam", 1e-3),
-            subject=DEEP),
+        *on(VANISHES, net((16,) * 8, unit=2, note="8 sigmoid"), M("sgd", 0.1), M("momentum", 0.01), subject=DEEP),
         *on(VANISHES, net((16,) * 8, size=0.2, note="8 small tanh"), M("sgd", 0.1), M("momentum", 0.01), subject=DEEP),
         *on(EXPLODES, net((16,) * 8, size=5.0, unit=1, note="8 large"), M("sgd", 0.01), M("momentum", 0.001), seeds=2,
             subject=DEEP),
     ]  # fmt: skip
-
-
-LINEAR = Subject("softmax regression", _net_losses, len(DIGIT), len(DIGIT) // 4, 200)
 
 
 def _lines() -> list[Case]:
@@ -532,7 +527,7 @@ def _lines() -> list[Case]:
         *on(HIGH, line(), M("sgd", 2.2 / top), M("momentum", 4.2 / top), M("nesterov", 1.5 / top)),
         *on("oscillation", line(), M("sgd", 1.97 / top)),
         *on(LOW, line(), M("sgd", 1e-5), M("adam", 1e-6), M("sgd", 0.2, "early")),
-        *on(ILL, line(0.01), M("sgd", 1.0 / top)),
+        *on(ILL, line(0.01), M("sgd", 1.5 / steepest(0.01)), M("sgd", 1.0 / steepest(0.01))),
         *on("gradient_noise", line(), M("sgd", 0.15), M("momentum", 0.02), M("adam", 0.1), subject=LINE_BY_EIGHTS),
     ]  # fmt: skip
 
@@ -540,12 +535,13 @@ def _lines() -> list[Case]:
 def _recurrents() -> list[Case]:
     M = Method
 
-    def on(label: str, rho: float, *methods: Method, seeds: int = 1) -> list[Case]:
-        return _many(label, RECURRENT, recurrent(rho), *methods, seeds=seeds)
+    def on(label: str, rho: float, *methods: Method, seeds: int = 1, out: float = 0.1) -> list[Case]:
+        return _many(label, RECURRENT, recurrent(rho, out), *methods, seeds=seeds)
 
     return [
         *on(HEALTHY, 0.9, M("sgd", 0.02), M("adam", 2e-3), M("rmsprop", 1e-3, "linear"), seeds=2),
-        *on("cliff", 1.15, M("sgd", 0.02), M("momentum", 0.005), seeds=2),
+        *on(EXPLODES, 1.15, M("sgd", 0.02), seeds=2),
+        *on("cliff", 1.1, M("momentum", 0.01), M("momentum", 0.02), seeds=2, out=0.025),
         *on(LOW, 0.9, M("adam", 1e-7), M("sgd", 1e-7)),
     ]  # fmt: skip
 

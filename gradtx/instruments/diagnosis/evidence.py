@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from .logs import read_log
-from .medians import early, early_median, late, late_median, mean_of, median_of, medians, stretches_of
+from .medians import STRETCHES, late, late_median, mean_of, median_of, medians, stretches_of
 
 
 class Evidence:
@@ -131,6 +131,14 @@ class Evidence:
         return self.scatter + float(half.max() - half.min()) < 0.01 * self.drop
 
     @cached_property
+    def came_down(self) -> bool:
+        """Whether the late levels are below the first by more than they scatter."""
+        half = self.levels[len(self.levels) // 2 :]
+        middle, spread = float(np.median(half)), float(np.std(half))
+        is_below = self.levels[0] > middle and self.start - middle > 1.5 * self.scatter
+        return bool(self.levels[0] - middle > 3 * spread or self.start - middle > 5 * self.scatter or is_below)
+
+    @cached_property
     def rose(self) -> bool:
         """Whether the run ended above its first loss by more than the scatter of single losses."""
         return self.end - self.start > 3 * self.scatter + 1e-6 * abs(self.end - self.lowest)
@@ -211,15 +219,20 @@ class Evidence:
         total = mean_of(norm[part] ** 2)
         return 1 - mean_of(noise[part]) / total if total > 0 else float("nan")
 
+    @property
+    def resolution(self) -> int:
+        """Into how many stretches the run is cut to look for flat places: more if there is no noise to average out."""
+        noisy = self.noise_squared is not None and not self.gradients_agree
+        return STRETCHES if noisy or self.scatter > 0.02 * self.drop else 10 * STRETCHES
+
     @cached_property
     def signal_norms(self) -> np.ndarray | None:
         """‖G‖ over the stretches, the noise taken out of ‖g‖ where it is known; at least its standard error's share."""
         if self.norm is None:
             return None
-        norms = medians(self.norm)
         noise = self.noise_squared
         if noise is None or self.gradients_agree:
-            return norms
+            return medians(self.norm, count=self.resolution)
         found = []
         for part in stretches_of(self.steps):
             total, taken = mean_of(self.norm[part] ** 2), mean_of(noise[part])

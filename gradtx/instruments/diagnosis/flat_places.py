@@ -9,7 +9,7 @@ negative beside the largest met, a saddle; nearly none, a flat region.
 import numpy as np
 
 from .evidence import Evidence
-from .medians import medians, stretches_of
+from .medians import STRETCHES, medians, stretches_of
 from .report import Finding, finding, number
 from .steps_taken import StepsTaken
 from .verdict import Verdict
@@ -54,29 +54,29 @@ def _rule_out(e: Evidence, signal: np.ndarray, verdict: Verdict) -> None:
 def _passed(e: Evidence, s: StepsTaken, signal: np.ndarray) -> Finding | None:
     """A dip of ‖G‖, or a small ‖G‖ from the start, from which the run goes on downhill along falling curvature."""
     assert e.curvature is not None
-    curvature, edges = medians(e.curvature), stretches_of(e.steps)
-    level = medians(e.loss)
-    steepest = float(np.nanmax(np.abs(curvature)))
-    for k in _dips(signal):
-        after = signal[k + 1 :]
-        top = k + 1 + int(np.nanargmax(after))
-        if signal[k] >= _SMALL * np.nanmax(after):
+    count = len(signal)
+    curvature, level = medians(e.curvature, count=count), medians(e.loss, count=count)
+    edges, steepest = stretches_of(e.steps, count), float(np.nanmax(np.abs(curvature)))
+    dips = _dips(signal)
+    for k in dips if e.resolution > STRETCHES else dips[:3]:
+        top = k + 1 + int(np.nanargmax(signal[k + 1 :]))
+        lower = float(np.nanmin(level[k:]))
+        if not lower < level[k] - 1.5 * e.scatter:
             continue
-        along = curvature[max(0, k - 1) : top + 1]
-        lowest = float(np.nanmin(along)) if np.isfinite(along).any() else 0.0
-        fell = np.nanmin(level[k:]) < level[k] - 3 * e.scatter / 2 and np.nanmin(level[k:]) < level[k]
-        if not fell:
-            continue
-        small = np.flatnonzero(signal < _SMALL * signal[top])
-        part = [i for i in small if i <= top]
-        first, last = edges[min(part)].start, edges[max(part)].stop - 1
-        numbers = {"norm": signal[k], "after": signal[top], "relative_curvature": lowest / steepest, "level": level[k]}
-        where = f"About step {e.name(edges[k].start)} the gradient is down to {number(signal[k])}, and later it is {number(signal[top])}"
         came = k > 0 and signal[k] < _SMALL * np.nanmax(signal[: k + 1])
-        limit = _NEGATIVE if came else -_FLAT
-        if lowest < limit * steepest:
+        part = [i for i in np.flatnonzero(signal < _SMALL * signal[top]) if i <= top]
+        if not came and len(part) < 0.05 * count:
+            continue
+        lowest = float(np.nanmin(curvature[max(0, k - 1) : top + 1])) / steepest
+        first, last = edges[min(part)].start, edges[max(part)].stop - 1
+        numbers = {"norm": signal[k], "after": signal[top], "relative_curvature": lowest, "level": level[k]}
+        where = (
+            f"About step {e.name(edges[k].start)} the gradient is down to {number(signal[k])}, and later it is "
+            f"{number(signal[top])} again"
+        )
+        if lowest < (_NEGATIVE if came else -_FLAT):
             remedy = "" if s.is_plain is False or s.is_another_method else None
-            text = f"{where} again, with negative curvature along it ({lowest / steepest:.1%} of the largest met): a saddle was passed."
+            text = f"{where}, with negative curvature along it ({lowest:.1%} of the largest met): a saddle was passed."
             return finding("saddle", text, numbers, (first, last), "high", remedy=remedy)
         near_zero = float(np.nanmedian(np.abs(curvature[part]))) / steepest
         if near_zero < _FLAT:
@@ -94,7 +94,7 @@ def _dips(signal: np.ndarray) -> list[int]:
         # Below that a gradient is rounding.
         if len(after) and after.max() > 1e-5 * largest and signal[k] < _SMALL * after.max():
             found.append((signal[k] / after.max(), k))
-    return [k for _, k in sorted(found)][:3]
+    return [k for _, k in sorted(found)]
 
 
 def _flat_from_the_start(e: Evidence, s: StepsTaken) -> list[Finding]:

@@ -21,6 +21,8 @@ from .steps_taken import StepsTaken
 from .verdict import Verdict
 
 _POWER = 5  # of the parameters' length: beyond it a product of many factors; squares and quartics have 1 to 3
+_WALL = 20  # beyond that power the length of the step does not explain the leap
+_FAR = 10  # the ratio of a step that is too long by more than a badly chosen rate
 
 
 def nonfinite(e: Evidence, s: StepsTaken, verdict: Verdict) -> list[Finding]:
@@ -68,9 +70,11 @@ class Leap(NamedTuple):
     @property
     def kind(self) -> str:
         """cliff, exploding_gradients or learning_rate_too_high."""
-        if self.ratio < 1 or (np.isnan(self.ratio) and self.is_calm):
+        is_known = not np.isnan(self.ratio)
+        if self.ratio < 1 or (self.power > _WALL and self.ratio < _FAR) or (not is_known and self.is_calm):
             return "cliff"
-        return "exploding_gradients" if self.power > _POWER else "learning_rate_too_high"
+        is_far = self.ratio >= _FAR or not is_known
+        return "exploding_gradients" if self.power > _POWER and is_far else "learning_rate_too_high"
 
 
 def leaps_of(e: Evidence, s: StepsTaken) -> list[Leap]:

@@ -8,15 +8,15 @@ import numpy as np
 STRETCHES = 40
 
 
-def stretches_of(steps: int) -> list[slice]:
-    """Up to `STRETCHES` equal parts of so many steps."""
-    edges = np.linspace(0, steps, min(STRETCHES, max(1, steps)) + 1).astype(int)
+def stretches_of(steps: int, count: int = STRETCHES) -> list[slice]:
+    """Up to `count` equal parts of so many steps."""
+    edges = np.linspace(0, steps, min(count, max(1, steps)) + 1).astype(int)
     return [slice(int(a), int(b)) for a, b in zip(edges[:-1], edges[1:], strict=True)]
 
 
-def medians(curve: np.ndarray, keep_inf: bool = False) -> np.ndarray:
+def medians(curve: np.ndarray, keep_inf: bool = False, count: int = STRETCHES) -> np.ndarray:
     """Medians over the stretches; NaN if a part has no finite value (no number, with `keep_inf`)."""
-    return np.array([median_of(curve[part], keep_inf) for part in stretches_of(len(curve))])
+    return np.array([median_of(curve[part], keep_inf) for part in stretches_of(len(curve), count)])
 
 
 def median_of(values: np.ndarray, keep_inf: bool = False) -> float:

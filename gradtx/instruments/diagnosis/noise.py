@@ -8,7 +8,7 @@ the first half of the run: towards the end the signal dies and any batch is smal
 Elsewhere noise is harmless while the loss falls. SGD at rate ε hovers about ε s² / 4 above the bottom of a bowl,
 whatever its curvature (to first order in ε). For any method ε is here the rate that the loss itself shows: it came down
 by about ε Σ‖G‖², so ε is what it came down by over the sum of the squared signal on the way. *Gradient noise* is named
-if the loss hovers, noise is most of the gradient, and the height is a twentieth of the gain.
+if the loss hovers, noise is most of the gradient, and the height is a few per cent of the gain (`costs`).
 """
 
 import numpy as np
@@ -18,8 +18,6 @@ from .medians import STRETCHES, late_median, mean_of, median_of
 from .report import Finding, finding, number, percent
 from .steps_taken import StepsTaken
 from .verdict import Verdict
-
-_COSTS = 0.05  # of the gain
 
 
 def gradient_noise(e: Evidence, s: StepsTaken, verdict: Verdict) -> list[Finding]:
@@ -36,7 +34,7 @@ def gradient_noise(e: Evidence, s: StepsTaken, verdict: Verdict) -> list[Finding
     if e.gradients_agree or not hovers(e) or not (e.late_share < 0.5 or _looks_random(e)):
         return []
     height = height_of(e, s)
-    if not height > _COSTS * e.drop:
+    if not costs(e, s):
         return []
     said = (
         "consecutive gradients have little in common"
@@ -56,8 +54,20 @@ def gradient_noise(e: Evidence, s: StepsTaken, verdict: Verdict) -> list[Finding
 
 
 def hovers(e: Evidence) -> bool:
-    """The loss has come down and does not fall any more."""
-    return e.steps >= 20 and not e.is_falling and e.scatter > 0 and e.drop > 2 * e.scatter / max(1, len(e.known) / 40) ** 0.5
+    """The loss has come down, by more than its levels scatter, and does not fall any more."""
+    return e.steps >= 20 and not e.is_falling and e.scatter > 0 and e.came_down
+
+
+def costs(e: Evidence, s: StepsTaken) -> bool:
+    """Whether noise holds the loss up by more than 2 % of the gain, at a rate that averages over few batches.
+
+    ε s² / 4 over s² / 2c, the loss that the noise of one batch is worth, is r. Below 3 % the rate averages over many.
+    If the ratio of the steps is unknown, the height has to be 5 % of the gain.
+    """
+    height = height_of(e, s)
+    if s.ratio is None:
+        return height > 0.05 * e.drop
+    return height > 0.02 * e.drop and abs(s.typical) >= 0.03
 
 
 def _looks_random(e: Evidence) -> bool:
@@ -117,9 +127,9 @@ def _from_consecutive(e: Evidence) -> np.ndarray | None:
 def stationary(e: Evidence, s: StepsTaken, verdict: Verdict) -> list[Finding]:
     """True if the run is in equilibrium with its noise: fluctuation and dissipation balance, or Pflug's sum falls.
 
-    Source: Yaida 2019; Pflug 1990. Wrong if the loss still falls, or if noise costs less than a twentieth of the gain.
+    Source: Yaida 2019; Pflug 1990. Wrong if the loss still falls, or if a lower rate ends no lower.
     """
-    if e.steps < 20 or e.gradients_agree or not hovers(e) or not height_of(e, s) > _COSTS * e.drop:
+    if e.steps < 20 or e.gradients_agree or not hovers(e) or not costs(e, s):
         return []
     ratio, pflug = e.curve("stationarity/ratio"), e.curve("gradient_alignment/pflug")
     where, steps = (e.steps // 2, e.steps - 1), {"steps": float(e.steps)}
@@ -162,7 +172,7 @@ def batch_size(e: Evidence, s: StepsTaken, verdict: Verdict) -> list[Finding]:
     typical = _pooled(e, max(1, down * e.steps // max(1, len(e.levels))), coming_down)
     text = "A step sees {:.0f} examples, and noise and signal balance at {} ({})."
     clear = e.drop > 5 * e.scatter / max(1, len(e.known) / 40) ** 0.5
-    if typical > 5 and down >= 0.2 * len(e.levels) and not e.gradients_agree and clear:
+    if typical > 5 and batch <= 16 and down >= 0.2 * len(e.levels) and not e.gradients_agree and clear:
         numbers = {"batch_size": batch, "noise_scale": typical * batch, "times": float(np.round(np.clip(typical / 2, 2, 8)))}
         said = text.format(batch, number(typical * batch), "while the loss comes down")
         where = (0, down * e.steps // len(e.levels))

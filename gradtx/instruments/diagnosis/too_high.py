@@ -43,7 +43,7 @@ def _hovers(e: Evidence, s: StepsTaken) -> bool:
         return False
     if s.typical >= 1:
         return True
-    return bool(e.late_share > 0.5 and (s.typical >= 0.5 or (s.turns and not s.typical < 0.3)))
+    return bool(e.late_share > 0.5 and (s.typical >= 0.5 or (s.turns and np.isnan(s.typical))))
 
 
 def _ended_high(e: Evidence, s: StepsTaken) -> Finding:
@@ -100,8 +100,8 @@ def _rule_out(e: Evidence, s: StepsTaken, verdict: Verdict) -> None:
 def oscillation(e: Evidence, s: StepsTaken, verdict: Verdict) -> list[Finding]:
     """True if each gradient points back at the last, because steps go past the minimum along the steepest direction.
 
-    Source: Goodfellow et al. 2016, §8.3.1; Jacobs 1988. Wrong if the steps are short (r below 0.4): then it is noise
-    that turns back, by chance.
+    Source: Goodfellow et al. 2016, §8.3.1; Jacobs 1988. Wrong if the steps are shorter than that (r below 0.8): then
+    it is noise that turns back by chance, or a velocity that swings as it should.
     """
     cosine = e.cosine
     if cosine is None:
@@ -110,9 +110,9 @@ def oscillation(e: Evidence, s: StepsTaken, verdict: Verdict) -> list[Finding]:
     parts = medians(cosine)
     back = np.flatnonzero(parts < -0.5)
     ratio = None if s.ratio is None else medians(s.ratio)
-    overshoots = ratio is None or not len(back) or not median_of(ratio[back]) < 0.4
+    overshoots = ratio is None or not len(back) or not median_of(ratio[back]) < 0.8
     level = medians(e.loss)
-    coming_down = np.flatnonzero(level > e.lowest + 0.01 * e.drop)  # about the minimum a small swing does no harm
+    coming_down = np.flatnonzero(level > e.lowest + 0.05 * e.drop)  # about the minimum a small swing does no harm
     matters = len(coming_down) and float(np.mean(parts[coming_down] < -0.5)) >= 0.3
     if len(back) >= max(2, 0.3 * len(parts)) and overshoots and matters:
         share, typical = len(back) / len(parts), float(np.median(parts[back]))

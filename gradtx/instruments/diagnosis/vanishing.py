@@ -67,7 +67,8 @@ def _is_deaf(e: Evidence, s: StepsTaken) -> bool:
     spread = float(np.percentile(seen, 84) - np.percentile(seen, 16)) / 2 / median_of(seen)
     moved, ratio = late_median(e.curve("update_ratio/global")), abs(s.typical)
     reach = moved / (2 * ratio) if ratio > 0 and moved > 0 else 0.0
-    return spread < 0.15 and reach < 0.1
+    # An exactly constant curvature is that of a parabola, which has no inputs to hear.
+    return spread < 0.15 and reach < (1 if spread > 1e-3 else 0.05)
 
 
 def _through_time(e: Evidence, verdict: Verdict) -> list[Finding]:

@@ -23,7 +23,8 @@ def wandering(e: Evidence, s: StepsTaken, verdict: Verdict) -> list[Finding]:
         return []
     crooked = late_median(straight, 0.1)
     is_noise = e.is_lost_in_noise or (np.isnan(e.late_share) and e.scatter > 0)
-    if crooked < 0.2 and not e.drop > 3 * e.scatter and e.steps >= 20 and not is_noise:
+    gained = e.came_down or e.is_falling or not e.gained_nothing
+    if crooked < 0.2 and not gained and e.steps >= 20 and not is_noise:
         text = (
             f"Distance from the start is {crooked:.0%} of the path's length, and the loss went from {number(e.start)} to "
             f"{number(e.end)}."
