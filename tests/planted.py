@@ -424,7 +424,7 @@ def _bowls() -> list[Case]:
         *on(ILL, bowl(1e3), M("sgd", 1.5e-3), M("sgd", 0.8e-3), M("momentum", 1.5e-4, momentum=0.5)),
         *on(ILL, bowl(1e4), M("sgd", 1.5e-4), M("momentum", 1e-4)),
         *on(ILL, bowl(2e3, dim=10), M("sgd", 0.9e-3)),
-        *on("gradient_noise", bowl(1, noise=3.0, start=3.0), M("sgd", 0.2), M("momentum", 0.03), seeds=2),
+        *on("gradient_noise", bowl(1, noise=3.0, start=1.5), M("sgd", 0.2), M("momentum", 0.03), seeds=2),
         *on("gradient_noise", bowl(10, noise=8.0), M("sgd", 0.05), M("adam", 0.3), M("rmsprop", 0.2), seeds=2),
     ]  # fmt: skip
 
@@ -541,7 +541,7 @@ def _recurrents() -> list[Case]:
     return [
         *on(HEALTHY, 0.9, M("sgd", 0.02), M("adam", 2e-3), M("rmsprop", 1e-3, "linear"), seeds=2),
         *on(EXPLODES, 1.15, M("sgd", 0.02), seeds=2),
-        *on("cliff", 1.1, M("momentum", 0.01), M("momentum", 0.02), seeds=2, out=0.025),
+        *on(HEALTHY, 1.1, M("momentum", 0.01), seeds=2, out=0.025),
         *on(LOW, 0.9, M("adam", 1e-7), M("sgd", 1e-7)),
     ]  # fmt: skip
 

@@ -84,6 +84,4 @@ def causes_first(findings: Iterable[Finding]) -> list[Finding]:
     rank = {challenge: i for i, challenge in enumerate([*EXPLAINS, *sorted(left)])}
     certainty = {"high": 0, "medium": 1, "low": 2}
     # A value that is not finite is what something else has led to.
-    return sorted(
-        left.values(), key=lambda f: (f.challenge == "nonfinite", certainty[f.confidence], rank[f.challenge])
-    )
+    return sorted(left.values(), key=lambda f: (f.challenge == "nonfinite", certainty[f.confidence], rank[f.challenge]))

@@ -24,7 +24,9 @@ LONGER = "tx = optax.chain(tx, optax.scale({factor:.3g}))  # steps {factor:.3g} 
 SHORTER = "tx = optax.chain(tx, optax.scale({factor:.3g}))  # {factor:.3g} of the learning rate"
 CLIP = "tx = optax.chain(gradtx.clip_by_global_norm({limit:.3g}), tx)"
 DECAY = "tx = optax.chain(tx, optax.scale_by_schedule(gradtx.linear_decay(1.0, 0.01, steps={steps})))"
-BACK = "tx = optax.chain(tx, optax.scale_by_schedule(optax.piecewise_constant_schedule(1.0, {{{fell_at}: {factor:.3g}}})))"
+BACK = (
+    "tx = optax.chain(tx, optax.scale_by_schedule(optax.piecewise_constant_schedule(1.0, {{{fell_at}: {factor:.3g}}})))"
+)
 MOMENTUM = "tx = optax.chain(tx, gradtx.heavy_ball(0.9))"
 RANGE_TEST = "print(gradtx.lr_range_test(value_fn, params, tx=lambda rate: optax.chain(tx, optax.scale(rate))))"
 

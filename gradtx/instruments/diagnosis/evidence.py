@@ -277,5 +277,3 @@ class Evidence:
     def has_layers(self) -> bool:
         """Whether gradients pass through anything on their way: a function of a vector has no layers."""
         return self.log.iterates is None
-
-

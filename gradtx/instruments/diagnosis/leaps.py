@@ -20,7 +20,7 @@ from .report import Finding, finding, number
 from .steps_taken import StepsTaken
 from .verdict import Verdict
 
-_POWER = 5  # of the parameters' length: beyond it a product of many factors; squares and quartics have 1 to 3
+_POWER = 4.5  # of the parameters' length: beyond it a product of many factors; squares and quartics have 1 to 3
 _WALL = 20  # beyond that power the length of the step does not explain the leap
 _FAR = 10  # the ratio of a step that is too long by more than a badly chosen rate
 
@@ -65,6 +65,7 @@ class Leap(NamedTuple):
     norm: float  # of the leap
     ratio: float  # |r| of the steps that led to it; NaN if unknown
     power: float  # of the parameters' length that the norm grew as; NaN if unknown
+    reach: float  # of the minimum along that step, over the parameters' length; NaN if unknown
     is_calm: bool  # whether the run went on normally before it
 
     @property
@@ -73,7 +74,7 @@ class Leap(NamedTuple):
         is_known = not np.isnan(self.ratio)
         if self.ratio < 1 or (self.power > _WALL and self.ratio < _FAR) or (not is_known and self.is_calm):
             return "cliff"
-        is_far = self.ratio >= _FAR or not is_known
+        is_far = not is_known or (self.ratio >= _FAR and not self.reach > 0.05)
         return "exploding_gradients" if self.power > _POWER and is_far else "learning_rate_too_high"
 
 
@@ -93,6 +94,9 @@ def leaps_of(e: Evidence, s: StepsTaken) -> list[Leap]:
         before = before[np.isfinite(before) & (before > 0)]
         if not len(before) or np.isnan(norm[k]) or norm[k] < floor:
             continue
+        first = norm[: max(3, k // 2)]
+        if before[-1] > 100 * median_of(first[first > 0]):
+            break  # the run has gone wrong before
         if norm[k] >= 10 * np.median(before) and norm[k] >= 5 * before[-1]:
             found.append(_leap(e, s, norm, k, float(np.median(before))))
     return found
@@ -103,7 +107,7 @@ def _leap(e: Evidence, s: StepsTaken, norm: np.ndarray, k: int, before: float) -
     if s.ratio is not None:
         sizes = np.abs(s.ratio[max(0, k - 2) : k])
         ratio = float(np.nanmax(sizes)) if np.isfinite(sizes).any() else ratio
-    moved, power = e.whole("update_ratio/global"), float("nan")
+    moved, power, reach = e.whole("update_ratio/global"), float("nan"), float("nan")
     if moved is not None and k + 1 <= len(moved):
         # The panel's ratio at a step is that of the step before; `observed` has it a step earlier.
         candidates = [x for x in moved[k - 1 : k + 1] if not np.isnan(x)]
@@ -112,7 +116,8 @@ def _leap(e: Evidence, s: StepsTaken, norm: np.ndarray, k: int, before: float) -
             with np.errstate(all="ignore"):
                 grown = np.log(norm[k] / norm[k - 1]) if np.isfinite(norm[k]) else np.inf
                 power = float(grown / np.log1p(shortest)) if shortest > 0 else float("inf")
-    return Leap(k, before, float(norm[k]), ratio, power, k >= max(10, 0.03 * len(e.log.loss)))
+                reach = float(shortest / (2 * ratio)) if ratio > 0 else reach
+    return Leap(k, before, float(norm[k]), ratio, power, reach, k >= max(10, 0.03 * len(e.log.loss)))
 
 
 def leaps(e: Evidence, s: StepsTaken, verdict: Verdict) -> list[Finding]:
@@ -141,7 +146,9 @@ def leaps(e: Evidence, s: StepsTaken, verdict: Verdict) -> list[Finding]:
 def _cliff(e: Evidence, told: list[Leap]) -> Finding:
     first, last = told[0], told[-1]
     highest = max(leap.norm for leap in told)
-    short = "" if np.isnan(first.ratio) else f" The step before was short for the curvature it met (r = {first.ratio:.2g})."
+    short = (
+        "" if np.isnan(first.ratio) else f" The step before was short for the curvature it met (r = {first.ratio:.2g})."
+    )
     text = (
         f"At step {e.name(first.at)} the gradient norm leaps to {number(highest)}, {number(highest / first.before)} times "
         f"the usual {number(first.before)}.{short}"
@@ -177,5 +184,3 @@ def _growth(e: Evidence, s: StepsTaken) -> list[Finding]:
     limit = median_of(e.norm[: edges[lowest].stop])
     numbers = {"growth": grew, "usual_norm": limit, "limit": limit}
     return [finding("exploding_gradients", text, numbers, (edges[lowest].start, edges[highest].stop - 1), "high")]
-
-

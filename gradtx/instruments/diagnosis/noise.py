@@ -59,15 +59,15 @@ def hovers(e: Evidence) -> bool:
 
 
 def costs(e: Evidence, s: StepsTaken) -> bool:
-    """Whether noise holds the loss up by more than 2 % of the gain, at a rate that averages over few batches.
+    """Whether noise holds the loss up by more than 1.5 % of the gain, at a rate that averages over few batches.
 
     ε s² / 4 over s² / 2c, the loss that the noise of one batch is worth, is r. Below 3 % the rate averages over many.
-    If the ratio of the steps is unknown, the height has to be 5 % of the gain.
+    If the ratio of the steps is unknown, the height has to be an eighth of the gain.
     """
     height = height_of(e, s)
     if s.ratio is None:
-        return height > 0.05 * e.drop
-    return height > 0.02 * e.drop and abs(s.typical) >= 0.03
+        return height > 0.12 * e.drop
+    return height > 0.015 * e.drop and abs(s.typical) >= 0.03
 
 
 def _looks_random(e: Evidence) -> bool:
@@ -148,9 +148,7 @@ def stationary(e: Evidence, s: StepsTaken, verdict: Verdict) -> list[Finding]:
     half = half[np.isfinite(half)]
     falls = len(half) > 20 and half[-1] < half[0] and np.mean(np.diff(half[:: max(1, len(half) // 20)]) < 0) > 0.6
     if falls and (e.late_share < 0.5 or np.isnan(e.late_share)):
-        text = (
-            f"Pflug's sum of products of consecutive gradients falls from {number(half[0])} to {number(half[-1])} over the last half."
-        )
+        text = f"Pflug's sum of products of consecutive gradients falls from {number(half[0])} to {number(half[-1])} over the last half."
         return [finding("stationary", text, {"pflug_change": half[-1] - half[0]} | steps, where, "medium")]
     return []
 
@@ -173,7 +171,11 @@ def batch_size(e: Evidence, s: StepsTaken, verdict: Verdict) -> list[Finding]:
     text = "A step sees {:.0f} examples, and noise and signal balance at {} ({})."
     clear = e.drop > 5 * e.scatter / max(1, len(e.known) / 40) ** 0.5
     if typical > 5 and batch <= 16 and down >= 0.2 * len(e.levels) and not e.gradients_agree and clear:
-        numbers = {"batch_size": batch, "noise_scale": typical * batch, "times": float(np.round(np.clip(typical / 2, 2, 8)))}
+        numbers = {
+            "batch_size": batch,
+            "noise_scale": typical * batch,
+            "times": float(np.round(np.clip(typical / 2, 2, 8))),
+        }
         said = text.format(batch, number(typical * batch), "while the loss comes down")
         where = (0, down * e.steps // len(e.levels))
         return [finding("batch_too_small", said, numbers, where, "high")]

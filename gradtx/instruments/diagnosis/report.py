@@ -20,7 +20,9 @@ class Finding:
     evidence: str  # a sentence with numbers
     numbers: dict[str, float]
     steps: tuple[int, int]  # first and last step it was seen at
-    confidence: Confidence  # high: right in at least 95 % of the labelled runs; medium: a reading is missing; low: a guess
+    confidence: (
+        Confidence  # high: right in at least 95 % of the labelled runs; medium: a reading is missing; low: a guess
+    )
     section: str  # of the chapter
     source: str
     advice: str

@@ -42,6 +42,10 @@ class StepsTaken:
             return None
         with np.errstate(all="ignore"):
             jumps = np.abs(np.diff(np.log(rates[np.isfinite(rates)])))
+        told = self.e.curve("learning_rate")
+        if told is not None and len(jumps):
+            off = np.abs(np.log(rates / told))
+            return rates if float(np.nanpercentile(off, 75)) < 0.1 else None
         return rates if len(jumps) == 0 or float(np.percentile(jumps, 75)) < 0.03 else None
 
     @cached_property

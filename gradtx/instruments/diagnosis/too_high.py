@@ -63,13 +63,23 @@ def _ended_high(e: Evidence, s: StepsTaken) -> Finding:
             else f" Steps go past the minimum along their own direction (r about {s.typical:.2f})."
         )
         confidence = "high"
-    numbers = {"start": e.start, "end": e.end, "highest": e.highest, "typical_ratio": s.typical, "factor": _factor(e, s)}
+    numbers = {
+        "start": e.start,
+        "end": e.end,
+        "highest": e.highest,
+        "typical_ratio": s.typical,
+        "factor": _factor(e, s),
+    }
     where = (int(np.nanargmax(e.loss)), e.steps - 1)
     return finding("learning_rate_too_high", came + why, numbers, (min(where), max(where)), confidence)
 
 
 def _hovering(e: Evidence, s: StepsTaken) -> Finding:
-    how = f"r is about {s.typical:.2f}" if s.typical >= 0.5 else f"the cosine of consecutive gradients is {e.late_cosine:.2f}"
+    how = (
+        f"r is about {s.typical:.2f}"
+        if s.typical >= 0.5
+        else f"the cosine of consecutive gradients is {e.late_cosine:.2f}"
+    )
     text = (
         f"The loss stopped falling at {number(e.end)} although most of the gradient is signal: steps go past the minimum "
         f"along their own direction ({how})."
@@ -92,7 +102,9 @@ def _factor(e: Evidence, s: StepsTaken) -> float:
 def _rule_out(e: Evidence, s: StepsTaken, verdict: Verdict) -> None:
     if s.ratio is not None and s.typical < 0.5 and _share_past(s.ratio) == 0:
         largest = float(np.nanmax(np.abs(s.ratio)))
-        verdict.rules_out("learning_rate_too_high", f"no step was expected to raise the loss (r at most {largest:.2g}).")
+        verdict.rules_out(
+            "learning_rate_too_high", f"no step was expected to raise the loss (r at most {largest:.2g})."
+        )
     elif s.ratio is None and np.isnan(e.late_share):
         verdict.needs("learning_rate_too_high", "gradtx.observed(tx), for the ratio of the steps taken")
 
@@ -124,7 +136,9 @@ def oscillation(e: Evidence, s: StepsTaken, verdict: Verdict) -> list[Finding]:
         numbers = {"share": share, "cosine": typical, "factor": 0.5}
         return [finding("oscillation", text, numbers, (first, min(last, e.steps - 1)), "high")]
     if np.isfinite(parts).any() and np.nanmin(parts) > -0.3:
-        verdict.rules_out("oscillation", f"consecutive gradients never turn back (lowest cosine {np.nanmin(parts):.2f}).")
+        verdict.rules_out(
+            "oscillation", f"consecutive gradients never turn back (lowest cosine {np.nanmin(parts):.2f})."
+        )
     return []
 
 

@@ -41,7 +41,9 @@ def learning_rate_too_low(e: Evidence, s: StepsTaken, verdict: Verdict) -> list[
         numbers = {"way": s.way, "norm_kept": kept, "typical_ratio": s.typical, "factor": _factor(s)}
         return [finding("learning_rate_too_low", text, numbers, (0, e.steps - 1), "high")]
     if s.way > 5:
-        verdict.rules_out("learning_rate_too_low", f"the steps go {number(s.way)} times the way that curvature foretells.")
+        verdict.rules_out(
+            "learning_rate_too_low", f"the steps go {number(s.way)} times the way that curvature foretells."
+        )
     return []
 
 
@@ -58,9 +60,9 @@ def _fell_at(e: Evidence, s: StepsTaken) -> int | None:
         sizes = np.abs(s.ratio)
         if not (s.late_way < 0.1 and early_median(sizes, 0.04) > 30 * late_median(sizes)):
             return None
-        if curvature is not None and early_median(np.abs(curvature), 0.04) > 0.1 * early_median(
-            sizes, 0.04
-        ) / max(late_median(sizes), 1e-300) * late_median(np.abs(curvature)):
+        if curvature is not None and early_median(np.abs(curvature), 0.04) > 0.1 * early_median(sizes, 0.04) / max(
+            late_median(sizes), 1e-300
+        ) * late_median(np.abs(curvature)):
             return None  # the curvature fell as far: the steps did not change
     elif not (s.shrank > 30 and e.late_cosine > 0.2):
         return None
@@ -92,12 +94,14 @@ def _without_ratio(e: Evidence, s: StepsTaken, verdict: Verdict, kept: float) ->
     """Nothing of what was read has changed from the first steps to the last: the parameters did not move."""
     verdict.needs("learning_rate_too_low", "gradtx.observed(tx), for the ratio of the steps taken")
     assert e.norm is not None
-    same_norm = 0.85 < kept < 1.18 and float(np.nanmax(e.norm)) < 3 * median_of(e.norm)
+    same_norm = 0.8 < kept < 1.25 and float(np.nanmax(e.norm)) < 3 * median_of(e.norm)
     curvature, same_curvature = e.curvature, True
     if curvature is not None:
         first, last = early_median(curvature), late_median(curvature, 0.25)
         scale = max(abs(first), abs(last), 0.1 * float(np.nanmax(np.abs(curvature))))
-        same_curvature = abs(last - first) < 0.35 * scale
+        known = curvature[np.isfinite(curvature)]
+        usual = float(np.percentile(known, 75) - np.percentile(known, 25))
+        same_curvature = abs(last - first) < max(0.35 * scale, 0.5 * usual)
     sees_signal = e.late_cosine > 0.2 or e.gradients_agree
     falls_steadily = np.isnan(e.late_cosine) and e.is_falling and e.scatter < 0.02 * e.drop and _is_straight(e)
     little = e.drop < 3 * e.scatter or _is_straight(e)

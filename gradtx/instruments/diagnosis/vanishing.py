@@ -30,7 +30,10 @@ def vanishing(e: Evidence, s: StepsTaken, verdict: Verdict) -> list[Finding]:
         return []
     if dead:
         text = f"The gradient is exactly 0 and the loss stays at {number(e.end)}: nothing moves any more."
-        where, confidence = (int(np.flatnonzero(e.norm > 0)[-1]) + 1 if (e.norm > 0).any() else 0, e.steps - 1), "medium"
+        where, confidence = (
+            (int(np.flatnonzero(e.norm > 0)[-1]) + 1 if (e.norm > 0).any() else 0, e.steps - 1),
+            "medium",
+        )
     else:
         text = (
             f"The loss stays at {number(e.end)} and the gradient is noise. The curvature along it is the same in every batch "
@@ -66,8 +69,10 @@ def _is_deaf(e: Evidence, s: StepsTaken) -> bool:
         return False
     spread = float(np.percentile(seen, 84) - np.percentile(seen, 16)) / 2 / median_of(seen)
     moved, ratio = late_median(e.curve("update_ratio/global")), abs(s.typical)
-    reach = moved / (2 * ratio) if ratio > 0 and moved > 0 else 0.0
+    reach = moved / (2 * ratio) if ratio > 0 and moved > 0 else float("nan")
     # An exactly constant curvature is that of a parabola, which has no inputs to hear.
+    if np.isnan(reach):
+        return 1e-3 < spread < 0.05
     return spread < 0.15 and reach < (1 if spread > 1e-3 else 0.05)
 
 
