@@ -27,7 +27,7 @@ DECAY = "tx = optax.chain(tx, optax.scale_by_schedule(gradtx.linear_decay(1.0, 0
 BACK = (
     "tx = optax.chain(tx, optax.scale_by_schedule(optax.piecewise_constant_schedule(1.0, {{{fell_at}: {factor:.3g}}})))"
 )
-MOMENTUM = "tx = optax.chain(tx, gradtx.heavy_ball(0.9))"
+MOMENTUM = "tx = optax.chain(tx, gradtx.heavy_ball({momentum:.3g}))"
 RANGE_TEST = "print(gradtx.lr_range_test(value_fn, params, tx=lambda rate: optax.chain(tx, optax.scale(rate))))"
 
 CHALLENGES: dict[str, Challenge] = {

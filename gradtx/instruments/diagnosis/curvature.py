@@ -19,7 +19,7 @@ def ill_conditioning(e: Evidence, s: StepsTaken, verdict: Verdict) -> list[Findi
     """
     curvature, norm = e.curvature, e.norm
     if curvature is None or norm is None:
-        verdict.needs("ill_conditioning", "gradtx.observed(tx), for the curvature along the gradient")
+        verdict.needs("ill_conditioning", "gradtx.observed(tx) or gradtx.curvature_ratio(learning_rate)")
         return []
     # Once the gradient has nearly gone, its curvature is rounding.
     met = curvature[np.isfinite(curvature) & (norm > 1e-5 * np.nanmax(norm))]
@@ -43,9 +43,10 @@ def ill_conditioning(e: Evidence, s: StepsTaken, verdict: Verdict) -> list[Findi
             f"The steepest curvature met is {number(steepest)}, and the run now descends along {number(flattest)}, "
             f"{number(spread)} times flatter. Over the last half the gradient kept {min(kept, 9.99):.0%} of its norm."
         )
-        numbers = {"spread": spread, "steepest": steepest, "flattest": flattest, "norm_kept": kept}
+        numbers = {"spread": spread, "steepest": steepest, "flattest": flattest, "norm_kept": kept,
+                   "momentum": 0.9 if spread < 200 else 0.95}
         where = (e.steps // 2, e.steps - 1)
-        remedy = "" if s.is_plain is False or s.is_another_method else None
+        remedy = None if s.may_be_plain else ""
         advice = "Raise the momentum, or give each parameter a rate of its own." if remedy == "" else None
         return [finding("ill_conditioning", text, numbers, where, "high", remedy=remedy, advice=advice)]
     if spread < 20:

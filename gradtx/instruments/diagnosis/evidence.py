@@ -146,7 +146,7 @@ class Evidence:
     @cached_property
     def gained_nothing(self) -> bool:
         """Whether the run ended no lower than it started, by more than the scatter explains."""
-        return self.end > self.start - max(self.scatter, 0.02 * (self.highest - self.start))
+        return self.end >= self.start - max(self.scatter, 0.02 * (self.highest - self.start))
 
     @cached_property
     def was_thrown(self) -> bool:
@@ -214,6 +214,9 @@ class Evidence:
         noise, norm = self.noise_squared, self.norm
         if self.gradients_agree:
             return 1.0
+        theta = self.curve("gradient_tests/norm")
+        if norm is None and theta is not None:
+            return 1 - mean_of(theta[part] ** 2)
         if noise is None or norm is None:
             return float("nan")
         total = mean_of(norm[part] ** 2)

@@ -29,11 +29,11 @@ def shelf(e: Evidence, s: StepsTaken, verdict: Verdict) -> list[Finding]:
         return []
     if len(signal) < 5 or not np.isfinite(signal).any() or not np.nanmax(signal) > 0:
         return []
+    _rule_out(e, signal, verdict)
     if e.curvature is None:
         for challenge in ("saddle", "plateau"):
-            verdict.needs(challenge, "gradtx.observed(tx), for the curvature along the gradient")
+            verdict.needs(challenge, "gradtx.observed(tx) or gradtx.curvature_ratio(learning_rate)")
         return []
-    _rule_out(e, signal, verdict)
     if found := _passed(e, s, signal):
         return [found]
     return _flat_from_the_start(e, s)
@@ -57,6 +57,8 @@ def _passed(e: Evidence, s: StepsTaken, signal: np.ndarray) -> Finding | None:
     count = len(signal)
     curvature, level = medians(e.curvature, count=count), medians(e.loss, count=count)
     edges, steepest = stretches_of(e.steps, count), float(np.nanmax(np.abs(curvature)))
+    if not steepest > 0:
+        return None
     dips = _dips(signal)
     for k in dips if e.resolution > STRETCHES else dips[:3]:
         top = k + 1 + int(np.nanargmax(signal[k + 1 :]))
@@ -74,8 +76,9 @@ def _passed(e: Evidence, s: StepsTaken, signal: np.ndarray) -> Finding | None:
             f"About step {e.name(edges[k].start)} the gradient is down to {number(signal[k])}, and later it is "
             f"{number(signal[top])} again"
         )
-        if lowest < (_NEGATIVE if came else -_FLAT):
-            remedy = "" if s.is_plain is False or s.is_another_method else None
+        is_deep = came and signal[k] < 0.05 * min(np.nanmax(signal[: k + 1]), signal[top])
+        if lowest < (_NEGATIVE if is_deep else -_FLAT):
+            remedy = None if s.may_be_plain else ""
             text = f"{where}, with negative curvature along it ({lowest:.1%} of the largest met): a saddle was passed."
             return finding("saddle", text, numbers, (first, last), "high", remedy=remedy)
         near_zero = float(np.nanmedian(np.abs(curvature[part]))) / steepest

@@ -177,7 +177,8 @@ def _growth(e: Evidence, s: StepsTaken) -> list[Finding]:
     lowest, highest = int(np.nanargmin(parts)), int(np.nanargmax(parts))
     grew = parts[highest] / max(parts[lowest], 1e-300)
     rises = float(np.nanmax(medians(e.loss)[highest:])) > e.start and e.rose
-    if highest <= lowest or grew < 100 or not rises or s.ratio is None or float(np.nanmax(np.abs(s.ratio))) >= 1:
+    is_short = s.ratio is not None and float(np.nanmax(np.abs(s.ratio))) < 1
+    if highest <= lowest or grew < 100 or not rises or not is_short or e.late_cosine < -0.5:
         return []
     text = f"The gradient norm grew {number(grew)} times, from {number(parts[lowest])} to {number(parts[highest])}, and the loss rose with it."
     edges = stretches_of(e.steps)

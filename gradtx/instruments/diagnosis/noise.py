@@ -62,12 +62,13 @@ def costs(e: Evidence, s: StepsTaken) -> bool:
     """Whether noise holds the loss up by more than 1.5 % of the gain, at a rate that averages over few batches.
 
     ε s² / 4 over s² / 2c, the loss that the noise of one batch is worth, is r. Below 3 % the rate averages over many.
-    If the ratio of the steps is unknown, the height has to be an eighth of the gain.
+    If the ratio of the steps is unknown, the height has to be an eighth of the gain, and
+    three tenths if the steps are known to be another method's, because then the height is a guess.
     """
     height = height_of(e, s)
     if s.ratio is None:
-        return height > 0.12 * e.drop
-    return height > 0.015 * e.drop and abs(s.typical) >= 0.03
+        return height > (0.3 if s.is_plain is False else 0.12) * e.drop
+    return height > 0.015 * e.drop and abs(late_median(s.ratio, 0.2)) >= 0.03
 
 
 def _looks_random(e: Evidence) -> bool:
@@ -80,15 +81,16 @@ def _looks_random(e: Evidence) -> bool:
 
 def height_of(e: Evidence, s: StepsTaken) -> float:
     """How high noise holds the loss: ε s² / 4, ε from the loss that came down and the squared signal on its way."""
-    if e.norm is None or e.drop <= 0:
+    noise, rates = e.noise_squared, s.learning_rates
+    if e.drop <= 0 or (e.norm is None and noise is None):
         return float("nan")
     half = slice(e.steps // 2, e.steps)
+    error = mean_of(e.norm[half] ** 2) if noise is None and e.norm is not None else mean_of(noise[half])
+    if rates is not None and s.is_plain is not False:
+        return float(late_median(rates, 0.2) * error / 4)
+    if e.norm is None:
+        return float("nan")
     squares = e.norm**2
-    noise = e.noise_squared
-    error = mean_of(squares[half]) if noise is None else mean_of(noise[half])
-    rates = s.learning_rates
-    if rates is not None and s.is_plain is not False and s.ratio is not None:
-        return float(late_median(rates) * error / 4)
     down = max(1, int(np.argmax(e.loss <= e.lowest + 0.2 * e.drop)))
     on_the_way = squares[: down + 1] - (0 if noise is None else noise[: down + 1])
     total = float(np.nansum(on_the_way))

@@ -76,14 +76,32 @@ class StepsTaken:
     def ratio(self) -> np.ndarray | None:
         """r of each step that was taken; None if it was not measured, or is that of a step -εg that was not taken."""
         ratio = self.e.curve("curvature_ratio/ratio")
-        if ratio is None or (self._implied is not None and self.is_plain is False):
-            return None
-        return ratio
+        if ratio is None and self.learning_rates is not None and self.e.curvature is not None:
+            ratio = self.learning_rates * self.e.curvature / 2
+            return None if self.is_plain is False else ratio
+        return None if self._implied is not None and self.is_plain is False else ratio
 
     @cached_property
     def is_another_method(self) -> bool:
         """Whether the log's ratio is that of plain descent, and the steps were not."""
-        return self.e.curve("curvature_ratio/ratio") is not None and self.ratio is None
+        return self.is_plain is False and self.ratio is None
+
+    @property
+    def may_be_plain(self) -> bool:
+        """Whether momentum can be put behind the steps: they are -εg, or nothing speaks against it.
+
+        A rate that grows from the first step on, read off the steps, is that of a velocity.
+        """
+        if self.is_plain is False or self.is_another_method:
+            return False
+        ratio = self.e.curve("curvature_ratio/ratio")
+        if self.e.curve("learning_rate") is not None or ratio is None or self.e.curvature is None:
+            return True
+        rates = self._implied
+        if rates is None:
+            return False
+        known = rates[np.isfinite(rates)]
+        return not len(known) or float(np.max(known[: max(5, len(known) // 10)])) < 1.3 * float(known[0])
 
     @cached_property
     def typical(self) -> float:

@@ -8,7 +8,7 @@ import numpy as np
 
 from .challenges import BACK
 from .evidence import Evidence
-from .medians import early_median, late_median, median_of
+from .medians import early_median, late_median, median_of, medians
 from .report import Finding, finding, number
 from .steps_taken import StepsTaken
 from .verdict import Verdict
@@ -94,26 +94,31 @@ def _without_ratio(e: Evidence, s: StepsTaken, verdict: Verdict, kept: float) ->
     """Nothing of what was read has changed from the first steps to the last: the parameters did not move."""
     verdict.needs("learning_rate_too_low", "gradtx.observed(tx), for the ratio of the steps taken")
     assert e.norm is not None
-    same_norm = 0.8 < kept < 1.25 and float(np.nanmax(e.norm)) < 3 * median_of(e.norm)
+    parts = medians(e.norm, count=20)
+    middle = median_of(parts)
+    same_norm = 0.8 < kept < 1.25 and 0.6 * middle < np.nanmin(parts) and np.nanmax(parts) < 1.6 * middle
+    same_norm = same_norm and float(np.nanmax(e.norm)) < 4 * middle
     curvature, same_curvature = e.curvature, True
     if curvature is not None:
         first, last = early_median(curvature), late_median(curvature, 0.25)
         scale = max(abs(first), abs(last), 0.1 * float(np.nanmax(np.abs(curvature))))
         known = curvature[np.isfinite(curvature)]
-        usual = float(np.percentile(known, 75) - np.percentile(known, 25))
-        same_curvature = abs(last - first) < max(0.35 * scale, 0.5 * usual)
+        between = float(np.percentile(known, 75) - np.percentile(known, 25))
+        same_curvature = abs(last - first) < max(0.35 * scale, 0.5 * between)
     sees_signal = e.late_cosine > 0.2 or e.gradients_agree
     falls_steadily = np.isnan(e.late_cosine) and e.is_falling and e.scatter < 0.02 * e.drop and _is_straight(e)
-    little = e.drop < 3 * e.scatter or _is_straight(e)
+    moved = e.curve("update_ratio/global")
+    path = 0.0 if moved is None else float(np.nansum(moved))  # in lengths of the parameters
+    little = path < 0.15 and (e.drop < 3 * e.scatter or _is_straight(e))
     if not (same_norm and same_curvature and little and (sees_signal or falls_steadily)):
         return []
-    moved = late_median(e.curve("update_ratio/global"))
-    factor = float(np.clip(_USUAL_UPDATE / moved, 2, 1e5)) if moved > 0 else 100.0
+    usual = late_median(moved)
+    factor = float(np.clip(_USUAL_UPDATE / usual, 2, 1e5)) if usual > 0 else 100.0
     text = (
         f"The last gradients are as large as the first ones ({kept:.0%}) and no noise, and the loss goes from "
         f"{number(e.start)} to {number(e.end)} only: the parameters hardly move."
     )
-    numbers = {"norm_kept": kept, "update_ratio": moved, "start": e.start, "end": e.end, "factor": factor}
+    numbers = {"norm_kept": kept, "update_ratio": usual, "start": e.start, "end": e.end, "factor": factor}
     confidence = "high" if sees_signal and curvature is not None else "medium"
     return [finding("learning_rate_too_low", text, numbers, (0, e.steps - 1), confidence)]
 
