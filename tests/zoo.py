@@ -179,7 +179,14 @@ ROWS = [
     row("skip_nonfinite", guarded_sgd, LR | MOMENTUM, is_elementwise=False, checked_by="sgd"),
     # The contract's trees are small, so they stay in float32; test_stored.py has the large ones.
     row("stored_as", stored_adam, LR | ADAM, checked_by="adam"),
-    row("observed", observed, LR | MOMENTUM, checked_by="sgd", is_instrument=True, needs=frozenset({"losses_fn"}),
-        **AT_PARAMS),
+    row(
+        "observed",
+        observed,
+        LR | MOMENTUM,
+        checked_by="sgd",
+        is_instrument=True,
+        needs=frozenset({"losses_fn"}),
+        **AT_PARAMS,
+    ),
     *INSTRUMENTS,
 ]

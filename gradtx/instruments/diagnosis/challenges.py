@@ -78,10 +78,9 @@ CHALLENGES: dict[str, Challenge] = {
         "a saddle point",
         "§2.3",
         "Dauphin et al. 2014; Goodfellow et al. 2016, §8.2.3",
-        "The run leaves it by itself, along the direction of negative curvature. Longer steps or momentum leave it "
-        "sooner.",
-        MOMENTUM,
-        "print(gradtx.critical_point(value_fn, params, key=jax.random.key(0)))",
+        "The run has left it by itself, along the direction of negative curvature, so there is nothing to cure. Longer "
+        "steps, momentum or noise leave it sooner.",
+        next_look="print(gradtx.critical_point(value_fn, params, key=jax.random.key(0)))",
     ),
     "plateau": Challenge(
         "a flat region",

@@ -43,8 +43,13 @@ def ill_conditioning(e: Evidence, s: StepsTaken, verdict: Verdict) -> list[Findi
             f"The steepest curvature met is {number(steepest)}, and the run now descends along {number(flattest)}, "
             f"{number(spread)} times flatter. Over the last half the gradient kept {min(kept, 9.99):.0%} of its norm."
         )
-        numbers = {"spread": spread, "steepest": steepest, "flattest": flattest, "norm_kept": kept,
-                   "momentum": 0.9 if spread < 200 else 0.95}
+        numbers = {
+            "spread": spread,
+            "steepest": steepest,
+            "flattest": flattest,
+            "norm_kept": kept,
+            "momentum": 0.9 if spread < 200 else 0.95,
+        }
         where = (e.steps // 2, e.steps - 1)
         remedy = None if s.may_be_plain else ""
         advice = "Raise the momentum, or give each parameter a rate of its own." if remedy == "" else None

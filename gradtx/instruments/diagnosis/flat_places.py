@@ -34,7 +34,7 @@ def shelf(e: Evidence, s: StepsTaken, verdict: Verdict) -> list[Finding]:
         for challenge in ("saddle", "plateau"):
             verdict.needs(challenge, "gradtx.observed(tx) or gradtx.curvature_ratio(learning_rate)")
         return []
-    if found := _passed(e, s, signal):
+    if found := _passed(e, signal):
         return [found]
     return _flat_from_the_start(e, s)
 
@@ -51,7 +51,7 @@ def _rule_out(e: Evidence, signal: np.ndarray, verdict: Verdict) -> None:
         )
 
 
-def _passed(e: Evidence, s: StepsTaken, signal: np.ndarray) -> Finding | None:
+def _passed(e: Evidence, signal: np.ndarray) -> Finding | None:
     """A dip of ‖G‖, or a small ‖G‖ from the start, from which the run goes on downhill along falling curvature."""
     assert e.curvature is not None
     count = len(signal)
@@ -78,9 +78,8 @@ def _passed(e: Evidence, s: StepsTaken, signal: np.ndarray) -> Finding | None:
         )
         is_deep = came and signal[k] < 0.05 * min(np.nanmax(signal[: k + 1]), signal[top])
         if lowest < (_NEGATIVE if is_deep else -_FLAT):
-            remedy = None if s.may_be_plain else ""
             text = f"{where}, with negative curvature along it ({lowest:.1%} of the largest met): a saddle was passed."
-            return finding("saddle", text, numbers, (first, last), "high", remedy=remedy)
+            return finding("saddle", text, numbers, (first, last), "high")
         near_zero = float(np.nanmedian(np.abs(curvature[part]))) / steepest
         if near_zero < _FLAT:
             text = f"{where}, with hardly any curvature in between ({near_zero:.2%} of the largest met)."

@@ -122,7 +122,15 @@ def finding(
     """A finding with what the chapter says of its challenge; `remedy` and `advice` in place of the usual ones."""
     known = CHALLENGES[challenge]
     plain = {name: float(value) for name, value in numbers.items()}
-    fields = {"factor": 0.1, "limit": 1.0, "times": 4.0, "fewer": 32.0, "steps": 100, "fell_at": 0, "momentum": 0.9} | numbers
+    fields = {
+        "factor": 0.1,
+        "limit": 1.0,
+        "times": 4.0,
+        "fewer": 32.0,
+        "steps": 100,
+        "fell_at": 0,
+        "momentum": 0.9,
+    } | numbers
     shown = {name: int(value) if name in ("steps", "fell_at") else value for name, value in fields.items()}
     return Finding(
         challenge,
