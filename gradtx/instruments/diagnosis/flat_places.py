@@ -81,7 +81,7 @@ def _passed(e: Evidence, signal: np.ndarray) -> Finding | None:
             text = f"{where}, with negative curvature along it ({lowest:.1%} of the largest met): a saddle was passed."
             return finding("saddle", text, numbers, (first, last), "high")
         near_zero = float(np.nanmedian(np.abs(curvature[part]))) / steepest
-        if near_zero < _FLAT:
+        if near_zero < _FLAT and level[k] - lower > 0.2 * e.drop:
             text = f"{where}, with hardly any curvature in between ({near_zero:.2%} of the largest met)."
             return finding("plateau", text, numbers, (first, last), "high")
     return None

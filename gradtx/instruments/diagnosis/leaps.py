@@ -66,13 +66,16 @@ class Leap(NamedTuple):
     ratio: float  # |r| of the steps that led to it; NaN if unknown
     power: float  # of the parameters' length that the norm grew as; NaN if unknown
     reach: float  # of the minimum along that step, over the parameters' length; NaN if unknown
+    came_back: bool  # whether the norm grew as on no parabola in use, and is below that of before from then on
     is_calm: bool  # whether the run went on normally before it
 
     @property
     def kind(self) -> str:
         """cliff, exploding_gradients or learning_rate_too_high."""
         is_known = not np.isnan(self.ratio)
-        if self.ratio < 1 or (self.power > _WALL and self.ratio < _FAR) or (not is_known and self.is_calm):
+        if self.ratio < 1 or (self.power > _WALL and self.ratio < _FAR):
+            return "cliff"
+        if not is_known and (self.is_calm or self.came_back):
             return "cliff"
         is_far = not is_known or (self.ratio >= _FAR and not self.reach > 0.05)
         return "exploding_gradients" if self.power > _POWER and is_far else "learning_rate_too_high"
@@ -92,7 +95,7 @@ def leaps_of(e: Evidence, s: StepsTaken) -> list[Leap]:
     for k in range(1, len(norm)):
         before = norm[max(0, k - 20) : k]
         before = before[np.isfinite(before) & (before > 0)]
-        if not len(before) or np.isnan(norm[k]) or norm[k] < floor:
+        if not len(before) or not np.isfinite(norm[k]) or norm[k] < floor:
             continue
         first = norm[: max(3, k // 2)]
         if before[-1] > 100 * median_of(first[first > 0]):
@@ -117,7 +120,11 @@ def _leap(e: Evidence, s: StepsTaken, norm: np.ndarray, k: int, before: float) -
                 grown = np.log(norm[k] / norm[k - 1]) if np.isfinite(norm[k]) else np.inf
                 power = float(grown / np.log1p(shortest)) if shortest > 0 else float("inf")
                 reach = float(shortest / (2 * ratio)) if ratio > 0 else reach
-    return Leap(k, before, float(norm[k]), ratio, power, reach, k >= max(10, 0.03 * len(e.log.loss)))
+    # On a parabola a step of ratio r makes the gradient 2 r - 1 times as long.
+    grew = norm[k] / norm[k - 1] >= 10 * _FAR
+    after = norm[k + 1 : k + 21]
+    came_back = bool(grew and len(after) >= 5 and np.nanmedian(after) < before)
+    return Leap(k, before, float(norm[k]), ratio, power, reach, came_back, k >= max(10, 0.03 * len(e.log.loss)))
 
 
 def leaps(e: Evidence, s: StepsTaken, verdict: Verdict) -> list[Finding]:
@@ -144,7 +151,9 @@ def leaps(e: Evidence, s: StepsTaken, verdict: Verdict) -> list[Finding]:
 
 
 def _cliff(e: Evidence, told: list[Leap]) -> Finding:
+    assert e.norm is not None
     first, last = told[0], told[-1]
+    usual = median_of(e.norm[: first.at])
     highest = max(leap.norm for leap in told)
     short = (
         "" if np.isnan(first.ratio) else f" The step before was short for the curvature it met (r = {first.ratio:.2g})."
@@ -153,7 +162,7 @@ def _cliff(e: Evidence, told: list[Leap]) -> Finding:
         f"At step {e.name(first.at)} the gradient norm leaps to {number(highest)}, {number(highest / first.before)} times "
         f"the usual {number(first.before)}.{short}"
     )
-    numbers = {"spikes": len(told), "height": highest, "usual_norm": first.before, "limit": first.before}
+    numbers = {"spikes": len(told), "height": highest, "usual_norm": usual, "limit": usual}
     is_sure = not np.isnan(first.ratio) and len(told) < max(3, 0.02 * e.steps)
     return finding("cliff", text, numbers, (first.at, last.at), "high" if is_sure else "medium")
 

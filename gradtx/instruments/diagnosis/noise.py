@@ -59,7 +59,7 @@ def hovers(e: Evidence) -> bool:
 
 
 def costs(e: Evidence, s: StepsTaken) -> bool:
-    """Whether noise holds the loss up by more than 1.5 % of the gain, at a rate that averages over few batches.
+    """Whether noise holds the loss up by more than 2 % of the gain, at a rate that averages over few batches.
 
     ε s² / 4 over s² / 2c, the loss that the noise of one batch is worth, is r. Below 3 % the rate averages over many.
     If the ratio of the steps is unknown, the height has to be an eighth of the gain, and
@@ -68,7 +68,7 @@ def costs(e: Evidence, s: StepsTaken) -> bool:
     height = height_of(e, s)
     if s.ratio is None:
         return height > (0.3 if s.is_plain is False else 0.12) * e.drop
-    return height > 0.015 * e.drop and abs(late_median(s.ratio, 0.2)) >= 0.03
+    return height > 0.02 * e.drop and abs(late_median(s.ratio, 0.2)) >= 0.03
 
 
 def _looks_random(e: Evidence) -> bool:

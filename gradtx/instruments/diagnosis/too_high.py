@@ -9,7 +9,7 @@ from .report import Finding, finding, number
 from .steps_taken import StepsTaken
 from .verdict import Verdict
 
-_SAFE = 0.1  # the ratio that a remedy aims at: a fifth of the best step along its own direction
+_SAFE = 0.2  # the ratio that a remedy aims at: two fifths of the best step along its own direction
 
 
 def learning_rate_too_high(e: Evidence, s: StepsTaken, verdict: Verdict) -> list[Finding]:
@@ -122,7 +122,7 @@ def oscillation(e: Evidence, s: StepsTaken, verdict: Verdict) -> list[Finding]:
     parts = medians(cosine)
     back = np.flatnonzero(parts < -0.5)
     ratio = None if s.ratio is None else medians(s.ratio)
-    overshoots = ratio is None or not len(back) or not median_of(ratio[back]) < 0.8
+    overshoots = not len(back) or not median_of(ratio[back]) < 0.8 if ratio is not None else not e.late_share < 0.4
     level = medians(e.loss)
     coming_down = np.flatnonzero(level > e.lowest + 0.05 * e.drop)  # about the minimum a small swing does no harm
     matters = len(coming_down) and float(np.mean(parts[coming_down] < -0.5)) >= 0.3

@@ -103,7 +103,7 @@ def _without_ratio(e: Evidence, s: StepsTaken, verdict: Verdict, kept: float) ->
         first, last = early_median(curvature), late_median(curvature, 0.25)
         scale = max(abs(first), abs(last), 0.1 * float(np.nanmax(np.abs(curvature))))
         known = curvature[np.isfinite(curvature)]
-        between = float(np.percentile(known, 75) - np.percentile(known, 25))
+        between = float(np.percentile(known, 75) - np.percentile(known, 25)) if len(known) else 0.0
         same_curvature = abs(last - first) < max(0.35 * scale, 0.5 * between)
     sees_signal = e.late_cosine > 0.2 or e.gradients_agree
     falls_steadily = np.isnan(e.late_cosine) and e.is_falling and e.scatter < 0.02 * e.drop and _is_straight(e)

@@ -59,7 +59,7 @@ def _is_dead(e: Evidence) -> bool:
 def _is_deaf(e: Evidence, s: StepsTaken) -> bool:
     """The gradient is noise, the loss has not moved, and every batch has the same curvature along its gradient."""
     curvature = e.curvature
-    if not e.has_layers or curvature is None or e.steps < 40 or e.gradients_agree or e.is_falling:
+    if not e.has_layers or curvature is None or e.steps < 40 or e.gradients_agree or e.is_falling or e.is_quiet:
         return False
     if not e.late_share < 0.35:
         return False
