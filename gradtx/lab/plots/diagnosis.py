@@ -69,6 +69,8 @@ def _text(diagnosis: gradtx.Diagnosis) -> str:
         lines += [
             f"   → {line}" if i == 0 else f"      {line}" for i, line in enumerate(textwrap.wrap(finding.advice, 80))
         ]
+        if finding.consequences:
+            lines.append(f"   It explains: {', '.join(name.replace('_', ' ') for name in finding.consequences)}.")
         lines.append("")
     for heading, items in (("Ruled out", diagnosis.ruled_out), ("Not judged", diagnosis.unjudged)):
         names = ", ".join(name.replace("_", " ") for name in items)
