@@ -80,19 +80,16 @@ def read_log(history: Any) -> Log:
         curves[name] = np.broadcast_to(curve, (len(loss), *curve.shape[1:])).astype(float)
     step = curves.pop("step", np.arange(len(loss)))
     for name, curve in curves.items():
+        if name.startswith("clipping_events/"):
+            continue  # NaN if no limit was given
         if curve.size and not np.isfinite(curve).any() and not np.isposinf(curve).any():
             ignored[name] = "is in the log, but none of its values is finite."
     iterates = given.get("iterates")
     is_gap = gaps | (np.isnan(loss) & _is_regular(loss))
-    return Log(loss, is_gap, *_merged(curves, loss, is_gap, step), ignored,
-               None if iterates is None else np.asarray(iterates, float),
-               int(getattr(history, "diverged_at", -1)))  # fmt: skip
-
-
-def _merged(curves: dict[str, np.ndarray], loss: np.ndarray, is_gap: np.ndarray, step: np.ndarray) -> Any:
-    """Curves and step numbers; rows without a usable step number count from 0."""
-    del loss, is_gap
-    return curves, step if np.isfinite(step).all() and (np.diff(step) > 0).all() else np.arange(len(step))
+    if not (np.isfinite(step).all() and (np.diff(step) > 0).all()):
+        step = np.arange(len(loss))  # rows without a usable number count from 0
+    path = None if iterates is None else np.asarray(iterates, float)
+    return Log(loss, is_gap, curves, step, ignored, path, int(getattr(history, "diverged_at", -1)))
 
 
 def _named(history: Any) -> dict[str, Any]:
@@ -120,8 +117,8 @@ def _rows_by_step(history: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
     """Rows with one step number become one row: loggers write loss and readings of a step in several calls."""
     rows: dict[Any, dict[str, Any]] = {}
     for i, row in enumerate(history):
-        number = next((v for name, v in row.items() if _known_name(str(name)) == "step"), ("row", i))
-        rows.setdefault(number, {}).update(row)
+        number = next((v for name, v in row.items() if _known_name(str(name)) == "step"), None)
+        rows.setdefault(("row", i) if number is None else float(number), {}).update(row)
     return list(rows.values())
 
 
