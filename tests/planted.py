@@ -6,6 +6,7 @@ the same method of gradtx, and a test compares the two. Readings are those of `g
 `gradtx.trajectory`.
 """
 
+import itertools
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -287,13 +288,13 @@ def net(
     start: Any = None,
     note: str = "",
 ) -> Any:
-    """Digits: weights of `size` / √n, biases of hidden units at `bias`; a share `kept` of the labels are the true ones."""
+    """Digits: weights of `size` / √n, biases of hidden units at `bias`; a share `kept` of the labels is true."""
     rng = np.random.default_rng(seed)
     sizes = [64, *widths, 10]
     layers = [
         ((size * rng.normal(size=(n, m)) / n**0.5).astype(np.float32),
          np.full(m, bias if i < len(widths) else 0.0, np.float32))
-        for i, (n, m) in enumerate(zip(sizes[:-1], sizes[1:], strict=True))
+        for i, (n, m) in enumerate(itertools.pairwise(sizes))
     ]  # fmt: skip
     labels = np.where(rng.random(len(DIGIT)) < kept, DIGIT, rng.integers(0, 10, len(DIGIT))).astype(np.int32)
     arguments = {
@@ -341,7 +342,7 @@ def steepest(columns: float = 1.0) -> float:
 
 
 def _sequences() -> tuple[np.ndarray, np.ndarray]:
-    x, y = PROBLEMS["adding"]().train
+    x, _ = PROBLEMS["adding"]().train
     x = np.asarray(x)[:512, :16]
     return x, (x[..., 0] * (x[..., 1] > 0)).sum(1).astype(np.float32)
 

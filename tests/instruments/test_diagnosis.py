@@ -203,23 +203,22 @@ REMEDIED = [case for case in ALL if case.label in CHALLENGES and CHALLENGES[case
 
 
 def check_cures(some, runs_of):
-    results = [
-        (case, *row)
-        for case, curves in ((c, dict(zip(map(str, (x for x, _ in runs_of(c.subject))), (y for _, y in runs_of(c.subject)),
-                                          strict=True))[str(c)]) for c in some)
-        for row in cured(case, curves)
-    ]  # fmt: skip
-    failed = [f"{case}: {f.remedy} loss {before:.4g} -> {after:.4g}, gone: {gone}"
-              for case, f, gone, before, after in results if not (gone and after <= before + 1e-3 * abs(before))]  # fmt: skip
-    assert results
-    assert len(failed) <= 0.1 * len(results), "\n".join(failed)
+    failed, count = [], 0
+    for case in some:
+        curves = next(curves for other, curves in runs_of(case.subject) if other is case)
+        for finding, is_gone, before, after in cured(case, curves):
+            count += 1
+            if not (is_gone and after <= before + 1e-3 * abs(before)):
+                failed.append(f"{case}: {finding.remedy} loss {before:.4g} -> {after:.4g}, gone: {is_gone}")
+    assert count
+    assert len(failed) <= 0.1 * count, "\n".join(failed)
 
 
-def test_a_remedy_for_a_rate_too_high_too_low_and_for_a_cliff_cures(runs_of):
+def test_a_remedy_for_a_rate_too_high_or_too_low_cures(runs_of):
     def named(name):
         return next(case for case in ALL if name in str(case))
 
-    check_cures([named("bowl, sgd 0.22"), named("bowl, adam 1e-05"), named("function, sgd 2, cliff")], runs_of)
+    check_cures([named("bowl, sgd 0.22"), named("bowl, adam 1e-05"), named("function, sgd 0.05, himmelblau")], runs_of)
 
 
 @pytest.mark.slow

@@ -1,7 +1,7 @@
 """Which challenge explains which: a table, so that the order of the rules means nothing.
 
-A row is a cause. Each of its entries is an effect that the cause brings about by itself, with the reason. If a run shows
-both, the effect is no finding: it is told as a consequence of the cause. Causes of causes come first.
+A row is a cause. Each of its entries is an effect that the cause brings about by itself, with the reason. If a run
+shows both, the effect is no finding: it is told as a consequence of the cause. Causes of causes come first.
 """
 
 from collections.abc import Iterable

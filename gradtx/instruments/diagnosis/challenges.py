@@ -70,7 +70,8 @@ CHALLENGES: dict[str, Challenge] = {
         "ill-conditioned curvature",
         "§2.1",
         "Goodfellow et al. 2016, §8.2.1; Polyak 1964",
-        "The steepest direction bounds the rate, and the flattest would need a far higher one. Momentum helps, and so do "
+        "The steepest direction bounds the rate, and the flattest would need a far higher one. Momentum helps, "
+        "and so do "
         "rates of their own for each parameter.",
         MOMENTUM,
     ),
@@ -115,7 +116,8 @@ CHALLENGES: dict[str, Challenge] = {
         "gradient noise decides",
         "§2.6",
         "Goodfellow et al. 2016, §8.2.6 and §8.1.3; McCandlish et al. 2018",
-        "Let the rate fall to a floor, or take larger batches. At a constant rate the loss hovers where noise holds it.",
+        "Let the rate fall to a floor, or take larger batches. At a constant rate the loss hovers where noise "
+        "holds it.",
         DECAY,
     ),
     "stationary": Challenge(

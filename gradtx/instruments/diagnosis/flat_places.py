@@ -20,7 +20,8 @@ _SMALL, _NEGATIVE, _FLAT = 0.25, -0.005, 0.02  # of the largest norm, and of the
 def shelf(e: Evidence, s: StepsTaken, verdict: Verdict) -> list[Finding]:
     """True if ‖G‖ is small over a part of the run and large after it, while the loss goes on to a lower place.
 
-    Source: Dauphin et al. 2014; Goodfellow et al. 2016, §8.2.3. Wrong if `critical_point` there finds no small gradient.
+    Source: Dauphin et al. 2014; Goodfellow et al. 2016, §8.2.3. Wrong if `critical_point` there finds no small
+    gradient.
     """
     signal = e.signal_norms
     if signal is None:
@@ -112,7 +113,8 @@ def _flat_from_the_start(e: Evidence, s: StepsTaken) -> list[Finding]:
     if not (bends_away and smooth and grew > 1.2 and not s.way < 0.1 and e.is_falling):
         return []
     text = (
-        f"The gradient is {number(norms[0])} at the start and grows to {number(norms[-1])}, with negative curvature along it "
+        f"The gradient is {number(norms[0])} at the start and grows to {number(norms[-1])}, with negative "
+        f"curvature along it "
         "all the way: the run starts on a flat place and has not left it yet."
     )
     numbers = {"norm": norms[0], "after": norms[-1], "grew": grew}

@@ -1,7 +1,7 @@
 """Rules on values that are not finite, and on gradients that leap: cliffs and exploding gradients.
 
-A *leap* is a gradient of ten times or more the norms before it (Pascanu, Mikolov & Bengio 2013 clip at half to ten times
-the usual norm: beyond ten nothing usual is left). What led to it shows in the step before:
+A *leap* is a gradient of ten times or more the norms before it (Pascanu, Mikolov & Bengio 2013 clip at half to ten
+times the usual norm: beyond ten nothing usual is left). What led to it shows in the step before:
 
 - the step was short for the curvature it met (|r| < 1), so that the local model foresaw nothing: a cliff;
 - the step was long (|r| >= 1), and the gradient grew as a high power of the parameters' length: products of many
@@ -159,7 +159,8 @@ def _cliff(e: Evidence, told: list[Leap]) -> Finding:
         "" if np.isnan(first.ratio) else f" The step before was short for the curvature it met (r = {first.ratio:.2g})."
     )
     text = (
-        f"At step {e.name(first.at)} the gradient norm leaps to {number(highest)}, {number(highest / first.before)} times "
+        f"At step {e.name(first.at)} the gradient norm leaps to {number(highest)}, "
+        f"{number(highest / first.before)} times "
         f"the usual {number(first.before)}.{short}"
     )
     numbers = {"spikes": len(told), "height": highest, "usual_norm": usual, "limit": usual}
@@ -169,7 +170,8 @@ def _cliff(e: Evidence, told: list[Leap]) -> Finding:
 
 def _explosion(e: Evidence, leap: Leap) -> Finding:
     text = (
-        f"At step {e.name(leap.at)} the gradient norm goes from {number(leap.before)} to {number(leap.norm)}. It grows as "
+        f"At step {e.name(leap.at)} the gradient norm goes from {number(leap.before)} to {number(leap.norm)}. "
+        f"It grows as "
         f"the {leap.power:.0f}th power of the parameters' length, as products of many factors do."
         if np.isfinite(leap.power)
         else f"At step {e.name(leap.at)} the gradient norm goes from {number(leap.before)} beyond all numbers."
@@ -189,7 +191,10 @@ def _growth(e: Evidence, s: StepsTaken) -> list[Finding]:
     is_short = s.ratio is not None and float(np.nanmax(np.abs(s.ratio))) < 1
     if highest <= lowest or grew < 100 or not rises or not is_short or e.late_cosine < -0.5:
         return []
-    text = f"The gradient norm grew {number(grew)} times, from {number(parts[lowest])} to {number(parts[highest])}, and the loss rose with it."
+    text = (
+        f"The gradient norm grew {number(grew)} times, from {number(parts[lowest])} to {number(parts[highest])}, and the "
+        "loss rose with it."
+    )
     edges = stretches_of(e.steps)
     limit = median_of(e.norm[: edges[lowest].stop])
     numbers = {"growth": grew, "usual_norm": limit, "limit": limit}

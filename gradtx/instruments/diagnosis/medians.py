@@ -3,6 +3,8 @@
 Neither one odd step nor minibatch noise moves a median.
 """
 
+import itertools
+
 import numpy as np
 
 STRETCHES = 40
@@ -11,7 +13,7 @@ STRETCHES = 40
 def stretches_of(steps: int, count: int = STRETCHES) -> list[slice]:
     """Up to `count` equal parts of so many steps."""
     edges = np.linspace(0, steps, min(count, max(1, steps)) + 1).astype(int)
-    return [slice(int(a), int(b)) for a, b in zip(edges[:-1], edges[1:], strict=True)]
+    return [slice(int(a), int(b)) for a, b in itertools.pairwise(edges)]
 
 
 def medians(curve: np.ndarray, keep_inf: bool = False, count: int = STRETCHES) -> np.ndarray:

@@ -42,7 +42,8 @@ def gradient_noise(e: Evidence, s: StepsTaken, verdict: Verdict) -> list[Finding
         else f"noise is {min(1 - e.late_share, 1):.0%} of the squared gradient"
     )
     text = (
-        f"The loss hovers at {number(e.end)}, and {said}. At this rate noise alone holds it about {number(height)} above the "
+        f"The loss hovers at {number(e.end)}, and {said}. At this rate noise alone holds it about "
+        f"{number(height)} above the "
         f"bottom, {percent(height / max(e.drop, 1e-300))} of all that the run gained."
     )
     numbers = {
@@ -138,7 +139,10 @@ def stationary(e: Evidence, s: StepsTaken, verdict: Verdict) -> list[Finding]:
     if ratio is not None:
         value = late_median(ratio, 0.2)
         if abs(np.log(max(value, 1e-9))) < np.log(1.3):
-            text = f"The two sides of the fluctuation-dissipation relation balance: their ratio is {value:.2f}, and 1 is equilibrium."
+            text = (
+                f"The two sides of the fluctuation-dissipation relation balance: their ratio is {value:.2f}, and 1 is "
+                "equilibrium."
+            )
             return [finding("stationary", text, {"ratio": value} | steps, where, "high")]
         if abs(value - 1) > 0.3:
             verdict.rules_out("stationary", f"the fluctuation-dissipation ratio is {value:.3g}, not 1.")
@@ -150,7 +154,10 @@ def stationary(e: Evidence, s: StepsTaken, verdict: Verdict) -> list[Finding]:
     half = half[np.isfinite(half)]
     falls = len(half) > 20 and half[-1] < half[0] and np.mean(np.diff(half[:: max(1, len(half) // 20)]) < 0) > 0.6
     if falls and (e.late_share < 0.5 or np.isnan(e.late_share)):
-        text = f"Pflug's sum of products of consecutive gradients falls from {number(half[0])} to {number(half[-1])} over the last half."
+        text = (
+            f"Pflug's sum of products of consecutive gradients falls from {number(half[0])} to {number(half[-1])} over "
+            "the last half."
+        )
         return [finding("stationary", text, {"pflug_change": half[-1] - half[0]} | steps, where, "medium")]
     return []
 

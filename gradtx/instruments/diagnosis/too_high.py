@@ -16,7 +16,8 @@ def learning_rate_too_high(e: Evidence, s: StepsTaken, verdict: Verdict) -> list
     """True if steps go past the minimum along their own direction, and the loss rises or stays up because of it.
 
     Source: Goodfellow et al. 2016, eq. 8.10, along the step that is taken: beyond r = 1/2 a shorter step of the same
-    direction is better, from r = 1 on the step raises the loss. Wrong if shorter steps from the same start end no lower.
+    direction is better, from r = 1 on the step raises the loss. Wrong if shorter steps from the same start end no
+    lower.
     """
     known = leaps_of(e, s)
     if known and known[0].kind != "learning_rate_too_high" and known[0].at <= int(np.nanargmax(e.loss)) + 1:
@@ -57,7 +58,8 @@ def _ended_high(e: Evidence, s: StepsTaken) -> Finding:
         past = np.flatnonzero(np.abs(s.ratio) >= 1)
         at = int(past[0]) if len(past) else 0
         why = (
-            f" {len(past)} of {e.steps} steps were expected to raise it (|r| of 1 or more), first step {e.name(at)} with "
+            f" {len(past)} of {e.steps} steps were expected to raise it (|r| of 1 or more), first step "
+            f"{e.name(at)} with "
             f"r = {number(s.ratio[at])}."
             if len(past)
             else f" Steps go past the minimum along their own direction (r about {s.typical:.2f})."
@@ -81,7 +83,8 @@ def _hovering(e: Evidence, s: StepsTaken) -> Finding:
         else f"the cosine of consecutive gradients is {e.late_cosine:.2f}"
     )
     text = (
-        f"The loss stopped falling at {number(e.end)} although most of the gradient is signal: steps go past the minimum "
+        f"The loss stopped falling at {number(e.end)} although most of the gradient is signal: steps go past "
+        f"the minimum "
         f"along their own direction ({how})."
     )
     numbers = {"end": e.end, "typical_ratio": s.typical, "signal": e.late_share, "factor": _factor(e, s)}
@@ -129,7 +132,8 @@ def oscillation(e: Evidence, s: StepsTaken, verdict: Verdict) -> list[Finding]:
     if len(back) >= max(2, 0.3 * len(parts)) and overshoots and matters:
         share, typical = len(back) / len(parts), float(np.median(parts[back]))
         text = (
-            f"Over {share:.0%} of the run each gradient points back at the last: the cosine is {typical:.2f}, and -1 is a "
+            f"Over {share:.0%} of the run each gradient points back at the last: the cosine is {typical:.2f}, "
+            f"and -1 is a "
             "full turn."
         )
         first, last = (int(i * e.steps / len(parts)) for i in (back[0], back[-1] + 1))

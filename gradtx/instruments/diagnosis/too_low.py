@@ -1,7 +1,7 @@
 """Rule on steps that are too short: a learning rate that is too low, or one that decays too soon.
 
-A step of ratio r goes 2|r| of the way to the minimum that slope and curvature foretell along it. The sum over the run is
-how often it went that way. Below 1 the whole run is less than one good step.
+A step of ratio r goes 2|r| of the way to the minimum that slope and curvature foretell along it. The sum over the run
+is how often it went that way. Below 1 the whole run is less than one good step.
 """
 
 import numpy as np
@@ -35,7 +35,8 @@ def learning_rate_too_low(e: Evidence, s: StepsTaken, verdict: Verdict) -> list[
     is_short = s.way < 0.3 or (s.way < 1 and e.is_falling)
     if is_short and kept > 0.5:
         text = (
-            f"All {e.steps} steps together go {s.way:.2g} of the way to the minimum that slope and curvature foretell, and "
+            f"All {e.steps} steps together go {s.way:.2g} of the way to the minimum that slope and curvature "
+            f"foretell, and "
             f"the gradient kept {min(kept, 9.99):.0%} of its size."
         )
         numbers = {"way": s.way, "norm_kept": kept, "typical_ratio": s.typical, "factor": _factor(s)}
@@ -82,7 +83,8 @@ def _fell_at(e: Evidence, s: StepsTaken) -> int | None:
 
 def _decayed(e: Evidence, s: StepsTaken, at: int) -> Finding:
     text = (
-        f"From step {e.name(at)} on the steps are {number(s.shrank)} times shorter than at the start. The gradient keeps its "
+        f"From step {e.name(at)} on the steps are {number(s.shrank)} times shorter than at the start. The "
+        f"gradient keeps its "
         "size from there on, so most of the way is left: the rate decays too soon."
     )
     numbers = {"fell_at": at, "shrank": s.shrank, "factor": min(s.shrank, 1e6)}
@@ -124,7 +126,7 @@ def _without_ratio(e: Evidence, s: StepsTaken, verdict: Verdict, kept: float) ->
 
 
 def _is_straight(e: Evidence) -> bool:
-    """Whether the loss falls as fast in the second half as in the first, as it does at a gradient that stays the same."""
+    """Whether the loss falls as fast at the end as at the start, as it does if the gradient stays the same."""
     third = max(1, len(e.levels) // 3)
     first, last = e.levels[0] - e.levels[third], e.levels[-third - 1] - e.levels[-1]
     return bool(first > 0 and 0.6 < last / first < 1.6)

@@ -1,4 +1,5 @@
-"""Rules on gradients that do not come through: nothing of the input reaches the loss, or nothing of the loss the start."""
+"""Rules on gradients that do not come through: nothing of the input reaches the loss, or nothing of the loss the
+start."""
 
 import numpy as np
 
@@ -13,9 +14,9 @@ def vanishing(e: Evidence, s: StepsTaken, verdict: Verdict) -> list[Finding]:
     """True if the gradient is exactly 0 away from a minimum, or only noise that is the same whatever the input is.
 
     Source: Bengio, Simard & Frasconi 1994; Pascanu et al. 2013 (signal against noise through depth and time). If no
-    input comes through, all examples are one example but for their targets: the curvature along the gradient is the same
-    in every batch, the gradient is noise, and the way that it foretells is tiny beside the parameters. Wrong if the loss
-    of a model with trained inputs behaves so.
+    input comes through, all examples are one example but for their targets: the curvature along the gradient is the
+    same in every batch, the gradient is noise, and the way that it foretells is tiny beside the parameters. Wrong if
+    the loss of a model with trained inputs behaves so.
     """
     found = _through_time(e, verdict)
     if found:
@@ -36,7 +37,8 @@ def vanishing(e: Evidence, s: StepsTaken, verdict: Verdict) -> list[Finding]:
         )
     else:
         text = (
-            f"The loss stays at {number(e.end)} and the gradient is noise. The curvature along it is the same in every batch "
+            f"The loss stays at {number(e.end)} and the gradient is noise. The curvature along it is the same "
+            f"in every batch "
             f"({number(late_median(e.curvature))}), as if no input reached the output."
         )
         where, confidence = (0, e.steps - 1), "high"

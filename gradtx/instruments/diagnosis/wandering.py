@@ -26,7 +26,8 @@ def wandering(e: Evidence, s: StepsTaken, verdict: Verdict) -> list[Finding]:
     gained = e.came_down or e.is_falling or not e.gained_nothing
     if crooked < 0.2 and not gained and e.steps >= 20 and not is_noise:
         text = (
-            f"Distance from the start is {crooked:.0%} of the path's length, and the loss went from {number(e.start)} to "
+            f"Distance from the start is {crooked:.0%} of the path's length, and the loss went from "
+            f"{number(e.start)} to "
             f"{number(e.end)}."
         )
         numbers = {"straightness": crooked, "gained": e.start - e.end}
