@@ -80,8 +80,8 @@ low = transformer(learning_rate=0.01)
 gradtx.diagnose(low)
 
 # %% [markdown]
-# The loss falls, and a loss alone would not tell that it could fall faster. The curvature ratio does: all steps together
-# are less than one good step. The remedy makes the steps longer, by the factor that takes the ratio to a tenth.
+# The loss falls, and a loss alone would not tell that it could fall faster. The curvature ratio does: all steps
+# together are less than one good step. The remedy makes the steps longer, by the factor that takes the ratio to a tenth.
 
 # %%
 too_low = gradtx.diagnose(low).findings[0]
@@ -100,8 +100,8 @@ high = transformer(learning_rate=3.0)
 lab.plot_diagnosis({"problem": "transformer at rate 3", **high})
 
 # %% [markdown]
-# The cause comes first: steps that are expected to raise the loss. That the loss ends as NaN is its consequence, and has
-# no remedy of its own. The remedy is the rate's: so short that the first steps have a ratio of a fifth.
+# The cause comes first: steps that are expected to raise the loss. That the loss ends as NaN is its consequence, and
+# has no remedy of its own. The remedy is the rate's: so short that the first steps have a ratio of a fifth.
 
 # %%
 cause = gradtx.diagnose(high).findings[0]

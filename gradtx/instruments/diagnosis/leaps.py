@@ -192,8 +192,8 @@ def _growth(e: Evidence, s: StepsTaken) -> list[Finding]:
     if highest <= lowest or grew < 100 or not rises or not is_short or e.late_cosine < -0.5:
         return []
     text = (
-        f"The gradient norm grew {number(grew)} times, from {number(parts[lowest])} to {number(parts[highest])}, and the "
-        "loss rose with it."
+        f"The gradient norm grew {number(grew)} times, from {number(parts[lowest])} to {number(parts[highest])}, and "
+        "the loss rose with it."
     )
     edges = stretches_of(e.steps)
     limit = median_of(e.norm[: edges[lowest].stop])
