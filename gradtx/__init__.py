@@ -18,6 +18,7 @@ from .instruments.gain_ratio import gain_ratio as gain_ratio
 from .instruments.gradient_norm import gradient_norm as gradient_norm
 from .instruments.gradient_tests import gradient_tests as gradient_tests
 from .instruments.noise_scale import gradient_noise_scale as gradient_noise_scale
+from .instruments.observed import observed as observed
 from .instruments.panel import panel as panel
 from .instruments.plateau import plateau as plateau
 from .instruments.range_test import RangeTest as RangeTest

@@ -1,13 +1,16 @@
-"""Runs with exactly one planted challenge, and healthy ones: what the diagnosis is measured by.
+"""Labelled runs: each has one planted challenge or is healthy, and its truth is known from how it was made.
 
-Each set is one compilation: a subject and a method, at several learning rates and seeds. A landscape's runs hold its
-iterates, as `lab.run` gives them.
+A *subject* is a loss with what it needs as arrays, so that all its runs (methods, rates, schedules, starts, noises) are
+one compiled program under `vmap`. The method inside is written out below with its choices as numbers; `Method.tx` makes
+the same method of gradtx, and a test compares the two. Readings are those of `gradtx.observed` and of
+`gradtx.trajectory`.
 """
 
-from collections.abc import Callable, Iterator
+import itertools
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -15,203 +18,543 @@ import numpy as np
 import optax
 
 import gradtx
-from gradtx import lab, landscapes
-from gradtx.lab.problems import PROBLEMS, classification, regression
+from gradtx import landscapes
+from gradtx.lab.problems import PROBLEMS, characters
 
 HEALTHY = "healthy"
+ADAPTIVE = {"adam": 1.0, "rmsprop": 2.0}
 
 
 @dataclass(frozen=True)
-class Planted:
-    """Runs of one subject: the label of each learning rate."""
+class Method:
+    """A method as a user writes it: its kind, rate, schedule and momentum."""
 
-    name: str
-    subject: Callable[[], Any]
-    labels: dict[float, str]  # learning rate -> challenge, or HEALTHY
-    steps: int
-    batch_size: int | str | None = None
-    seeds: int = 1
-    method: Callable[..., Any] = gradtx.sgd
-    sharpness: bool = False
+    kind: str  # sgd, momentum, nesterov, adam, rmsprop
+    rate: float
+    schedule: str = "constant"  # constant, linear, cosine, warmup, early (1 % of the rate after a tenth of the run)
+    momentum: float = 0.9
 
     def __str__(self) -> str:
-        return self.name
+        shown = "" if self.schedule == "constant" else f" {self.schedule}"
+        return f"{self.kind} {self.rate:g}{shown}"
 
-    def runs(self) -> Iterator[tuple[str, str, dict[str, Any]]]:
-        """Label, name and curves of each."""
-        subject = self.subject()
-        trained = _walked if isinstance(subject, landscapes.Landscape) else _trained
-        for rate, k, curves in trained(self, subject):
-            known = {"learning_rate": rate, "batch_size": _examples(self, subject)}
-            yield self.labels[rate], f"{self.name}, rate {rate:g}, seed {k}", {**curves, **known}
+    def rates(self, steps: int) -> np.ndarray:
+        """The rate of each step."""
+        k = np.arange(steps) / steps
+        shapes = {
+            "constant": np.ones(steps),
+            "linear": 1 - 0.99 * k,
+            "cosine": 0.01 + 0.99 * (1 + np.cos(np.pi * k)) / 2,
+            "warmup": np.minimum(1, (k + 1 / steps) * 10) * (1 - 0.9 * k),
+            "early": np.where(k < 0.05, 1.0, 1e-4),
+        }
+        return (self.rate * shapes[self.schedule]).astype(np.float32)
 
-    def keys(self) -> jax.Array:
-        return jax.random.split(jax.random.key(0), self.seeds)
+    def numbers(self, steps: int) -> dict[str, Any]:
+        """The same for `_method`."""
+        has_momentum = self.kind in ("momentum", "nesterov")
+        return {
+            "rates": self.rates(steps),
+            "momentum": np.float32(self.momentum if has_momentum else 0.0),
+            "is_nesterov": np.float32(self.kind == "nesterov"),
+            "adaptive": np.float32(ADAPTIVE.get(self.kind, 0.0)),
+        }
 
-    def chain(self, learning_rate: Any) -> Any:
-        looking = [gradtx.panel(learning_rate), gradtx.stationarity(learning_rate), gradtx.plateau()]
-        looking += [gradtx.sharpness(learning_rate)] if self.sharpness else []
-        return optax.chain(*looking, self.method(learning_rate), gradtx.trajectory())
-
-
-Curves = Iterator[tuple[float, int, dict[str, Any]]]
-
-
-def _trained(planted: Planted, problem: Any) -> Curves:
-    """A problem, by `lab.sweep`."""
-    settings: dict[str, Any] = {"steps": planted.steps, "batch_size": planted.batch_size, "progress": False}
-    rates = list(planted.labels)
-    found = lab.sweep(problem, planted.chain, {"learning_rate": rates}, keys=planted.keys(), **settings)
-    for i, rate in enumerate(rates):
-        for k in range(planted.seeds):
-            yield rate, k, {"loss": found.loss[i, k], **{n: curve[i, k] for n, curve in found.readings.items()}}
-
-
-def _walked(planted: Planted, landscape: landscapes.Landscape) -> Curves:
-    """A landscape: a sweep keeps no iterates, and by its iterates a diagnosis knows a landscape."""
-    samples = planted.batch_size or 1
-
-    @jax.jit
-    def walk(rate: jax.Array, key: jax.Array) -> Any:
-        tx = planted.chain(rate)
-
-        def step(carry: Any, keys: jax.Array) -> Any:
-            x, state = carry
-
-            def losses(x: jax.Array) -> jax.Array:
-                return jax.vmap(landscape.sample, (None, 0))(x, keys)
-
-            value, g = jax.value_and_grad(lambda x: jnp.mean(losses(x)))(x)
-            updates, state = tx.update(g, state, x, value=value, losses_fn=losses)
-            x = optax.apply_updates(x, updates)
-            return (x, state), (value, gradtx.readings(state), x)
-
-        start = jnp.asarray(landscape.start, jnp.float32)
-        return jax.lax.scan(step, (start, tx.init(start)), jax.random.split(key, (planted.steps, samples)))[1]
-
-    for rate in planted.labels:
-        for k, key in enumerate(planted.keys()):
-            loss, readings, path = jax.tree.map(np.asarray, walk(jnp.float32(rate), key))
-            yield rate, k, {"loss": loss, **readings, "iterates": np.concatenate([landscape.start[None], path])}
+    def tx(self, steps: int) -> Any:
+        """The same as a transformation of gradtx."""
+        rates = jnp.asarray(self.rates(steps))
+        rate: Any = self.rate if self.schedule == "constant" else lambda k: rates[jnp.minimum(k, steps - 1)]
+        if self.kind in ADAPTIVE:
+            return getattr(gradtx, self.kind)(rate)
+        return gradtx.sgd(rate, None if self.kind == "sgd" else self.momentum, self.kind == "nesterov")
 
 
-def _examples(planted: Planted, subject: Any) -> int:
-    if planted.batch_size == "all":
-        return subject.num_examples
-    return int(planted.batch_size or 1)
+class _MethodState(NamedTuple):
+    first: Any
+    second: Any
+    method_count: jax.Array
 
 
-# Models of the tests' own.
+def _method(rates: jax.Array, momentum: jax.Array, is_nesterov: jax.Array, adaptive: jax.Array) -> Any:
+    """All methods in one, chosen by numbers."""
+
+    def init(params: Any) -> _MethodState:
+        return _MethodState(optax.tree.zeros_like(params), optax.tree.zeros_like(params), jnp.zeros((), jnp.int32))
+
+    def update(g: Any, state: _MethodState, params: Any = None) -> Any:
+        del params
+        rate, count = rates[state.method_count], state.method_count + 1
+        is_adam = adaptive == 1
+        keep = jnp.where(is_adam, 0.9, momentum)
+        add = jnp.where(is_adam, 0.1, jnp.where(adaptive == 2, 0.0, -rate))
+        first = jax.tree.map(lambda m, x: keep * m + add * x, state.first, g)
+        rho = jnp.where(is_adam, 0.999, 0.9)
+        second = jax.tree.map(lambda v, x: rho * v + (1 - rho) * x**2, state.second, g)
+
+        def step(m: jax.Array, v: jax.Array, x: jax.Array) -> jax.Array:
+            adam = -rate * (m / (1 - 0.9**count)) / (jnp.sqrt(v / (1 - 0.999**count)) + 1e-8)
+            plain = jnp.where(is_nesterov > 0, momentum * m - rate * x, m)
+            return jnp.where(is_adam, adam, jnp.where(adaptive == 2, -rate * x / jnp.sqrt(1e-6 + v), plain))
+
+        return jax.tree.map(step, first, second, g), _MethodState(first, second, count)
+
+    return optax.GradientTransformation(init, update)
 
 
-def scaled_diabetes() -> Any:
-    """Linear regression whose columns differ by a factor of 100 in size."""
-    (x, y), (x_valid, y_valid) = PROBLEMS["diabetes"]().train, PROBLEMS["diabetes"]().validation
-    sizes = np.geomspace(1, 0.01, x.shape[1]).astype(np.float32)
-    return _linear("scaled diabetes", (x * sizes, y), (x_valid * sizes, y_valid), lambda key, n: jnp.zeros(n))
+@dataclass(frozen=True)
+class Subject:
+    """A loss: parameters, arguments of the run, and one batch (indices of examples, or keys) -> [B] losses."""
+
+    name: str
+    losses: Callable[[Any, Any, Any], jax.Array]
+    examples: int  # batches are drawn from so many; 0: each batch is fresh keys
+    batch: int
+    steps: int
+    has_iterates: bool = False
 
 
-def _linear(name: str, train: Any, validation: Any, init: Callable[[jax.Array, int], jax.Array]) -> Any:
-    columns = train[0].shape[1]
-    return regression(name, lambda key: init(key, columns), lambda w, x: x @ w, train, validation)
+@dataclass(frozen=True)
+class Case:
+    """One run: what is planted, and how."""
+
+    label: str
+    subject: Subject
+    method: Method
+    start: Any
+    arguments: Any
+    seed: int = 0
+    note: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.subject.name}, {self.method}, {self.note} {self.seed}".strip()
+
+    def batches(self) -> np.ndarray:
+        """[steps, B] indices of shuffled epochs, or seeds."""
+        s = self.subject
+        rng = np.random.default_rng(self.seed)
+        if not s.examples:
+            return rng.integers(0, 2**31, (s.steps, s.batch)).astype(np.uint32)
+        per = max(1, s.examples // s.batch)
+        order = [rng.permutation(s.examples)[: per * s.batch].reshape(per, s.batch) for _ in range(-(-s.steps // per))]
+        return np.concatenate(order)[: s.steps].astype(np.int32)
+
+    def known(self) -> dict[str, Any]:
+        """What the user knows beside the curves."""
+        return {"learning_rate": self.method.rates(self.subject.steps), "batch_size": self.subject.batch}
+
+    def retrained(self, tx: Any) -> dict[str, np.ndarray]:
+        """The same run with another optimizer: curves of the loss and all readings."""
+        curves = jax.jit(partial(_scan, self.subject, lambda: tx))(self.start, self.arguments, self.batches())
+        return jax.tree.map(np.asarray, curves)
 
 
-def linear_net(depth_scale: float = 1e-3) -> Any:
-    """Two layers without a unit between them, from near the saddle at 0."""
-    problem = PROBLEMS["diabetes"]()
-    columns = problem.train[0].shape[1]
+def _scan(subject: Subject, make_tx: Callable[[], Any], start: Any, arguments: Any, batches: jax.Array) -> Any:
+    tx = optax.chain(gradtx.observed(make_tx()), gradtx.trajectory())
 
-    def init(key: jax.Array) -> Any:
-        first, second = jax.random.split(key)
-        return depth_scale * jax.random.normal(first, (columns, 8)), depth_scale * jax.random.normal(second, (8,))
+    def step(carry: Any, batch: jax.Array) -> Any:
+        params, state = carry
 
-    return regression("linear net", init, lambda p, x: x @ p[0] @ p[1], problem.train, problem.validation)
+        def losses(p: Any) -> jax.Array:
+            return subject.losses(p, arguments, batch)
 
+        value, g = jax.value_and_grad(lambda p: jnp.mean(losses(p)))(params)
+        updates, state = tx.update(g, state, params, value=value, losses_fn=losses)
+        params = optax.apply_updates(params, updates)
+        seen = {"loss": value, **gradtx.readings(state)}
+        return (params, state), (seen | {"iterates": params} if subject.has_iterates else seen)
 
-def perceptron(size: float, depth: int, unit: Callable[[jax.Array], jax.Array]) -> Any:
-    """Digits by `depth` hidden layers of 32 units, from weights of `size` times 1/√n."""
-    digits = PROBLEMS["digits"]()
-    widths = [64, *[32] * depth, 10]
-
-    def init(key: jax.Array) -> Any:
-        pairs = zip(jax.random.split(key, depth + 1), widths[:-1], widths[1:], strict=True)
-        return [(size * jax.random.normal(k, (n, m)) / n**0.5, jnp.zeros(m)) for k, n, m in pairs]
-
-    def logits(layers: Any, x: jax.Array) -> jax.Array:
-        for w, b in layers[:-1]:
-            x = unit(x @ w + b)
-        w, b = layers[-1]
-        return x @ w + b
-
-    return classification(f"{depth} layers from {size:g}", init, logits, digits.train, digits.validation)
+    return jax.lax.scan(step, (start, tx.init(start)), batches)[1]
 
 
-def sharpening() -> Any:
-    """½ (a b - 6)²: the sharpness grows from 4 to 12.6 along the flow, beyond what the rates can stand (2/ε = 12.3)."""
-    one = np.ones((4, 1), np.float32), np.full(4, 6.0, np.float32)
-    start = jnp.array([2.05, 0.45])
-    return regression("product of two", lambda key: start, lambda p, x: x[:, 0] * p[0] * p[1], one, one)
+def curves_of(cases: list[Case]) -> list[dict[str, np.ndarray]]:
+    """The curves of each; the cases of one subject are one program."""
+    found: dict[int, dict[str, np.ndarray]] = {}
+    for subject in dict.fromkeys(case.subject for case in cases):
+        mine = [(i, case) for i, case in enumerate(cases) if case.subject == subject]
+        stacked = jax.tree.map(
+            lambda *rows: np.stack([np.asarray(r, np.asarray(rows[0]).dtype) for r in rows]),
+            *((c.method.numbers(subject.steps), c.start, c.arguments, c.batches()) for _, c in mine),
+        )
+
+        @jax.jit
+        @jax.vmap
+        def run(row: Any, subject: Subject = subject) -> Any:
+            numbers, start, arguments, batches = row
+            return _scan(subject, lambda: _method(**numbers), start, arguments, batches)
+
+        curves = jax.tree.map(np.asarray, run(stacked))
+        for place, (i, case) in enumerate(mine):
+            found[i] = {name: curve[place] for name, curve in curves.items()}
+            if subject.has_iterates:
+                found[i]["iterates"] = np.concatenate([np.asarray(case.start)[None], found[i]["iterates"]])
+    return [found[i] for i in range(len(cases))]
 
 
-def steepest(problem: Any) -> float:
-    """λ_max of a linear regression's Hessian."""
-    x = np.asarray(problem.train[0])
-    with_one = np.concatenate([x, np.ones((len(x), 1))], axis=1)
-    return float(np.linalg.eigvalsh(with_one.T @ with_one / len(x))[-1])
+# Subjects.
 
 
-def _diabetes_rates() -> dict[float, str]:
-    largest = steepest(PROBLEMS["diabetes"]())
-    return {1.0 / largest: HEALTHY, 1.95 / largest: "oscillation", 2.2 / largest: "learning_rate_too_high"}
+def _bowl_losses(x: Any, arguments: Any, batch: Any) -> jax.Array:
+    noise = jax.vmap(lambda seed: jax.random.normal(jax.random.key(seed), x.shape))(batch)
+    return 0.5 * jnp.sum(arguments["curvatures"] * x**2) + arguments["noise"] * noise @ x + arguments["bottom"]
 
+
+BOWL = Subject("bowl", _bowl_losses, 0, 8, 300)
+
+
+def bowl(condition: float, *, noise: float = 0.0, bottom: float = 0.0, start: float = 1.0, dim: int = 10) -> Any:
+    """½ Σ h x² with curvatures from 1 to `condition`, and noise of that size in each example's gradient."""
+    curvatures = np.geomspace(1.0, condition, dim)
+    return {"start": np.full(dim, start, np.float32),
+            "arguments": {"curvatures": curvatures.astype(np.float32), "noise": np.float32(noise),
+                          "bottom": np.float32(bottom)}}  # fmt: skip
+
+
+def _two_wells(x: jax.Array) -> jax.Array:
+    """A saddle at the origin, 0.25 high, between wells at x = ±1."""
+    return (x[0] ** 2 - 1) ** 2 / 4 + 2.0 * x[1] ** 2
+
+
+def _shallow_wells(x: jax.Array) -> jax.Array:
+    """The saddle is a hundredth of the start's height above the wells."""
+    return 0.02 * (x[0] ** 2 - 1) ** 2 / 4 + x[1] ** 2
+
+
+def _log_density(x: jax.Array) -> jax.Array:
+    """The negative logarithm of a narrow normal density: it ends below 0."""
+    return 0.5 * jnp.sum(x**2) / 0.05**2 * 1e-3 + 2 * jnp.log(0.05) + 1.0
+
+
+FUNCTIONS: dict[str, tuple[Callable[[jax.Array], jax.Array], list[float]]] = {
+    name: (f, [float(v) for v in f.start])
+    for name, f in {
+        "rosenbrock": landscapes.rosenbrock, "beale": landscapes.beale, "himmelblau": landscapes.himmelblau,
+        "double_well": landscapes.double_well, "saddle": landscapes.saddle,
+        "monkey_saddle": landscapes.monkey_saddle, "plateau": landscapes.plateau, "cliff": landscapes.cliff,
+        "asymptote": landscapes.asymptote_hill,
+    }.items()
+} | {
+    "two wells": (_two_wells, [1e-3, 1.0]),
+    "shallow wells": (_shallow_wells, [1e-2, 1.0]),
+    "log density": (_log_density, [1.0, -1.0]),
+    "steep valley": (lambda x: (1 - x[0]) ** 2 + 1000 * (x[1] - x[0] ** 2) ** 2, [-1.2, 1.0]),
+}  # fmt: skip
+_ORDER = list(FUNCTIONS)
+
+
+def _function_losses(x: Any, arguments: Any, batch: Any) -> jax.Array:
+    value = jax.lax.switch(arguments["which"], [f for f, _ in FUNCTIONS.values()], x)
+    return arguments["scale"] * value[None] + 0 * batch
+
+
+WALK = Subject("function", _function_losses, 0, 1, 500, has_iterates=True)
+
+
+def function(name: str, start: list[float] | None = None) -> Any:
+    """A function of two numbers."""
+    return {"start": np.array(FUNCTIONS[name][1] if start is None else start, np.float32), "note": name,
+            "arguments": {"which": np.int32(_ORDER.index(name)), "scale": np.float32(1.0)}}  # fmt: skip
+
+
+DIGITS = PROBLEMS["digits"]()
+IMAGES, DIGIT = (np.asarray(a) for a in DIGITS.train)
+_UNITS = [jnp.tanh, jax.nn.relu, jax.nn.sigmoid]
+
+
+def _classified(logits: jax.Array, y: jax.Array) -> jax.Array:
+    return -jnp.take_along_axis(jax.nn.log_softmax(logits), y[:, None], axis=1)[:, 0]
+
+
+def _net_losses(layers: Any, arguments: Any, batch: Any) -> jax.Array:
+    x = arguments["columns"] * jnp.asarray(IMAGES)[batch]
+    x = jnp.where((batch == arguments["bad"])[:, None], jnp.nan, x)
+    y = jnp.where(arguments["shuffled"] > 0, arguments["labels"][batch], jnp.asarray(DIGIT)[batch])
+    for w, b in layers[:-1]:
+        h = x @ w + b
+        x = jax.lax.switch(arguments["unit"], _UNITS, h)
+    w, b = layers[-1]
+    return _classified(x @ w + b, y)
+
+
+def net(
+    widths: tuple[int, ...] = (24,),
+    *,
+    size: float = 1.0,
+    unit: int = 0,
+    bias: float = 0.0,
+    kept: float = 1.0,
+    bad: int = -1,
+    columns: tuple[float, float] = (1.0, 1.0),
+    seed: int = 0,
+    start: Any = None,
+    note: str = "",
+) -> Any:
+    """Digits: weights of `size` / √n, biases of hidden units at `bias`; a share `kept` of the labels is true."""
+    rng = np.random.default_rng(seed)
+    sizes = [64, *widths, 10]
+    layers = [
+        ((size * rng.normal(size=(n, m)) / n**0.5).astype(np.float32),
+         np.full(m, bias if i < len(widths) else 0.0, np.float32))
+        for i, (n, m) in enumerate(itertools.pairwise(sizes))
+    ]  # fmt: skip
+    labels = np.where(rng.random(len(DIGIT)) < kept, DIGIT, rng.integers(0, 10, len(DIGIT))).astype(np.int32)
+    arguments = {
+        "unit": np.int32(unit), "shuffled": np.float32(kept < 1), "labels": labels, "bad": np.int32(bad),
+        "columns": np.geomspace(*columns, 64).astype(np.float32),
+    }  # fmt: skip
+    return {"start": layers if start is None else start, "arguments": arguments, "note": note}
+
+
+NET = Subject("net", _net_losses, len(DIGIT), 32, 300)
+DEEP = Subject("deep net", _net_losses, len(DIGIT), 32, 150)
+PAIRS = Subject("net by twos", _net_losses, len(DIGIT), 2, 400)
+WHOLE = Subject("net by 1,024", _net_losses, len(DIGIT), 1024, 100)
+
+
+def _regression_data(name: str) -> tuple[np.ndarray, np.ndarray]:
+    x, y = (np.asarray(a) for a in PROBLEMS[name]().train)
+    return x[:256], y[:256].astype(np.float32)
+
+
+TABLES = {name: _regression_data(name) for name in ("diabetes",)}
+_X, _Y = TABLES["diabetes"]
+
+
+def _line_losses(w: Any, arguments: Any, batch: Any) -> jax.Array:
+    x = jnp.asarray(_X)[batch] * arguments["columns"]
+    y = jnp.asarray(_Y)[batch]
+    return 0.5 * (x @ w[:-1] + w[-1] - y) ** 2
+
+
+LINE = Subject("diabetes", _line_losses, len(_X), len(_X), 200)
+LINE_BY_EIGHTS = Subject("diabetes by eights", _line_losses, len(_X), 8, 400)
+
+
+def line(columns: float = 1.0) -> Any:
+    """Linear regression; the sizes of the columns fall to `columns`."""
+    return {"start": np.zeros(_X.shape[1] + 1, np.float32),
+            "arguments": {"columns": np.geomspace(1.0, columns, _X.shape[1]).astype(np.float32)}}  # fmt: skip
+
+
+def steepest(columns: float = 1.0) -> float:
+    """λ_max of the regression's Hessian."""
+    x = np.concatenate([_X * np.geomspace(1.0, columns, _X.shape[1]), np.ones((len(_X), 1))], axis=1)
+    return float(np.linalg.eigvalsh(x.T @ x / len(x))[-1])
+
+
+def _sequences() -> tuple[np.ndarray, np.ndarray]:
+    x, _ = PROBLEMS["adding"]().train
+    x = np.asarray(x)[:512, :16]
+    return x, (x[..., 0] * (x[..., 1] > 0)).sum(1).astype(np.float32)
+
+
+_SEQUENCES, _SUMS = _sequences()
+
+
+def _recurrent_losses(p: Any, arguments: Any, batch: Any) -> jax.Array:
+    x, y = jnp.asarray(_SEQUENCES)[batch], jnp.asarray(_SUMS)[batch]
+
+    def step(h: jax.Array, inputs: jax.Array) -> Any:
+        return jax.nn.relu(inputs @ p["w_in"] + h @ p["w"] + p["b"]), None
+
+    h, _ = jax.lax.scan(step, jnp.zeros((len(x), p["b"].shape[0])), jnp.swapaxes(x, 0, 1), unroll=4)
+    return 0.5 * arguments["one"] * (h @ p["w_out"] - y) ** 2
+
+
+RECURRENT = Subject("recurrent net", _recurrent_losses, len(_SUMS), 32, 300)
+
+
+def recurrent(rho: float, out: float = 0.1, seed: int = 0) -> Any:
+    """Sixteen rectifiers whose matrix starts at ρ times the identity."""
+    rng = np.random.default_rng(seed)
+    p = {"w_in": rng.normal(size=(2, 16)) / 2**0.5, "w": rho * np.eye(16), "b": np.zeros(16),
+         "w_out": out * rng.normal(size=16)}  # fmt: skip
+    return {"start": jax.tree.map(lambda a: a.astype(np.float32), p), "arguments": {"one": np.float32(1.0)},
+            "note": f"rho {rho:g}"}  # fmt: skip
+
+
+_TEXT = characters(context=8, width=16, heads=2, layers=1)
+_WINDOWS = jax.tree.map(lambda a: np.asarray(a)[:2048], _TEXT.train)
+
+
+def _text_losses(p: Any, arguments: Any, batch: Any) -> jax.Array:
+    return arguments["one"] * _TEXT.losses(p, jax.tree.map(lambda a: jnp.asarray(a)[batch], _WINDOWS))
+
+
+TRANSFORMER = Subject("transformer", _text_losses, 2048, 16, 200)
+
+
+def transformer(seed: int = 0) -> Any:
+    """A language model of one layer."""
+    return {"start": jax.tree.map(np.asarray, _TEXT.init(jax.random.key(seed))), "arguments": {"one": np.float32(1.0)}}
+
+
+# The runs.
 
 HIGH, LOW, ILL = "learning_rate_too_high", "learning_rate_too_low", "ill_conditioning"
+EXPLODES, VANISHES = "exploding_gradients", "vanishing_gradients"
 
 
-def planted_sets() -> list[Planted]:
-    q, noisy = landscapes.quadratic, landscapes.noisy
-    digits, diabetes = PROBLEMS["digits"], PROBLEMS["diabetes"]
+def cases() -> list[Case]:
+    """Every labelled run."""
+    return [*_bowls(), *_functions(), *_nets(), *_lines(), *_recurrents(), *_transformers()]
+
+
+def _many(label: str, subject: Subject, what: Any, *methods: Method, seeds: int = 1) -> list[Case]:
+    note = what.get("note", "")
+    return [Case(label, subject, m, what["start"], what["arguments"], seed, note)
+            for m in methods for seed in range(seeds)]  # fmt: skip
+
+
+def _bowls() -> list[Case]:
+    M = Method
+
+    def on(label: str, what: Any, *methods: Method, seeds: int = 1) -> list[Case]:
+        return _many(label, BOWL, what, *methods, seeds=seeds)
+
     return [
-        Planted("bowl of 10", lambda: q(10.0), {0.1: HEALTHY, 0.197: "oscillation", 0.23: HIGH, 1e-4: LOW}, 100),
-        Planted("turned bowl of 100", lambda: q(100.0, 2, 0.5), {0.0195: "oscillation", 0.05: HIGH, 1e-5: LOW}, 100),
-        Planted("bowl of 1,000", lambda: q(1e3), {1.5e-3: ILL, 0.9e-3: ILL}, 300),
-        Planted("bowl of 10,000 in 10-D", lambda: q(1e4, 10, 0.5), {1.5e-4: ILL}, 500),
-        Planted("Rosenbrock", lambda: landscapes.rosenbrock, {0.0015: ILL}, 1000),
-        Planted("Beale", lambda: landscapes.beale, {0.01: ILL, 1e-5: LOW}, 300),
-        Planted("Himmelblau", lambda: landscapes.himmelblau, {0.01: HEALTHY, 0.06: HIGH, 1e-6: LOW}, 100),
-        Planted("double well", lambda: landscapes.double_well, {0.05: HEALTHY, 0.2: HEALTHY}, 150),
-        Planted("saddle", lambda: landscapes.saddle, {0.05: "saddle", 0.1: "saddle"}, 60),
-        Planted("monkey saddle", lambda: landscapes.monkey_saddle, {0.01: "saddle"}, 300),
-        Planted("plateau", lambda: landscapes.plateau, {0.5: "plateau", 0.7: "plateau", 1.0: "plateau"}, 400),
-        Planted("cliff", lambda: landscapes.cliff, {1.0: "cliff", 2.0: "cliff", 5.0: "cliff"}, 200),
-        Planted("asymptote", lambda: landscapes.asymptote_hill, dict.fromkeys((0.1, 0.2, 0.3), "wandering"), 500),
-        Planted("noisy bowl", lambda: noisy(q(1.0), 1.0), {0.2: "gradient_noise"}, 400, seeds=3),
-        Planted("noisy bowl of 10", lambda: noisy(q(10.0), 3.0), {0.05: "gradient_noise"}, 400, 4, seeds=3),
-        Planted("noisy bowl, long", lambda: noisy(q(4.0, 5), 1.0), {0.05: "stationary"}, 1500, 4, seeds=3),
-        Planted("little noise", lambda: noisy(q(10.0), 0.05), {0.05: HEALTHY}, 100, 8, seeds=3),
-        Planted("momentum on a bowl", lambda: q(10.0), {0.05: HEALTHY}, 150, method=partial(gradtx.sgd, momentum=0.8)),
-        Planted("Adam on Rosenbrock", lambda: landscapes.rosenbrock, {0.05: HEALTHY}, 1000, method=gradtx.adam),
-        Planted("digits", digits, {0.1: HEALTHY, 0.5: HEALTHY, 30.0: HIGH, 1e-5: LOW}, 300, 64, seeds=2),
-        Planted("digits, momentum", digits, {0.02: HEALTHY, 0.1: HEALTHY, 5.0: HIGH}, 300, 64, seeds=2,
-                method=partial(gradtx.sgd, momentum=0.9)),
-        Planted("digits, Adam", digits, {1e-3: HEALTHY, 1e-2: HEALTHY}, 300, 64, seeds=2, method=gradtx.adam),
-        Planted("digits by ones", digits, {0.05: "batch_too_small"}, 400, 1, seeds=2),
-        Planted("digits by twos", digits, {0.05: "batch_too_small"}, 400, 2, seeds=2),
-        Planted("digits by 1,024", digits, {0.1: "batch_too_large"}, 120, 1024, seeds=3),
-        Planted("diabetes, full batch", diabetes, _diabetes_rates(), 150, "all"),
-        Planted("diabetes", diabetes, {0.05: HEALTHY, 1e-5: LOW}, 300, 32, seeds=2),
-        Planted("diabetes by twos", diabetes, {0.2: "gradient_noise"}, 600, 2, seeds=2),
-        Planted("diabetes by eights", diabetes, {0.1: "stationary"}, 1500, 8, seeds=2),
-        Planted("breast cancer", PROBLEMS["breast_cancer"], {0.05: HEALTHY, 0.3: HEALTHY}, 300, 32, seeds=2),
-        Planted("diabetes, columns of unlike size", scaled_diabetes, {0.24: ILL}, 300, "all"),
-        Planted("linear net", linear_net, {0.05: "saddle"}, 400, "all", seeds=2),
-        Planted("net from near 0", lambda: perceptron(0.02, 1, jnp.tanh), {0.2: "saddle"}, 500, 256, seeds=2),
-        Planted("eight sigmoid layers", lambda: perceptron(1.0, 8, jax.nn.sigmoid), {0.1: "vanishing_gradients"},
-                200, 64, seeds=2),
-        Planted("eight small tanh layers", lambda: perceptron(0.2, 8, jnp.tanh), {0.1: "vanishing_gradients"},
-                200, 64, seeds=2),
-        Planted("eight large relu layers", lambda: perceptron(5.0, 8, jax.nn.relu), {0.01: "exploding_gradients"},
-                50, 64, seeds=3),
-        Planted("product of two", sharpening, dict.fromkeys((0.1626, 0.161, 0.16), "edge_of_stability"), 150, "all",
-                sharpness=True),
+        *on(HEALTHY, bowl(10), M("sgd", 0.1), M("momentum", 0.25), M("nesterov", 0.1), M("adam", 0.03),
+            M("adam", 0.1, "cosine"), M("rmsprop", 0.02, "linear")),
+        *on(HEALTHY, bowl(10, bottom=-50.0), M("sgd", 0.15), M("adam", 0.05, "linear")),
+        *on(HEALTHY, bowl(10, noise=0.1), M("sgd", 0.05, "linear"), M("momentum", 0.01), M("adam", 0.03, "cosine")),
+        *on(HEALTHY, bowl(3, noise=0.5, start=0.0), M("sgd", 0.01), M("adam", 0.001), seeds=2),
+        *on(HIGH, bowl(10), M("sgd", 0.22), M("sgd", 0.3), M("momentum", 0.4), M("nesterov", 0.15),
+            M("rmsprop", 3.0)),
+        *on(LOW, bowl(10), M("sgd", 1e-5), M("sgd", 1e-4), M("momentum", 1e-5), M("adam", 1e-5), M("rmsprop", 1e-5),
+            M("sgd", 0.1, "early"), M("adam", 0.02, "early")),
+        *on("oscillation", bowl(10), M("sgd", 0.198), M("sgd", 0.1995)),
+        *on(ILL, bowl(1e3), M("sgd", 1.5e-3), M("sgd", 0.8e-3), M("momentum", 1.5e-4, momentum=0.5)),
+        *on(ILL, bowl(1e4), M("sgd", 1.5e-4), M("momentum", 1e-4)),
+        *on(ILL, bowl(2e3, dim=10), M("sgd", 0.9e-3)),
+        *on("gradient_noise", bowl(1, noise=3.0, start=1.5), M("sgd", 0.2), M("momentum", 0.03), seeds=2),
+        *on("gradient_noise", bowl(10, noise=8.0), M("sgd", 0.05), M("adam", 0.3), M("rmsprop", 0.2), seeds=2),
+    ]  # fmt: skip
+
+
+def _functions() -> list[Case]:
+    M = Method
+
+    def on(label: str, name: str, *methods: Method, start: list[float] | None = None) -> list[Case]:
+        return _many(label, WALK, function(name, start), *methods)
+
+    return [
+        *on(HEALTHY, "himmelblau", M("sgd", 0.01), M("adam", 0.1), M("momentum", 0.003)),
+        *on(HEALTHY, "double_well", M("sgd", 0.1), M("adam", 0.03)),
+        *on(HEALTHY, "log density", M("sgd", 0.5), M("adam", 0.03), M("momentum", 0.3)),
+        *on(HEALTHY, "rosenbrock", M("adam", 0.05), M("adam", 0.1, "cosine")),
+        *on(HEALTHY, "two wells", M("sgd", 0.1), M("adam", 0.03), start=[0.6, 1.0]),
+        *on(HIGH, "himmelblau", M("sgd", 0.05), M("sgd", 0.3), M("momentum", 0.05)),
+        *on(LOW, "himmelblau", M("sgd", 1e-6), M("adam", 1e-5)),
+        *on(LOW, "beale", M("sgd", 1e-5), M("rmsprop", 1e-6)),
+        *on(ILL, "rosenbrock", M("sgd", 0.0015), M("sgd", 0.001)),
+        *on(ILL, "beale", M("sgd", 0.01)),
+        *on(ILL, "steep valley", M("sgd", 1.5e-4), M("momentum", 3e-5, momentum=0.5)),
+        *on("saddle", "saddle", M("sgd", 0.02), M("momentum", 0.002)),
+        *on("saddle", "two wells", M("sgd", 0.05), M("sgd", 0.1), M("momentum", 0.01), M("momentum", 0.03)),
+        *on("saddle", "two wells", M("sgd", 0.1), start=[1e-6, 0.5]),
+        *on("saddle", "shallow wells", M("sgd", 0.8), M("momentum", 0.1)),
+        *on("saddle", "monkey_saddle", M("sgd", 0.01)),
+        *on("plateau", "plateau", M("sgd", 0.5), M("sgd", 1.0), M("momentum", 0.1)),
+        *on("cliff", "cliff", M("sgd", 1.0), M("sgd", 2.0), M("sgd", 5.0), M("momentum", 0.2)),
+        *on("wandering", "asymptote", M("sgd", 0.1), M("sgd", 0.2), M("momentum", 0.02)),
+    ]  # fmt: skip
+
+
+def trained_net() -> Any:
+    """Weights that fit the digits, to go on from."""
+    what = net()
+    weights = what["start"]
+    x, y = jnp.asarray(IMAGES), jnp.asarray(DIGIT)
+    tx = optax.adam(0.01)
+
+    def loss(layers: Any) -> jax.Array:
+        (w, b), (v, c) = layers
+        return jnp.mean(_classified(jnp.tanh(x @ w + b) @ v + c, y))
+
+    @jax.jit
+    def run(p: Any) -> Any:
+        def step(carry: Any, _: None) -> Any:
+            p, s = carry
+            u, s = tx.update(jax.grad(loss)(p), s)
+            return (optax.apply_updates(p, u), s), None
+
+        return jax.lax.scan(step, (p, tx.init(p)), length=400)[0][0]
+
+    return jax.tree.map(np.asarray, run(weights))
+
+
+def _nets() -> list[Case]:
+    M = Method
+    fine = net(start=trained_net(), note="fine-tuning")
+
+    def on(label: str, what: Any, *methods: Method, seeds: int = 1, subject: Subject = NET) -> list[Case]:
+        return _many(label, subject, what, *methods, seeds=seeds)
+
+    tanh, relu = net(), net(unit=1, note="rectifiers")
+    return [
+        *on(HEALTHY, tanh, M("sgd", 0.1), M("sgd", 0.3), M("sgd", 0.5, "linear"), M("momentum", 0.03),
+            M("momentum", 0.05, "cosine"), M("nesterov", 0.03), M("adam", 1e-3), M("adam", 3e-3), M("adam", 1e-2),
+            M("adam", 1e-2, "warmup"), M("rmsprop", 3e-3), M("rmsprop", 5e-3, "linear"), seeds=1),
+        *on(HEALTHY, relu, M("sgd", 0.2), M("adam", 5e-3, "cosine"), M("momentum", 0.02), seeds=2),
+        *on(HEALTHY, net(kept=0.1, note="weak signal"), M("sgd", 0.05, "linear"), M("adam", 1e-3), seeds=2),
+        *on(HEALTHY, net(kept=0.3, note="some signal"), M("sgd", 0.1), M("adam", 2e-3), M("momentum", 0.02)),
+        *on(HEALTHY, fine, M("sgd", 0.02), M("adam", 1e-4), M("momentum", 3e-3), M("adam", 3e-4, "linear"), seeds=2),
+        *on(HIGH, tanh, M("sgd", 30.0), M("momentum", 5.0), M("adam", 0.3), M("adam", 1.0), M("rmsprop", 0.3)),
+        *on(HIGH, relu, M("sgd", 10.0), M("adam", 0.5), M("rmsprop", 0.5)),
+        *on(LOW, tanh, M("sgd", 1e-5), M("sgd", 1e-4), M("momentum", 1e-5), M("adam", 1e-6), M("adam", 1e-5),
+            M("rmsprop", 1e-6), M("sgd", 0.2, "early"), M("adam", 3e-3, "early")),
+        *on("saddle", net(size=0.02, note="from near 0"), M("sgd", 0.2), M("momentum", 0.02), seeds=2),
+        *on("plateau", net(unit=1, bias=-50.0, note="dead rectifiers"), M("sgd", 0.1), M("adam", 1e-3)),
+        *on("nonfinite", net(bad=7, note="a bad example"), M("sgd", 0.1), M("adam", 1e-3)),
+        *on("batch_too_small", tanh, M("sgd", 0.05), M("momentum", 5e-3), M("adam", 2e-3), subject=PAIRS),
+        *on("batch_too_large", tanh, M("sgd", 0.2), M("momentum", 0.02), M("adam", 3e-3), seeds=2, subject=WHOLE),
+        *on(VANISHES, net((16,) * 8, unit=2, note="8 sigmoid"), M("sgd", 0.1), M("momentum", 0.01), subject=DEEP),
+        *on(VANISHES, net((16,) * 8, size=0.2, note="8 small tanh"), M("sgd", 0.1), M("momentum", 0.01), subject=DEEP),
+        *on(EXPLODES, net((16,) * 8, size=5.0, unit=1, note="8 large"), M("sgd", 0.01), M("momentum", 0.001), seeds=2,
+            subject=DEEP),
+    ]  # fmt: skip
+
+
+def _lines() -> list[Case]:
+    M, top = Method, steepest()
+
+    def on(label: str, what: Any, *methods: Method, subject: Subject = LINE, seeds: int = 1) -> list[Case]:
+        return _many(label, subject, what, *methods, seeds=seeds)
+
+    return [
+        *on(HEALTHY, line(), M("sgd", 1.0 / top), M("momentum", 2.5 / top), M("momentum", 0.5 / top),
+            M("adam", 0.03, "cosine"), M("rmsprop", 0.03, "linear")),
+        *on(HEALTHY, line(), M("sgd", 0.05, "linear"), M("adam", 0.01), M("momentum", 0.01, "linear"),
+            subject=LINE_BY_EIGHTS),
+        *on(HIGH, line(), M("sgd", 2.2 / top), M("momentum", 4.2 / top), M("nesterov", 1.5 / top)),
+        *on("oscillation", line(), M("sgd", 1.97 / top)),
+        *on(LOW, line(), M("sgd", 1e-5), M("adam", 1e-6), M("sgd", 0.2, "early")),
+        *on(ILL, line(0.01), M("sgd", 1.5 / steepest(0.01)), M("sgd", 1.0 / steepest(0.01))),
+        *on("gradient_noise", line(), M("sgd", 0.15), M("momentum", 0.02), M("adam", 0.1), subject=LINE_BY_EIGHTS),
+    ]  # fmt: skip
+
+
+def _recurrents() -> list[Case]:
+    M = Method
+
+    def on(label: str, rho: float, *methods: Method, seeds: int = 1, out: float = 0.1) -> list[Case]:
+        return _many(label, RECURRENT, recurrent(rho, out), *methods, seeds=seeds)
+
+    return [
+        *on(HEALTHY, 0.9, M("sgd", 0.02), M("adam", 2e-3), M("rmsprop", 1e-3, "linear"), seeds=2),
+        *on(EXPLODES, 1.15, M("sgd", 0.02), seeds=2),
+        *on(HEALTHY, 1.1, M("momentum", 0.01), seeds=2, out=0.025),
+        *on(LOW, 0.9, M("adam", 1e-7), M("sgd", 1e-7)),
+    ]  # fmt: skip
+
+
+def _transformers() -> list[Case]:
+    M = Method
+
+    def on(label: str, *methods: Method, seeds: int = 1) -> list[Case]:
+        return _many(label, TRANSFORMER, transformer(), *methods, seeds=seeds)
+
+    return [
+        *on(HEALTHY, M("sgd", 0.2), M("adam", 3e-3), M("adam", 1e-2, "warmup"), M("momentum", 0.03, "cosine"), seeds=2),
+        *on(HIGH, M("sgd", 5.0), M("adam", 0.5), M("momentum", 1.0)),
+        *on(LOW, M("sgd", 1e-4), M("adam", 1e-6), M("momentum", 1e-5)),
     ]  # fmt: skip

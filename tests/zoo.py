@@ -25,7 +25,7 @@ class Row:
     allows_complex: bool = True
     needs: frozenset[str] = frozenset()  # extra arguments of update
     needs_params: bool = False
-    is_instrument: bool = False  # only looks: updates pass through, readings may be NaN
+    is_instrument: bool = False  # has readings, which may be NaN
     static: frozenset[str] = frozenset()  # arguments that optax.inject_hyperparams must not turn into arrays
     allows_sharding: bool = True
     checked_by: str = ""  # of a wrapper: the transformation inside, which refuses bad hyper-parameters
@@ -106,6 +106,10 @@ def packed_adam(learning_rate, b1, b2, eps):
 
 def stored_adam(learning_rate, b1, b2, eps):
     return gradtx.stored_as(gradtx.adam(learning_rate, b1, b2, eps), "8bit")
+
+
+def observed(learning_rate, momentum):
+    return gradtx.observed(gradtx.sgd(learning_rate, momentum))
 
 
 BLOCK: dict[str, Any] = {"flips_sign": False}
@@ -197,5 +201,14 @@ ROWS = [
     row("chain", chained_sgd, LR | MOMENTUM, checked_by="sgd"),
     # The contract's trees are small, so they stay in float32; test_stored.py has the large ones.
     row("stored_as", stored_adam, LR | ADAM, checked_by="adam"),
+    row(
+        "observed",
+        observed,
+        LR | MOMENTUM,
+        checked_by="sgd",
+        is_instrument=True,
+        needs=frozenset({"losses_fn"}),
+        **AT_PARAMS,
+    ),
     *INSTRUMENTS,
 ]

@@ -75,9 +75,14 @@ def varying(kind: Any) -> frozenset[str]:
 
 def varying_like(x: jax.Array, like: Any) -> jax.Array:
     """The same array, free to differ along the axes that one of the type `like` does."""
-    axes = tuple(varying(like) - varying(jax.typeof(x)))
-    if not axes:
+    return made_varying(x, varying(like))
+
+
+def made_varying(x: jax.Array, axes: frozenset[Any]) -> jax.Array:
+    """The same array, free to differ along these mesh axes too."""
+    new = tuple(axes - varying(jax.typeof(x)))
+    if not new:
         return x
     if hasattr(jax.lax, "pcast"):
-        return jax.lax.pcast(x, axes, to="varying")
-    return jax.lax.pvary(x, axes)  # pyright: ignore[reportAttributeAccessIssue]  # its name up to JAX 0.8
+        return jax.lax.pcast(x, new, to="varying")
+    return jax.lax.pvary(x, new)  # pyright: ignore[reportAttributeAccessIssue]  # its name up to JAX 0.8

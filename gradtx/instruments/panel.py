@@ -59,7 +59,7 @@ class PanelState(NamedTuple):
 
     def readings(self) -> dict[str, jax.Array]:
         """By name."""
-        return {name: value for state in _apart(self) for name, value in state.readings().items()}
+        return {name: value for state in apart(self) for name, value in state.readings().items()}
 
 
 def panel(
@@ -107,7 +107,7 @@ def panel(
     rate = hyperparameter("panel", "learning_rate", learning_rate, NON_NEGATIVE)
     limit = None if max_norm is None else hyperparameter("panel", "max_norm", max_norm, NON_NEGATIVE_OR_INF)
     check_at_least("panel", "num_probes", num_probes, 1)
-    return instruments("panel", _measurements(rate, limit, num_probes, seed), _joined, _apart, every)
+    return instruments("panel", _measurements(rate, limit, num_probes, seed), joined, apart, every)
 
 
 def _measurements(
@@ -128,7 +128,8 @@ _NAMES = tuple(m.name for m in _measurements(0.0, None, 1, 0))
 _LAST_UPDATE, _ALIGNMENT = _NAMES.index("last_update"), _NAMES.index("gradient_alignment")
 
 
-def _joined(states: tuple[Any, ...]) -> PanelState:
+def joined(states: tuple[Any, ...]) -> PanelState:
+    """The instruments' states as the panel's."""
     leaves = jax.tree.leaves(_with(states, None, None, None, None))
     numbers, whole_numbers = ([x for x in leaves if x.dtype.kind == kind] for kind in "fi")
     return PanelState(
@@ -141,7 +142,8 @@ def _joined(states: tuple[Any, ...]) -> PanelState:
     )
 
 
-def _apart(state: PanelState) -> tuple[Any, ...]:
+def apart(state: PanelState) -> tuple[Any, ...]:
+    """The instruments' states that were joined."""
     numbers, whole_numbers, *others = state
     treedef, like = _layout()
     at, found = Counter[str](), []

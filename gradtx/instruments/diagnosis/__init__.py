@@ -1,7 +1,8 @@
 """From readings to conclusions: which of the chapter's challenges a run shows, and what to do.
 
-**Source**: each rule and each finding names its own; thresholds that no theory gives were chosen on the labelled runs
-of the tests (`tests/planted.py`), which hold the table of what was found and missed.
+Every rule is a principle with its source, told in its docstring beside what would prove it wrong. Nothing depends on
+the unit of the loss, on its zero, or on the order of the rules. The labelled runs of the tests (`tests/planted.py`)
+hold the table of what is found, what is missed, and which remedies cure.
 
 **Differs from** Optax, torch and Cockpit: those show numbers, this says what they mean.
 

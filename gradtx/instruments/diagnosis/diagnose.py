@@ -2,50 +2,58 @@
 
 import warnings
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
+from .causes import causes_first
+from .curvature import ill_conditioning
 from .evidence import Evidence
 from .flat_places import shelf
-from .noise import batch_size, noise, stationary
+from .leaps import leaps, nonfinite
+from .noise import batch_size, gradient_noise, stationary
 from .report import Diagnosis, Finding
-from .steep_places import nonfinite, spikes
-from .step_length import edge_of_stability, ill_conditioning, learning_rate_too_high, learning_rate_too_low, oscillation
+from .steps_taken import StepsTaken
+from .too_high import edge_of_stability, learning_rate_too_high, oscillation
+from .too_low import learning_rate_too_low
+from .vanishing import vanishing
 from .verdict import Verdict
 from .wandering import wandering
 
-# In an order in which later rules may ask what earlier ones found.
-RULES: tuple[Callable[[Evidence, Verdict], Any], ...] = (
+# In any order: no rule asks what another one found, and `causes.py` says which finding explains which.
+RULES: tuple[Callable[[Evidence, StepsTaken, Verdict], list[Finding]], ...] = (
     nonfinite,
-    spikes,
+    leaps,
     learning_rate_too_high,
-    shelf,
     learning_rate_too_low,
     oscillation,
     edge_of_stability,
-    noise,
-    stationary,
-    wandering,
     ill_conditioning,
+    shelf,
+    vanishing,
+    gradient_noise,
+    stationary,
     batch_size,
+    wandering,
 )
-_ORDER = {"high": 0, "medium": 1, "low": 2}
 
 
 def diagnose(history: Any) -> Diagnosis:
     """Which of the chapter's challenges a run shows, on what evidence, and what to do about each.
 
     Args:
-        history: a `lab.History`, or a dict of your own loop's arrays: `loss` [steps], readings by their names, each
-            [steps] (what `gradtx.readings(state)` gave at each step, stacked); optionally `learning_rate` and
-            `batch_size`, numbers or [steps], and `iterates` [steps + 1, dim]. Full batches, or one `gradtx.panel` with
-            `every=1`, tell most; what is missing is named in `unjudged`.
+        history: a `lab.History`; or a dict of your own loop's arrays or lists: `loss` [steps], readings by their names,
+            each [steps] (what `gradtx.readings(state)` gave at each step, stacked); or a DataFrame, or a list of dicts.
+            Optionally `learning_rate` (or `lr`) and `batch_size`, numbers or [steps], and `iterates` [steps + 1, dim].
+            None and NaN stand for steps that were not logged. `gradtx.observed` with `every=1` tells most; what is
+            missing or was ignored is named in `unjudged`. Neither the unit of the loss nor its zero matters.
 
     Returns:
         The `Diagnosis`: `challenges`, a set of words; `findings` with evidence, confidence, chapter section, source and
         code to paste; `ruled_out`; `unjudged`. Print it, show it in a notebook, or take `to_dict()` / `to_json()`.
+        A challenge that another one explains is told among the `consequences` of that one.
 
     Raises:
-        TypeError: no history, or curves that are no numbers. ValueError: no loss, or curves of other lengths.
+        TypeError: no history, or a loss that is not made of numbers. ValueError: no loss, or curves of other lengths.
 
     >>> import gradtx, numpy as np
     >>> k = np.arange(50)
@@ -53,22 +61,39 @@ def diagnose(history: Any) -> Diagnosis:
     >>> print(sorted(gradtx.diagnose(run).challenges))
     ['learning_rate_too_high']
     """
+    return judged(history, RULES)
+
+
+def judged(history: Any, rules: tuple[Callable[[Evidence, StepsTaken, Verdict], list[Finding]], ...]) -> Diagnosis:
+    """The diagnosis by these rules."""
     evidence, verdict = Evidence(history), Verdict()
-    findings: list[Finding] = []
+    found: dict[str, Finding] = {}
     with warnings.catch_warnings():
         # What was never measured has no median: NaN, which no rule takes for evidence. NumPy would warn of it.
         warnings.simplefilter("ignore", RuntimeWarning)
-        for rule in RULES if evidence.steps else (nonfinite,):
-            said = rule(evidence, verdict)
-            new = said if isinstance(said, list) else [] if said is None else [said]
-            new = [f for f in new if f.challenge not in verdict.found]
-            verdict.found |= {f.challenge for f in new}
-            findings += new
-    for challenge in verdict.found:
-        verdict.ruled_out.pop(challenge, None)
-        verdict.unjudged.pop(challenge, None)
-    for challenge in verdict.ruled_out:
-        verdict.unjudged.pop(challenge, None)
-    # A NaN is what something else has led to: among equals that comes first.
-    findings.sort(key=lambda f: (_ORDER[f.confidence], f.challenge == "nonfinite"))
-    return Diagnosis(tuple(findings), verdict.ruled_out, verdict.unjudged, len(evidence.all_loss))
+        steps = StepsTaken(evidence)
+        for rule in rules if evidence.steps else (nonfinite,):
+            for one in rule(evidence, steps, verdict):
+                found.setdefault(one.challenge, one)
+    findings = [_named(one, evidence) for one in _without_cure(causes_first(found.values()))]
+    told = found.keys()
+    ruled_out = {name: why for name, why in sorted(verdict.ruled_out.items()) if name not in told}
+    unjudged = {name: why for name, why in sorted(verdict.unjudged.items()) if name not in told | ruled_out.keys()}
+    return Diagnosis(tuple(findings), ruled_out, unjudged | evidence.log.ignored, len(evidence.log.loss))
+
+
+def _without_cure(findings: list[Finding]) -> list[Finding]:
+    """A NaN at the end of a run that went wrong before has no cure of its own."""
+    causes = {f.challenge for f in findings} & {"learning_rate_too_high", "cliff", "exploding_gradients"}
+    return [
+        replace(f, remedy="", advice=f"It is the end of what is named above ({', '.join(sorted(causes))}). Cure that.")
+        if f.challenge == "nonfinite" and causes and f.remedy
+        else f
+        for f in findings
+    ]
+
+
+def _named(finding: Finding, evidence: Evidence) -> Finding:
+    """With steps by the log's own count."""
+    first, last = finding.steps
+    return replace(finding, steps=(evidence.name(first), evidence.name(last)))

@@ -1,56 +1,54 @@
-"""A run as the rules of the diagnosis ask for it: clean curves, and the few numbers that all of them need.
+"""A run as the rules of the diagnosis ask for it: the course of its loss, its gradients, and the noise in them.
 
-Slow things are judged on stretches (`medians.py`), quick things (a spike) are looked for in the curves themselves.
+Nothing here depends on where the loss has its zero or on its unit. A change of the loss counts beside other changes of
+the same loss: its scatter from step to step, or what the run gained. Slow things are judged on stretches
+(`medians.py`), quick things (a spike) in the curves themselves.
 """
 
-from collections.abc import Mapping
 from functools import cached_property
 from typing import Any
 
 import numpy as np
 
-from .medians import late_median, medians
+from .logs import read_log
+from .medians import STRETCHES, late, late_median, mean_of, median_of, medians, stretches_of
 
 
 class Evidence:
-    """The curves of one run, [n] each, float64; NaN where nothing was measured, None where there is no such curve."""
+    """The curves of one run, [steps] each, float64; NaN where nothing was measured, None if there is no such curve."""
 
     def __init__(self, history: Any) -> None:
-        curves = _curves(history)
-        loss = curves.pop("loss", None)
-        if loss is None or loss.ndim != 1 or not len(loss):
-            shape = None if loss is None else loss.shape
-            raise ValueError(
-                f"diagnose: history must hold loss, an array [steps], got {'none' if shape is None else shape}."
-            )
-        self.all_loss = loss
-        bad = ~np.isfinite(loss)
-        self.steps = int(np.argmax(bad)) if bad.any() else len(loss)  # of which the loss is finite
-        self.loss = loss[: self.steps]
-        self._curves = {}
-        for name, curve in curves.items():
-            if curve.ndim and len(curve) != len(loss):
-                raise ValueError(f"diagnose: {name} must have one value a step, {len(loss)}, got shape {curve.shape}.")
-            self._curves[name] = np.broadcast_to(curve, (len(loss), *curve.shape[1:]))
-        self.diverged_at = int(getattr(history, "diverged_at", -1))
-        iterates = history.get("iterates") if isinstance(history, Mapping) else getattr(history, "iterates", None)
-        self.iterates = None if iterates is None else np.asarray(iterates, float)
+        self.log = read_log(history)
+        is_bad = ~np.isfinite(self.log.loss) & ~self.log.is_gap
+        good = np.flatnonzero(np.isfinite(self.log.loss))
+        self.bad_steps = np.flatnonzero(is_bad)
+        last = int(good[-1]) if len(good) else -1
+        # The run ends at the last finite loss if values that are not finite follow; gaps after it belong to the run.
+        self.steps = last + 1 if is_bad[last + 1 :].any() else len(self.log.loss)
+        self.steps = self.steps if len(good) else 0
+        self.loss = np.where(np.isfinite(self.log.loss), self.log.loss, np.nan)[: self.steps]
+        self.known = self.loss[np.isfinite(self.loss)]
+        self.known_at = np.flatnonzero(np.isfinite(self.loss))
+
+    def name(self, step: int) -> int:
+        """The number of a row in the log's own count of steps."""
+        return int(self.log.step[min(step, len(self.log.step) - 1)])
 
     def curve(self, name: str) -> np.ndarray | None:
-        """The reading over the steps of finite loss; None where it is absent or was never measured."""
-        found = self._curves.get(name)
+        """The reading over the steps of the run; None if it is absent or was never measured."""
+        found = self.log.curves.get(name)
         if found is None or found.ndim != 1:
             return None
         found = found[: self.steps]
         return found if np.isfinite(found).any() else None
 
     def whole(self, name: str) -> np.ndarray | None:
-        """The reading over all steps, those too whose loss is not finite; None where it is absent."""
-        return self._curves.get(name)
+        """The reading over all steps, also those after the loss ceased to be finite; None if it is absent."""
+        return self.log.curves.get(name)
 
     def vectors(self, name: str) -> np.ndarray | None:
-        """A reading of several numbers a step, [n, numbers]."""
-        found = self._curves.get(name)
+        """A reading of several numbers per step, [steps, numbers]."""
+        found = self.log.curves.get(name)
         return None if found is None or found.ndim != 2 else found[: self.steps]
 
     def stretches(self, name: str) -> np.ndarray | None:
@@ -59,36 +57,48 @@ class Evidence:
         return None if found is None else medians(found)
 
     def stretches_with_inf(self, name: str) -> np.ndarray | None:
-        """The same of a reading that may say inf and mean it."""
-        found = self._curves.get(name)
+        """Like `stretches`, but keeps inf where it is a valid value."""
+        found = self.log.curves.get(name)
         if found is None or found.ndim != 1 or np.isnan(found[: self.steps]).all():
             return None
         return medians(found[: self.steps], keep_inf=True)
 
+    # The course of the loss.
+
     @cached_property
     def levels(self) -> np.ndarray:
-        """Median loss of each stretch."""
-        return medians(self.loss)
+        """Median loss of each stretch of the known losses."""
+        return medians(self.known)
 
     @property
     def start(self) -> float:
         """The first loss."""
-        return float(self.loss[0])
+        return float(self.known[0])
 
     @cached_property
     def end(self) -> float:
         """Median loss of the last tenth."""
-        return float(np.median(self.loss[-max(1, self.steps // 10) :]))
+        return median_of(late(self.known, 0.1))
+
+    @property
+    def lowest(self) -> float:
+        """The lowest level."""
+        return float(min(self.levels.min(), self.end))
+
+    @property
+    def highest(self) -> float:
+        """The highest loss."""
+        return float(self.known.max())
 
     @cached_property
     def drop(self) -> float:
         """From the first loss to the lowest level, >= 0."""
-        return max(0.0, self.start - float(self.levels.min()))
+        return max(0.0, self.start - self.lowest)
 
     @cached_property
     def scatter(self) -> float:
         """Standard deviation of the loss about its course in the last half, from differences of neighbours."""
-        half = self.loss[self.steps // 2 :]
+        half = late(self.known)
         return 0.0 if len(half) < 4 else 1.4826 * float(np.median(np.abs(np.diff(half)))) / 2**0.5
 
     @cached_property
@@ -111,13 +121,40 @@ class Evidence:
     @cached_property
     def is_falling(self) -> bool:
         """Whether the loss falls in the last half by more than its scatter explains."""
-        error = max(self._late_line[1], self.scatter * (12 / max(1, self.steps // 2)) ** 0.5)
-        return self.late_fall > 2 * error and self.late_fall > 0.01 * max(self.drop, 1e-12 * abs(self.start))
+        error = max(self._late_line[1], self.scatter * (12 / max(1, len(self.known) // 2)) ** 0.5)
+        return self.late_fall > 2 * error and self.late_fall > 1e-3 * self.drop
 
     @cached_property
-    def has_arrived(self) -> bool:
-        """Whether a loss that cannot be negative has all but gone."""
-        return bool((self.loss >= 0).all() and self.start > 0 and self.end < 0.1 * self.start)
+    def is_quiet(self) -> bool:
+        """Whether the loss of the last half moves by less than a hundredth of what the run gained."""
+        half = late(self.levels)
+        return self.scatter + float(half.max() - half.min()) < 0.01 * self.drop
+
+    @cached_property
+    def came_down(self) -> bool:
+        """Whether the late levels are below the first by more than they scatter."""
+        half = self.levels[len(self.levels) // 2 :]
+        middle, spread = float(np.median(half)), float(np.std(half))
+        is_below = self.levels[0] > middle and self.start - middle > 1.5 * self.scatter
+        return bool(self.levels[0] - middle > 3 * spread or self.start - middle > 5 * self.scatter or is_below)
+
+    @cached_property
+    def rose(self) -> bool:
+        """Whether the run ended above its first loss by more than the scatter of single losses."""
+        return self.end - self.start > 3 * self.scatter + 1e-6 * abs(self.end - self.lowest)
+
+    @cached_property
+    def gained_nothing(self) -> bool:
+        """Whether the run ended no lower than it started, by more than the scatter explains."""
+        return self.end >= self.start - max(self.scatter, 0.02 * (self.highest - self.start))
+
+    @cached_property
+    def was_thrown(self) -> bool:
+        """Whether a whole stretch lay far above the start: five times the scatter, and what the run gained."""
+        rise = float(self.levels.max()) - self.start
+        return rise > max(5 * self.scatter, self.drop) and rise > 0
+
+    # Gradients and the noise in them.
 
     @cached_property
     def norm(self) -> np.ndarray | None:
@@ -130,80 +167,116 @@ class Evidence:
         gHg, norm = self.curve("curvature_ratio/gHg"), self.norm
         if gHg is not None and norm is not None:
             with np.errstate(all="ignore"):
-                return np.where(norm > 0, gHg / norm**2, np.nan)
+                return np.where(norm > 0, gHg / norm / norm, np.nan)
         critical = self.curve("curvature_ratio/critical_learning_rate")
-        return None if critical is None else 1 / critical
-
-    @cached_property
-    def learning_rate(self) -> float | None:
-        """The rate of the last half, told or read off the curvature ratio."""
-        told = self.curve("learning_rate")
-        if told is not None:
-            return float(np.nanmedian(told[self.steps // 2 :]))
-        ratio = self.curve("curvature_ratio/ratio")
-        if ratio is None or self.curvature is None:
-            return None
         with np.errstate(all="ignore"):
-            rates = 2 * ratio / self.curvature
-        rates = rates[self.steps // 2 :]
-        rates = rates[np.isfinite(rates) & (rates > 0)]
-        return float(np.median(rates)) if len(rates) else None
+            return None if critical is None else 1 / critical
 
     @cached_property
     def batch_size(self) -> float | None:
-        """Median examples a step."""
-        sizes = self.curve("batch_sizes")
-        sizes = self.curve("batch_size") if sizes is None else sizes
-        return None if sizes is None else float(np.nanmedian(sizes))
+        """Median examples per step."""
+        sizes = self.curve("batch_size")
+        return None if sizes is None else median_of(sizes)
 
     @cached_property
     def cosine(self) -> np.ndarray | None:
-        """Cosine of consecutive gradients; of consecutive steps where only the path is known."""
+        """Cosine of consecutive gradients; of consecutive steps if only the path is known."""
         found = self.curve("gradient_alignment/cosine")
-        if found is not None or self.iterates is None:
+        if found is not None or self.log.iterates is None:
             return found
-        moves = np.diff(self.iterates[: self.steps + 1], axis=0)
+        moves = np.diff(self.log.iterates[: self.steps + 1], axis=0)
         lengths = np.linalg.norm(moves, axis=1)
         with np.errstate(all="ignore"):
             cosines = (moves[1:] * moves[:-1]).sum(axis=1) / (lengths[1:] * lengths[:-1])
         return np.concatenate([[np.nan], cosines])
 
     @cached_property
-    def gradients_agree(self) -> bool:
-        """Whether consecutive gradients all but coincide late in the run: then noise, of whatever size, is not felt.
+    def noise_squared(self) -> np.ndarray | None:
+        """s² = tr Σ / B of each step: the part of ‖g‖² that is the batch's and not the loss's."""
+        error, theta = self.curve("gradient_tests/standard_error"), self.curve("gradient_tests/norm")
+        if error is not None:
+            return error**2
+        if theta is not None and self.norm is not None:
+            return (theta * self.norm) ** 2
+        return None
 
-        A full batch has per-example noise as any batch has, and yet none.
-        """
-        return late_median(self.cosine) > 0.8
+    @cached_property
+    def gradients_agree(self) -> bool:
+        """Whether consecutive gradients coincide: then all steps see one batch, whose noise is not felt."""
+        cosine = self.cosine
+        if cosine is None:
+            return False
+        sizes = np.abs(cosine[np.isfinite(cosine)])
+        return len(sizes) > 0 and float(np.median(sizes)) > 0.9
+
+    def signal_share(self, part: slice) -> float:
+        """‖G‖² / ‖g‖² over some steps, from the noise that was measured; 1 if none is felt, NaN if unknown."""
+        noise, norm = self.noise_squared, self.norm
+        if self.gradients_agree:
+            return 1.0
+        theta = self.curve("gradient_tests/norm")
+        if norm is None and theta is not None:
+            return 1 - mean_of(theta[part] ** 2)
+        if noise is None or norm is None:
+            return float("nan")
+        total = mean_of(norm[part] ** 2)
+        return 1 - mean_of(noise[part]) / total if total > 0 else float("nan")
+
+    @property
+    def resolution(self) -> int:
+        """Into how many stretches the run is cut to look for flat places: more if there is no noise to average out."""
+        noisy = self.noise_squared is not None and not self.gradients_agree
+        return STRETCHES if noisy or self.scatter > 0.02 * self.drop else 10 * STRETCHES
+
+    @cached_property
+    def signal_norms(self) -> np.ndarray | None:
+        """‖G‖ over the stretches, the noise taken out of ‖g‖ where it is known; at least its standard error's share."""
+        if self.norm is None:
+            return None
+        noise = self.noise_squared
+        if noise is None or self.gradients_agree:
+            return medians(self.norm, count=self.resolution)
+        found = []
+        for part in stretches_of(self.steps):
+            total, taken = mean_of(self.norm[part] ** 2), mean_of(noise[part])
+            found.append(np.sqrt(max(0.0, total - taken)) if np.isfinite(taken) else np.sqrt(total))
+        return np.array(found)
+
+    @cached_property
+    def early_signal(self) -> float:
+        """‖G‖ over the first tenth."""
+        return self._signal(slice(0, max(1, self.steps // 10)))
+
+    @cached_property
+    def late_signal(self) -> float:
+        """‖G‖ over the last quarter."""
+        return self._signal(slice(self.steps - max(1, self.steps // 4), self.steps))
+
+    def _signal(self, part: slice) -> float:
+        if self.norm is None:
+            return float("nan")
+        share = self.signal_share(part)
+        size = np.sqrt(mean_of(self.norm[part] ** 2))
+        return float(size * np.sqrt(max(0.0, share))) if np.isfinite(share) else median_of(self.norm[part])
+
+    @cached_property
+    def late_share(self) -> float:
+        """Share of the signal in ‖g‖² over the last half."""
+        return self.signal_share(slice(self.steps // 2, self.steps))
+
+    @property
+    def late_cosine(self) -> float:
+        """Median cosine of consecutive gradients over the last half."""
+        return late_median(self.cosine)
+
+    @cached_property
+    def is_lost_in_noise(self) -> bool:
+        """Whether nothing of the late gradients is common to consecutive steps, or to the examples of a batch."""
+        if self.gradients_agree:
+            return False
+        return bool(self.late_share < 0.25 or (np.isnan(self.late_share) and abs(self.late_cosine) < 0.15))
 
     @property
     def has_layers(self) -> bool:
-        """Whether gradients pass through anything on their way: a landscape is one point."""
-        return self.iterates is None
-
-
-def _curves(history: Any) -> dict[str, np.ndarray]:
-    if isinstance(history, Mapping):
-        given = dict(history)
-        given |= given.pop("readings", {}) or {}
-    elif hasattr(history, "loss") and hasattr(history, "readings"):
-        given = {"loss": history.loss, **history.readings}
-        if getattr(history, "batch_sizes", None) is not None:
-            given["batch_sizes"] = history.batch_sizes
-    else:
-        raise TypeError(
-            "diagnose: history must be a lab.History or a dict of arrays such as {'loss': [steps], "
-            f"'gradient_norm/global': [steps]}}, got {type(history).__name__}."
-        )
-    known = {}
-    for name, value in given.items():
-        if name == "loss" or "/" in name or name in ("batch_sizes", "batch_size", "learning_rate"):
-            known[name] = _numbers(name, value)
-    return known
-
-
-def _numbers(name: str, value: Any) -> np.ndarray:
-    try:
-        return np.asarray(value, None if np.iscomplexobj(value) else float).astype(float, casting="safe")
-    except (TypeError, ValueError):
-        raise TypeError(f"diagnose: {name} must be an array of numbers, got {type(value).__name__}.") from None
+        """Whether gradients pass through anything on their way: a function of a vector has no layers."""
+        return self.log.iterates is None

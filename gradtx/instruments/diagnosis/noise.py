@@ -5,50 +5,98 @@ takes 1 + 1/m times the fewest steps and 1 + m times the fewest examples that re
 2.11). So a batch is *too small* at m < 1/5 (six times the steps), *too large* at m > 5 (six times the examples), over
 the first half of the run: towards the end the signal dies and any batch is small.
 
-Elsewhere noise is harmless while the loss falls. *Gradient noise* is named where the loss hovers at a level that noise
-holds: SGD at rate ε hovers about ε s² / 4 above the bottom of a bowl, whatever its curvature (to first order in ε).
-That height against what the run gained (5 %), or against the level itself (30 %; 5 % where the balance of fluctuation
-and dissipation is known to hold), says what noise costs; these numbers are from the labelled runs of the tests.
+Elsewhere noise is harmless while the loss falls. SGD at rate ε hovers about ε s² / 4 above the bottom of a bowl,
+whatever its curvature (to first order in ε). For any method ε is here the rate that the loss itself shows: it came down
+by about ε Σ‖G‖², so ε is what it came down by over the sum of the squared signal on the way. *Gradient noise* is named
+if the loss hovers, noise is most of the gradient, and the height is a few per cent of the gain (`costs`).
 """
 
 import numpy as np
 
 from .evidence import Evidence
-from .medians import STRETCHES, late_median, median_of
-from .report import Finding, finding
+from .medians import STRETCHES, late_median, mean_of, median_of
+from .report import Finding, finding, number, percent
+from .steps_taken import StepsTaken
 from .verdict import Verdict
 
 
-def noise(e: Evidence, verdict: Verdict) -> list[Finding]:
-    """gradient_noise, stationary, batch_too_small."""
-    against = noise_to_signal(e)
-    usual = float("nan") if against is None else median_of(against[len(against) // 2 :], keep_inf=True)
-    if not np.isfinite(usual) and not np.isinf(usual):
+def gradient_noise(e: Evidence, s: StepsTaken, verdict: Verdict) -> list[Finding]:
+    """True if the loss hovers where noise holds it: noise is most of the gradient, and costs a share of the gain.
+
+    Source: Goodfellow et al. 2016, §8.3.1 (SGD at a constant rate does not converge); McCandlish et al. 2018. Wrong if
+    a rate that falls ends no lower.
+    """
+    if np.isnan(e.late_share) and e.cosine is None:
         verdict.needs("gradient_noise", "gradtx.gradient_noise_scale() on batches of two examples and more")
-    if usual < 0.25:
-        verdict.rules_out("gradient_noise", f"noise has {usual**0.5:.0%} of the signal's length.")
-    height, share_of_gain, share_of_level = _cost(e)
-    hovers = not e.is_falling and e.steps >= 20
-    costs = share_of_gain > 0.05 or share_of_level > 0.3
-    dominated = usual > 1 or (np.isnan(usual) and _looks_random(e))
-    if not (hovers and costs and dominated) or e.gradients_agree or "vanishing_gradients" in verdict.found:
         return []
-    where = e.steps // 2, e.steps - 1
-    numbers = {"height": height, "gain": e.drop, "level": e.end, "noise_to_signal": usual}
+    if e.late_share > 0.8 and not e.gradients_agree:
+        verdict.rules_out("gradient_noise", f"noise is {percent(1 - e.late_share)} of the squared gradient.")
+    if e.gradients_agree or not hovers(e) or not (e.late_share < 0.5 or _looks_random(e)):
+        return []
+    height = height_of(e, s)
+    if not costs(e, s):
+        return []
     said = (
         "consecutive gradients have little in common"
-        if np.isnan(usual)
-        else f"noise is {usual**0.5:.2g} times the signal"
+        if np.isnan(e.late_share)
+        else f"noise is {min(1 - e.late_share, 1):.0%} of the squared gradient"
     )
     text = (
-        f"The loss hovers at {e.end:.3g}, and {said}: at this rate noise alone holds it about {height:.2g} above the "
-        f"bottom, {share_of_gain:.0%} of all that the run gained."
+        f"The loss hovers at {number(e.end)}, and {said}. At this rate noise alone holds it about "
+        f"{number(height)} above the "
+        f"bottom, {percent(height / max(e.drop, 1e-300))} of all that the run gained."
     )
-    findings = [finding("gradient_noise", text, numbers, where, "medium" if np.isnan(usual) else "high")]
-    if e.batch_size == 1 and np.isnan(usual):
-        text = "A step sees one example, which cannot tell its own noise, and noise decides."
-        findings.append(finding("batch_too_small", text, {"batch_size": 1, "times": 16}, where, "medium"))
-    return findings
+    numbers = {
+        "height": height, "gain": e.drop, "level": e.end, "steps": float(e.steps),
+        "noise_to_signal": (1 - e.late_share) / e.late_share if e.late_share > 0 else float("nan"),
+    }  # fmt: skip
+    confidence = "medium" if np.isnan(e.late_share) else "high"
+    return [finding("gradient_noise", text, numbers, (e.steps // 2, e.steps - 1), confidence)]
+
+
+def hovers(e: Evidence) -> bool:
+    """The loss has come down, by more than its levels scatter, and does not fall any more."""
+    return e.steps >= 20 and not e.is_falling and e.scatter > 0 and e.came_down
+
+
+def costs(e: Evidence, s: StepsTaken) -> bool:
+    """Whether noise holds the loss up by more than 2 % of the gain, at a rate that averages over few batches.
+
+    ε s² / 4 over s² / 2c, the loss that the noise of one batch is worth, is r. Below 3 % the rate averages over many.
+    If the ratio of the steps is unknown, the height has to be an eighth of the gain, and
+    three tenths if the steps are known to be another method's, because then the height is a guess.
+    """
+    height = height_of(e, s)
+    if s.ratio is None:
+        return height > (0.3 if s.is_plain is False else 0.12) * e.drop
+    return height > 0.02 * e.drop and abs(late_median(s.ratio, 0.2)) >= 0.03
+
+
+def _looks_random(e: Evidence) -> bool:
+    """Consecutive gradients have little in common, and are no smaller than they were."""
+    if e.norm is None or not np.isnan(e.late_share):
+        return False
+    kept = late_median(e.norm) / max(median_of(e.norm), 1e-300)
+    return -0.5 < e.late_cosine < 0.3 and kept > 0.3
+
+
+def height_of(e: Evidence, s: StepsTaken) -> float:
+    """How high noise holds the loss: ε s² / 4, ε from the loss that came down and the squared signal on its way."""
+    noise, rates = e.noise_squared, s.learning_rates
+    if e.drop <= 0 or (e.norm is None and noise is None):
+        return float("nan")
+    half = slice(e.steps // 2, e.steps)
+    error = mean_of(e.norm[half] ** 2) if noise is None and e.norm is not None else mean_of(noise[half])
+    if rates is not None and s.is_plain is not False:
+        return float(late_median(rates, 0.2) * error / 4)
+    if e.norm is None:
+        return float("nan")
+    squares = e.norm**2
+    down = max(1, int(np.argmax(e.loss <= e.lowest + 0.2 * e.drop)))
+    on_the_way = squares[: down + 1] - (0 if noise is None else noise[: down + 1])
+    total = float(np.nansum(on_the_way))
+    signal = max(total, 0.02 * float(np.nansum(squares[: down + 1])))
+    return float(e.drop / signal * error / 4 / max(1.0, s.shrank)) if signal > 0 else float("nan")
 
 
 def noise_to_signal(e: Evidence) -> np.ndarray | None:
@@ -70,101 +118,94 @@ def _from_consecutive(e: Evidence) -> np.ndarray | None:
         return None
     products = np.diff(sums, prepend=np.nan)
     stretches = zip(*(np.array_split(x, min(STRETCHES // 2, e.steps // 20)) for x in (products, norm**2)), strict=True)
-    pairs = [(np.nanmean(p), np.nanmean(n)) for p, n in stretches if np.isfinite(p).any() and np.isfinite(n).any()]
+    pairs = [(mean_of(p), mean_of(n)) for p, n in stretches if np.isfinite(p).any() and np.isfinite(n).any()]
     if not pairs:
         return None
     found = np.array([(total - signal) / signal if signal > 0 else np.inf for signal, total in pairs])
     # As many stretches as the other curves have, so that rules can look at one beside the other.
-    return np.maximum(0, found)[np.minimum(np.arange(len(e.levels)) * len(found) // len(e.levels), len(found) - 1)]
+    count = min(STRETCHES, e.steps)
+    return np.maximum(0, found)[np.minimum(np.arange(count) * len(found) // count, len(found) - 1)]
 
 
-def _cost(e: Evidence) -> tuple[float, float, float]:
-    """How high noise holds the loss; the same over what the run gained, and over the level where it ended."""
-    height = _height(e)
-    return height, height / max(e.drop, 1e-30), height / max(abs(e.end), 1e-30)
+def stationary(e: Evidence, s: StepsTaken, verdict: Verdict) -> list[Finding]:
+    """True if the run is in equilibrium with its noise: fluctuation and dissipation balance, or Pflug's sum falls.
 
-
-def _height(e: Evidence) -> float:
-    """ε s² / 4, s the standard error of the gradient, or its norm where it hovers; 0 where neither is known."""
-    rate = e.learning_rate
-    if not rate:
-        return 0.0
-    error = late_median(e.curve("gradient_tests/standard_error"))
-    if not np.isfinite(error):
-        error = late_median(e.norm) if _looks_random(e) else 0.0
-    return float(rate * np.square(error) / 4) if np.isfinite(error) else 0.0
-
-
-def _looks_random(e: Evidence) -> bool:
-    """Consecutive gradients have little in common, and are no smaller than they were."""
-    cosine = late_median(e.cosine)
-    if e.norm is None or not np.isfinite(cosine) or e.scatter == 0:
-        return False
-    kept = late_median(e.norm) / max(float(np.nanmedian(e.norm)), 1e-30)
-    return -0.5 < cosine < 0.3 and kept > 0.3
-
-
-def stationary(e: Evidence, verdict: Verdict) -> Finding | None:
-    """Equilibrium: the fluctuation-dissipation balance holds, or Pflug's sum falls, and the loss hovers."""
-    if e.steps < 20 or e.is_falling or verdict.found & {"learning_rate_too_high", "vanishing_gradients"}:
-        return None
+    Source: Yaida 2019; Pflug 1990. Wrong if the loss still falls, or if a lower rate ends no lower.
+    """
+    if e.steps < 20 or e.gradients_agree or not hovers(e) or not costs(e, s):
+        return []
     ratio, pflug = e.curve("stationarity/ratio"), e.curve("gradient_alignment/pflug")
-    where = e.steps // 2, e.steps - 1
+    where, steps = (e.steps // 2, e.steps - 1), {"steps": float(e.steps)}
     if ratio is not None:
         value = late_median(ratio, 0.2)
-        _, share_of_gain, share_of_level = _cost(e)
-        costs = share_of_gain > 0.05 or share_of_level > 0.05
-        if abs(np.log(max(value, 1e-9))) < np.log(1.3) and e.scatter > 0 and costs:
+        if abs(np.log(max(value, 1e-9))) < np.log(1.3):
             text = (
-                f"The two sides of the fluctuation-dissipation relation balance: ratio {value:.2f}, 1 at equilibrium."
+                f"The two sides of the fluctuation-dissipation relation balance: their ratio is {value:.2f}, and 1 is "
+                "equilibrium."
             )
-            return finding("stationary", text, {"ratio": value}, where, "high")
+            return [finding("stationary", text, {"ratio": value} | steps, where, "high")]
         if abs(value - 1) > 0.3:
             verdict.rules_out("stationary", f"the fluctuation-dissipation ratio is {value:.3g}, not 1.")
-        return None
+        return []
     if pflug is None:
         verdict.needs("stationary", "gradtx.stationarity(learning_rate)")
-        return None
+        return []
     half = pflug[e.steps // 2 :]
     half = half[np.isfinite(half)]
     falls = len(half) > 20 and half[-1] < half[0] and np.mean(np.diff(half[:: max(1, len(half) // 20)]) < 0) > 0.6
-    if falls and "gradient_noise" in verdict.found:
+    if falls and (e.late_share < 0.5 or np.isnan(e.late_share)):
         text = (
-            f"Pflug's sum of products of consecutive gradients falls, from {half[0]:.3g} to {half[-1]:.3g}, over the "
-            "last half."
+            f"Pflug's sum of products of consecutive gradients falls from {number(half[0])} to {number(half[-1])} over "
+            "the last half."
         )
-        return finding("stationary", text, {"pflug_change": half[-1] - half[0]}, where, "medium")
-    return None
+        return [finding("stationary", text, {"pflug_change": half[-1] - half[0]} | steps, where, "medium")]
+    return []
 
 
-def batch_size(e: Evidence, verdict: Verdict) -> Finding | None:
-    """Batch far below or far above the noise scale."""
+def batch_size(e: Evidence, s: StepsTaken, verdict: Verdict) -> list[Finding]:
+    """True if the batch is a fifth of the noise scale or less while the loss comes down, or five times it or more.
+
+    Source: McCandlish et al. 2018, eq. 2.11. Wrong if the full data are one batch: then its noise is not felt.
+    """
+    del s
     against, batch = noise_to_signal(e), e.batch_size
     if against is None or batch is None:
         for challenge in ("batch_too_small", "batch_too_large"):
             verdict.needs(challenge, "gradtx.gradient_noise_scale(), with batch_size in the history")
-        return None
-    trace = late_median(e.curve("gradient_noise_scale/trace_covariance"), 1.0)
-    has_noise = not trace <= 0
-    coming_down = against[: int(np.argmax(e.levels <= e.levels.min() + 0.2 * (e.start - e.levels.min())))]
-    typical = _pooled(e, len(coming_down) * e.steps // len(against), coming_down)
-    text = "A step sees {:.0f} examples; noise and signal balance at {:.3g} ({})."
-    if "vanishing_gradients" in verdict.found:
-        return None
-    if typical > 5 and len(coming_down) >= 0.3 * len(against) and has_noise:
-        numbers = {"batch_size": batch, "noise_scale": typical * batch, "times": min(typical, 1024.0)}
-        said = text.format(batch, typical * batch, "while the loss comes down")
-        return finding("batch_too_small", said, numbers, (0, len(coming_down) * e.steps // len(against)), "high")
+        return []
+    batch *= _steps_per_move(e)
+    down = int(np.argmax(e.levels <= e.lowest + 0.2 * e.drop)) if e.drop > 0 else 0
+    coming_down = against[: max(1, down * len(against) // max(1, len(e.levels)))]
+    typical = _pooled(e, max(1, down * e.steps // max(1, len(e.levels))), coming_down)
+    text = "A step sees {:.0f} examples, and noise and signal balance at {} ({})."
+    clear = e.drop > 5 * e.scatter / max(1, len(e.known) / 40) ** 0.5
+    if typical > 5 and batch <= 16 and down >= 0.2 * len(e.levels) and not e.gradients_agree and clear:
+        numbers = {
+            "batch_size": batch,
+            "noise_scale": typical * batch,
+            "times": float(np.round(np.clip(typical / 2, 2, 8))),
+        }
+        said = text.format(batch, number(typical * batch), "while the loss comes down")
+        where = (0, down * e.steps // len(e.levels))
+        return [finding("batch_too_small", said, numbers, where, "high")]
     typical = median_of(against[: max(1, len(against) // 2)], keep_inf=True)
-    if typical < 0.2 and batch >= 32 and has_noise and not verdict.found & {"learning_rate_too_high", "oscillation"}:
-        numbers = {"batch_size": batch, "noise_scale": typical * batch, "times": min(1 / max(typical, 1e-9), batch)}
-        said = text.format(batch, typical * batch, "first half of the run")
-        return finding("batch_too_large", said, numbers, (0, e.steps // 2), "high")
-    if np.isnan(typical) or batch * typical < 0.01:
-        return None
-    text = text.format(batch, typical * batch, "first half of the run")
-    verdict.rules_out("a batch too small or too large", text)
-    return None
+    trace = late_median(e.curve("gradient_noise_scale/trace_covariance"), 1.0)
+    if typical < 0.2 and batch >= 32 and not trace <= 0 and batch * typical > 0.01:
+        fewer = max(1.0, 2 ** np.round(np.log2(max(batch * typical, 1.0))))
+        numbers = {"batch_size": batch, "noise_scale": typical * batch, "fewer": float(fewer)}
+        said = text.format(batch, number(typical * batch), "first half of the run")
+        return [finding("batch_too_large", said, numbers, (0, e.steps // 2), "high")]
+    if np.isfinite(typical) and batch * typical > 0.01:
+        said = text.format(batch, number(typical * batch), "first half of the run")
+        verdict.rules_out("a batch too small or too large", said)
+    return []
+
+
+def _steps_per_move(e: Evidence) -> float:
+    """How many gradients an accumulation averages: the share of steps without any update tells."""
+    moved = e.curve("update_ratio/global")
+    still = 0.0 if moved is None else float(np.mean(moved[np.isfinite(moved)] == 0))
+    return 1.0 if still < 0.4 or still > 0.999 else round(1 / (1 - still))
 
 
 def _pooled(e: Evidence, steps: int, against: np.ndarray) -> float:
@@ -174,4 +215,4 @@ def _pooled(e: Evidence, steps: int, against: np.ndarray) -> float:
     if trace is None or signal is None or not e.batch_size or not steps:
         return median_of(against, keep_inf=True)
     total = float(np.nansum(signal[:steps]))
-    return float(np.nansum(trace[:steps])) / total / e.batch_size if total > 0 else float("inf")
+    return float(np.nansum(trace[:steps])) / total / e.batch_size / _steps_per_move(e) if total > 0 else float("inf")

@@ -4,7 +4,7 @@ import html
 import json
 import math
 import textwrap
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
 from .challenges import CHALLENGES
@@ -20,11 +20,15 @@ class Finding:
     evidence: str  # a sentence with numbers
     numbers: dict[str, float]
     steps: tuple[int, int]  # first and last step it was seen at
-    confidence: Confidence  # high: a threshold was crossed; medium: a pattern, or one of two reasons; low: a guess
+    confidence: (
+        Confidence  # high: right in at least 95 % of the labelled runs; medium: a reading is missing; low: a guess
+    )
     section: str  # of the chapter
     source: str
     advice: str
-    remedy: str  # gradtx code to paste
+    remedy: str  # code to paste after the line that makes `tx`; empty if no optimizer cures it
+    next_look: str = ""  # code that prints more, and cures nothing
+    consequences: dict[str, str] = field(default_factory=dict)  # challenge that it explains -> in what way
 
     @property
     def title(self) -> str:
@@ -69,6 +73,9 @@ class Diagnosis:
                 *_wrapped(finding.evidence),
                 *_wrapped(finding.advice),
                 *(f"      {line}" for line in finding.remedy.splitlines()),
+                *(_wrapped("A next look:") if finding.next_look else []),
+                *(f"      {line}" for line in finding.next_look.splitlines()),
+                *(line for text in finding.consequences.values() for line in _wrapped(f"It explains: {text}")),
                 *_wrapped(f"Source: {finding.source}."),
             ]
         for heading, items in (("Ruled out", self.ruled_out), ("Not judged", self.unjudged)):
@@ -83,7 +90,10 @@ class Diagnosis:
                 f"<details open><summary><b>{html.escape(f.title)}</b> · chapter {f.section} · {f.confidence} "
                 f"confidence · steps {f.steps[0]}–{f.steps[1]}</summary>"
                 f"<p>{html.escape(f.evidence)}<br>{html.escape(f.advice)}</p>"
-                f"<pre>{html.escape(f.remedy)}</pre><p><small>{html.escape(f.source)}</small></p></details>"
+                + (f"<pre>{html.escape(f.remedy)}</pre>" if f.remedy else "")
+                + (f"<p>A next look:</p><pre>{html.escape(f.next_look)}</pre>" if f.next_look else "")
+                + "".join(f"<p>It explains: {html.escape(text)}</p>" for text in f.consequences.values())
+                + f"<p><small>{html.escape(f.source)}</small></p></details>"
             )
         for heading, items in (("Ruled out", self.ruled_out), ("Not judged", self.unjudged)):
             if items:
@@ -101,11 +111,27 @@ class Diagnosis:
 
 
 def finding(
-    challenge: str, evidence: str, numbers: dict[str, float], steps: tuple[int, int], confidence: Confidence
+    challenge: str,
+    evidence: str,
+    numbers: dict[str, float],
+    steps: tuple[int, int],
+    confidence: Confidence,
+    remedy: str | None = None,
+    advice: str | None = None,
 ) -> Finding:
-    """A finding with what the chapter says of its challenge."""
+    """A finding with what the chapter says of its challenge; `remedy` and `advice` in place of the usual ones."""
     known = CHALLENGES[challenge]
     plain = {name: float(value) for name, value in numbers.items()}
+    fields = {
+        "factor": 0.1,
+        "limit": 1.0,
+        "times": 4.0,
+        "fewer": 32.0,
+        "steps": 100,
+        "fell_at": 0,
+        "momentum": 0.9,
+    } | numbers
+    shown = {name: int(value) if name in ("steps", "fell_at") else value for name, value in fields.items()}
     return Finding(
         challenge,
         evidence,
@@ -114,9 +140,22 @@ def finding(
         confidence,
         known.section,
         known.source,
-        known.advice,
-        known.remedy.format_map({"usual_norm": 1.0, "times": 10.0} | plain),
+        (known.advice if advice is None else advice).format_map(shown),
+        (known.remedy if remedy is None else remedy).format_map(shown),
+        known.next_look,
     )
+
+
+def number(value: float) -> str:
+    """A number as a person would write it: three digits, powers of ten only if it is very large or small."""
+    if not math.isfinite(value):
+        return str(value)
+    return f"{value:,.0f}" if 1000 <= abs(value) < 1e6 else f"{value:.3g}"
+
+
+def percent(share: float) -> str:
+    """A share in words that stay short: 'more than 1,000 %' rather than thirty digits."""
+    return "more than 1,000 %" if share > 10 else f"{share:.0%}" if share >= 0.01 else f"{share:.1%}"
 
 
 def _wrapped(text: str) -> list[str]:

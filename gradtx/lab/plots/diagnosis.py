@@ -50,7 +50,7 @@ def _loss(axes: Axes, loss: np.ndarray, steps: np.ndarray, diagnosis: gradtx.Dia
         axes.set_yscale("log")
     for i, finding in enumerate(diagnosis.findings):
         colour = COLOURS[(i + 1) % len(COLOURS)]
-        first, last = (steps[min(step, len(steps) - 1)] for step in finding.steps)
+        first, last = finding.steps
         y = 0.02 + 0.045 * i  # a bar a challenge, so that spans that coincide can be told apart
         axes.axvspan(first, max(last, first + 1), color=colour, alpha=0.08, lw=0)
         axes.plot([first, max(last, first + 1)], [y, y], transform=axes.get_xaxis_transform(), color=colour, lw=5,
@@ -72,6 +72,8 @@ def _text(diagnosis: gradtx.Diagnosis) -> str:
         lines += [
             f"   → {line}" if i == 0 else f"      {line}" for i, line in enumerate(textwrap.wrap(finding.advice, 80))
         ]
+        if finding.consequences:
+            lines.append(f"   It explains: {', '.join(name.replace('_', ' ') for name in finding.consequences)}.")
         lines.append("")
     for heading, items in (("Ruled out", diagnosis.ruled_out), ("Not judged", diagnosis.unjudged)):
         names = ", ".join(name.replace("_", " ") for name in items)

@@ -1,7 +1,7 @@
 """One page a run: what every instrument read, against the lines that matter, each with what it means."""
 
 import textwrap
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -10,6 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import SymmetricalLogLocator
 
 import gradtx
+from gradtx.instruments.diagnosis.logs import read_log
 
 from ..history import History
 from .style import COLOURS, GREY, Picture, headline, light_grid, new_picture, styled
@@ -26,86 +27,202 @@ class Panel:
 
     title: str
     curves: dict[str, str]  # reading -> label
-    meaning: str  # what to conclude, one or two sentences
+    meaning: Callable[[Mapping[str, np.ndarray]], str]  # the curves -> what these show, one or two sentences
     lines: dict[float, str] = field(default_factory=dict)  # height -> what is there
     log: bool = False
     limits: tuple[float, float] | None = None
 
 
+def _late(curve: np.ndarray | None, share: float = 0.5) -> float:
+    """Median of the finite values of the last part; NaN if there is none."""
+    if curve is None:
+        return float("nan")
+    part = curve[len(curve) - max(1, round(share * len(curve))) :]
+    part = part[np.isfinite(part)]
+    return float(np.median(part)) if len(part) else float("nan")
+
+
+def _early(curve: np.ndarray, share: float = 0.1) -> float:
+    known = curve[np.isfinite(curve)]
+    return float(np.median(known[: max(1, round(share * len(known)))])) if len(known) else float("nan")
+
+
+def _loss_says(curves: Mapping[str, np.ndarray]) -> str:
+    loss = curves["loss"]
+    known = loss[np.isfinite(loss)]
+    if not len(known):
+        return "No loss is finite."
+    end = float(np.median(known[-max(1, len(known) // 10) :]))
+    lost = "" if len(known) == len(loss) or np.isfinite(loss[-1]) else " It ends as NaN or inf."
+    word = "fell" if end < known[0] else "rose"
+    return (
+        f"The loss {word} from {known[0]:.3g} to {end:.3g} (lowest {known.min():.3g}, highest {known.max():.3g}).{lost}"
+    )
+
+
+def _norm_says(curves: Mapping[str, np.ndarray]) -> str:
+    norm = curves["gradient_norm/global"]
+    known = norm[np.isfinite(norm)]
+    usual, largest, last = float(np.median(known)), float(known.max()), _late(norm, 0.1)
+    said = f"Usually {usual:.2g}, at most {largest:.2g}, {last:.2g} at the end."
+    theta = _late(curves.get("gradient_tests/norm"))
+    if theta > 0.7:
+        return f"{said} Most of it is noise, so its size says nothing of critical points (§2.2)."
+    if np.isnan(theta):
+        return f"{said} Without the noise in it nobody can tell whether a critical point is near (§2.2)."
+    return f"{said} It is mostly signal" + (": no critical point is near (§2.2)." if last > 0.3 * _early(norm) else ".")
+
+
+def _step_says(curves: Mapping[str, np.ndarray]) -> str:
+    ratio = curves.get("curvature_ratio/ratio")
+    if ratio is None:
+        last = _late(curves["sharpness/stability"])
+        return f"The sharpness is at {last:.2g} of what the rate can stand (§2.1)."
+    known = ratio[np.isfinite(ratio)]
+    past = float(np.mean(np.abs(known) >= 1))
+    if past > 0:
+        return f"{past:.0%} of the steps are expected to raise the loss (|r| of 1 or more, §2.1)."
+    return f"r is about {np.median(known):.2g} and never 1: no step is expected to raise the loss (§2.1)."
+
+
+def _turning_says(curves: Mapping[str, np.ndarray]) -> str:
+    cosine = _late(curves["gradient_alignment/cosine"])
+    meaning = (
+        "each gradient points back at the last (§4.1)" if cosine < -0.5
+        else "the gradients have little in common" if cosine < 0.3
+        else "the gradients agree in part" if cosine < 0.9
+        else "each gradient points where the last one did"
+    )  # fmt: skip
+    return f"The late cosine is {cosine:.2f}: {meaning}."
+
+
+def _update_says(curves: Mapping[str, np.ndarray]) -> str:
+    size = _late(curves["update_ratio/global"])
+    place = "below" if size < 1e-4 else "above" if size > 1e-2 else "within"
+    return f"The late steps are {size:.1e} of the parameters' length, {place} the rule of thumb of 1e-4 to 1e-2."
+
+
+def _noise_says(curves: Mapping[str, np.ndarray]) -> str:
+    theta = _late(curves.get("gradient_tests/norm"))
+    if np.isnan(theta):
+        inner = _late(curves.get("gradient_tests/inner_product"))
+        return f"The slope along the gradient is known to {inner:.0%} of its size (§3)."
+    return f"In the last half noise is {min(theta**2, 1):.0%} of the squared gradient (§2.6, §3)."
+
+
+def _batch_says(curves: Mapping[str, np.ndarray]) -> str:
+    scale, batch = _late(curves.get("gradient_noise_scale/noise_scale"), 1.0), _late(curves.get("batch_sizes"), 1.0)
+    if np.isnan(scale):
+        return "No signal is left to compare the noise with."
+    if np.isnan(batch):
+        return f"Noise and signal balance in batches of about {scale:.3g} examples (§3.1)."
+    return f"Noise and signal balance at about {scale:.3g} examples, and a step sees {batch:.3g} (§3.1)."
+
+
+def _clipping_says(curves: Mapping[str, np.ndarray]) -> str:
+    fraction = _late(curves.get("clipping_events/fraction"), 0.1)
+    if np.isnan(fraction):
+        return "No limit was given, so nothing is clipped."
+    rest = ": the clip is the learning rate" if fraction > 0.9 else ""
+    return f"{fraction:.0%} of the steps are clipped at the end{rest}."
+
+
+def _gain_says(curves: Mapping[str, np.ndarray]) -> str:
+    gain, alpha = _late(curves.get("gain_ratio/gain_ratio")), _late(curves.get("gain_ratio/alpha"))
+    if np.isnan(gain):
+        return f"The late steps end at α = {alpha:.2g}, where 0 is the bottom and 1 as high up on the other side."
+    return f"The late steps gain {gain:.2g} times what the derivatives foretell."
+
+
+def _balance_says(curves: Mapping[str, np.ndarray]) -> str:
+    ratio = _late(curves["stationarity/ratio"], 0.2)
+    return f"The late ratio is {ratio:.2g}: " + (
+        "equilibrium (§4.1)." if 0.77 < ratio < 1.3 else "no equilibrium yet (§4.1)."
+    )
+
+
+def _path_says(curves: Mapping[str, np.ndarray]) -> str:
+    straight = _late(curves["trajectory/straightness"], 0.1)
+    return f"The end is {straight:.0%} of the path's length away from the start (§2.7)."
+
+
+def _slope_says(curves: Mapping[str, np.ndarray]) -> str:
+    slope, error = _late(curves.get("plateau/slope"), 0.1), _late(curves.get("plateau/slope_standard_error"), 0.1)
+    if np.isnan(error):
+        return f"The late slope is {slope:.2g} per step (§2.3)."
+    word = "still falls" if slope < -2 * error else "rises" if slope > 2 * error else "has stopped falling"
+    return f"The late slope is {slope:.2g} ± {error:.1g} per step: the loss {word} (§2.3)."
+
+
 PANELS: tuple[Panel, ...] = (
-    Panel("Loss", {"loss": "minibatch loss"}, "Falling and flat is good; flat and high, or rising, is not.", log=True),
-    Panel(
-        "Gradient norm",
-        {"gradient_norm/global": "‖g‖"},
-        "Never small: no minimum, saddle or plateau is to blame (§2.2). A leap: a cliff (§2.4).",
-        log=True,
-    ),
+    Panel("Loss", {"loss": "minibatch loss"}, _loss_says, log=True),
+    Panel("Gradient norm", {"gradient_norm/global": "‖g‖"}, _norm_says, log=True),
     Panel(
         "Step against curvature",
-        {"curvature_ratio/ratio": "r = ε g'Hg / 2 g'g", "sharpness/stability": "ε λ_max / 2"},
-        "Above 1 a step is expected to raise the loss; far below, the rate could grow (§2.1).",
+        {"curvature_ratio/ratio": "r = -u'Hu / 2 g'u", "sharpness/stability": "ε λ_max / 2"},
+        _step_says,
         {1.0: "loss rises"},
         log=True,
     ),
     Panel(
         "Turning",
         {"gradient_alignment/cosine": "cos(g, last g)"},
-        "Near -1: from wall to wall, rate too high (§4.1). Near 0: noise. Near 1: steps could be longer.",
+        _turning_says,
         {-0.5: "oscillation", 0.0: ""},
         limits=(-1.05, 1.05),
     ),
     Panel(
         "Size of the update",
         {"update_ratio/global": "‖Δθ‖ / ‖θ‖"},
-        "A rule of thumb: between 1e-4 and 1e-2.",
+        _update_says,
         {1e-4: "slow", 1e-2: "fast"},
         log=True,
     ),
     Panel(
         "Noise against signal",
         {"gradient_tests/norm": "norm test θ", "gradient_tests/inner_product": "inner-product test θ"},
-        "Above the line noise is longer than signal (§2.6, §3): θ² = s² / (‖G‖² + s²).",
+        _noise_says,
         {0.5**0.5: "noise = signal"},
         log=True,
     ),
     Panel(
         "Batch against noise scale",
         {"gradient_noise_scale/noise_scale": "noise scale (examples)", "batch_sizes": "batch size (examples)"},
-        "Batch far below the scale: more examples pay. Far above: they are wasted (§3.1).",
+        _batch_says,
         log=True,
     ),
     Panel(
         "Clipping and spikes",
         {"clipping_events/fraction": "fraction clipped", "clipping_events/shrink": "mean shrink factor"},
-        "A fraction near 1: the clip is the learning rate.",
+        _clipping_says,
         {1.0: ""},
         limits=(-0.05, 1.1),
     ),
     Panel(
         "Gain",
         {"gain_ratio/gain_ratio": "gained / predicted", "gain_ratio/alpha": "α: 0 bottom, 1 as high up again"},
-        "Gain far from 1: the loss is not what its derivatives say. α above 1: the step was twice too long.",
+        _gain_says,
         {1.0: ""},
         limits=(-2, 3),
     ),
     Panel(
         "Equilibrium",
         {"stationarity/ratio": "⟨θ·g⟩ over its value at equilibrium"},
-        "Near 1 the run hovers: lower the rate now (§4.1).",
+        _balance_says,
         {1.0: "equilibrium"},
         limits=(-3, 5),
     ),
     Panel(
         "Path",
         {"trajectory/straightness": "distance / path length"},
-        "1: straight. Far below 1 with little gained: the run wanders (§2.7).",
+        _path_says,
         {1.0: ""},
         limits=(-0.05, 1.1),
     ),
     Panel(
         "Slope of the loss",
-        {"plateau/slope": "slope a step", "plateau/slope_standard_error": "its standard error"},
-        "Within two standard errors of 0, the loss has stopped falling (§2.3).",
+        {"plateau/slope": "slope per step", "plateau/slope_standard_error": "its standard error"},
+        _slope_says,
         {0.0: ""},
     ),
 )
@@ -143,27 +260,15 @@ def plot_readings(run: Run) -> Picture:
 
 
 def curves_of(run: Run) -> dict[str, np.ndarray]:
-    """All scalar curves of a run, [steps] each, where anything finite was measured; the loss in any case.
-
-    What is no curve of numbers, such as text, is left out.
-    """
-    if isinstance(run, Mapping):
-        given = {**run, **(run.get("readings") or {})}
-    else:
-        given = {"loss": run.loss, "batch_sizes": run.batch_sizes, **run.readings}
-    arrays = {name: _numbers(curve) for name, curve in given.items() if name not in ("readings", "iterates")}
-    loss = arrays["loss"]
-    steps = 0 if loss is None else len(loss)
-    kept = {n: a for n, a in arrays.items() if a is not None and a.shape == (steps,) and np.isfinite(a).any()}
-    return {"loss": np.zeros(0) if loss is None else loss, **kept}
-
-
-def _numbers(curve: Any) -> np.ndarray | None:
-    """As float64, None within it as NaN; None where it is something else."""
-    try:
-        return None if np.iscomplexobj(curve) else np.asarray(curve, float)
-    except (TypeError, ValueError):
-        return None
+    """All scalar curves of a run, [steps] each, in which anything finite was measured, and the loss in any case."""
+    if not has_steps(run):
+        return {"loss": np.zeros(0)}
+    log = read_log(run)
+    given = {"loss": log.loss, **log.curves, "step": log.step}
+    if "batch_size" in given:
+        given["batch_sizes"] = given.pop("batch_size")
+    steps = len(log.loss)
+    return {n: a for n, a in given.items() if n == "loss" or (a.shape == (steps,) and np.isfinite(a).any())}
 
 
 def steps_of(curves: Mapping[str, np.ndarray]) -> np.ndarray:
@@ -184,7 +289,7 @@ def panels_of(curves: Mapping[str, np.ndarray]) -> list[Panel]:
 
 def name_of(run: Run) -> str:
     """The problem's name and a colon, where it is known."""
-    name = run.get("problem", "") if isinstance(run, Mapping) else run.problem
+    name = run.get("problem", "") if isinstance(run, Mapping) else getattr(run, "problem", "")
     return f"{name}: " if name else ""
 
 
@@ -200,6 +305,8 @@ def draw_panels(axes: list[Axes], panels: list[Panel], curves: dict[str, np.ndar
 
 def _draw(axes: Axes, panel: Panel, curves: dict[str, np.ndarray]) -> None:
     shown = {name: curves[name] for name in panel.curves if name in curves}
+    axes.set_title(panel.title, fontweight="bold")
+    axes.set_xlabel("optimizer step\n" + textwrap.fill(panel.meaning(curves), 52), fontsize=8.5)
     measured = [curve[np.isfinite(curve)] for curve in shown.values()]
     is_log = panel.log and all((finite > 0).mean() > 0.8 if len(finite) else False for finite in measured)
     for colour, (name, curve) in zip(COLOURS, shown.items(), strict=False):
@@ -229,8 +336,6 @@ def _draw(axes: Axes, panel: Panel, curves: dict[str, np.ndarray]) -> None:
             axes.annotate(text, (1, height), **at, bbox={"fc": "w", "ec": "none", "alpha": 0.7, "pad": 1})
     if panel.limits:
         axes.set_ylim(*panel.limits)
-    axes.set_title(panel.title, fontweight="bold")
-    axes.set_xlabel("optimizer step\n" + textwrap.fill(panel.meaning, 52), fontsize=8.5)
     if not len(values):
         axes.annotate("no finite value", (0.5, 0.5), xycoords="axes fraction", ha="center")
     if len(shown) > 1 or panel.title != "Loss":

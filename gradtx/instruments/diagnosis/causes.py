@@ -1,0 +1,87 @@
+"""Which challenge explains which: a table, so that the order of the rules means nothing.
+
+A row is a cause. Each of its entries is an effect that the cause brings about by itself, with the reason. If a run
+shows both, the effect is no finding: it is told as a consequence of the cause. Causes of causes come first.
+"""
+
+from collections.abc import Iterable
+from dataclasses import replace
+
+from .report import Finding
+
+_ANYWHERE = "The run was thrown to where it was not before, and what is met there says nothing about the descent."
+_NO_MOVE = "The parameters hardly moved, so that all readings are those of the start."
+_OVERSHOOT = "Steps past the minimum turn the gradient around, again and again."
+_HOVER = "Steps that are too long keep the loss up, whatever the noise is."
+
+EXPLAINS: dict[str, dict[str, str]] = {
+    "exploding_gradients": {
+        "learning_rate_too_high": "The gradients are as large as that, so that no usual rate is small enough.",
+        "oscillation": _OVERSHOOT,
+        **dict.fromkeys(
+            ("cliff", "plateau", "saddle", "vanishing_gradients", "ill_conditioning", "wandering", "gradient_noise",
+             "stationary", "batch_too_small", "batch_too_large", "learning_rate_too_low", "edge_of_stability"),
+            _ANYWHERE,
+        ),
+    },
+    "cliff": dict.fromkeys(
+        ("learning_rate_too_high", "plateau", "vanishing_gradients", "saddle", "ill_conditioning", "wandering",
+         "gradient_noise", "stationary", "batch_too_small", "learning_rate_too_low", "oscillation",
+         "edge_of_stability", "batch_too_large"),
+        _ANYWHERE,
+    ),
+    "learning_rate_too_high": {
+        "oscillation": _OVERSHOOT,
+        "gradient_noise": _HOVER,
+        "stationary": _HOVER,
+        "edge_of_stability": "Beyond the edge of stability the loss does not come down any more.",
+        **dict.fromkeys(
+            ("plateau", "saddle", "vanishing_gradients", "ill_conditioning", "wandering", "batch_too_small",
+             "batch_too_large", "learning_rate_too_low"),
+            _ANYWHERE,
+        ),
+    },
+    "vanishing_gradients": dict.fromkeys(
+        ("gradient_noise", "stationary", "batch_too_small", "batch_too_large", "learning_rate_too_low", "wandering",
+         "ill_conditioning", "saddle"),
+        "Without a gradient that comes through, only noise is left of it.",
+    ),
+    "plateau": dict.fromkeys(
+        ("gradient_noise", "stationary", "batch_too_small", "batch_too_large", "learning_rate_too_low", "wandering",
+         "ill_conditioning"),
+        "Where the loss is flat, steps are short and the gradient is mostly noise.",
+    ),
+    "learning_rate_too_low": dict.fromkeys(
+        ("ill_conditioning", "wandering", "batch_too_large", "batch_too_small", "gradient_noise", "stationary"),
+        _NO_MOVE,
+    ),
+    "edge_of_stability": {
+        "oscillation": _OVERSHOOT,
+        "ill_conditioning": "The steepest direction is held at the edge, and the others are flatter.",
+    },
+    "saddle": dict.fromkeys(
+        ("ill_conditioning", "wandering", "gradient_noise", "batch_too_large", "batch_too_small"),
+        "Near a saddle the gradient is small, and its curvature is that of the way out.",
+    ),
+    "oscillation": {"wandering": _OVERSHOOT, "batch_too_large": _OVERSHOOT, "gradient_noise": _OVERSHOOT,
+                    "stationary": _OVERSHOOT},
+    "gradient_noise": dict.fromkeys(
+        ("wandering", "ill_conditioning"), "A gradient that is mostly noise leads nowhere in particular."
+    ),
+    "wandering": {"ill_conditioning": "Towards an asymptote the curvature dies away with the gradient."},
+    "ill_conditioning": {"batch_too_large": "The run is held up by the flat directions, not by its batches."},
+}  # fmt: skip
+
+
+def causes_first(findings: Iterable[Finding]) -> list[Finding]:
+    """The findings that no other one explains, each with its consequences, in the order of the table."""
+    left = {found.challenge: found for found in findings}
+    for cause, effects in EXPLAINS.items():
+        if cause in left:
+            explained = {effect: f"{left[effect].title}. {why}" for effect, why in effects.items() if effect in left}
+            left[cause] = replace(left[cause], consequences=explained)
+            left = {challenge: found for challenge, found in left.items() if challenge not in explained}
+    rank = {challenge: i for i, challenge in enumerate([*EXPLAINS, *sorted(left)])}
+    certainty = {"high": 0, "medium": 1, "low": 2}
+    # A value that is not finite is what something else has led to.
+    return sorted(left.values(), key=lambda f: (f.challenge == "nonfinite", certainty[f.confidence], rank[f.challenge]))

@@ -1,0 +1,69 @@
+"""Rule on ill-conditioned curvature: the run crawls along directions far flatter than those that bound its rate."""
+
+import numpy as np
+
+from .evidence import Evidence
+from .medians import early_median, late_median, median_of
+from .report import Finding, finding, number
+from .steps_taken import StepsTaken
+from .verdict import Verdict
+
+_SPREAD = 50  # of the curvatures met: a gradient falls by e along the flat direction in as many steps
+
+
+def ill_conditioning(e: Evidence, s: StepsTaken, verdict: Verdict) -> list[Finding]:
+    """True if the steepest curvature met bounds the rate, and the run now descends along one that is 50 times flatter.
+
+    Source: Goodfellow et al. 2016, §8.2.1. Wrong if the steps could be longer along the steep direction too, or if what
+    is left to gain is less than the data can tell (Bottou & Bousquet 2008): then the run has arrived.
+    """
+    curvature, norm = e.curvature, e.norm
+    if curvature is None or norm is None:
+        verdict.needs("ill_conditioning", "gradtx.observed(tx) or gradtx.curvature_ratio(learning_rate)")
+        return []
+    # Once the gradient has nearly gone, its curvature is rounding.
+    met = curvature[np.isfinite(curvature) & (norm > 1e-5 * np.nanmax(norm))]
+    sharpest = late_median(e.curve("sharpness/lambda_max"))
+    steepest = max([float(np.max(met))] if len(met) else [0.0])
+    steepest = max(steepest, sharpest) if np.isfinite(sharpest) else steepest
+    flattest = median_of(np.abs(curvature[-max(1, e.steps // 3) :]))
+    if not (steepest > 0 and flattest > 0 and e.steps >= 20):
+        return []
+    spread = steepest / flattest
+    half = max(1, e.steps // 2)
+    kept = late_median(norm, 0.1) / max(median_of(norm[half : half + max(1, e.steps // 10)]), 1e-300)
+    to_gain = late_median(norm, 0.1) ** 2 / (2 * flattest)
+    noise = late_median(e.curve("gradient_tests/norm"))
+    matters = to_gain > 0.01 * e.drop or not noise > 1
+    is_felt = noise > 0.7 and not e.gradients_agree
+    is_bound = _is_bound(s, steepest)
+    goes_down = e.late_fall > 0
+    if spread >= _SPREAD and matters and is_bound and kept > 0.3 and not is_felt and goes_down:
+        text = (
+            f"The steepest curvature met is {number(steepest)}, and the run now descends along {number(flattest)}, "
+            f"{number(spread)} times flatter. Over the last half the gradient kept {min(kept, 9.99):.0%} of its norm."
+        )
+        numbers = {
+            "spread": spread,
+            "steepest": steepest,
+            "flattest": flattest,
+            "norm_kept": kept,
+            "momentum": 0.9 if spread < 200 else 0.95,
+        }
+        where = (e.steps // 2, e.steps - 1)
+        remedy = None if s.may_be_plain else ""
+        advice = "Raise the momentum, or give each parameter a rate of its own." if remedy == "" else None
+        return [finding("ill_conditioning", text, numbers, where, "high", remedy=remedy, advice=advice)]
+    if spread < 20:
+        verdict.rules_out("ill_conditioning", f"the curvatures met lie within a factor of {spread:.2g}.")
+    return []
+
+
+def _is_bound(s: StepsTaken, steepest: float) -> bool:
+    """Whether the steps are a twentieth or more of what the steepest curvature stands; yes if nobody knows."""
+    rates = s.learning_rates
+    if rates is not None:
+        return max(early_median(rates), late_median(rates)) * steepest / 2 >= 0.05
+    if s.ratio is not None:
+        return float(np.nanpercentile(np.abs(s.ratio), 98)) >= 0.02
+    return False

@@ -1,0 +1,201 @@
+"""Rules on values that are not finite, and on gradients that leap: cliffs and exploding gradients.
+
+A *leap* is a gradient of ten times or more the norms before it (Pascanu, Mikolov & Bengio 2013 clip at half to ten
+times the usual norm: beyond ten nothing usual is left). What led to it shows in the step before:
+
+- the step was short for the curvature it met (|r| < 1), so that the local model foresaw nothing: a cliff;
+- the step was long (|r| >= 1), and the gradient grew as a high power of the parameters' length: products of many
+  factors explode. A loss that is a polynomial of degree p has a gradient of degree p - 1, so that a step to q times the
+  length gives at most about q^(p-1) times the gradient;
+- the step was long, and the growth is that of an ordinary function: the learning rate is too high (`too_high.py`).
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+
+from .evidence import Evidence
+from .medians import median_of, medians, stretches_of
+from .report import Finding, finding, number
+from .steps_taken import StepsTaken
+from .verdict import Verdict
+
+_POWER = 4.5  # of the parameters' length: beyond it a product of many factors; squares and quartics have 1 to 3
+_WALL = 20  # beyond that power the length of the step does not explain the leap
+_FAR = 10  # the ratio of a step that is too long by more than a badly chosen rate
+
+
+def nonfinite(e: Evidence, s: StepsTaken, verdict: Verdict) -> list[Finding]:
+    """True if a loss, a gradient or a parameter was computed and is NaN or inf; a loss that was not logged is none.
+
+    Source: Goodfellow et al. 2016, §8.2.4. Wrong if the NaN is in the log alone and the step was finite.
+    """
+    where = [*e.bad_steps.tolist()]
+    counts = e.whole("gradient_norm/nonfinite")
+    if counts is not None:
+        where += np.flatnonzero(np.nan_to_num(counts) > 0).tolist()
+    norms = e.whole("gradient_norm/global")
+    if norms is not None:
+        where += np.flatnonzero(np.isinf(norms)).tolist()
+    if e.log.diverged_at >= 0:
+        where.append(e.log.diverged_at)
+    if not where:
+        verdict.rules_out("nonfinite", "every loss is finite.")
+        return []
+    first = min(where)
+    goes_on = e.steps == len(e.log.loss) and len(e.known_at) and e.known_at[-1] > first
+    if not goes_on:
+        text = f"From step {e.name(first)} on a loss, gradient or parameter is NaN or inf."
+        return [finding("nonfinite", text, {"step": first}, (first, len(e.log.loss) - 1), "high")]
+    shown = sorted(set(where))
+    listed = ", ".join(str(e.name(k)) for k in shown[:4]) + (", ..." if len(shown) > 4 else "")
+    text = (
+        f"At {len(shown)} step{'s' if len(shown) > 1 else ''} ({listed}) the loss or the gradient is NaN or inf. The "
+        "loss is finite again after it, so such a step does not reach the parameters."
+    )
+    advice = "The run leaves such steps out already. Find their batches: what is in all of them is the cause."
+    return [finding("nonfinite", text, {"step": first}, (first, shown[-1]), "high", remedy="", advice=advice)]
+
+
+class Leap(NamedTuple):
+    """A gradient that leaps, and the step that led to it."""
+
+    at: int
+    before: float  # the usual norm up to then
+    norm: float  # of the leap
+    ratio: float  # |r| of the steps that led to it; NaN if unknown
+    power: float  # of the parameters' length that the norm grew as; NaN if unknown
+    reach: float  # of the minimum along that step, over the parameters' length; NaN if unknown
+    came_back: bool  # whether the norm grew as on no parabola in use, and is below that of before from then on
+    is_calm: bool  # whether the run went on normally before it
+
+    @property
+    def kind(self) -> str:
+        """cliff, exploding_gradients or learning_rate_too_high."""
+        is_known = not np.isnan(self.ratio)
+        if self.ratio < 1 or (self.power > _WALL and self.ratio < _FAR):
+            return "cliff"
+        if not is_known and (self.is_calm or self.came_back):
+            return "cliff"
+        is_far = not is_known or (self.ratio >= _FAR and not self.reach > 0.05)
+        return "exploding_gradients" if self.power > _POWER and is_far else "learning_rate_too_high"
+
+
+def leaps_of(e: Evidence, s: StepsTaken) -> list[Leap]:
+    """All leaps of the run, in order."""
+    norm = e.whole("gradient_norm/global")
+    if norm is None or not e.steps:
+        return []
+    norm = norm[: min(len(norm), e.steps + 1)]
+    known = norm[np.isfinite(norm) & (norm > 0)]
+    if len(known) < 2:
+        return []
+    floor = 3 * np.percentile(known, 95) if len(known) >= 40 else 0.0
+    found = []
+    for k in range(1, len(norm)):
+        before = norm[max(0, k - 20) : k]
+        before = before[np.isfinite(before) & (before > 0)]
+        if not len(before) or not np.isfinite(norm[k]) or norm[k] < floor:
+            continue
+        first = norm[: max(3, k // 2)]
+        if before[-1] > 100 * median_of(first[first > 0]):
+            break  # the run has gone wrong before
+        if norm[k] >= 10 * np.median(before) and norm[k] >= 5 * before[-1]:
+            found.append(_leap(e, s, norm, k, float(np.median(before))))
+    return found
+
+
+def _leap(e: Evidence, s: StepsTaken, norm: np.ndarray, k: int, before: float) -> Leap:
+    ratio = float("nan")
+    if s.ratio is not None:
+        sizes = np.abs(s.ratio[max(0, k - 2) : k])
+        ratio = float(np.nanmax(sizes)) if np.isfinite(sizes).any() else ratio
+    moved, power, reach = e.whole("update_ratio/global"), float("nan"), float("nan")
+    if moved is not None and k + 1 <= len(moved):
+        # The panel's ratio at a step is that of the step before; `observed` has it a step earlier.
+        candidates = [x for x in moved[k - 1 : k + 1] if not np.isnan(x)]
+        if candidates:
+            shortest = min(candidates)
+            with np.errstate(all="ignore"):
+                grown = np.log(norm[k] / norm[k - 1]) if np.isfinite(norm[k]) else np.inf
+                power = float(grown / np.log1p(shortest)) if shortest > 0 else float("inf")
+                reach = float(shortest / (2 * ratio)) if ratio > 0 else reach
+    # On a parabola a step of ratio r makes the gradient 2 r - 1 times as long.
+    grew = norm[k] / norm[k - 1] >= 10 * _FAR
+    after = norm[k + 1 : k + 21]
+    came_back = bool(grew and len(after) >= 5 and np.nanmedian(after) < before)
+    return Leap(k, before, float(norm[k]), ratio, power, reach, came_back, k >= max(10, 0.03 * len(e.log.loss)))
+
+
+def leaps(e: Evidence, s: StepsTaken, verdict: Verdict) -> list[Finding]:
+    """True if the gradient leaps and the step before was short (a cliff), or it grows as a high power (it explodes).
+
+    Source: Pascanu, Mikolov & Bengio 2013, §2.3. Wrong if the norm leaps because of one example's value: then the
+    noise scale leaps with it.
+    """
+    if e.norm is None:
+        verdict.needs("cliff", "gradtx.gradient_norm()")
+        verdict.needs("exploding_gradients", "gradtx.gradient_norm()")
+        return []
+    found = leaps_of(e, s)
+    told = [leap for leap in found if leap.kind != "learning_rate_too_high"]
+    if found and found[0].kind == "learning_rate_too_high":
+        return []  # what comes after a step that was far too long is its consequence
+    if not told:
+        largest = float(np.nanmax(e.norm)) / max(float(np.nanmedian(e.norm)), 1e-300)
+        if largest < 5:
+            verdict.rules_out("cliff", f"the largest gradient is {largest:.2g} times the usual one.")
+        return _growth(e, s)
+    first = told[0]
+    return [_cliff(e, told) if first.kind == "cliff" else _explosion(e, first)]
+
+
+def _cliff(e: Evidence, told: list[Leap]) -> Finding:
+    assert e.norm is not None
+    first, last = told[0], told[-1]
+    usual = median_of(e.norm[: first.at])
+    highest = max(leap.norm for leap in told)
+    short = (
+        "" if np.isnan(first.ratio) else f" The step before was short for the curvature it met (r = {first.ratio:.2g})."
+    )
+    text = (
+        f"At step {e.name(first.at)} the gradient norm leaps to {number(highest)}, "
+        f"{number(highest / first.before)} times "
+        f"the usual {number(first.before)}.{short}"
+    )
+    numbers = {"spikes": len(told), "height": highest, "usual_norm": usual, "limit": usual}
+    is_sure = not np.isnan(first.ratio) and len(told) < max(3, 0.02 * e.steps)
+    return finding("cliff", text, numbers, (first.at, last.at), "high" if is_sure else "medium")
+
+
+def _explosion(e: Evidence, leap: Leap) -> Finding:
+    text = (
+        f"At step {e.name(leap.at)} the gradient norm goes from {number(leap.before)} to {number(leap.norm)}. "
+        f"It grows as "
+        f"the {leap.power:.0f}th power of the parameters' length, as products of many factors do."
+        if np.isfinite(leap.power)
+        else f"At step {e.name(leap.at)} the gradient norm goes from {number(leap.before)} beyond all numbers."
+    )
+    limit = leap.before * (0.1 / leap.ratio if leap.ratio > 1 else 1.0)
+    numbers = {"leap": leap.norm / leap.before, "usual_norm": leap.before, "limit": limit}
+    return finding("exploding_gradients", text, numbers, (leap.at, e.steps - 1), "high")
+
+
+def _growth(e: Evidence, s: StepsTaken) -> list[Finding]:
+    """The norm grows by two orders of magnitude and takes the loss up with it, though no step was too long."""
+    assert e.norm is not None
+    parts = medians(e.norm)
+    lowest, highest = int(np.nanargmin(parts)), int(np.nanargmax(parts))
+    grew = parts[highest] / max(parts[lowest], 1e-300)
+    rises = float(np.nanmax(medians(e.loss)[highest:])) > e.start and e.rose
+    is_short = s.ratio is not None and float(np.nanmax(np.abs(s.ratio))) < 1
+    if highest <= lowest or grew < 100 or not rises or not is_short or e.late_cosine < -0.5:
+        return []
+    text = (
+        f"The gradient norm grew {number(grew)} times, from {number(parts[lowest])} to {number(parts[highest])}, and "
+        "the loss rose with it."
+    )
+    edges = stretches_of(e.steps)
+    limit = median_of(e.norm[: edges[lowest].stop])
+    numbers = {"growth": grew, "usual_norm": limit, "limit": limit}
+    return [finding("exploding_gradients", text, numbers, (edges[lowest].start, edges[highest].stop - 1), "high")]

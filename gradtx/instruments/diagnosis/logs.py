@@ -1,0 +1,180 @@
+"""Logs as people keep them, as curves with one value per step.
+
+Accepted: a `lab.History`; a dict of arrays, lists or pandas Series; a DataFrame; a list of dicts, one per logged step.
+Entries may be None, and scalars may be of any dtype or package. Names are the readings' own, or common ones such as
+`grad_norm` and `lr`. A column `step` says where the rows belong. A loss that is logged less often than the readings,
+such as once per epoch, is put at the end of each of its parts.
+
+A gap is a step without a logged value, which is None or NaN. A NaN is taken for a gap if it belongs to a regular
+pattern of logging, or if more than half of the entries are missing. Any other NaN, and every inf, is a value that was
+computed and is not finite.
+"""
+
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+_ALIASES = {
+    "loss": "loss", "train loss": "loss", "training loss": "loss",
+    "grad norm": "gradient_norm/global", "gradient norm": "gradient_norm/global", "gnorm": "gradient_norm/global",
+    "grad norm global": "gradient_norm/global", "global grad norm": "gradient_norm/global",
+    "gradient norm global": "gradient_norm/global", "total norm": "gradient_norm/global",
+    "lr": "learning_rate", "learning rate": "learning_rate", "learning rate value": "learning_rate",
+    "train lr": "learning_rate", "batch size": "batch_size", "batch sizes": "batch_size", "bs": "batch_size",
+    "step": "step", "steps": "step", "global step": "step", "iteration": "step", "iter": "step",
+}  # fmt: skip
+_READINGS = (
+    "gradient_norm", "update_ratio", "clipping_events", "gradient_alignment", "curvature_ratio", "gain_ratio",
+    "gradient_tests", "gradient_noise_scale", "sharpness", "plateau", "stationarity", "trajectory",
+    "temporal_gradients",
+)  # fmt: skip
+_NOT_CURVES = ("readings", "iterates", "problem")
+
+
+@dataclass
+class Log:
+    """The curves of one run, [n, ...] each in float64; NaN at gaps and wherever nothing was measured."""
+
+    loss: np.ndarray
+    is_gap: np.ndarray  # [n] bool: no loss was logged at this step
+    curves: dict[str, np.ndarray]
+    step: np.ndarray  # [n] number of each row
+    ignored: dict[str, str] = field(default_factory=dict)  # name in the log -> why it says nothing here
+    iterates: np.ndarray | None = None
+    diverged_at: int = -1
+
+
+def read_log(history: Any) -> Log:
+    """The curves of any of the forms above.
+
+    Raises:
+        TypeError: `history` is none of them, or the loss is not made of numbers.
+        ValueError: there is no loss, or a curve has a length that fits no regular logging.
+    """
+    given, ignored = _named(history), {}
+    curves: dict[str, np.ndarray] = {}
+    absent: dict[str, np.ndarray] = {}
+    for name, value in given.items():
+        known = _known_name(name)
+        if known is None:
+            if name not in _NOT_CURVES:
+                ignored[name] = "was ignored: it is not a reading that the diagnosis knows."
+        elif known in curves:
+            ignored[name] = f"was ignored: {known} is in the log already."
+        elif (found := _numbers(name, known, value, ignored)) is not None:
+            curves[known], absent[known] = found
+    loss = curves.pop("loss", None)
+    if loss is None or loss.ndim != 1 or not len(loss):
+        shape = "none" if loss is None else loss.shape
+        raise ValueError(f"diagnose: history must hold loss, an array [steps], got {shape}.")
+    length = max([len(loss), *(len(c) for c in curves.values() if c.ndim)])
+    gaps = absent["loss"]
+    if len(loss) < length and length % len(loss) == 0:
+        loss, gaps = _spread(loss, length), _spread(gaps, length, True)
+    for name, curve in curves.items():
+        if curve.ndim and len(curve) != len(loss):
+            raise ValueError(f"diagnose: {name} must have one value per step, {len(loss)}, got shape {curve.shape}.")
+        curves[name] = np.broadcast_to(curve, (len(loss), *curve.shape[1:])).astype(float)
+    step = curves.pop("step", np.arange(len(loss)))
+    for name, curve in curves.items():
+        if name.startswith("clipping_events/"):
+            continue  # NaN if no limit was given
+        if curve.size and not np.isfinite(curve).any() and not np.isposinf(curve).any():
+            ignored[name] = "is in the log, but none of its values is finite."
+    iterates = given.get("iterates")
+    is_gap = gaps | (np.isnan(loss) & _is_regular(loss))
+    if not (np.isfinite(step).all() and (np.diff(step) > 0).all()):
+        step = np.arange(len(loss))  # rows without a usable number count from 0
+    path = None if iterates is None else np.asarray(iterates, float)
+    return Log(loss, is_gap, curves, step, ignored, path, int(getattr(history, "diverged_at", -1)))
+
+
+def _named(history: Any) -> dict[str, Any]:
+    if isinstance(history, Mapping):
+        given = dict(history)
+        return given | dict(given.get("readings") or {})
+    if hasattr(history, "columns") and hasattr(history, "to_dict"):  # a DataFrame, without pandas as a dependency
+        return {str(name): list(history[name]) for name in history.columns}
+    if hasattr(history, "loss") and hasattr(history, "readings"):
+        sizes = getattr(history, "batch_sizes", None)
+        given = {"loss": history.loss, **history.readings, "iterates": getattr(history, "iterates", None)}
+        return given | ({} if sizes is None else {"batch_size": sizes})
+    if isinstance(history, (list, tuple)) and history and all(isinstance(row, Mapping) for row in history):
+        rows = _rows_by_step(history)
+        names = dict.fromkeys(str(name) for row in rows for name in row)
+        return {name: [row.get(name) for row in rows] for name in names}
+    raise TypeError(
+        "diagnose: history must be a lab.History or a dict of arrays such as {'loss': [steps], "
+        "'gradient_norm/global': [steps]}, a DataFrame or a list of dicts with one row per step, "
+        f"got {type(history).__name__}."
+    )
+
+
+def _rows_by_step(history: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Rows with one step number become one row: loggers write loss and readings of a step in several calls."""
+    rows: dict[Any, dict[str, Any]] = {}
+    for i, row in enumerate(history):
+        number = next((v for name, v in row.items() if _known_name(str(name)) == "step"), None)
+        rows.setdefault(("row", i) if number is None else float(number), {}).update(row)
+    return list(rows.values())
+
+
+def _known_name(name: str) -> str | None:
+    if name.split("/")[0].split("@")[0] in _READINGS:
+        return name
+    words = " ".join(word for word in re.split(r"[/._\-\s]+", name.lower()) if word)
+    return _ALIASES.get(words)
+
+
+def _numbers(name: str, known: str, value: Any, ignored: dict[str, str]) -> tuple[np.ndarray, np.ndarray] | None:
+    """The values, and which of them are absent."""
+    try:
+        values = value if isinstance(value, (np.ndarray, list, tuple)) or np.ndim(value) == 0 else np.asarray(value)
+        if isinstance(values, (list, tuple)):
+            is_absent = np.array([x is None for x in values], bool)
+            values = [np.nan if x is None else np.asarray(x) for x in values]
+            values = _rows(values)
+        else:
+            values = np.asarray(values)
+            is_absent = np.zeros(values.shape[:1], bool)
+            if values.dtype == object:
+                return _numbers(name, known, list(values), ignored)
+        if np.iscomplexobj(values) or values.dtype.kind in "USOmM":
+            raise TypeError
+        return values.astype(float), is_absent
+    except (TypeError, ValueError):
+        if known != "loss":
+            ignored[name] = f"was ignored: it is not made of numbers ({type(value).__name__})."
+            return None
+        raise TypeError(f"diagnose: {name} must be an array of numbers, got {type(value).__name__}.") from None
+
+
+def _rows(values: list[Any]) -> np.ndarray:
+    arrays = [np.asarray(x) for x in values]
+    if any(np.iscomplexobj(x) or x.dtype.kind in "USOmM" for x in arrays):
+        raise TypeError
+    arrays = [x.astype(float) for x in arrays]  # scalars of bfloat16 too, which NumPy cannot stack with a NaN
+    shape = max((x.shape for x in arrays), key=len, default=())
+    return np.array([np.full(shape, np.nan) if x.shape != shape and np.isnan(x).all() else x for x in arrays])
+
+
+def _spread(values: np.ndarray, length: int, fill: Any = np.nan) -> np.ndarray:
+    """One value for each of several equal parts of the run, put at the end of its part."""
+    wide = np.full(length, fill, values.dtype)
+    per = length // len(values)
+    wide[per - 1 :: per] = values
+    return wide
+
+
+def _is_regular(loss: np.ndarray) -> bool:
+    """Whether the NaNs are a pattern of logging: equal distances between the other values, or more than half NaN."""
+    there = np.flatnonzero(~np.isnan(loss))
+    if len(there) < 3 or len(there) == len(loss):
+        return False
+    apart = np.diff(there)
+    is_periodic = bool((apart == apart[0]).all() and apart[0] > 1) and len(loss) - 1 - there[-1] < apart[0]
+    is_scattered = 2 * len(there) < len(loss) and apart.max() < len(loss) / 4 and len(loss) - there[-1] < len(loss) / 4
+    return is_periodic or bool(is_scattered)

@@ -1,0 +1,147 @@
+"""What is known of the steps that a run took: how long they were for the curvature they met, and whether they turned.
+
+The ratio r of a step u is -u'Hu / (2 g'u): the step is expected to change the loss by g'u (1 - r). `gradtx.observed`
+measures it for every method. `gradtx.panel` and `gradtx.curvature_ratio` measure ε g'Hg / (2 g'g), which is r if the
+step is -εg and says nothing else. Which of the two a log holds shows in its numbers: the panel's ratio is its curvature
+times a smooth ε/2. Whether the steps were -εg shows in the update ratio: ε‖g‖ over ‖Δθ‖/‖θ‖ is the length of the
+parameters, which cannot change from one step to the next by more than the step (the triangle inequality).
+
+**Source**: Goodfellow et al. 2016, eq. 8.10, along the step that is taken.
+"""
+
+from functools import cached_property
+
+import numpy as np
+
+from .evidence import Evidence
+from .medians import early_median, late, late_median, median_of
+
+
+class StepsTaken:
+    """The steps of one run."""
+
+    def __init__(self, evidence: Evidence) -> None:
+        self.e = evidence
+
+    @cached_property
+    def learning_rates(self) -> np.ndarray | None:
+        """ε of each step, told in the log or read off the panel's ratio."""
+        told = self.e.curve("learning_rate")
+        return told if told is not None else self._implied
+
+    @cached_property
+    def _implied(self) -> np.ndarray | None:
+        """2 r / c: constant or smooth if the ratio is the panel's."""
+        ratio, curvature = self.e.curve("curvature_ratio/ratio"), self.e.curvature
+        if ratio is None or curvature is None:
+            return None
+        with np.errstate(all="ignore"):
+            rates = 2 * ratio / curvature
+        rates = np.where(np.isfinite(rates) & (rates > 0), rates, np.nan)
+        if np.isfinite(rates).sum() < 0.5 * np.isfinite(ratio).sum():
+            return None
+        with np.errstate(all="ignore"):
+            jumps = np.abs(np.diff(np.log(rates[np.isfinite(rates)])))
+        told = self.e.curve("learning_rate")
+        if told is not None and len(jumps):
+            off = np.abs(np.log(rates / told))
+            return rates if float(np.nanpercentile(off, 75)) < 0.1 else None
+        return rates if len(jumps) == 0 or float(np.percentile(jumps, 75)) < 0.03 else None
+
+    @cached_property
+    def is_plain(self) -> bool | None:
+        """Whether the steps are -εg; None if that cannot be told."""
+        rates, norm, moved = self.learning_rates, self.e.norm, self.e.curve("update_ratio/global")
+        if rates is None or norm is None or moved is None:
+            return None
+        found = [self._fits(rates, norm, moved, shift) for shift in (0, 1)]
+        known = [x for x in found if x is not None]
+        return None if not known else any(known)
+
+    def _fits(self, rates: np.ndarray, norm: np.ndarray, moved: np.ndarray, shift: int) -> bool | None:
+        """The same if the update ratio is that of its own step (0), or of the step before (1), as the panel's."""
+        steps = self.e.steps
+        with np.errstate(all="ignore"):
+            length = (rates * norm)[: steps - shift] / moved[shift:]
+            moved = moved[shift:]
+        good = np.isfinite(length) & (length > 0) & (moved < 0.5)
+        if good.sum() < 5:
+            return None
+        jumps, allowed = np.abs(np.diff(np.log(length[good]))), 2.5 * moved[good][1:] + 0.02
+        drift = abs(np.log(median_of(late(length[good], 0.1)) / length[good][0]))
+        is_smooth = float(np.mean(jumps < allowed)) > 0.8
+        return bool(is_smooth and drift < 3 * float(np.sum(moved[good])) + 0.1)
+
+    @cached_property
+    def ratio(self) -> np.ndarray | None:
+        """r of each step that was taken; None if it was not measured, or is that of a step -εg that was not taken."""
+        ratio = self.e.curve("curvature_ratio/ratio")
+        if ratio is None and self.learning_rates is not None and self.e.curvature is not None:
+            ratio = self.learning_rates * self.e.curvature / 2
+            return None if self.is_plain is False else ratio
+        return None if self._implied is not None and self.is_plain is False else ratio
+
+    @cached_property
+    def is_another_method(self) -> bool:
+        """Whether the log's ratio is that of plain descent, and the steps were not."""
+        return self.is_plain is False and self.ratio is None
+
+    @property
+    def may_be_plain(self) -> bool:
+        """Whether momentum can be put behind the steps: they are -εg, or nothing speaks against it.
+
+        A rate that grows from the first step on, read off the steps, is that of a velocity.
+        """
+        if self.is_plain is False or self.is_another_method:
+            return False
+        ratio = self.e.curve("curvature_ratio/ratio")
+        if self.e.curve("learning_rate") is not None or ratio is None or self.e.curvature is None:
+            return True
+        rates = self._implied
+        if rates is None:
+            return False
+        known = rates[np.isfinite(rates)]
+        return not len(known) or float(np.max(known[: max(5, len(known) // 10)])) < 1.3 * float(known[0])
+
+    @cached_property
+    def typical(self) -> float:
+        """Median r over the last half; NaN if unknown."""
+        return late_median(self.ratio)
+
+    @cached_property
+    def way(self) -> float:
+        """Σ 2|r|: how often the run went the whole way to the minimum that slope and curvature foretell."""
+        return self._way(slice(None))
+
+    @cached_property
+    def late_way(self) -> float:
+        """The same over the last half."""
+        return self._way(slice(self.e.steps // 2, None))
+
+    def _way(self, part: slice) -> float:
+        if self.ratio is None:
+            return float("nan")
+        sizes = np.abs(self.ratio[part])
+        known = sizes[np.isfinite(sizes)]
+        return float(2 * np.minimum(known, 5).mean() * len(sizes)) if len(known) else float("nan")
+
+    @cached_property
+    def turns(self) -> bool:
+        """Whether the gradient itself turns from one step to the next, more than its noise explains.
+
+        Two gradients of independent batches at one point have a cosine of about ‖G‖² / ‖g‖², the share of the signal.
+        A cosine far below that share means that G has changed its direction within one step.
+        """
+        share, cosine = self.e.late_share, self.e.late_cosine
+        return bool(cosine < -0.5 or (share > 0.4 and cosine < 0.5 * share and not self.e.gradients_agree))
+
+    @cached_property
+    def shrank(self) -> float:
+        """By what factor the steps of the last half are shorter than the early ones, the gradient's size aside."""
+        rates = self.learning_rates
+        if rates is not None:
+            return early_median(rates, 0.04) / max(late_median(rates), 1e-300)
+        moved, norm = self.e.curve("update_ratio/global"), self.e.norm
+        if moved is None or norm is None:
+            return 1.0
+        return early_median(moved, 0.04) / max(late_median(moved), 1e-300)

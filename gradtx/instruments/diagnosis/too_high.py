@@ -1,0 +1,175 @@
+"""Rules on steps that are too long: a learning rate that is too high, oscillation, the edge of stability."""
+
+import numpy as np
+
+from .evidence import Evidence
+from .leaps import leaps_of
+from .medians import late_median, median_of, medians
+from .report import Finding, finding, number
+from .steps_taken import StepsTaken
+from .verdict import Verdict
+
+_SAFE = 0.2  # the ratio that a remedy aims at: two fifths of the best step along its own direction
+
+
+def learning_rate_too_high(e: Evidence, s: StepsTaken, verdict: Verdict) -> list[Finding]:
+    """True if steps go past the minimum along their own direction, and the loss rises or stays up because of it.
+
+    Source: Goodfellow et al. 2016, eq. 8.10, along the step that is taken: beyond r = 1/2 a shorter step of the same
+    direction is better, from r = 1 on the step raises the loss. Wrong if shorter steps from the same start end no
+    lower.
+    """
+    known = leaps_of(e, s)
+    if known and known[0].kind != "learning_rate_too_high" and known[0].at <= int(np.nanargmax(e.loss)) + 1:
+        return []
+    ended_badly = e.steps < len(e.log.loss) and e.highest - e.start > e.drop
+    outcome = e.rose or (e.was_thrown and e.gained_nothing) or ended_badly
+    is_past = s.ratio is not None and _share_past(s.ratio) > 0
+    if outcome and (s.ratio is None or is_past or s.turns):
+        return [_ended_high(e, s)]
+    if _hovers(e, s):
+        return [_hovering(e, s)]
+    _rule_out(e, s, verdict)
+    return []
+
+
+def _share_past(ratio: np.ndarray) -> float:
+    known = np.abs(ratio[np.isfinite(ratio)])
+    return float(np.mean(known >= 1)) if len(known) else 0.0
+
+
+def _hovers(e: Evidence, s: StepsTaken) -> bool:
+    """The loss has stopped falling, though most of the gradient is signal, and steps overshoot."""
+    if e.steps < 20 or e.is_falling or e.is_quiet:
+        return False
+    if s.typical >= 1:
+        return True
+    return bool(e.late_share > 0.5 and (s.typical >= 0.5 or (s.turns and np.isnan(s.typical))))
+
+
+def _ended_high(e: Evidence, s: StepsTaken) -> Finding:
+    came = f"The loss went from {number(e.start)} to {number(e.end)}, and was as high as {number(e.highest)}."
+    if s.ratio is None:
+        why, confidence = " It did not come back.", "medium"
+        if s.turns:
+            why = f" The gradient turns within a step (cosine {e.late_cosine:.2f} between consecutive steps)."
+        confidence = "high" if s.turns or e.was_thrown else "medium"
+    else:
+        past = np.flatnonzero(np.abs(s.ratio) >= 1)
+        at = int(past[0]) if len(past) else 0
+        why = (
+            f" {len(past)} of {e.steps} steps were expected to raise it (|r| of 1 or more), first step "
+            f"{e.name(at)} with "
+            f"r = {number(s.ratio[at])}."
+            if len(past)
+            else f" Steps go past the minimum along their own direction (r about {s.typical:.2f})."
+        )
+        confidence = "high"
+    numbers = {
+        "start": e.start,
+        "end": e.end,
+        "highest": e.highest,
+        "typical_ratio": s.typical,
+        "factor": _factor(e, s),
+    }
+    where = (int(np.nanargmax(e.loss)), e.steps - 1)
+    return finding("learning_rate_too_high", came + why, numbers, (min(where), max(where)), confidence)
+
+
+def _hovering(e: Evidence, s: StepsTaken) -> Finding:
+    how = (
+        f"r is about {s.typical:.2f}"
+        if s.typical >= 0.5
+        else f"the cosine of consecutive gradients is {e.late_cosine:.2f}"
+    )
+    text = (
+        f"The loss stopped falling at {number(e.end)} although most of the gradient is signal: steps go past "
+        f"the minimum "
+        f"along their own direction ({how})."
+    )
+    numbers = {"end": e.end, "typical_ratio": s.typical, "signal": e.late_share, "factor": _factor(e, s)}
+    confidence = "high" if s.typical >= 0.5 else "medium"
+    return finding("learning_rate_too_high", text, numbers, (e.steps // 2, e.steps - 1), confidence)
+
+
+def _factor(e: Evidence, s: StepsTaken) -> float:
+    """By what to multiply the steps so that r comes to a tenth, from the first steps and the typical ones."""
+    if s.ratio is None:
+        return 0.05
+    first = np.abs(s.ratio[: max(3, e.steps // 50)])
+    sizes = [float(np.nanmax(first)) if np.isfinite(first).any() else 0.0, s.typical]
+    largest = max(abs(x) for x in sizes if np.isfinite(x)) if any(np.isfinite(x) for x in sizes) else 1.0
+    return float(np.clip(_SAFE / max(largest, _SAFE), 1e-4, 0.3))
+
+
+def _rule_out(e: Evidence, s: StepsTaken, verdict: Verdict) -> None:
+    if s.ratio is not None and s.typical < 0.5 and _share_past(s.ratio) == 0:
+        largest = float(np.nanmax(np.abs(s.ratio)))
+        verdict.rules_out(
+            "learning_rate_too_high", f"no step was expected to raise the loss (r at most {largest:.2g})."
+        )
+    elif s.ratio is None and np.isnan(e.late_share):
+        verdict.needs("learning_rate_too_high", "gradtx.observed(tx), for the ratio of the steps taken")
+
+
+def oscillation(e: Evidence, s: StepsTaken, verdict: Verdict) -> list[Finding]:
+    """True if each gradient points back at the last, because steps go past the minimum along the steepest direction.
+
+    Source: Goodfellow et al. 2016, §8.3.1; Jacobs 1988. Wrong if the steps are shorter than that (r below 0.8): then
+    it is noise that turns back by chance, or a velocity that swings as it should.
+    """
+    cosine = e.cosine
+    if cosine is None:
+        verdict.needs("oscillation", "gradtx.gradient_alignment()")
+        return []
+    parts = medians(cosine)
+    back = np.flatnonzero(parts < -0.5)
+    ratio = None if s.ratio is None else medians(s.ratio)
+    overshoots = not len(back) or not median_of(ratio[back]) < 0.8 if ratio is not None else not e.late_share < 0.4
+    level = medians(e.loss)
+    coming_down = np.flatnonzero(level > e.lowest + 0.05 * e.drop)  # about the minimum a small swing does no harm
+    matters = len(coming_down) and float(np.mean(parts[coming_down] < -0.5)) >= 0.3
+    if len(back) >= max(2, 0.3 * len(parts)) and overshoots and matters:
+        share, typical = len(back) / len(parts), float(np.median(parts[back]))
+        text = (
+            f"Over {share:.0%} of the run each gradient points back at the last: the cosine is {typical:.2f}, "
+            f"and -1 is a "
+            "full turn."
+        )
+        first, last = (int(i * e.steps / len(parts)) for i in (back[0], back[-1] + 1))
+        numbers = {"share": share, "cosine": typical, "factor": 0.5}
+        return [finding("oscillation", text, numbers, (first, min(last, e.steps - 1)), "high")]
+    if np.isfinite(parts).any() and np.nanmin(parts) > -0.3:
+        verdict.rules_out(
+            "oscillation", f"consecutive gradients never turn back (lowest cosine {np.nanmin(parts):.2f})."
+        )
+    return []
+
+
+def edge_of_stability(e: Evidence, s: StepsTaken, verdict: Verdict) -> list[Finding]:
+    """True if the sharpness grew to what the steps can just stand and stays there while the loss falls.
+
+    Source: Cohen et al. 2021 (ε λ_max / 2 about 1; with momentum as `sharpness` has it); for Adam Cohen et al. 2022,
+    whose preconditioned sharpness no reading here measures. Wrong if a smaller rate meets the same sharpness.
+    """
+    fell = e.end < e.start - 3 * e.scatter and e.drop > 0
+    stability = e.curve("sharpness/stability")
+    if stability is not None:
+        name, parts = "ε λ_max / 2", medians(stability)
+    else:
+        verdict.needs("edge_of_stability", "gradtx.sharpness(learning_rate)")
+        rises = np.mean(np.diff(e.known) > 0) if len(e.known) > 1 else 0
+        if s.ratio is None or rises < 0.1 or e.is_quiet or e.is_lost_in_noise or s.is_plain is False:
+            return []
+        name, parts = "r, the curvature along the step over what it can stand,", medians(s.ratio)
+    there = np.flatnonzero((parts > 0.85) & (parts < 1.5))
+    grew = len(parts) > 1 and np.isfinite(parts[0]) and parts[0] < 0.7
+    last = late_median(parts, 0.25)
+    if fell and grew and len(there) >= 0.25 * len(parts) and 0.8 < last < 1.5:
+        text = f"{name} grew from {parts[0]:.2g} to {last:.2g} and hovers about 1 while the loss fell."
+        first = int(there[0] * e.steps / len(parts))
+        confidence = "high" if stability is not None else "medium"
+        return [finding("edge_of_stability", text, {"first": parts[0], "late": last}, (first, e.steps - 1), confidence)]
+    if stability is not None and np.nanmax(parts) < 0.7:
+        verdict.rules_out("edge_of_stability", f"ε λ_max / 2 stays below {np.nanmax(parts):.2g}.")
+    return []

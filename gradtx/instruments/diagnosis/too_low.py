@@ -1,0 +1,132 @@
+"""Rule on steps that are too short: a learning rate that is too low, or one that decays too soon.
+
+A step of ratio r goes 2|r| of the way to the minimum that slope and curvature foretell along it. The sum over the run
+is how often it went that way. Below 1 the whole run is less than one good step.
+"""
+
+import numpy as np
+
+from .challenges import BACK
+from .evidence import Evidence
+from .medians import early_median, late_median, median_of, medians
+from .report import Finding, finding, number
+from .steps_taken import StepsTaken
+from .verdict import Verdict
+
+_SAFE = 0.1  # the ratio that a remedy aims at
+_USUAL_UPDATE = 3e-3  # ‖Δθ‖ / ‖θ‖ per step, if nothing better is known: about 1e-3 (Karpathy, CS231n notes)
+
+
+def learning_rate_too_low(e: Evidence, s: StepsTaken, verdict: Verdict) -> list[Finding]:
+    """True if all steps together are less than one good step, while a gradient that is no noise keeps its size.
+
+    Source: Goodfellow et al. 2016, §8.3.1, and the quadratic model of eq. 8.10. Wrong if longer steps end no lower.
+    """
+    if e.norm is None or e.steps < 20:
+        verdict.needs("learning_rate_too_low", "gradtx.gradient_norm()")
+        return []
+    if not e.early_signal > 0 or e.is_lost_in_noise:
+        return []
+    kept = e.late_signal / e.early_signal
+    if (at := _fell_at(e, s)) is not None:
+        return [_decayed(e, s, at)]
+    if s.ratio is None:
+        return _without_ratio(e, s, verdict, kept)
+    is_short = s.way < 0.3 or (s.way < 1 and e.is_falling)
+    if is_short and kept > 0.5:
+        text = (
+            f"All {e.steps} steps together go {s.way:.2g} of the way to the minimum that slope and curvature "
+            f"foretell, and "
+            f"the gradient kept {min(kept, 9.99):.0%} of its size."
+        )
+        numbers = {"way": s.way, "norm_kept": kept, "typical_ratio": s.typical, "factor": _factor(s)}
+        return [finding("learning_rate_too_low", text, numbers, (0, e.steps - 1), "high")]
+    if s.way > 5:
+        verdict.rules_out(
+            "learning_rate_too_low", f"the steps go {number(s.way)} times the way that curvature foretells."
+        )
+    return []
+
+
+def _factor(s: StepsTaken) -> float:
+    assert s.ratio is not None
+    size = float(np.nanpercentile(np.abs(s.ratio), 95))
+    return float(np.clip(_SAFE / max(size, 1e-9), 2, 1e6))
+
+
+def _fell_at(e: Evidence, s: StepsTaken) -> int | None:
+    """The step from which on the steps are far shorter than before, the curvature and the gradient being the same."""
+    curvature = e.curvature
+    if s.ratio is not None:
+        sizes = np.abs(s.ratio)
+        if not (s.late_way < 0.1 and early_median(sizes, 0.04) > 30 * late_median(sizes)):
+            return None
+        if curvature is not None and early_median(np.abs(curvature), 0.04) > 0.1 * early_median(sizes, 0.04) / max(
+            late_median(sizes), 1e-300
+        ) * late_median(np.abs(curvature)):
+            return None  # the curvature fell as far: the steps did not change
+    elif not (s.shrank > 30 and e.late_cosine > 0.2):
+        return None
+    rates = s.learning_rates if s.ratio is None or s.learning_rates is not None else np.abs(s.ratio)
+    if rates is None:
+        return None
+    high = early_median(rates, 0.04)
+    below = np.flatnonzero(rates < 0.1 * high)
+    if not len(below) or below[0] > 0.6 * e.steps or s.shrank < 30:
+        return None
+    at = int(below[0])
+    middle = slice(at, min(e.steps, at + max(3, e.steps // 10)))
+    before, share = median_of(e.norm[middle]), e.signal_share(middle)  # pyright: ignore[reportOptionalSubscript]
+    signal = before * np.sqrt(max(share, 0.0)) if np.isfinite(share) else before
+    return at if e.late_signal > 0.5 * signal > 0 else None
+
+
+def _decayed(e: Evidence, s: StepsTaken, at: int) -> Finding:
+    text = (
+        f"From step {e.name(at)} on the steps are {number(s.shrank)} times shorter than at the start. The "
+        f"gradient keeps its "
+        "size from there on, so most of the way is left: the rate decays too soon."
+    )
+    numbers = {"fell_at": at, "shrank": s.shrank, "factor": min(s.shrank, 1e6)}
+    advice = "Let the rate decay later. Until the schedule is changed, this takes its fall back."
+    return finding("learning_rate_too_low", text, numbers, (at, e.steps - 1), "high", remedy=BACK, advice=advice)
+
+
+def _without_ratio(e: Evidence, s: StepsTaken, verdict: Verdict, kept: float) -> list[Finding]:
+    """Nothing of what was read has changed from the first steps to the last: the parameters did not move."""
+    verdict.needs("learning_rate_too_low", "gradtx.observed(tx), for the ratio of the steps taken")
+    assert e.norm is not None
+    parts = medians(e.norm, count=20)
+    middle = median_of(parts)
+    same_norm = 0.8 < kept < 1.25 and 0.6 * middle < np.nanmin(parts) and np.nanmax(parts) < 1.6 * middle
+    same_norm = same_norm and float(np.nanmax(e.norm)) < 4 * middle
+    curvature, same_curvature = e.curvature, True
+    if curvature is not None:
+        first, last = early_median(curvature), late_median(curvature, 0.25)
+        scale = max(abs(first), abs(last), 0.1 * float(np.nanmax(np.abs(curvature))))
+        known = curvature[np.isfinite(curvature)]
+        between = float(np.percentile(known, 75) - np.percentile(known, 25)) if len(known) else 0.0
+        same_curvature = abs(last - first) < max(0.35 * scale, 0.5 * between)
+    sees_signal = e.late_cosine > 0.2 or e.gradients_agree
+    falls_steadily = np.isnan(e.late_cosine) and e.is_falling and e.scatter < 0.02 * e.drop and _is_straight(e)
+    moved = e.curve("update_ratio/global")
+    path = 0.0 if moved is None else float(np.nansum(moved))  # in lengths of the parameters
+    little = path < 0.15 and (e.drop < 3 * e.scatter or _is_straight(e))
+    if not (same_norm and same_curvature and little and (sees_signal or falls_steadily)):
+        return []
+    usual = late_median(moved)
+    factor = float(np.clip(_USUAL_UPDATE / usual, 2, 1e5)) if usual > 0 else 100.0
+    text = (
+        f"The last gradients are as large as the first ones ({kept:.0%}) and no noise, and the loss goes from "
+        f"{number(e.start)} to {number(e.end)} only: the parameters hardly move."
+    )
+    numbers = {"norm_kept": kept, "update_ratio": usual, "start": e.start, "end": e.end, "factor": factor}
+    confidence = "high" if sees_signal and curvature is not None else "medium"
+    return [finding("learning_rate_too_low", text, numbers, (0, e.steps - 1), confidence)]
+
+
+def _is_straight(e: Evidence) -> bool:
+    """Whether the loss falls as fast at the end as at the start, as it does if the gradient stays the same."""
+    third = max(1, len(e.levels) // 3)
+    first, last = e.levels[0] - e.levels[third], e.levels[-third - 1] - e.levels[-1]
+    return bool(first > 0 and 0.6 < last / first < 1.6)

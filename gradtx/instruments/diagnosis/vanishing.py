@@ -1,0 +1,100 @@
+"""Rules on gradients that do not come through: nothing of the input reaches the loss, or nothing of the loss the
+start."""
+
+import numpy as np
+
+from .evidence import Evidence
+from .medians import late, late_median, median_of
+from .report import Finding, finding, number
+from .steps_taken import StepsTaken
+from .verdict import Verdict
+
+
+def vanishing(e: Evidence, s: StepsTaken, verdict: Verdict) -> list[Finding]:
+    """True if the gradient is exactly 0 away from a minimum, or only noise that is the same whatever the input is.
+
+    Source: Bengio, Simard & Frasconi 1994; Pascanu et al. 2013 (signal against noise through depth and time). If no
+    input comes through, all examples are one example but for their targets: the curvature along the gradient is the
+    same in every batch, the gradient is noise, and the way that it foretells is tiny beside the parameters. Wrong if
+    the loss of a model with trained inputs behaves so.
+    """
+    found = _through_time(e, verdict)
+    if found:
+        return found
+    if e.norm is None:
+        verdict.needs("vanishing_gradients", "gradtx.gradient_norm()")
+        return []
+    dead = _is_dead(e)
+    if not dead and not _is_deaf(e, s):
+        if e.has_layers:
+            verdict.needs("vanishing_gradients", "gradtx.temporal_gradients(value_fn, params, probes)")
+        return []
+    if dead:
+        text = f"The gradient is exactly 0 and the loss stays at {number(e.end)}: nothing moves any more."
+        where, confidence = (
+            (int(np.flatnonzero(e.norm > 0)[-1]) + 1 if (e.norm > 0).any() else 0, e.steps - 1),
+            "medium",
+        )
+    else:
+        text = (
+            f"The loss stays at {number(e.end)} and the gradient is noise. The curvature along it is the same "
+            f"in every batch "
+            f"({number(late_median(e.curvature))}), as if no input reached the output."
+        )
+        where, confidence = (0, e.steps - 1), "high"
+    numbers = {"loss": e.end, "norm": late_median(e.norm)}
+    kinds = ("vanishing_gradients", "plateau") if e.has_layers else ("plateau",)
+    return [finding(kind, text, numbers, where, confidence) for kind in kinds]  # pyright: ignore[reportArgumentType]
+
+
+def _is_dead(e: Evidence) -> bool:
+    """A gradient of 0 for the last fifth and more, not at the lowest place that the run came down to."""
+    assert e.norm is not None
+    last = late(e.norm, 0.2)
+    last = last[np.isfinite(last)]
+    if not len(last) or last.max() > 0 or e.steps < 5:
+        return False
+    came_down = e.drop > 0 and e.end <= e.lowest + 1e-6 * e.drop and not e.was_thrown
+    return not came_down
+
+
+def _is_deaf(e: Evidence, s: StepsTaken) -> bool:
+    """The gradient is noise, the loss has not moved, and every batch has the same curvature along its gradient."""
+    curvature = e.curvature
+    if not e.has_layers or curvature is None or e.steps < 40 or e.gradients_agree or e.is_falling or e.is_quiet:
+        return False
+    if not e.late_share < 0.35:
+        return False
+    seen = late(curvature)
+    seen = seen[np.isfinite(seen)]
+    if len(seen) < 10 or median_of(seen) <= 0:
+        return False
+    spread = float(np.percentile(seen, 84) - np.percentile(seen, 16)) / 2 / median_of(seen)
+    moved, ratio = late_median(e.curve("update_ratio/global")), abs(s.typical)
+    reach = moved / (2 * ratio) if ratio > 0 and moved > 0 else float("nan")
+    # An exactly constant curvature is that of a parabola, which has no inputs to hear.
+    if np.isnan(reach):
+        return 1e-3 < spread < 0.05
+    return spread < 0.15 and reach < (1 if spread > 1e-3 else 0.05)
+
+
+def _through_time(e: Evidence, verdict: Verdict) -> list[Finding]:
+    """Gradients through time, if the user measured them: a factor of 1,000 from the last step to the first."""
+    slope, norms = e.curve("temporal_gradients/slope"), e.vectors("temporal_gradients/norms")
+    if slope is None and norms is None:
+        return []
+    if norms is not None:
+        with np.errstate(all="ignore"):
+            log_ratio = float(np.nanmedian(np.log(norms[:, -1] / norms[:, 0])))
+        length = norms.shape[1]
+    else:
+        log_ratio, length = late_median(slope, 1.0) * 50, 50
+    text = f"From the last step to the first of {length}, gradients change by a factor of {np.exp(-log_ratio):.2g}."
+    if log_ratio > np.log(1e3):
+        return [finding("vanishing_gradients", text, {"log_ratio": log_ratio}, (0, e.steps - 1), "high")]
+    if log_ratio < -np.log(1e3):
+        usual = late_median(e.norm, 1.0)
+        numbers = {"log_ratio": log_ratio, "limit": usual if np.isfinite(usual) and usual > 0 else 1.0}
+        return [finding("exploding_gradients", text, numbers, (0, e.steps - 1), "high")]
+    verdict.rules_out("vanishing and exploding gradients", text)
+    return []

@@ -1,0 +1,216 @@
+"""Any optimizer, watched: the panel's readings, with the curvature ratio of the step that is really taken.
+
+    curvature_ratio/ratio    r = -u'Hu / (2 g'u)
+    update_ratio/global      ‖u‖ / ‖θ‖
+    all other readings       as in `panel`: gradient_norm/*, gradient_alignment/*, clipping_events/*,
+                             curvature_ratio/gHg, curvature_ratio/critical_learning_rate, gradient_tests/*,
+                             gradient_noise_scale/*
+
+| letter | argument           | shape, dtype                                                        |
+|--------|--------------------|---------------------------------------------------------------------|
+| g      | updates            | as the parameters, real: the gradient that comes in                 |
+| u      |                    | as the parameters: the update that `tx` returns                     |
+| θ      | params             | as the parameters                                                   |
+| H      | `losses_fn` or     | the Hessian of the step's batch; extra arguments of `update`,       |
+|        | `value_fn`         | params -> [B] losses or params -> their mean                        |
+
+The step is expected to change the loss of its batch by g'u + ½ u'Hu = g'u (1 - r). So r has one meaning for every
+method: below ½ a longer step of this direction would lower the loss further, at ½ the step is the best of its
+direction, and above 1 it is expected to raise the loss. No learning rate has to be passed. For `sgd` it is the ratio
+that `panel` gives, ½ε²g'Hg / (εg'g). A negative r means that the curvature along u is negative, or that u leads uphill,
+as a velocity does now and then. The ratio is NaN if the step is zero.
+
+**Source**: Goodfellow et al. 2016, eq. 8.10, with the step u in place of -εg; Schneider, Dangel & Hennig 2021 (Cockpit)
+measure the loss along the actual step too.
+
+**Stands** around the whole optimizer. It passes all extra arguments on to it.
+
+**Differs from** `panel`, which stands first in a chain, has to be told the learning rate, and judges the step -εg. That
+is the step of plain descent only. With Adam or momentum `panel`'s ratio says nothing about the step that is taken.
+
+**Costs**: those of `panel` and one more nested forward pass, along u; less with `every=16`. The state keeps one number
+per parameter, the last gradient, beside the state of `tx`.
+"""
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from gradtx._core.across import made_varying, varying
+from gradtx._core.arguments import check_at_least, check_seed, inner_transformation
+from gradtx._core.hyperparameters import first_count
+from gradtx._core.types import GradientTransformation, GradientTransformationExtraArgs, MultiSteps, Params, Updates
+
+from .alignment import alignment_measurement
+from .clipping_events import clipping_measurement
+from .curvature_ratio import CurvatureRatioState, curvature_measurement
+from .gradient_norm import norm_measurement
+from .gradient_tests import measurement_of_tests
+from .instrument import Measurement, instruments, never, unmeasured
+from .last_update import LastUpdateRatioState
+from .noise_scale import noise_measurement
+from .panel import PanelState, apart, joined
+from .seen import Seen
+from .update_ratio import ratio
+
+
+class ObservedReadings(NamedTuple):
+    """What `observed` has measured."""
+
+    observed_numbers: jax.Array  # [N]
+    observed_whole_numbers: jax.Array  # [M] int32
+    observed_last_gradient: Updates  # as the parameters: g_{k-1}
+    observed_count: jax.Array  # [] int32
+    observed_measured_at: jax.Array  # [] int32
+
+    def readings(self) -> dict[str, jax.Array]:
+        """By name."""
+        return _as_panel(self).readings()
+
+
+class ObservedState(NamedTuple):
+    """State of `observed`."""
+
+    observed: ObservedReadings
+    observed_state: Any  # state of the optimizer inside
+
+
+def observed(
+    tx: GradientTransformation | MultiSteps, *, every: int = 1, num_probes: int = 1, seed: int = 0
+) -> GradientTransformationExtraArgs:
+    """The same optimizer, with the panel's readings in its state and the ratio r of the actual step.
+
+    Args:
+        tx: any optimizer, of Optax, of gradtx or a chain. Its updates pass through unchanged.
+        every: steps from one measurement to the next.
+        num_probes: random directions for tr Σ, >= 1, if there are more than 128 parameters.
+        seed: of the probes; each step draws its own.
+
+    `update` takes `losses_fn(params) -> [batch]`, the losses of the step's examples, or `value_fn(params)`, their mean.
+    With `value_fn` alone the gradient tests and the noise scale stay NaN, because they need the single examples.
+
+    Raises:
+        ValueError: out of range; at `init`, a complex leaf; at `update`, no parameters or no loss. TypeError: of the
+            wrong kind, or `tx` is no transformation.
+
+    >>> import gradtx, jax, jax.numpy as jnp, optax
+    >>> data = jnp.array([0.0, 2.0, 4.0, 6.0])
+    >>> losses = lambda x: 0.5 * (x - data) ** 2  # curvature 1, gradient 4 at 7
+    >>> tx, x = gradtx.observed(optax.adam(2.0)), jnp.array(7.0)
+    >>> updates, state = tx.update(jnp.array(4.0), tx.init(x), x, losses_fn=losses)
+    >>> found = gradtx.readings(state)
+    >>> print(updates.round(3), found["curvature_ratio/ratio"].round(3))  # 2² / (2 · 4 · 2)
+    -2.0 0.25
+    """
+    inner = inner_transformation("observed", tx)
+    check_at_least("observed", "num_probes", num_probes, 1)
+    check_seed("observed", seed)
+    nothing = _look(every, num_probes, seed, None, {})  # checks `every`, and builds the state
+
+    def init(params: Params) -> ObservedState:
+        return ObservedState(nothing.init(params), inner.init(params))
+
+    def update(
+        updates: Updates, state: ObservedState, params: Params | None = None, **extra: Any
+    ) -> tuple[Updates, ObservedState]:
+        is_blind = extra.get("losses_fn") is None and extra.get("value_fn") is None
+        if is_blind and extra.get("measure") not in (False, "remember"):
+            raise ValueError(
+                "observed needs the loss: call update(grads, state, params, losses_fn=losses), losses(params) -> "
+                "[batch], or value_fn=loss, loss(params) -> scalar."
+            )
+        taken, inner_state = inner.update(updates, state.observed_state, params, **extra)
+        gradients, taken_here, here = _varying_alike(updates, taken, params)
+        look = _look(every, num_probes, seed, taken_here, extra)
+        _, seen = look.update(gradients, state.observed, here, **extra)
+        return taken, ObservedState(seen, inner_state)
+
+    return GradientTransformationExtraArgs(init, update)
+
+
+def _look(
+    every: int, num_probes: int, seed: int, taken: Updates | None, extra: dict[str, Any]
+) -> GradientTransformationExtraArgs:
+    """The instrument that measures one step: `taken` is the update that the optimizer made of the gradient."""
+    tests, noise = measurement_of_tests(num_probes, seed), noise_measurement(None, num_probes, seed)
+    if extra.get("losses_fn") is None:
+        tests, noise = _never_measured(tests), _never_measured(noise)
+    measurements = (
+        norm_measurement(),
+        _update_measurement(taken, extra),
+        alignment_measurement(),
+        clipping_measurement(None),
+        _curvature_measurement(taken, extra),
+        tests,
+        noise,
+    )
+    return instruments("observed", measurements, _joined, lambda state: apart(_as_panel(state)), every)
+
+
+def _joined(states: tuple[Any, ...]) -> ObservedReadings:
+    panel = joined(states)
+    return ObservedReadings(
+        panel.panel_numbers,
+        panel.panel_whole_numbers,
+        panel.panel_last_gradient,
+        panel.panel_count,
+        panel.panel_measured_at,
+    )
+
+
+def _as_panel(state: ObservedReadings) -> PanelState:
+    numbers, whole_numbers, last_gradient, count, measured_at = state
+    return PanelState(numbers, whole_numbers, None, last_gradient, count, measured_at)
+
+
+def _never_measured(measurement: Measurement) -> Measurement:
+    return measurement._replace(measure=lambda state, seen: state)
+
+
+def _update_measurement(taken: Updates | None, extra: dict[str, Any]) -> Measurement:
+    """‖u‖ / ‖θ‖ in the state of the panel's ratio, which has to keep the last parameters because it sees no updates."""
+
+    def init(params: Params) -> LastUpdateRatioState:
+        del params
+        return LastUpdateRatioState(None, never(), unmeasured(), first_count(), never())
+
+    def measure(state: LastUpdateRatioState, seen: Seen) -> LastUpdateRatioState:
+        step = _step(taken, seen, extra)
+        pairs = zip(step.updates_like(seen.params), jax.tree.leaves(seen.params), strict=True)
+        moving = [(u, jnp.asarray(p)) for u, p in pairs if u is not None]
+        return state._replace(last_update_ratio=ratio([u for u, _ in moving], [p for _, p in moving]))
+
+    return Measurement("last_update", init, measure)
+
+
+def _curvature_measurement(taken: Updates | None, extra: dict[str, Any]) -> Measurement:
+    """g'Hg and the critical rate along the gradient; the ratio along the update."""
+    along_gradient = curvature_measurement(1.0)
+
+    def measure(state: CurvatureRatioState, seen: Seen) -> CurvatureRatioState:
+        new = along_gradient.measure(state, seen)
+        step = _step(taken, seen, extra)
+        float_dtype = jnp.result_type(float)
+        along = step.along
+        slope, curvature = jnp.mean(along.slopes).astype(float_dtype), along.curvature.astype(float_dtype)
+        is_step = (step.norm > 0) & jnp.isfinite(step.norm) & (slope != 0)
+        found = -step.norm * curvature / (2 * jnp.where(is_step, slope, 1))
+        return new._replace(curvature_ratio=jnp.where(is_step, found, jnp.nan))
+
+    return along_gradient._replace(measure=measure)
+
+
+def _varying_alike(*trees: Any) -> list[Any]:
+    """The trees with all leaves free to differ along the same mesh axes; inside `shard_map` a pass along one needs it.
+
+    A gradient of each device's own minibatch varies, the update made of their mean and the parameters do not.
+    """
+    axes = frozenset[Any]().union(*(varying(jax.typeof(x)) for x in jax.tree.leaves(trees)))
+    if not axes:
+        return list(trees)
+    return [jax.tree.map(lambda x: made_varying(x, axes), tree) for tree in trees]
+
+
+def _step(taken: Updates | None, seen: Seen, extra: dict[str, Any]) -> Seen:
+    return Seen(seen.name, taken, seen.params, seen.count, extra)
