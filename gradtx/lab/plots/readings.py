@@ -34,7 +34,7 @@ PANELS: tuple[Panel, ...] = (
     Panel(
         "Gradient norm",
         {"gradient_norm/global": "‖g‖"},
-        "Never small: no minimum, saddle or plateau is to blame (§2.2). A leap: a cliff (§2.4).",
+        "Small: a minimum, saddle or plateau may be near (§2.2). Noise keeps it large. A leap: a cliff (§2.4).",
         log=True,
     ),
     Panel(

@@ -1,6 +1,7 @@
 # ---
 # jupyter:
 #   jupytext:
+#     cell_metadata_filter: alt,tags,slideshow
 #     text_representation:
 #       extension: .py
 #       format_name: percent
@@ -12,17 +13,17 @@
 #     name: python3
 # ---
 
-# %% [markdown]
-# # 10 Diagnose a sick run: what ails it, and what cures it?
+# %% [markdown] slideshow={"slide_type": "slide"}
+# # 14 · Diagnose a sick run: what ails it, and what cures it?
 #
-# *Chapter §2.1 to §2.6 and §4.1.* You will see five trainings that go wrong, two of a small transformer and three of a
-# recurrent network; for each, what `gradtx.diagnose` finds, on what evidence, the remedy it prints, and the run after
-# it.
+# *Chapter §2.4, §2.5 and §4.1.2.* You will see five trainings that go wrong, two of a small transformer and three of a
+# recurrent network. For each you will see what `gradtx.diagnose` finds, on what evidence, the remedy that it prints, and
+# the run after it.
 #
-# **The new idea**: `gradtx.diagnose` takes the readings of *your own* training loop. Chain instruments, return
+# **New in gradtx:** `gradtx.diagnose` takes the readings of *your own* training loop. Chain instruments, return
 # `gradtx.readings(state)` from each step, and pass the stacked arrays on.
 
-# %%
+# %% slideshow={"slide_type": "skip"}
 from functools import partial, reduce
 
 import jax
@@ -34,14 +35,14 @@ import optax
 import gradtx
 from gradtx import lab
 
-# %% [markdown]
+# %% [markdown] slideshow={"slide_type": "slide"}
 # ## The loop
 #
 # A training loop of one's own, as a `scan` over minibatches: it goes from step to step and stacks what each returns,
 # the loss and all readings. `make_tx` says which instruments look and which method steps.
 
 
-# %%
+# %% slideshow={"slide_type": "skip"}
 @partial(jax.jit, static_argnames=("losses", "make_tx"))
 def train(losses, make_tx, params, data, batches, **hyperparameters):
     tx = make_tx(**hyperparameters)
@@ -59,15 +60,15 @@ def train(losses, make_tx, params, data, batches, **hyperparameters):
     return jax.lax.scan(step, (params, tx.init(params)), batches)[1]
 
 
-# %% [markdown]
+# %% [markdown] slideshow={"slide_type": "slide"}
 # ## A transformer that learns too little
 #
 # The patient guesses the next character of English text: a transformer of one layer, trained by plain descent. Two
-# instruments look: the gradient's norm and the curvature ratio (notebook 2). Always the same guess for all 96
+# instruments look: the gradient's norm and the curvature ratio (notebook 3). Always the same guess for all 96
 # characters costs $\log 96 = 4.56$.
 
 
-# %%
+# %% slideshow={"slide_type": "skip"}
 def plain(learning_rate):
     look = [gradtx.gradient_norm(), gradtx.curvature_ratio(learning_rate)]
     return optax.chain(*look, gradtx.sgd(learning_rate))
@@ -79,45 +80,44 @@ transformer = partial(train, text.losses, plain, text.init(jax.random.key(0)), t
 low = transformer(learning_rate=0.01)
 gradtx.diagnose(low)
 
-# %% [markdown]
+# %% [markdown] slideshow={"slide_type": "subslide"}
 # The loss falls, and a loss alone would not tell that it could fall faster. The curvature ratio does: every step is a
-# hundredth and less of what the curvature stands. The remedy is ten times the rate; the range test that it also prints
-# is in notebook 6.
+# hundredth or less of the largest that the curvature allows. The remedy is ten times the rate. The range test that it
+# also prints is in notebook 10.
 
-# %%
+# %% slideshow={"slide_type": "skip"}
 cured_low = transformer(learning_rate=10 * 0.01)
 print("loss, mean of the last 20 steps:", jnp.mean(low["loss"][-20:]), "->", jnp.mean(cured_low["loss"][-20:]))
 gradtx.diagnose(cured_low)
 
-# %% [markdown]
+# %% [markdown] slideshow={"slide_type": "slide"}
 # ## A transformer that explodes
 #
 # The other way: a rate of 3.
 
-# %%
+# %% alt="The diagnosis page of the transformer at rate 3: the loss rises and ends as NaN, the gradient norm runs away, and the step against curvature is above 1 from the first steps." slideshow={"slide_type": "subslide"}
 high = transformer(learning_rate=3.0)
 lab.plot_diagnosis({"problem": "transformer at rate 3", **high})
 
-# %% [markdown]
-# Three findings, one disease. Which is the cause? The one that was seen first: from step 1 on steps are expected to
-# raise the loss. That the gradients then run away and end as NaN are its consequences, so the remedy is the rate's: a
-# tenth.
+# %% [markdown] slideshow={"slide_type": "subslide"}
+# Several findings have one cause, the one that was seen first: from step 1 on, steps are expected to raise the loss. The
+# gradients that run away and end as NaN are its consequences. So the remedy is a tenth of the rate.
 
-# %%
+# %% slideshow={"slide_type": "skip"}
 cause = min(gradtx.diagnose(high).findings, key=lambda finding: finding.steps[0])
 print(cause.challenge, "at step", cause.steps[0])
 print(cause.remedy)
 cured_high = transformer(learning_rate=0.1 * 3.0)
 print("loss, mean of the last 20 steps:", jnp.mean(high["loss"][-20:]), "->", jnp.mean(cured_high["loss"][-20:]))
 
-# %% [markdown]
+# %% [markdown] slideshow={"slide_type": "slide"}
 # ## A recurrent network at a cliff
 #
-# The second patient is the network of notebook 4: sixteen rectifiers, a recurrent matrix that starts at $\rho$ times
-# the identity, and the *adding problem*: ten numbers, two of them marked, then ten blanks; say the sum of the two. One
+# The second patient is the network of notebook 6: sixteen rectifiers, a recurrent matrix that starts at $\rho$ times
+# the identity, and the *adding problem*: ten numbers, two of them marked, then ten blanks; the answer is the sum of the two. One
 # instrument looks; the clip has no limit yet.
 
-# %%
+# %% slideshow={"slide_type": "skip"}
 STEPS, HIDDEN = 20, 16
 SILENT = jnp.zeros((STEPS, 1, 1))
 
@@ -137,7 +137,7 @@ def start(rho):
     return {"w_in": w_in / 2**0.5, "w": rho * jnp.eye(HIDDEN), "b": jnp.zeros(HIDDEN), "w_out": 0.025 * w_out}
 
 
-# %%
+# %% slideshow={"slide_type": "skip"}
 def squares(params, batch):
     x, y = batch
     return 0.5 * (predict(params, x) - y) ** 2
@@ -155,33 +155,33 @@ rnn = partial(train, squares, clipped, batches=batches, learning_rate=0.01)
 thrown = rnn(start(1.1), sums, max_norm=jnp.inf)
 gradtx.diagnose(thrown)
 
-# %% [markdown]
-# One gradient throws the network to where all its rectifiers are dead, and nothing moves any more. The remedy is a clip
-# near the usual norm, and the number is in the finding.
+# %% [markdown] slideshow={"slide_type": "subslide"}
+# One gradient throws the network to a place at which all its rectifiers are dead, and nothing moves any more. The remedy
+# is a clip near the usual norm, and the number is in the finding.
 
-# %%
+# %% slideshow={"slide_type": "skip"}
 usual = gradtx.diagnose(thrown).findings[0].numbers["usual_norm"]
 cured_thrown = rnn(start(1.1), sums, max_norm=usual)
 print("loss, mean of the last 50 steps:", jnp.mean(thrown["loss"][-50:]), "->", jnp.mean(cured_thrown["loss"][-50:]))
 
-# %% [markdown]
-# ## A recurrent network that hears nothing
+# %% [markdown] slideshow={"slide_type": "slide"}
+# ## A recurrent network whose first inputs get no signal
 #
-# From $\rho = 0.3$ the loss stays at 0.087, which is what it costs always to say 1. The gradient's norm shows nothing
-# amiss, and the diagnosis says what would tell more:
+# From $\rho = 0.3$ the loss stays at 0.087, which is the loss of the constant answer 1. The gradient's norm shows nothing
+# unusual, and the diagnosis says which instrument would tell more:
 
-# %%
+# %% slideshow={"slide_type": "subslide"}
 deaf = rnn(start(0.3), sums, max_norm=1.0)
 first_look = gradtx.diagnose(deaf)
 print(first_look.headline)
 print("vanishing gradients?", first_look.unjudged["vanishing_gradients"])
 
 
-# %% [markdown]
-# So measure it (notebook 4 says how), and ask again.
+# %% [markdown] slideshow={"slide_type": "subslide"}
+# So measure it (notebook 6 says how), and ask again.
 
 
-# %%
+# %% slideshow={"slide_type": "skip"}
 def value_fn(params, probes):
     return 0.5 * jnp.mean((predict(params, sums[0][:64], probes) - y[:64]) ** 2)
 
@@ -190,30 +190,30 @@ norms, _ = gradtx.temporal_gradients(value_fn, start(0.3), jnp.zeros((STEPS, 64,
 deaf["temporal_gradients/norms"] = jnp.tile(norms, (len(batches), 1))  # a row for each step; all as at the start
 gradtx.diagnose(deaf)
 
-# %% [markdown]
-# No rate repairs this, says the advice: change the start. With $\rho = 1$ the gradient comes through.
+# %% [markdown] slideshow={"slide_type": "subslide"}
+# The advice says that no rate repairs this: change the start. With $\rho = 1$ the gradient comes through.
 
-# %%
+# %% slideshow={"slide_type": "skip"}
 cured_deaf = rnn(start(1.0), sums, max_norm=1.0)
 print("loss, mean of the last 50 steps:", jnp.mean(deaf["loss"][-50:]), "->", jnp.mean(cured_deaf["loss"][-50:]))
 
-# %% [markdown]
+# %% [markdown] slideshow={"slide_type": "slide"}
 # ## A recurrent network with one bad example
 #
 # In the same data, from the good start, one number of a thousand sequences is not a number.
 
-# %%
+# %% slideshow={"slide_type": "subslide"}
 spoilt = sums[0].at[7, 0, 0].set(jnp.nan), y
 poisoned = rnn(start(1.0), spoilt, max_norm=1.0)
 gradtx.diagnose(poisoned)
 
 
-# %% [markdown]
+# %% [markdown] slideshow={"slide_type": "subslide"}
 # The remedy leaves out the steps whose gradient is not finite, and the advice is to find the batch. All batches that
 # spoil a step have one example in common.
 
 
-# %%
+# %% slideshow={"slide_type": "skip"}
 def guarded(learning_rate, max_norm):
     return gradtx.skip_nonfinite(clipped(learning_rate, max_norm), give_up_after=10)
 
@@ -223,10 +223,10 @@ bad_steps = np.flatnonzero(~np.isfinite(cured_poisoned["loss"]))
 culprit = reduce(np.intersect1d, np.asarray(batches)[bad_steps])
 print(len(bad_steps), "steps left out of", len(batches), "; the example in all of them:", culprit)
 
-# %% [markdown]
+# %% [markdown] slideshow={"slide_type": "slide"}
 # ## Before and after
 
-# %%
+# %% slideshow={"slide_type": "skip"}
 runs = {
     "rate too low": (low, cured_low), "rate too high": (high, cured_high), "cliff": (thrown, cured_thrown),
     "vanishing gradients": (deaf, cured_deaf), "a bad example": (poisoned, cured_poisoned),
@@ -245,28 +245,55 @@ axes[1, 1].legend()
 figure.supxlabel("optimizer step", fontsize=10)
 figure.supylabel("minibatch loss", fontsize=10)
 axes[1, 2].axis("off")
-plt.show()
+plt.close()
 
-# %% [markdown]
+# %% alt="Five panels, each with the loss of a sick run and of the cured one. In all five the cured run ends lower; two of the sick runs end as NaN." tags=["cover"] slideshow={"slide_type": "subslide"}
+figure
+
+# %% [markdown] slideshow={"slide_type": "slide"}
+# **To take away.** Chain two or three instruments before you train, not after a failure. Believe the finding whose
+# evidence came first, and try its remedy. A clean bill of health says that nothing was seen, not that nothing could be
+# better.
+
+
+# %% [markdown] slideshow={"slide_type": "slide"}
+# ## Exercises
+#
+# 1. Train the transformer at rate 1. Which of the findings do you get?
+# 2. Why does the norm of the gradient not show that the early inputs get no signal?
+# 3. Leave `skip_nonfinite` out of the last cure. At which step does the run end, and why there?
+
+
+# %% [markdown] slideshow={"slide_type": "notes"}
+# <details><summary>Answers</summary>
+#
+# 1. It depends on the steps: look at the evidence, and at which finding came first.
+# 2. The norm sums over all steps of time, and the last ones still get a strong signal.
+# 3. At the first batch that holds example 7: one NaN in the data makes all parameters NaN.
+#
+# </details>
+
+
+# %% [markdown] slideshow={"slide_type": "skip"}
 # ## What was claimed, checked
 
 
-# %%
+# %% slideshow={"slide_type": "skip"}
 def end(curves):
     return float(np.nanmean(curves["loss"][-50:]))
 
 
 found = {name: gradtx.diagnose(sick).challenges for name, (sick, _) in runs.items()}
-assert found["rate too low"] == {"learning_rate_too_low"}
-assert end(cured_low) < end(low) - 0.5  # ten times the rate learns more
-assert gradtx.diagnose(cured_low).challenges == set()  # and nothing is amiss any more
-assert cause.challenge == "learning_rate_too_high"  # first of the three findings
-assert end(cured_high) < 3.7 < 4.5 < high["loss"][0]  # a tenth of the rate learns
-assert found["cliff"] == {"cliff"}
-assert end(cured_thrown) < 0.1 < 0.4 < end(thrown)  # a clip at the usual norm learns
-assert first_look.challenges == set()  # the norm alone does not show that nothing is heard
-assert found["vanishing gradients"] == {"vanishing_gradients"}
-assert end(cured_deaf) < 0.07 < 0.075 < end(deaf)  # a start through which the gradient comes learns
-assert found["a bad example"] == {"nonfinite"}
-assert end(cured_poisoned) < 0.07  # without the bad steps it learns
-assert culprit.tolist() == [7]  # and the example is found
+assert found["rate too low"] == {"learning_rate_too_low"}  # beyond the chapter: found
+assert end(cured_low) < end(low) - 0.5  # 4.1.2.4d: at too small a rate it learns less, ten times the rate learns more
+assert gradtx.diagnose(cured_low).challenges == set()  # beyond the chapter: and nothing is amiss any more
+assert cause.challenge == "learning_rate_too_high"  # beyond the chapter: the first of the findings
+assert end(cured_high) < 3.7 < 4.5 < high["loss"][0]  # 4.1.2.4c: too large a rate diverges, a tenth of it learns
+assert found["cliff"] == {"cliff"}  # beyond the chapter: found
+assert end(cured_thrown) < 0.1 < 0.4 < end(thrown)  # 2.5.3a: a clip at the usual norm learns
+assert first_look.challenges == set()  # 2.5.3b: the norm alone does not show what vanished
+assert found["vanishing gradients"] == {"vanishing_gradients"}  # beyond the chapter: found
+assert end(cured_deaf) < 0.07 < 0.075 < end(deaf)  # 2.5.1d: another start, from which it learns
+assert found["a bad example"] == {"nonfinite"}  # beyond the chapter: found
+assert end(cured_poisoned) < 0.07  # beyond the chapter: without the bad steps it learns
+assert culprit.tolist() == [7]  # beyond the chapter: and the example is found
