@@ -41,7 +41,7 @@ key = jax.random.key(0)  # JAX's random numbers come from explicit keys: the sam
 # as we like, and no classifier can have fewer than 15 % errors.
 
 
-# %% slideshow={"slide_type": "subslide"}
+# %% slideshow={"slide_type": "skip"}
 def draw(key, examples):
     key_x, key_flip = jax.random.split(key)
     x = jax.random.normal(key_x, (examples, 10))
@@ -140,7 +140,7 @@ figure
 # Look at the error rates too. The smallest $J^*$ and the smallest error on fresh examples do not come at the same step in
 # most runs: the cost is a stand-in for the metric.
 
-# %% slideshow={"slide_type": "subslide"}
+# %% slideshow={"slide_type": "skip"}
 best_cost, best_error = steps[curves["J*"].argmin(1)], steps[curves["error*"].argmin(1)]
 print("step of the lowest J*:   ", best_cost)
 print("step of the lowest error:", best_error)

@@ -122,7 +122,7 @@ figure
 
 # %% [markdown] slideshow={"slide_type": "subslide"}
 # The points lie on the line, and where it crosses the dashed one, noise is as long as the signal. From 16 to 256
-# examples you pay 16 times as much for a quarter of the error. The orange points come from a *biased* sample, the
+# examples you pay 16 times as much for a quarter of the error. The green squares come from a *biased* sample, the
 # digits 0 to 4 only. More examples do not help there: the error levels off.
 #
 # The Hessian of a minibatch is an estimate too. Here is its largest eigenvalue, from 24 minibatches of 32 and from all
@@ -219,7 +219,8 @@ print(f"error of a sorted minibatch of 32: {error_sorted:.2f}, of a random one: 
 # %% [markdown] slideshow={"slide_type": "subslide"}
 # Sorted, the network learns the digit that it is shown and forgets the others: the accuracy swings with each digit. The
 # examples of a sorted minibatch are not independent, so its gradient is much worse than $\sigma/\sqrt{32}$. Shuffled
-# once and shuffled each time can hardly be told apart. Gradients that are a little late do no harm at this rate.
+# once and shuffled each time can hardly be told apart. Gradients that are four steps late make
+# the first epochs rougher, but training gets to the same place.
 
 # %% [markdown] slideshow={"slide_type": "slide"}
 # ## Batch size and steps to a target
@@ -259,7 +260,7 @@ for size in sweeps:
 # Left: the dashed line is what you would hope for, twice the batch for half of the steps, which is free if examples are
 # computed in parallel. The first steps come some way along it, the last saves little. Right: the same in examples, that
 # is in work. Small batches are the thriftiest, but they need many steps, each at a small rate. The best rate grows with
-# the batch.
+# the batch. (Batch size 1 has no point in the figure, since not all three keys reach the target within 3,000 steps.)
 #
 # Why fewer steps? Because the direction is better. Of the minibatch gradients at the trained parameters, this share
 # points downhill for the whole cost, $g_B \cdot G > 0$:
@@ -453,7 +454,8 @@ for size in BATCHES:
     )
 
 # %% [markdown] slideshow={"slide_type": "subslide"}
-# All of them fit the 40 examples perfectly. The exact gradient ends in a sharp and poor minimum at every rate. Noise
+# (Bars: two standard errors. Most of their length is how the eight data sets differ; the last cell compares the batch
+# sizes on each data set.) All of them fit the 40 examples perfectly. The exact gradient ends in a sharp and poor minimum at every rate. Noise
 # drives the parameters on to flatter and better ones, the more so the higher the rate and the smaller the batch. (Lines
 # end where the rate is too high: training diverges.) So a higher rate is the
 # answer to a batch of 4: it makes up for some of the missing noise. Batch size 1 is best here, and makes no difference
@@ -586,7 +588,8 @@ figure
 # ## Exercises
 #
 # 1. How many examples halve the error of a minibatch gradient of 25?
-# 2. In the last experiment but two, which batch size would you choose if eight devices could each take 32 examples?
+# 2. In the figure of the steps to a target: which batch size would you choose if eight devices could each take 32
+#    examples?
 # 3. Repeat the experiment with late gradients for a delay of 16. What happens, and which rate helps?
 
 # %% [markdown] slideshow={"slide_type": "notes"}

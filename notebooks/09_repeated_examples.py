@@ -103,7 +103,7 @@ figure
 
 # %% [markdown] slideshow={"slide_type": "subslide"}
 # On the first pass the number is 1 within its error bar: the parameters have not seen the example before, so the
-# example is as good as a fresh draw. From the second pass on the parameters know the example, its gradient is too
+# example is like a fresh draw to them. From the second pass on the parameters know the example, its gradient is too
 # small, and the estimate is *biased*. It estimates the gradient of the training cost $J$, no longer that of $J^*$.
 
 # %% [markdown] slideshow={"slide_type": "slide"}

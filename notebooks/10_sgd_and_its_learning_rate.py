@@ -86,7 +86,7 @@ lab.explore(wander, learning_rate=[0.003, 0.01, 0.03, 0.1, 0.2, 0.3, 0.4])
 # $$\sum_k \varepsilon_k = \infty \quad\text{(any distance can be travelled)} \qquad\text{and}\qquad
 # \sum_k \varepsilon_k^2 < \infty \quad\text{(the noise dies out)}.$$
 
-# %% slideshow={"slide_type": "subslide"}
+# %% slideshow={"slide_type": "skip"}
 schedules = {
     "constant": 0.3,
     "1/√k": lambda k: 0.3 / (1 + k / 10) ** 0.5,

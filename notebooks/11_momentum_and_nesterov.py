@@ -307,7 +307,7 @@ for (rate_name, alpha_name), tx in two_by_two.items():
 # by hand:
 
 
-# %% slideshow={"slide_type": "subslide"}
+# %% slideshow={"slide_type": "skip"}
 def growing(k):
     return k / (k + 3)  # a momentum that starts at 0 and tends to 1
 

@@ -66,7 +66,7 @@ lab.plot_trajectories(bowl, in_bowl)
 # Delta-bar-delta goes straight for the star as soon as its sideways rate has grown. The two rates it ended with, which
 # you find in the optimizer's state by their name:
 
-# %% slideshow={"slide_type": "subslide"}
+# %% slideshow={"slide_type": "skip"}
 rate_flat, rate_steep = optax.tree.get(in_bowl["delta-bar-delta"].opt_state, "rates")
 print(f"flat direction {rate_flat:.3f}, steep direction {rate_steep:.2g}")
 
