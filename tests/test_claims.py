@@ -100,6 +100,17 @@ def test_an_open_claim_is_known_and_nobody_claims_it():
     assert not OPEN & (claimed().keys() | TESTED.keys())
 
 
+def test_the_chapter_page_lists_every_claim_with_the_notebooks_that_check_it():
+    page = (ROOT / "notebooks" / "chapter.md").read_text(encoding="utf-8").splitlines()
+    lines = {line.split("**")[1]: line for line in page if line.startswith("- **")}
+    assert lines.keys() == CLAIMS.keys()
+    found = claimed()
+    for number, sentence in CLAIMS.items():
+        assert lines[number].startswith(f"- **{number}** {sentence} (")
+        linked = set(re.findall(r"\]\((\w+)\.ipynb\)", lines[number]))
+        assert linked == found.get(number, set())
+
+
 @pytest.mark.parametrize("number", TESTED)
 def test_a_claim_outside_the_notebooks_has_a_test_that_exists_and_a_reason(number):
     entry = TESTED[number]
