@@ -45,7 +45,8 @@ def linear_decay(initial: ArrayLike, final: ArrayLike, steps: ArrayLike) -> Sche
 
     Args:
         initial: ε_0, the rate of the first step, in [0, inf).
-        final: ε_τ, the rate from step τ on, in [0, inf).
+        final: ε_τ, the rate from step τ on, in [0, inf). About 1 % of `initial` is usual. At 0 the parameters stop
+            moving at step τ, and a run that has stopped cannot be told from one that has converged (chapter §4.1).
         steps: τ, in (0, inf).
 
     Raises:

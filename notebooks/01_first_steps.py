@@ -1,6 +1,7 @@
 # ---
 # jupyter:
 #   jupytext:
+#     cell_metadata_filter: alt,tags,slideshow
 #     text_representation:
 #       extension: .py
 #       format_name: percent
@@ -12,16 +13,16 @@
 #     name: python3
 # ---
 
-# %% [markdown]
-# # 1 First steps: how does a network learn, and how can one watch it?
+# %% [markdown] slideshow={"slide_type": "slide"}
+# # 1 · First steps: how does a network learn, and how can one watch it?
 #
-# *Chapter §1.2, §2.4 and §4.1.* You will take twenty steps downhill by hand, chain three transformations into one
-# method, train a network on 1,797 real images of digits with it, and read what instruments say about that run.
+# *Chapter §4.1 (the algorithm).* You will take twenty steps downhill by hand, put two transformations in a row, train a
+# network on 1,437 real images of digits, and read what instruments say about that run.
 #
-# **The new idea**: in gradtx a method, a clip and an instrument are all the same kind of thing, a *gradient
-# transformation*, and `optax.chain` puts them in a row.
+# **New in gradtx:** a method, a clip and an instrument are all the same kind of thing, a *gradient transformation*, and
+# `optax.chain` puts them in a row.
 
-# %%
+# %% slideshow={"slide_type": "skip"}
 import jax
 import jax.numpy as jnp
 import matplotlib.pyplot as plt
@@ -31,25 +32,25 @@ import optax
 import gradtx
 from gradtx import lab, landscapes
 
-# %% [markdown]
+# %% [markdown] slideshow={"slide_type": "slide"}
 # ## Downhill in two dimensions
 #
-# Three words of JAX are enough. `jax.numpy` is NumPy that can be differentiated; `jax.grad(f)` is the function that
-# gives the gradient $\nabla f$; `jax.jit(f)` is `f`, compiled. The function to minimise is a bowl, ten times as steep
+# Three words of JAX are enough. `jax.numpy` is NumPy that can be differentiated. `jax.grad(f)` is the function that
+# gives the gradient $\nabla f$. `jax.jit(f)` is `f`, compiled. The function to minimise is a bowl, ten times as steep
 # across as along: $f(\theta) = \tfrac12(\theta_1^2 + 10\,\theta_2^2)$.
 
-# %%
+# %% slideshow={"slide_type": "subslide"}
 bowl = landscapes.quadratic(10.0)
 start = jnp.array([1.0, 1.0])
 print("height", bowl(start), "gradient", jax.grad(bowl)(start))
 
-# %% [markdown]
-# *Gradient descent* (chapter §4.1) walks against the gradient: $\theta \leftarrow \theta - \varepsilon g$, with $g$ the
-# gradient and $\varepsilon$ the learning rate. A transformation is a pair of functions. `init` makes its memory,
-# `update` turns a gradient into the step to add to the parameters, and hands the memory on.
+# %% [markdown] slideshow={"slide_type": "subslide"}
+# *Gradient descent* walks against the gradient: $\theta \leftarrow \theta - \varepsilon g$, with $g$ the gradient and
+# $\varepsilon$ the learning rate. A transformation is a pair of functions. `init` makes its memory. `update` turns a
+# gradient into the step to add to the parameters, and hands the memory on.
 
 
-# %%
+# %% slideshow={"slide_type": "subslide"}
 def descend(tx, steps=20):
     theta, state = start, tx.init(start)
     path, update = [theta], jax.jit(tx.update)
@@ -63,27 +64,28 @@ def descend(tx, steps=20):
 plain, _ = descend(gradtx.sgd(0.18))
 print(plain[1], "=", start - 0.18 * jax.grad(bowl)(start))
 
-# %% [markdown]
-# Any number in a method may be a *schedule*, a function of the step. Here the rate falls in a line from 0.18 to 0.0018,
-# steps remember the ones before (*momentum*, §4.2), and no gradient longer than 3 gets through (*clipping*, §2.4).
+# %% [markdown] slideshow={"slide_type": "subslide"}
+# Two transformations in a row: the first one shortens a gradient that is longer than 3 (*clipping*, notebook 6), the
+# second one takes the step. Any number in a method may be a *schedule*, a function of the step. Here the rate falls in
+# a line from 0.18 to 0.06.
 
-# %%
-rate = gradtx.linear_decay(0.18, 0.0018, steps=20)
-method = optax.chain(gradtx.clip_by_global_norm(3.0), gradtx.sgd(rate, momentum=0.5, nesterov=True))
-chained, state = descend(method)
+# %% alt="Two paths in a bowl that is ten times as steep across as along. Plain descent jumps from wall to wall; the chain of two starts with shorter steps, stops jumping and follows the floor." slideshow={"slide_type": "subslide"}
+rate = gradtx.linear_decay(0.18, 0.06, steps=15)
+chained, state = descend(optax.chain(gradtx.clip_by_global_norm(3.0), gradtx.sgd(rate)))
 print(f"clipped at {state[0].global_clip_count} of 20 steps")
-lab.plot_trajectories(bowl, {"plain descent": plain, "chain of three": chained})
+lab.plot_trajectories(bowl, {"plain descent": plain, "chain of two": chained})
 
-# %% [markdown]
-# Look at the circles: plain descent jumps from wall to wall, because 0.18 is near the largest rate that the steep
-# direction stands (2/10). The chain turns into the valley and follows its floor.
-#
+# %% [markdown] slideshow={"slide_type": "subslide"}
+# Look at the circles: plain descent jumps from wall to wall, because 0.18 is near the largest rate at which the steep
+# direction does not diverge (2/10). In the chain the first step is shorter, and the jumps stop as the rate falls.
+
+# %% [markdown] slideshow={"slide_type": "slide"}
 # ## A network on real images
 #
 # A `lab` problem brings data, a model and its loss. This one is a network of 64 inputs (the pixels), 32 hidden units
-# and 10 outputs; its 2,410 parameters are a dictionary of arrays, which to a transformation is as good as one vector.
+# and 10 outputs. Its 2,410 parameters are a dictionary of arrays, and a transformation treats them like one vector.
 
-# %%
+# %% alt="Ten small grey images of handwritten digits, each with its label above it." slideshow={"slide_type": "subslide"}
 problem = lab.digits()
 images, labels = problem.train
 _, axes = plt.subplots(1, 10, figsize=(8, 1.1))
@@ -92,14 +94,13 @@ for panel, image, label in zip(axes, images, labels, strict=False):
     panel.set_title(int(label))
     panel.axis("off")
 
-# %% [markdown]
-# The training loop is the one above. Each step looks at a *minibatch* of 64 images; `shuffled_epochs` says which
-# (§3.2).
+# %% [markdown] slideshow={"slide_type": "subslide"}
+# The training loop is the one above. But the gradient of all 1,437 images at each step would be slow, so each step
+# looks at a few of them, a *minibatch* of 64 (notebook 8). `shuffled_epochs` says which. That is *stochastic gradient
+# descent*, SGD. The loss is $-\log$ of the probability that the network gives to the right answer (notebook 2).
 
-# %%
-clip = gradtx.clip_by_global_norm(0.5)
-method = gradtx.sgd(0.1, momentum=0.9, nesterov=True)
-tx = optax.chain(clip, method)
+# %% slideshow={"slide_type": "subslide"}
+tx = optax.chain(gradtx.clip_by_global_norm(2.0), gradtx.sgd(0.5))
 
 
 @jax.jit
@@ -109,88 +110,112 @@ def step(params, state, batch):
     return optax.apply_updates(params, updates), state
 
 
-# %%
+# %% slideshow={"slide_type": "skip"}
 params = problem.init(jax.random.key(0))
 state = tx.init(params)
-batches = gradtx.shuffled_epochs(jax.random.key(1), len(images), batch_size=64, epochs=5)
+batches = gradtx.shuffled_epochs(jax.random.key(1), len(images), batch_size=64, epochs=10)
+first = step(params, state, batches[0])[0]
+some = jax.grad(problem.loss)(params, (images[batches[0]], labels[batches[0]]))
 for batch in np.asarray(batches):  # [steps, 64] indices
     params, state = step(params, state, batch)
-by_hand = problem.metric(gradtx.nesterov_eval_params(params, state), problem.validation)
+by_hand = problem.metric(params, problem.validation)
 print(f"{by_hand:.1%} of 360 images it never saw are named right; {state[0].global_clip_count} steps were clipped")
 
-# %% [markdown]
-# (Nesterov's momentum trains at a point a little ahead of the parameters; `nesterov_eval_params` steps back.)
-#
+# %% [markdown] slideshow={"slide_type": "slide"}
 # ## Watching it
 #
 # An *instrument* is a transformation that changes nothing and remembers what it saw. Where it stands decides what it
-# sees: the first ones below see the gradient, the last one the finished step. `lab.run` is the loop above, compiled as
-# a whole; what the instruments said at each step is in `history.readings`.
+# sees: the first two below see the gradient, the last one the finished step. `lab.run` is the loop above, compiled as a
+# whole. What the instruments said at each step is in `history.readings`.
 
-# %%
-looking = [gradtx.gradient_norm(), gradtx.curvature_ratio(0.1), gradtx.clipping_events(max_norm=0.5)]
-watched = optax.chain(*looking, clip, method, gradtx.update_ratio())
+# %% tags=["cover"] alt="Four panels over 500 steps: the loss falls, the gradient norm falls with it, the step against curvature stays below 1, and the steps become small beside the parameters." slideshow={"slide_type": "subslide"}
+watched = optax.chain(gradtx.gradient_norm(), gradtx.curvature_ratio(0.2), gradtx.sgd(0.2), gradtx.update_ratio())
 history = lab.run(problem, watched, steps=500, key=jax.random.key(0))
 lab.plot_readings(history)
 
-# %% [markdown]
-# Read the panels as a doctor reads a chart. The loss falls. The gradient norm falls with it, so that the clip was busy
-# in the first steps only. The step against curvature stays below 1: the rate is not too high (notebook 2). The steps
-# get small against the parameters. The headline is what `gradtx.diagnose` concludes from all of it (notebook 10).
+# %% [markdown] slideshow={"slide_type": "subslide"}
+# Read the panels as a doctor reads a chart. The loss falls, and the gradient norm falls with it. The step against
+# curvature stays below 1, so the rate is not too high (notebook 3). The steps get small beside the parameters. The
+# headline is what `gradtx.diagnose` concludes from all of it (notebook 14).
 #
-# ## The loss is a stand-in
-#
-# What one cares about is the share of wrong answers on new images, but it is a staircase: its derivative is zero nearly
-# everywhere. So one descends a *surrogate*, here the cross-entropy, $-\log$ of the probability given to the right
-# answer (§1.2). Look at the right half: the error rate hardly moves any more, and the surrogate still falls.
+# The history also evaluates the network now and then. These are two different quantities, so each gets its own axis:
 
-# %%
-_, axes = plt.subplots()
-axes.semilogy(history.eval_steps, history.train_loss, label="training loss (surrogate, nats)")
-axes.semilogy(history.eval_steps, 1 - history.metric, "s-", ms=4, label="validation error (what one cares about)")
-axes.set(xlabel="optimizer step")
-axes.legend()
-plt.show()
-# %% [markdown]
+# %% slideshow={"slide_type": "skip"}
+_, (left, right) = plt.subplots(1, 2)
+left.semilogy(history.eval_steps, history.train_loss)
+left.set(xlabel="optimizer step", ylabel="training loss (nats)", title="What is minimised")
+right.plot(history.eval_steps, 1 - history.metric, "s-", ms=4, color="C1")
+right.set(
+    xlabel="optimizer step", ylabel="share of wrong answers", title="What one cares about: new images", ylim=(0, 1)
+)
+figure = plt.gcf()
+plt.close()
+
+# %% alt="Two panels over 500 steps. Left: the training loss keeps falling. Right: the share of wrong answers on new images falls quickly and then hardly moves." slideshow={"slide_type": "subslide"}
+figure
+
+# %% [markdown] slideshow={"slide_type": "subslide"}
 # The images that it finds hardest, of those it never saw: each with its true label and its loss.
 
-# %%
-images, labels = problem.validation
-losses = problem.losses(gradtx.nesterov_eval_params(history.params, history.opt_state), problem.validation)
+# %% alt="Eight images of digits that the network finds hardest, each with its true label and its loss." slideshow={"slide_type": "subslide"}
+new_images, new_labels = problem.validation
+losses = problem.losses(history.params, problem.validation)
 _, axes = plt.subplots(1, 8, figsize=(8, 1.4))
 for panel, i in zip(axes, jnp.argsort(-losses), strict=False):
-    panel.imshow(images[i].reshape(8, 8), cmap="gray_r")
-    panel.set_title(f"{labels[i]}: {losses[i]:.1f}")
+    panel.imshow(new_images[i].reshape(8, 8), cmap="gray_r")
+    panel.set_title(f"{new_labels[i]}: {losses[i]:.1f}")
     panel.axis("off")
 
-# %% [markdown]
+# %% [markdown] slideshow={"slide_type": "slide"}
 # ## Play
 #
-# The slider trains plain descent at other rates (in a live notebook; a saved one shows the middle one). Which rate is
-# best, and what does one too high look like?
+# The slider trains at other rates (in a live notebook; a saved one shows the middle one). Which rate is best, and what
+# does one look like that is too high?
 
 
-# %%
+# %% slideshow={"slide_type": "skip"}
 def compare(learning_rate):
-    plain = lab.run(problem, gradtx.sgd(learning_rate), steps=500, key=jax.random.key(0))
-    return lab.plot_curves({f"rate {learning_rate:g}, plain descent": plain, "the chain": history}, "train_loss")
+    other = lab.run(problem, gradtx.sgd(learning_rate), steps=500, key=jax.random.key(0))
+    return lab.plot_curves({f"rate {learning_rate:g}": other, "rate 0.2 (above)": history}, "train_loss")
 
 
+# %% alt="Training loss over 500 steps at rate 0.1, beside that at rate 0.2." slideshow={"slide_type": "subslide"}
 lab.explore(compare, learning_rate=[0.001, 0.01, 0.1, 1.0, 10.0])
 
-# %% [markdown]
+# %% [markdown] slideshow={"slide_type": "slide"}
+# **To take away.** SGD subtracts the rate times the gradient of a few random examples, over and over. Everything else in
+# these notebooks is a transformation that you chain before or behind it. Instruments tell you what a falling loss does
+# not.
+
+# %% [markdown] slideshow={"slide_type": "slide"}
+# ## Exercises
+#
+# 1. At which rate does plain descent in the bowl reach the lowest point across in a single step?
+# 2. What happens in the bowl at rate 0.21?
+# 3. Put `gradtx.update_ratio()` *before* `gradtx.sgd(0.2)` in the chain. What does it read then?
+
+# %% [markdown] slideshow={"slide_type": "notes"}
+# <details><summary>Answers</summary>
+#
+# 1. At 0.1, one over the curvature: then $1 - 10\,\varepsilon = 0$.
+# 2. It diverges: each jump across is $|1 - 2.1| = 1.1$ times as long as the one before.
+# 3. The size of the gradient beside the parameters, five times as much: it sees what passes at its place.
+#
+# </details>
+
+# %% [markdown] slideshow={"slide_type": "skip"}
 # ## What was claimed, checked
 
-# %%
-late = history.eval_steps >= 200
-assert jnp.allclose(plain[1], start - 0.18 * jax.grad(bowl)(start))  # one step of sgd is θ - ε g
-assert bowl(chained[-1]) < bowl(plain[-1])  # the chain ends lower than plain descent
-assert jnp.sum(plain[1:, 1] * plain[:-1, 1] < 0) == 20  # plain descent jumps from wall to wall at every step
-assert by_hand > 0.9  # the hand-written loop learns
-assert history.metric[-1] > 0.93  # so does lab.run
-fraction = history.readings["clipping_events/fraction"]  # clipped, of the steps so far
-assert fraction[10] > 0.8  # the clip was busy early
-assert fraction[-1] < 0.3  # and only early
-assert jnp.nanmax(history.readings["curvature_ratio/ratio"]) < 1  # the rate is not too high
-assert history.train_loss[-1] < 0.7 * history.train_loss[late][0]  # late in the run the surrogate still falls
-assert abs(history.metric[-1] - history.metric[late][0]) < 0.03  # while the accuracy hardly moves
+# %% slideshow={"slide_type": "skip"}
+walls = jnp.sum(plain[1:, 1] * plain[:-1, 1] < 0)
+assert jnp.allclose(plain[1], start - 0.18 * jax.grad(bowl)(start))  # 4.1.1.3: one step is θ - ε g
+assert all(
+    jnp.allclose(first[name], problem.init(jax.random.key(0))[name] - 0.5 * some[name], atol=1e-6) for name in some
+)  # 4.1.1.3: on the network too, with the gradient of a minibatch
+assert walls == 20  # 4.1.2.4c: at a rate near the limit descent jumps from wall to wall at every step
+assert jnp.sum(chained[1:, 1] * chained[:-1, 1] < 0) < 12  # beyond the chapter: the chain stops jumping
+assert by_hand > 0.9  # 4.1.1.3: the hand-written loop learns, and so does lab.run
+assert history.metric[-1] > 0.9  # 4.1.1.3: the hand-written loop learns, and so does lab.run
+assert jnp.nanmax(history.readings["curvature_ratio/ratio"]) < 1  # beyond the chapter: the rate is not too high
+norm = history.readings["gradient_norm/global"]
+assert np.median(norm[-50:]) < 0.5 * np.median(norm[:50])  # beyond the chapter: the gradient norm falls

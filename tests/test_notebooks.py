@@ -1,9 +1,11 @@
-"""The notebooks: pairs of source and executed notebook, public names only, a question first and its proof last.
+"""The notebooks: pairs of source and executed notebook, in one form, with a question first and its proof last.
 
 Here each source runs as a script, with its assertions. In the second tier pytest also runs every `notebooks/*.ipynb`.
+What the proofs stand for is the ledger's matter (`test_claims.py`).
 """
 
 import ast
+import re
 import runpy
 from pathlib import Path
 
@@ -18,7 +20,7 @@ import gradtx
 from gradtx import lab
 
 ROOT = Path(__file__).parents[1]
-SOURCES = sorted((ROOT / "notebooks").glob("*.py"))
+SOURCES = sorted((ROOT / "notebooks").glob("[0-9]*.py"))
 
 for_each = pytest.mark.parametrize("source", SOURCES, ids=lambda path: path.stem)
 
@@ -38,8 +40,10 @@ def executed(source):
 
 @for_each
 def test_each_notebook_is_what_its_source_says(source):
-    cells = [(cell.cell_type, cell.source.strip()) for cell in jupytext.read(source).cells]
-    assert [(cell.cell_type, cell.source.strip()) for cell in executed(source).cells] == cells
+    def content(cells):
+        return [(cell.cell_type, cell.source.strip(), cell.metadata.get("alt")) for cell in cells]
+
+    assert content(executed(source).cells) == content(jupytext.read(source).cells)
 
 
 @for_each
@@ -58,6 +62,41 @@ def test_every_notebook_asks_first_and_proves_last(source):
     assert "?" in cells[0].source
     last = ast.parse(cells[-1].source).body
     assert sum(isinstance(statement, ast.Assert) for statement in last) >= 3
+
+
+def prose(source):
+    return "\n\n".join(cell.source for cell in executed(source).cells if cell.cell_type == "markdown")
+
+
+@for_each
+def test_every_notebook_has_the_form_of_a_lecture(source):
+    first = executed(source).cells[0].source
+    assert re.match(rf"# {int(source.stem[:2])} · [^\n]*\?\n\n\*Chapter §", first)  # number, title, question, sections
+    assert "**New in gradtx:**" in first
+    text = prose(source)
+    assert text.index("**To take away.**") < text.index("## Exercises") < text.index("## What was claimed, checked")
+    taken = text.split("**To take away.**")[1].split("\n\n")[0].replace("e.g.", "").strip()
+    assert len(re.findall(r"[.?!](?=\s|$)", taken)) == 3
+    asked, answered = text.split("## Exercises")[1].split("<details><summary>Answers</summary>")
+    numbers = r"^\d(?=\. )"
+    assert re.findall(numbers, asked, re.M) == re.findall(numbers, answered.split("</details>")[0], re.M)
+    assert 2 <= len(re.findall(numbers, asked, re.M)) <= 3
+
+
+@for_each
+def test_every_cell_says_what_it_is_in_a_lecture(source):
+    kinds = [cell.metadata.get("slideshow", {}).get("slide_type") for cell in executed(source).cells]
+    assert set(kinds) <= {"slide", "subslide", "fragment", "skip", "notes"}
+    assert kinds[0] == "slide"
+    assert kinds[-1] == "skip"
+
+
+@for_each
+def test_every_figure_has_an_alternative_text(source):
+    """nbconvert takes it from the cell's metadata."""
+    for cell in executed(source).cells:
+        if cell.cell_type == "code" and any("image/png" in output.get("data", {}) for output in cell.outputs):
+            assert len(cell.metadata["alt"].split()) >= 6
 
 
 @for_each

@@ -10,8 +10,11 @@
 |        | `decay`  | scalar or schedule, [0, 1): how slowly the slope      |
 |        |          | forgets, default 0.95                                 |
 
-**Reads**: a norm that never becomes small rules out minima, saddles and every other critical point (chapter §2.2). A
-positive slope while the loss falls is the pattern of ill-conditioning (§2.1); a steep one is an explosion (§2.5).
+**Reads**: if the norm of the gradient of *all* examples never becomes small, neither a minimum nor a saddle nor any
+other critical point is to blame (chapter §2.2). The norm of a minibatch gradient does not say so: its noise keeps it
+large at a minimum too. A small norm means that a critical point may be near, of any kind (`critical_point` tells
+which). A positive slope while the loss falls is the pattern of ill-conditioning (§2.1); a steep one is an explosion
+(§2.5).
 
 **Source**: Goodfellow et al. 2016, §8.2.1-8.2.2.
 

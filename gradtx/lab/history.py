@@ -50,6 +50,23 @@ class History:
         best = best_evaluation(self.metric, self.higher_is_better)
         return int(self.eval_steps[best]) if best >= 0 else -1
 
+    def __repr__(self) -> str:
+        """A summary; the fields hold the numbers."""
+        ended = self.ended if self.diverged_at < 0 else f"{self.ended}, diverged at step {self.diverged_at}"
+        lines = [f"History of {self.problem or 'a run'}: {self.steps} steps, {ended}"]
+        if self.steps:
+            lines.append(f"  loss             {self.loss[0]:.4g} -> {self.loss[-1]:.4g} (minibatches)")
+        if len(self.eval_steps):
+            lines.append(f"  evaluations      {len(self.eval_steps)}, the last at step {self.eval_steps[-1]}")
+            for name in ("train_loss", "validation_loss", "metric"):
+                curve, label = getattr(self, name), self.metric_name or "value" if name == "metric" else name
+                lines.append(f"  {label:<16} {curve[0]:.4g} -> {curve[-1]:.4g}")
+        if self.readings:
+            names = sorted(self.readings)
+            more = f" and {len(names) - 4} more" if len(names) > 4 else ""
+            lines.append(f"  readings         {', '.join(names[:4])}{more}")
+        return "\n".join(lines)
+
     def to_dict(self) -> dict[str, Any]:
         """Everything but parameters and optimizer state, as NumPy arrays and plain values."""
         return {f.name: getattr(self, f.name) for f in fields(self) if f.name not in PARAMETERS}

@@ -33,3 +33,26 @@ slider.value = 1.0
     assert shown.data["text/plain"] == "'a picture at 1.0'"
     assert "application/vnd.jupyter.widget-view+json" in sliders.data
     assert sliders.data["text/plain"] == "[Run this cell for a slider: rate]"
+
+
+def test_a_choice_that_fails_shows_its_error_in_place_of_the_picture():
+    code = """
+import gc
+import ipywidgets
+from gradtx import lab
+
+def draw(rate):
+    print("noise for the log")
+    if rate == 1.0:
+        raise ValueError("the rate is too high")
+    return "a picture"
+
+lab.explore(draw, rate=[0.01, 0.1, 1.0])
+[slider] = [o for o in gc.get_objects() if isinstance(o, ipywidgets.SelectionSlider)]
+slider.value = 1.0
+"""
+    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(code)])
+    NotebookClient(notebook, timeout=120).execute()
+    shown = next(o for o in notebook.cells[0].outputs if o.output_type == "display_data")
+    assert shown.data["text/plain"] == "ValueError: the rate is too high (at {'rate': 1.0})"
+    assert [o.text for o in notebook.cells[0].outputs if o.output_type == "stream"] == ["noise for the log\n"]

@@ -123,3 +123,10 @@ def test_without_pandas_the_error_names_it(monkeypatch):
     monkeypatch.setitem(sys.modules, "pandas", None)
     with pytest.raises(ModuleNotFoundError, match="needs pandas: pip install pandas"):
         history(PARAMS["nested"]).to_dataframe()
+
+
+def test_a_history_is_shown_as_a_summary_of_a_few_lines():
+    text = repr(history({"w": jnp.zeros(2)}, {"gradient_norm/global": np.ones(3)}))
+    assert len(text.splitlines()) <= 10
+    assert "History of" in text
+    assert "gradient_norm/global" in text

@@ -392,3 +392,44 @@ def test_a_page_says_what_was_found_and_where():
     assert {"Gradient norm", "Step against curvature", "Turning"} <= set(titles)
     assert any("THE LEARNING RATE IS TOO HIGH" in text.get_text() for text in page.subfigs[0].texts)
     assert any("loss rises" in text.get_text() for axes in axes_of(page) for text in axes.texts)
+
+
+def test_a_headline_names_the_best_point_of_each_line_and_says_if_it_is_at_the_edge(swept):
+    title = lab.plot_sensitivity({"one, two": swept}).get_suptitle().replace("\n", " ")
+    best = swept.best()["learning_rate"]
+    at_edge = best in (swept.axes["learning_rate"].min(), swept.axes["learning_rate"].max())
+    assert f" at {best:.3g}" in title
+    assert ("the edge of the grid" in title) == at_edge
+
+
+def test_a_map_of_two_axes_says_over_which_others_it_took_the_best(swept):
+    grid = {"a": [0.01, 0.02], "b": [0.0, 0.1], "c": [0.0, 0.2]}
+    sweep = lab.sweep(F, lambda a, b, c: gradtx.sgd(a + 0 * c, b), grid, steps=2, keys=KEYS[:1])
+    assert "the best over c" in lab.plot_sweep(sweep, "a", "b").axes[0].get_title(loc="left")
+    assert not lab.plot_sweep(swept).axes[0].get_title(loc="left")
+
+
+def test_the_name_of_a_reading_is_written_in_words():
+    tx = optax.chain(gradtx.gradient_norm(), gradtx.sgd(0.1))
+    run = lab.run(F, tx, steps=5, key=jax.random.key(0))
+    picture = lab.plot_curves({"a, b": run, "c": run}, "gradient_norm/global")
+    title = picture.get_suptitle().replace("\n", " ")
+    assert "gradient norm (global)" in title
+    assert "a, b: " in title
+    assert "; c: " in title
+
+
+def test_no_arrow_is_drawn_at_the_minimum():
+    path = np.array([[1.0, 1.0], [0.5, 0.5], [0.0, 0.0], [0.0, 0.0]])
+    arrows = [c for c in lab.plot_trajectories(F, path, arrows=4).axes[0].collections if hasattr(c, "U")]
+    offsets = np.concatenate([a.get_offsets() for a in arrows])
+    assert len(offsets)
+    assert np.abs(offsets).max(axis=1).min() > 0.1
+
+
+def test_an_animation_needs_no_network_for_its_buttons(paths):
+    html = lab.animate_trajectories(F, paths, frames=2)._repr_html_()
+    assert "https:" not in html.split("<script")[0]
+    assert "font-awesome" not in html
+    assert 'class="fa' not in html
+    assert all(symbol in html for symbol in "⏮◀⏸▶⏭")

@@ -29,6 +29,18 @@ class Frames(Picture):
         fname.write(with_few_colours(full))
 
 
+# Matplotlib draws its buttons with an icon font from the network. Without one they would be blank.
+ICONS = {
+    "minus": "−", "fast-backward": "⏮", "step-backward": "⏴", "play fa-flip-horizontal": "◀", "pause": "⏸", "play": "▶",
+    "step-forward": "⏵", "fast-forward": "⏭", "plus": "+",
+}  # fmt: skip
+
+
+def _without_icon_font(html: str) -> str:
+    html = re.sub(r'<link[^>]*href="https?:[^>]*>', "", html, flags=re.DOTALL)
+    return re.sub(r'<i class="fa fa-([^"]*)"></i>', lambda icon: ICONS.get(icon[1], icon[1]), html)
+
+
 class Animation:
     """A moving picture: plays in a notebook as it stands (HTML and images, no video codec), saves as HTML or GIF."""
 
@@ -41,7 +53,8 @@ class Animation:
         # Matplotlib's image is empty until its script runs. JupyterLab lays out no cell that is out of sight, and
         # Chromium then keeps the empty image's size; where no script runs, nothing would show at all.
         last = re.findall(r'frames\[\d+\] = "(data:[^"]*)"', html)[-1].replace("\\\n", "")
-        return html.replace("<img id=", f'<img src="{last}" alt="the last frame" id=', 1)
+        html = html.replace("<img id=", f'<img src="{last}" alt="the last frame" id=', 1)
+        return _without_icon_font(html)
 
     def save(self, path: str | Path) -> None:
         """Writes `.html` (with controls) or `.gif`."""

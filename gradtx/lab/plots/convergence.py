@@ -51,7 +51,7 @@ def plot_convergence(runs: Runs | Mapping[str, Runs], minimum: float = 0.0, *, w
             low = np.maximum(middle - error, middle / 10)  # a logarithmic axis has no place for 0
             axes.fill_between(steps, low, middle + error, color=style["color"], alpha=0.2, lw=0)
         order = orders[name] = convergence_order(steps, excess)
-        label = f"{name}: {_power(order)}" if name else _power(order)
+        label = f"{name}: {_way(order)}" if name else _way(order)
         markers = _spread_out(steps, 7)
         axes.plot(steps, np.where(middle > 0, middle, np.nan), **style, ms=5, markevery=markers, label=in_legend(label))
         tail = steps[steps >= steps[-1] / 10]
@@ -90,14 +90,15 @@ def _power(order: float) -> str:
     return f"k^{-order:.2f}".replace("k^-0.00", "k^0.00")
 
 
-def _conclusion(orders: Mapping[str, float]) -> str:
-    def way(order: float) -> str:
-        if np.isnan(order):
-            return "has too few steps above 0 to tell"
-        return "stays" if abs(order) <= 0.1 else f"{'falls' if order > 0 else 'grows'} as {_power(order)}"
+def _way(order: float) -> str:
+    if np.isnan(order):
+        return "has too few steps above 0 to tell"
+    return "stays" if abs(order) <= 0.1 else f"{'falls' if order > 0 else 'grows'} as {_power(order)}"
 
+
+def _conclusion(orders: Mapping[str, float]) -> str:
     lead = "Over the last tenfold of the steps the excess error"
     if len(orders) == 1:
-        return f"{lead} {way(next(iter(orders.values())))}."
+        return f"{lead} {_way(next(iter(orders.values())))}."
     ranked = sorted(orders, key=lambda name: -orders[name] if np.isfinite(orders[name]) else np.inf)
-    return f"{lead}: {'; '.join(f'{name} {way(orders[name])}' for name in ranked)}."
+    return f"{lead}: {'; '.join(f'{name} {_way(orders[name])}' for name in ranked)}."

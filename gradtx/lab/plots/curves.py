@@ -44,7 +44,7 @@ def plot_curves(runs: Runs | Mapping[str, Runs], what: str = "loss", *, smooth: 
     axes = figure.subplots()
     first = _list(next(iter(named.values())))[0]
     names = {"loss": "minibatch loss", "train_loss": "training loss", "metric": f"validation {first.metric_name}"}
-    label = names.get(what, what.replace("_", " "))
+    label = names.get(what, _reading_in_words(what))
     ends, positive = {}, True
     for i, (name, given) in enumerate(named.items()):
         steps, values = curve_of("plot_curves", given, what)
@@ -70,6 +70,12 @@ def plot_curves(runs: Runs | Mapping[str, Runs], what: str = "loss", *, smooth: 
         axes.legend()
     headline(figure, _conclusion(label, ends, what == "metric" and first.higher_is_better), 11)
     return figure
+
+
+def _reading_in_words(name: str) -> str:
+    """`gradient_norm/global` as "gradient norm (global)"."""
+    instrument, _, part = name.replace("_", " ").partition("/")
+    return f"{instrument} ({part})" if part else instrument
 
 
 def runs_by_name(function: str, runs: Runs | Mapping[str, Runs]) -> dict[str, Runs]:
@@ -148,5 +154,5 @@ def _conclusion(label: str, ends: dict[str, float], higher_is_better: bool) -> s
         return f"The {label} ends at {next(iter(ends.values())):.3g}."
     sign = -1 if higher_is_better else 1
     order = sorted(ends, key=lambda name: sign * ends[name] if np.isfinite(ends[name]) else np.inf)
-    ranked = ", ".join(f"{name} {ends[name]:.3g}" for name in order)
-    return f"Final {label}, {'highest' if higher_is_better else 'lowest'} first: {ranked}."
+    ranked = "; ".join(f"{name}: {ends[name]:.3g}" for name in order)
+    return f"Final {label}, {'highest' if higher_is_better else 'lowest'} first. {ranked}."

@@ -1,7 +1,16 @@
 """Sliders over a picture, which is a still picture where no kernel runs."""
 
+import io
 from collections.abc import Callable, Sequence
+from contextlib import redirect_stderr, redirect_stdout
 from typing import Any
+
+
+class Message(str):
+    """Text that a notebook shows as it is, without quotes."""
+
+    def __repr__(self) -> str:
+        return str(self)
 
 
 def explore(draw: Callable[..., Any], **choices: Sequence[Any]) -> None:
@@ -47,7 +56,13 @@ def explore(draw: Callable[..., Any], **choices: Sequence[Any]) -> None:
     }
 
     def redraw(_: Any) -> None:
-        picture.update(draw(**{name: slider.value for name, slider in sliders.items()}))
+        chosen = {name: slider.value for name, slider in sliders.items()}
+        try:
+            with redirect_stdout(io.StringIO()), redirect_stderr(io.StringIO()):  # a callback's output goes to the log
+                shown = draw(**chosen)
+        except Exception as error:  # in the picture's place: a stale picture would pass for the new choice
+            shown = Message(f"{type(error).__name__}: {error} (at {chosen})")
+        picture.update(shown)
 
     for slider in sliders.values():
         slider.observe(redraw, names="value")

@@ -50,7 +50,7 @@ def plot_trajectories(landscape: Landscape, paths: Paths, *, arrows: int = 12) -
     check_landscape("plot_trajectories", landscape)
     named = paths_by_name("plot_trajectories", landscape, paths)
     checked_count("plot_trajectories", "arrows", arrows, 0)
-    figure = new_picture(7.5, 6.2)
+    figure = new_picture(7.5, 5.4)
     axes = figure.subplots()
     if landscape.dim == 1:
         _draw_line(axes, landscape, named)
@@ -58,9 +58,9 @@ def plot_trajectories(landscape: Landscape, paths: Paths, *, arrows: int = 12) -
         draw_contours(axes, landscape)
         for i, (name, path) in enumerate(named.items()):
             every = -(-len(path) // 60)  # a marker at each step, or so many that they do not hide the path
-            axes.plot(
-                path[:, 0], path[:, 1], **look(i), ms=3.5, markevery=every, lw=1.6, label=in_legend(name), zorder=3
-            )
+            axes.plot(path[:, 0], path[:, 1], **look(i), ms=3.5, markevery=every, label=in_legend(name), zorder=3)
+        for i, line in enumerate(axes.lines):  # later paths are thinner, so that they do not hide earlier ones
+            line.set_linewidth(1.4 + 2.2 * (1 - (i + 1) / len(named)))
         _draw_arrows(axes, landscape, named, arrows)
         draw_critical_points(axes, landscape)
         axes.plot(*named[next(iter(named))][0, :2], "o", ms=12, mfc="none", mec="k", mew=1.5, label="start", zorder=5)
@@ -91,7 +91,7 @@ def plot_surface(landscape: Landscape, paths: Paths | None = None) -> Picture:
         raise ValueError(f"plot_surface: the landscape must have at least 2 dimensions, {landscape.name} has 1.")
     x, y, z = _heights(landscape, 150)
     top = np.quantile(z, 0.98)
-    figure = new_picture(8, 6.5)
+    figure = new_picture(8, 5.6)
     axes: Any = figure.add_subplot(projection="3d", computed_zorder=False)
     axes.plot_surface(x, y, np.minimum(z, top), cmap="cividis", alpha=0.75, lw=0, rcount=150, ccount=150)
     named = {} if paths is None else paths_by_name("plot_surface", landscape, paths)
@@ -159,6 +159,9 @@ def _draw_arrows(axes: Axes, landscape: Landscape, named: dict[str, np.ndarray],
         return
     downhill = -np.asarray(jax.vmap(jax.grad(landscape))(jnp.asarray(chosen, jnp.result_type(float))))[:, :2]
     sides = np.ptp(np.asarray(landscape.view), axis=1)
+    steep = np.linalg.norm(downhill, axis=1)
+    is_slope = steep > 1e-4 * steep.max()  # next to a minimum an arrow would show rounding errors
+    chosen, downhill = chosen[is_slope], downhill[is_slope]
     length = np.linalg.norm(downhill / sides, axis=1, keepdims=True)  # as seen: the axes may be scaled differently
     steps = 0.06 * downhill / np.where(length > 0, length, 1)
     axes.quiver(*chosen[:, :2].T, *steps.T, angles="xy", scale_units="xy", scale=1, width=0.003, color="k", zorder=4)
