@@ -82,8 +82,7 @@ gradtx.diagnose(low)
 
 # %% [markdown] slideshow={"slide_type": "subslide"}
 # The loss falls, and a loss alone would not tell that it could fall faster. The curvature ratio does: all steps
-# together are less than one good step. The remedy makes the steps longer, by the factor that takes the ratio to a
-# tenth.
+# together are less than one good step. The remedy makes the steps longer, by the factor that takes r to 0.1.
 
 # %% slideshow={"slide_type": "skip"}
 too_low = gradtx.diagnose(low).findings[0]

@@ -99,6 +99,7 @@ CHAINS: dict[str, tuple[Callable[[], Any], bool]] = {  # name: (make, whether it
     "gradient_noise_scale": (gradtx.gradient_noise_scale, False),
     "sharpness": (lambda: gradtx.sharpness(RATE, num_iterations=2), False),  # its first measurement is not timed
     "panel": (lambda: gradtx.panel(RATE), False),
+    "observed": (lambda: gradtx.observed(optax.scale(-1.0)), False),  # another direction than the gradient's
 }
 
 
