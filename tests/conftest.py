@@ -52,6 +52,7 @@ def x64():
         yield
 
 
+@pytest.hookimpl(tryfirst=True)  # before pytest-xdist reads the groups
 def pytest_collection_modifyitems(items):
     """Marks what is slow by nature, and keeps tests that share programs on one worker.
 

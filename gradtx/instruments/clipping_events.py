@@ -99,7 +99,7 @@ def clipping_events(
     >>> state = tx.init(jnp.zeros(1))
     >>> for g in (0.5, 2.0, 4.0, 1.0):
     ...     _, state = tx.update(jnp.array([g]), state)
-    >>> print({name: float(value) for name, value in gradtx.readings(state).items()})  # shrink (1 + 1/2 + 1/4 + 1) / 4
+    >>> print({name: float(value) for name, value in gradtx.readings(state[0]).items()})  # shrink (1 + ½ + ¼ + 1) / 4
     {'clipping_events/fraction': 0.5, 'clipping_events/shrink': 0.6875, 'clipping_events/spikes': 0.0}
     """
     return instrument("clipping_events", clipping_measurement(max_norm, threshold, decay), every, axis_name)

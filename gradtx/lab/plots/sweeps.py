@@ -118,7 +118,8 @@ def plot_sensitivity(
     >>> keys, valley = jax.random.split(jax.random.key(0), 1), landscapes.quadratic(10.0)
     >>> swept = lab.sweep(valley, gradtx.sgd, {"learning_rate": [0.01, 0.1, 0.3]}, steps=50, keys=keys)
     >>> print(lab.plot_sensitivity({"sgd": swept, "again": swept}, by="train_loss").get_suptitle())
-    Best final train loss by learning rate. sgd: 1.64e-05 at 0.1; again: 1.64e-05 at 0.1.
+    Best final train loss by learning rate. sgd: 1.33e-05 at 0.1; again: 1.33e-05 at
+    0.1.
     """
     named = dict(sweeps) if isinstance(sweeps, Mapping) else {"": sweeps}
     check_sweeps("plot_sensitivity", named.values())
