@@ -16,6 +16,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from .across import varying
+
 # XLA reads its flags once, too.
 JOINS_LOOPS = "xla_cpu_use_multi_output_fusion" in os.environ.get("XLA_FLAGS", "")
 
@@ -23,7 +25,14 @@ JOINS_LOOPS = "xla_cpu_use_multi_output_fusion" in os.environ.get("XLA_FLAGS", "
 def apart(tree: Any) -> Any:
     """The same arrays. What XLA on a CPU computes from them is not merged with what it computes from the originals."""
     leaves, treedef = jax.tree.flatten(tree)
-    return treedef.unflatten(_barred(*leaves)) if leaves else tree
+    # Inside `shard_map` a barrier makes all its arrays vary along the same axes, so those that differ have their own.
+    groups: dict[frozenset[str], list[int]] = {}
+    for number, leaf in enumerate(leaves):
+        groups.setdefault(varying(jax.typeof(leaf)), []).append(number)
+    for numbers in groups.values():
+        for number, copy in zip(numbers, _barred(*(leaves[i] for i in numbers)), strict=True):
+            leaves[number] = copy
+    return treedef.unflatten(leaves)
 
 
 def tied(tie: int, x: jax.Array) -> jax.Array:

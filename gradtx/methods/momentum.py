@@ -37,7 +37,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from gradtx._core.hyperparameters import BELOW_ONE, count_for, hyperparameter, next_count
+from gradtx._core.hyperparameters import BELOW_ONE, count_for, first_count, hyperparameter, next_count
 from gradtx._core.lift import Lifted, Scalars, lift
 from gradtx._core.packing import is_packed
 from gradtx._core.trees import (
@@ -132,6 +132,8 @@ def nesterov(momentum: ScalarOrSchedule, *, accumulator_dtype: DTypeLike | None 
     alpha = hyperparameter("nesterov", "momentum", momentum, BELOW_ONE)
 
     def init(params: Params) -> NesterovState:
+        if alpha.is_scheduled:
+            alpha(first_count())  # α₀ meets v₀ = 0. It is asked for here, so that a wrong schedule fails at once.
         return NesterovState(velocity=accumulators(params, accumulator_dtype), nesterov_count=count_for(alpha))
 
     def scalars(state: NesterovState) -> tuple[Scalars, Scalars]:
@@ -158,8 +160,7 @@ def nesterov_eval_params(params: Params, state: Any) -> Params:
         θ, a tree like `params` in its dtypes. A parameter that no `NesterovState` looks ahead for stays as it is.
 
     Raises:
-        ValueError: `state` holds no `NesterovState`, two of them for one parameter, one for another tree, or a stack
-            of α beside trees that are no such stack.
+        ValueError: `state` holds no `NesterovState`, two of them for one parameter, or one for another tree.
 
     >>> import gradtx, jax.numpy as jnp
     >>> tx = gradtx.sgd(0.1, momentum=0.9, nesterov=True)

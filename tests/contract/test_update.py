@@ -72,9 +72,9 @@ def test_accumulators_follow_the_parameters_if_asked(row):
 
 
 def test_a_compiled_scan_is_the_plain_loop(made):
-    params, state, updates = made.run(made.values, made.params, stacked(*made.gradients))
-    assert types((params, state)) == types(made.path[-1][:2])
-    assert_same((params, state), made.path[-1][:2], **CLOSE)
+    """The scan has traced hyper-parameters. Its state may hold more: a rate that may change is a reading."""
+    params, _, updates = made.run(made.values, made.params, stacked(*made.gradients))
+    assert_same(params, made.path[-1][0], **CLOSE)
     for k in range(STEPS):
         assert_same(part(updates, k), made.path[k][2], **CLOSE)
 
