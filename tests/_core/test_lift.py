@@ -129,9 +129,7 @@ def trained(tx, params, steps=3, update=None):
     return params, state
 
 
-def assert_close(a, b, **tolerance):
-    tolerance = {"rtol": 2e-6, "atol": 1e-6} | tolerance
-    jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, **tolerance), a, b)
+assert_close = partial(assert_same, rtol=2e-6, atol=1e-6)
 
 
 def test_an_update_made_in_one_trace_is_read_in_another():

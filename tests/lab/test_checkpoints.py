@@ -16,6 +16,7 @@ import pytest
 
 import gradtx
 from gradtx import lab, landscapes
+from tests.comparing import assert_same
 
 
 def break_at(when):
@@ -24,11 +25,6 @@ def break_at(when):
             raise KeyboardInterrupt
 
     return callback
-
-
-def assert_same(a, b):
-    assert jax.tree.structure(a) == jax.tree.structure(b)  # the plain values are part of it
-    jax.tree.map(np.testing.assert_array_equal, a, b)
 
 
 @pytest.fixture(scope="module")

@@ -1,6 +1,7 @@
 """Several micro-batches make the step of the big batch."""
 
 import itertools
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -9,6 +10,7 @@ import optax
 import pytest
 
 import gradtx
+from tests.comparing import assert_same
 
 KEY_X, KEY_Y = jax.random.split(jax.random.key(0))
 X, Y = jax.random.normal(KEY_X, (24, 3)), jax.random.normal(KEY_Y, (24,))
@@ -41,8 +43,7 @@ def cut(sizes):
     return [(X[a:b], Y[a:b]) for a, b in itertools.pairwise(edges)]
 
 
-def assert_close(a, b):
-    jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, rtol=1e-5, atol=1e-6), a, b)
+assert_close = partial(assert_same, rtol=1e-5, atol=1e-6)
 
 
 INNER = {

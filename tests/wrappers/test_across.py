@@ -1,5 +1,7 @@
 """Inside shard_map, with shards or with minibatches of their own, eight devices compute what one does."""
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -7,6 +9,7 @@ import optax
 import pytest
 
 import gradtx
+from tests.comparing import assert_same
 
 AUTO = (jax.sharding.AxisType.Auto,)
 LINE = jax.make_mesh((8,), ("x",), axis_types=AUTO)
@@ -19,8 +22,7 @@ def tree(seed, scale=1.0):
     return {"w": scale * jax.random.normal(keys[0], (16, 4)), "b": scale * jax.random.normal(keys[1], (4,))}
 
 
-def assert_close(a, b, **tolerance):
-    jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, **{"rtol": 2e-6, **tolerance}), a, b)
+assert_close = partial(assert_same, rtol=2e-6)
 
 
 CLIPPING = {
