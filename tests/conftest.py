@@ -10,6 +10,7 @@ from pathlib import Path
 os.environ["XLA_FLAGS"] = os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=8"
 os.environ["JAX_PLATFORMS"] = "cpu"
 
+import chex
 import jax
 import matplotlib
 import pytest
@@ -77,6 +78,7 @@ def pytest_runtest_teardown():
     """Drops JAX's compiled programs when they take much memory, long before Linux refuses to map more of them."""
     if next(TESTS_RUN) % 20 == 0 and memory_in_use() > MOST_MEMORY:
         jax.clear_caches()
+        chex.clear_trace_counter()  # what is dropped has to be traced again
         gc.collect()
 
 

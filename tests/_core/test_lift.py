@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -14,6 +15,7 @@ import pytest
 import gradtx
 from gradtx._core import lift
 from gradtx._core.apart import apart, tied
+from tests.comparing import assert_same
 
 FLAG = "--xla_backend_extra_options=xla_cpu_use_multi_output_fusion"
 SIZE = 1_000_000
