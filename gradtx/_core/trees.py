@@ -129,6 +129,7 @@ def restored(state: Any) -> Any:
     def keeps_another_form(x: Any) -> bool:
         return isinstance(x, tuple) and hasattr(x, "restored")
 
+    state = without_variables(state)
     return jax.tree.map(lambda x: x.restored() if keeps_another_form(x) else x, state, is_leaf=keeps_another_form)
 
 

@@ -37,7 +37,7 @@ from gradtx._core.apart import apart
 from gradtx._core.arguments import check_at_least, inner_transformation
 from gradtx._core.lift import Lifted
 from gradtx._core.rounding import from_8bit, mixed, num_blocks, scales_8bit, to_8bit, to_bfloat16
-from gradtx._core.trees import check_params, is_sharded, leaf_dtype, restored
+from gradtx._core.trees import check_params, is_sharded, leaf_dtype, restored, without_variables
 from gradtx._core.types import (
     DTypeLike,
     GradientTransformation,
@@ -59,7 +59,7 @@ class StoredState(NamedTuple):
 
     def restored(self) -> Any:
         """The state that the inner transformation itself would have."""
-        return restored(_loaded(self))
+        return restored(_loaded(without_variables(self)))
 
 
 def stored_as(
