@@ -77,10 +77,10 @@ class Layout:
 
 
 class Packed(NamedTuple):
-    """A tree whose small leaves live in vectors.
+    """A tree whose small leaves live in vectors. JAX sees the first two fields, the layout is static.
 
-    The tuple holds the layout inside a `Partial`. JAX treats the function of a `Partial` as static, and Flax's msgpack
-    takes it from the target. So both know this type without any registration, and gradtx does not import Flax.
+    It is a named tuple with the layout inside a `Partial` because Flax's msgpack takes named tuples apart, and takes
+    the function of a `Partial` from the target. So gradtx does not need to import Flax.
     """
 
     vectors: tuple[Any, ...]  # [sum of sizes] each
@@ -97,6 +97,22 @@ class Packed(NamedTuple):
 
     def __ne__(self, other: object) -> bool:
         return not self == other
+
+
+def _with_keys(packed: Packed) -> tuple[Any, Layout]:
+    keys = map(jax.tree_util.GetAttrKey, Packed._fields)
+    return tuple(zip(keys, packed[:2], strict=False)), packed.layout
+
+
+def _flatten(packed: Packed) -> tuple[Any, Layout]:
+    return packed[:2], packed.layout
+
+
+def _unflatten(layout: Layout, children: Any) -> Packed:
+    return Packed(*children, jax.tree_util.Partial(layout))
+
+
+jax.tree_util.register_pytree_with_keys(Packed, _with_keys, _unflatten, _flatten)
 
 
 def layout_of(params: Params, max_leaf_size: int) -> Layout:
