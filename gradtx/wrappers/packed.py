@@ -37,6 +37,7 @@ from jax import lax
 
 from gradtx._core.aligned import aligned
 from gradtx._core.arguments import check_at_least, inner_transformation
+from gradtx._core.foreign import check_state
 from gradtx._core.packing import (
     Layout,
     Packed,
@@ -152,6 +153,7 @@ def packed(tx: GradientTransformation | MultiSteps, max_leaf_size: int = 4096) -
         return PackedState(inner.init(pack_leaves(layout, leaves)))
 
     def update(updates: Updates, state: Any, params: Params | None = None, **extra: Any) -> tuple[Updates, PackedState]:
+        check_state("packed", state, "packed_state")
         arrays, params = without_variables(updates), without_variables(params)
         if arrays is not updates:
             new_updates, new_state = update(arrays, state, params, **extra)
