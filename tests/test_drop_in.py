@@ -79,11 +79,7 @@ def test_trains_a_flax_nnx_module():
     assert losses[-1] < 1e-2 * losses[0]
 
 
-# The leaves of a `Packed` tree are not where nnx looks for its variables.
-TREES_OF_VARIABLES = [row for row in ROWS if row.name != "packed"]
-
-
-@pytest.mark.parametrize("row", TREES_OF_VARIABLES, ids=str)
+@pytest.mark.parametrize("row", ROWS, ids=str)
 def test_trains_in_a_flax_nnx_optimizer_as_outside_of_it(row):
     """The optimizer keeps parameters and state in variables; parameters, updates and readings are the same."""
     nnx = pytest.importorskip("flax.nnx", reason="Flax comes with the test extra")
@@ -119,7 +115,7 @@ def test_an_instrument_in_a_flax_nnx_optimizer_calls_the_loss_of_the_module():
     assert all(bool(jnp.isfinite(value)) for value in gradtx.readings(optimizer.opt_state).values())
 
 
-@pytest.mark.parametrize("row", TREES_OF_VARIABLES, ids=str)
+@pytest.mark.parametrize("row", ROWS, ids=str)
 def test_states_survive_flax_msgpack(row):
     serialization = pytest.importorskip("flax.serialization", reason="Flax comes with the test extra")
     params, tx = {"w": jnp.ones((2, 3)), "b": jnp.full(3, 0.5)}, row.make()

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from .trees import leaf_dtype
+from .trees import leaf_dtype, sparse_leaf
 from .types import Params, Updates
 
 
@@ -25,7 +25,7 @@ def aligned(name: str, updates: Updates, reference: Params | None) -> tuple[list
         try:
             leaves = treedef.flatten_up_to(updates)
         except (ValueError, TypeError):
-            raise ValueError(_mismatch(name, updates, reference)) from None
+            raise _refused(name, updates, reference) from None
     gradients = []
     for (path, _), leaf, like in zip(paths, leaves, likes, strict=True):
         where = jax.tree_util.keystr(path) or "the only leaf"
@@ -33,9 +33,11 @@ def aligned(name: str, updates: Updates, reference: Params | None) -> tuple[list
             gradients.append(None)
             continue
         if not isinstance(leaf, jax.Array | np.ndarray | np.generic | float | int | complex):
-            raise ValueError(_mismatch(name, updates, reference))
+            raise _refused(name, updates, reference)
         dtype = leaf_dtype(leaf)
         if not jnp.issubdtype(dtype, jnp.inexact):
+            if sparse_leaf(updates):
+                raise _refused(name, updates, reference)
             raise TypeError(f"{name}: the gradient of {where} must be of a floating dtype, got {dtype}.")
         if jnp.shape(leaf) != jnp.shape(like):
             raise ValueError(
@@ -44,6 +46,12 @@ def aligned(name: str, updates: Updates, reference: Params | None) -> tuple[list
             )
         gradients.append(jnp.asarray(leaf))
     return gradients, treedef
+
+
+def _refused(name: str, updates: Updates, reference: Params) -> Exception:
+    if sparse := sparse_leaf(updates):
+        return TypeError(f"{name}: the gradient of params{sparse} is sparse: make it dense with todense().")
+    return ValueError(_mismatch(name, updates, reference))
 
 
 def _mismatch(name: str, updates: Updates, reference: Params) -> str:

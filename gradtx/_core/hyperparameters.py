@@ -86,10 +86,15 @@ def hyperparameter(transformation: str, argument: str, value: ScalarOrSchedule, 
     if not callable(value):
         number = concrete_number(transformation, argument, value)
         if number is not None and number not in allowed and not _rounded_up_to_one(value, allowed):
-            raise ValueError(f"{transformation}: {argument} must be in {allowed.text}, got {number!r}.")
+            what_to_do = " To maximise, give the gradients of the negative loss." if _ascends(argument, number) else ""
+            raise ValueError(f"{transformation}: {argument} must be in {allowed.text}, got {number!r}.{what_to_do}")
         if isinstance(value, int | np.integer):
             value = float(value)
     return Hyperparameter(transformation, argument, value, allowed)
+
+
+def _ascends(argument: str, number: float) -> bool:
+    return argument == "learning_rate" and number < 0
 
 
 def _rounded_up_to_one(value: Any, allowed: Range) -> bool:
@@ -111,9 +116,10 @@ def concrete_number(transformation: str, argument: str, value: Any) -> float | N
         got = f"{value!r} ({type(value).__name__})"
         if is_array:
             got = f"an array of shape {value.shape} and dtype {value.dtype}"
-        raise TypeError(
-            f"{transformation}: {argument} must be a number, a 0-d array or a function of the step, got {got}."
-        )
+        is_tree = isinstance(value, dict | list | tuple)
+        what_to_do = " Give each part of the parameters its own transformation with optax.partition." if is_tree else ""
+        rule = "must be a number, a 0-d array or a function of the step"
+        raise TypeError(f"{transformation}: {argument} {rule}, got {got}.{what_to_do}")
     is_known = not isinstance(value, Tracer) and (not isinstance(value, jax.Array) or value.is_fully_addressable)
     return float(value) if is_known else None
 

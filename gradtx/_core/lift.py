@@ -23,6 +23,7 @@ import jax.numpy as jnp
 from .across import varying_like
 from .aligned import aligned
 from .apart import JOINS_LOOPS, apart, tied, written_after
+from .foreign import check_state, foreign_state, optax_state
 from .tracing import is_traced
 from .trees import check_params, compute_dtype, widen
 from .types import GradientTransformationExtraArgs, Params, Updates
@@ -211,12 +212,13 @@ def _blocks(nest: Nest) -> Iterator[Block]:
 def _flat(name: str, nest: Nest, state: Any) -> Iterator[Any]:
     """The states of the blocks. Parameters in the place of the state are the commonest slip."""
     if isinstance(nest, Block):
-        if not isinstance(state, tuple) or not all(hasattr(state, field) for field in nest.buffers):
-            raise TypeError(f"{name}: the state is not one that its init made: call update(updates, state, params).")
+        check_state(name, state, *nest.buffers)
+        if optax_state(state):  # Optax's Adam has the same buffers
+            raise foreign_state(name, state)
         yield state
     else:
         if not isinstance(state, tuple) or len(state) != len(nest):
-            raise TypeError(f"{name}: the state is not one that its init made: call update(updates, state, params).")
+            raise foreign_state(name, state)
         for part, its_state in zip(nest, state, strict=True):
             yield from _flat(name, part, its_state)
 

@@ -4,11 +4,10 @@ A `Packed` is a tree itself, so that a transformation sees few leaves: the vecto
 stay alone, by their paths in the user's tree. Only replicated leaves are packed: to cut a sharded one would move it.
 """
 
-from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial, reduce
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -69,19 +68,51 @@ class Layout:
         del memo
         return self
 
+    def __call__(self, packed: "Packed") -> Any:
+        """The user's tree."""
+        return self.treedef.unflatten(unpacked_leaves(packed))
+
     def sizes(self, group: Sequence[int]) -> list[int]:
         return [self.like[i].size for i in group]
 
 
-@partial(jax.tree_util.register_dataclass, data_fields=["vectors", "alone"], meta_fields=["layout"])
-@dataclass(frozen=True)
-class Packed:
-    """A tree whose small leaves live in vectors."""
+class Packed(NamedTuple):
+    """A tree whose small leaves live in vectors. JAX sees the first two fields, the layout is static.
+
+    It is a named tuple with the layout inside a `Partial` because Flax's msgpack takes named tuples apart, and takes
+    the function of a `Partial` from the target. So gradtx does not need to import Flax.
+    """
 
     vectors: tuple[Any, ...]  # [sum of sizes] each
-    alone: OrderedDict[str, Any]  # the leaves that were not packed, by their paths: nothing is left of the others,
+    alone: dict[str, Any]  # the leaves that were not packed, by their paths: nothing is left of the others,
     # because what a tree of a thousand places costs a step in Python is more than the step of the vectors
-    layout: Layout
+    unpacking: jax.tree_util.Partial  # of the layout, without arguments
+
+    @property
+    def layout(self) -> Layout:
+        return self.unpacking.func  # type: ignore[return-value]
+
+    def __eq__(self, other: object) -> bool:  # two `Partial`s of the same function are not equal
+        return isinstance(other, Packed) and self[:2] == other[:2] and self.layout == other.layout
+
+    def __ne__(self, other: object) -> bool:
+        return not self == other
+
+
+def _with_keys(packed: Packed) -> tuple[Any, Layout]:
+    keys = map(jax.tree_util.GetAttrKey, Packed._fields)
+    return tuple(zip(keys, packed[:2], strict=False)), packed.layout
+
+
+def _flatten(packed: Packed) -> tuple[Any, Layout]:
+    return packed[:2], packed.layout
+
+
+def _unflatten(layout: Layout, children: Any) -> Packed:
+    return Packed(*children, jax.tree_util.Partial(layout))
+
+
+jax.tree_util.register_pytree_with_keys(Packed, _with_keys, _unflatten, _flatten)
 
 
 def layout_of(params: Params, max_leaf_size: int) -> Layout:
@@ -133,8 +164,8 @@ def pack_leaves(layout: Layout, leaves: Sequence[Any]) -> Packed:
             for i in group
         ]
         vectors.append(lax.concatenate(parts, 0))
-    alone = OrderedDict((name, leaves[i]) for name, i in zip(layout.names, layout.alone, strict=True))
-    return Packed(tuple(vectors), alone, layout)
+    alone = {name: leaves[i] for name, i in zip(layout.names, layout.alone, strict=True)}
+    return Packed(tuple(vectors), alone, jax.tree_util.Partial(layout))
 
 
 def unpacked_leaves(packed: Packed) -> list[Any]:
@@ -157,7 +188,7 @@ def unpacked_leaves(packed: Packed) -> list[Any]:
 
 def unpack(packed: Packed) -> Any:
     """The user's tree."""
-    return packed.layout.treedef.unflatten(unpacked_leaves(packed))
+    return packed.unpacking(packed)
 
 
 def is_packed(x: Any) -> bool:

@@ -34,13 +34,26 @@ def named_leaves(name: str, argument: str, tree: Any) -> Iterator[tuple[str, Any
             raise TypeError(f"{name}: {where} must be an array, got {type(leaf).__name__}.") from None
 
 
+def sparse_leaf(tree: Any) -> str | None:
+    """The path and the type of the first sparse array, which JAX flattens into its data and indices."""
+
+    def is_sparse(x: Any) -> bool:
+        return type(x).__module__.startswith("jax.experimental.sparse")
+
+    leaves = jax.tree_util.tree_leaves_with_path(tree, is_leaf=is_sparse)
+    return next((f"{jax.tree_util.keystr(p)} ({type(x).__name__})" for p, x in leaves if is_sparse(x)), None)
+
+
 def check_params(name: str, params: Params, *, allow_complex: bool = True) -> None:
     """Raises where a leaf of `params` is not one that `name` can train, naming the leaf."""
     for where, _, dtype in named_leaves(name, "params", params):
         if not jnp.issubdtype(dtype, jnp.inexact):
+            if sparse := sparse_leaf(params):
+                raise TypeError(f"{name}: params{sparse} is sparse: make it dense with todense().")
             raise TypeError(
-                f"{name}: {where} must be of a floating dtype, got {dtype}: "
-                "take it out of the trained tree, or wrap the transformation in optax.masked."
+                f"{name}: {where} must be of a floating dtype, got {dtype}: take it out of the trained tree (of an "
+                "Equinox model, train eqx.filter(model, eqx.is_inexact_array)), or wrap the transformation in "
+                "optax.masked."
             )
         if not allow_complex and jnp.issubdtype(dtype, jnp.complexfloating):
             raise ValueError(f"{name}: {where} must be real, got {dtype}: complex parameters are not defined here.")
@@ -129,6 +142,7 @@ def restored(state: Any) -> Any:
     def keeps_another_form(x: Any) -> bool:
         return isinstance(x, tuple) and hasattr(x, "restored")
 
+    state = without_variables(state)
     return jax.tree.map(lambda x: x.restored() if keeps_another_form(x) else x, state, is_leaf=keeps_another_form)
 
 

@@ -24,6 +24,7 @@ import jax.numpy as jnp
 from gradtx._core.across import AxisName, check_axis_name, varying, varying_like
 from gradtx._core.arguments import check_at_least
 from gradtx._core.debugging import unknown
+from gradtx._core.foreign import check_state
 from gradtx._core.hyperparameters import next_count
 from gradtx._core.tracing import is_traced
 from gradtx._core.trees import check_params
@@ -88,6 +89,7 @@ def instruments(
     def update(
         updates: Updates, state: Any, params: Params | None = None, *, measure: Measure | None = None, **extra: Any
     ) -> tuple[Updates, Any]:
+        check_state(name, state, f"{name}_count")
         if not (measure is None or isinstance(measure, bool) or (isinstance(measure, str) and measure == "remember")):
             raise TypeError(
                 f'{name}: measure must be True, False, "remember" or None, a static argument of the step, '

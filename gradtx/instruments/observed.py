@@ -39,6 +39,7 @@ import jax.numpy as jnp
 
 from gradtx._core.across import made_varying, varying
 from gradtx._core.arguments import check_at_least, check_seed, inner_transformation
+from gradtx._core.foreign import check_state
 from gradtx._core.hyperparameters import first_count
 from gradtx._core.types import GradientTransformation, GradientTransformationExtraArgs, MultiSteps, Params, Updates
 
@@ -114,6 +115,7 @@ def observed(
     def update(
         updates: Updates, state: ObservedState, params: Params | None = None, **extra: Any
     ) -> tuple[Updates, ObservedState]:
+        check_state("observed", state, "observed_state")
         is_blind = extra.get("losses_fn") is None and extra.get("value_fn") is None
         if is_blind and extra.get("measure") not in (False, "remember"):
             raise ValueError(

@@ -40,8 +40,9 @@ def state_leaves(opt_state: Any, params: Any) -> list[StateLeaf]:
             for path, leaf in jax.tree_util.tree_leaves_with_path(node):
                 yield StateLeaf(name + jax.tree_util.keystr(path), instrument is not None, leaf)
             return
-        is_state = isinstance(node, tuple) and hasattr(node, "_fields")
         module = type(node).__module__
+        is_packed = module == "gradtx._core.packing"  # a named tuple too, but a tree in a state
+        is_state = isinstance(node, tuple) and hasattr(node, "_fields") and not is_packed
         is_ours = module.startswith("gradtx.")
         belongs = module == instrument or module.startswith("gradtx.instruments.")
         if is_state and hasattr(node, "readings") and (belongs or not is_ours):

@@ -39,6 +39,7 @@ import numpy as np
 
 from gradtx._core.aligned import aligned
 from gradtx._core.arguments import inner_transformation, scalar
+from gradtx._core.foreign import check_state
 from gradtx._core.held import update_if
 from gradtx._core.hyperparameters import first_count, next_count
 from gradtx._core.lift import selected
@@ -107,6 +108,7 @@ def accumulate(tx: GradientTransformation | MultiSteps, every: int | Schedule) -
     def update(
         updates: Updates, state: Any, params: Params | None = None, **extra: Any
     ) -> tuple[Updates, AccumulateState]:
+        check_state("accumulate", state, "accumulated_mean")
         gradients, treedef = aligned("accumulate", updates, state.accumulated_mean)
         means = treedef.flatten_up_to(state.accumulated_mean)
         weight = scalar("accumulate", "weight", extra.get("weight", 1))

@@ -30,6 +30,7 @@ import jax.numpy as jnp
 from gradtx._core.across import AxisName, check_axis_name, shard_axes, summed
 from gradtx._core.aligned import aligned
 from gradtx._core.arguments import scalar
+from gradtx._core.foreign import check_state
 from gradtx._core.lift import selected
 from gradtx._core.trees import check_params, compute_dtype, widen
 from gradtx._core.types import GradientTransformationExtraArgs, Params, Updates
@@ -69,6 +70,7 @@ def mean_across(axis_name: AxisName) -> GradientTransformationExtraArgs:
     def update(
         updates: Updates, state: Any, params: Params | None = None, **extra: Any
     ) -> tuple[Updates, MeanAcrossState]:
+        check_state("mean_across", state, "mean_weight")
         gradients, treedef = aligned("mean_across", updates, params)
         weight = jnp.maximum(scalar("mean_across", "weight", extra.get("weight", 1)), 0)
         total = summed(weight, axis_name)

@@ -14,6 +14,7 @@ from itertools import groupby
 from typing import Any
 
 from gradtx._core.arguments import inner_transformation
+from gradtx._core.foreign import foreign_state
 from gradtx._core.lift import Lifted, composed
 from gradtx._core.types import GradientTransformation, GradientTransformationExtraArgs, MultiSteps, Params, Updates
 
@@ -47,7 +48,7 @@ def chain(*transformations: GradientTransformation | MultiSteps) -> GradientTran
 
     def update(updates: Updates, state: Any, params: Params | None = None, **extra: Any) -> tuple[Updates, Any]:
         if not isinstance(state, tuple) or len(state) != len(parts):
-            raise TypeError("chain: the state is not one that its init made: call update(updates, state, params).")
+            raise foreign_state("chain", state)
         new_state: tuple[Any, ...] = ()
         for count, tx in steps:
             before = state[len(new_state) : len(new_state) + count] if count else state[len(new_state)]

@@ -24,6 +24,7 @@ import jax.numpy as jnp
 from gradtx._core.across import AxisName, check_axis_name, largest_over_shards
 from gradtx._core.apart import apart
 from gradtx._core.arguments import check_at_least, inner_transformation
+from gradtx._core.foreign import check_state
 from gradtx._core.hyperparameters import first_count, next_count
 from gradtx._core.lift import Lifted, selected
 from gradtx._core.trees import check_params
@@ -93,6 +94,7 @@ def skip_nonfinite(
     def update(
         updates: Updates, state: Any, params: Params | None = None, **extra: Any
     ) -> tuple[Updates, SkipNonfiniteState]:
+        check_state("skip_nonfinite", state, "guarded_state")
         before, loss = state.guarded_state, extra.get("value")
         if isinstance(inner, Lifted):  # on a CPU done twice: nothing has to wait in memory for the judgement
             new_updates, _ = inner.advance(updates, before, params, plainly=True)

@@ -37,6 +37,7 @@ from jax import lax
 
 from gradtx._core.aligned import aligned
 from gradtx._core.arguments import check_at_least, inner_transformation
+from gradtx._core.foreign import check_state
 from gradtx._core.packing import (
     Layout,
     Packed,
@@ -47,7 +48,7 @@ from gradtx._core.packing import (
     unpack_within,
     unpacked_leaves,
 )
-from gradtx._core.trees import check_params, restored
+from gradtx._core.trees import check_params, restored, without_variables
 from gradtx._core.types import (
     GradientTransformation,
     GradientTransformationExtraArgs,
@@ -76,7 +77,9 @@ class PackedState(NamedTuple):
                 return theirs
             return pack_leaves(mine.layout, mine.layout.treedef.flatten_up_to(theirs))
 
-        return PackedState(jax.tree.map(pack_like, self.packed_state, tree_state, is_leaf=is_packed))
+        mine, theirs = without_variables(self.packed_state), without_variables(tree_state)
+        replaced = PackedState(jax.tree.map(pack_like, mine, theirs, is_leaf=is_packed))
+        return jax.tree.unflatten(jax.tree.structure(self), jax.tree.leaves(replaced))  # in variables, if self was
 
 
 def pack(params: Params, max_leaf_size: int = 4096) -> tuple[Packed, Callable[[Packed], Params]]:
@@ -137,6 +140,7 @@ def packed(tx: GradientTransformation | MultiSteps, max_leaf_size: int = 4096) -
     check = cache(partial(check_not_leafwise, inner))
 
     def init(params: Params) -> PackedState:
+        params = without_variables(params)  # flax.nnx gives them to init, but not to update
         if is_packed(params):
             check(params.layout)
             return PackedState(inner.init(params))
@@ -149,6 +153,11 @@ def packed(tx: GradientTransformation | MultiSteps, max_leaf_size: int = 4096) -
         return PackedState(inner.init(pack_leaves(layout, leaves)))
 
     def update(updates: Updates, state: Any, params: Params | None = None, **extra: Any) -> tuple[Updates, PackedState]:
+        check_state("packed", state, "packed_state")
+        arrays, params = without_variables(updates), without_variables(params)
+        if arrays is not updates:
+            new_updates, new_state = update(arrays, state, params, **extra)
+            return jax.tree.unflatten(jax.tree.structure(updates), jax.tree.leaves(new_updates)), new_state
         layout = _layout_in(state.packed_state) or layout_of(updates if params is None else params, max_leaf_size)
         if is_packed(updates) or not layout.like:
             new_updates, inner_state = inner.update(updates, state.packed_state, params, **extra)
@@ -160,7 +169,7 @@ def packed(tx: GradientTransformation | MultiSteps, max_leaf_size: int = 4096) -
         )
         inner_state = _keep_missing(layout, gradients, inner_state, state.packed_state)
         # Behind a barrier the update is computed once, and not again for each leaf that is cut from it.
-        new_updates = Packed(lax.optimization_barrier(new_updates.vectors), new_updates.alone, layout)
+        new_updates = new_updates._replace(vectors=lax.optimization_barrier(new_updates.vectors))
         leaves = [
             None if g is None else u.astype(g.dtype)
             for g, u in zip(gradients, unpacked_leaves(new_updates), strict=True)
@@ -201,6 +210,6 @@ def _keep_missing(layout: Layout, gradients: list[Any], new_state: Any, old_stat
         if not is_packed(new):
             return new
         vectors = zip(present, new.vectors, old.vectors, strict=True)
-        return Packed(tuple(n if m is None else jnp.where(m, n, o) for m, n, o in vectors), new.alone, layout)
+        return new._replace(vectors=tuple(n if m is None else jnp.where(m, n, o) for m, n, o in vectors))
 
     return jax.tree.map(keep, new_state, old_state, is_leaf=is_packed)

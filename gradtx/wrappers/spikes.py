@@ -34,6 +34,7 @@ import jax.numpy as jnp
 from gradtx._core.across import AxisName, check_axis_name
 from gradtx._core.aligned import aligned
 from gradtx._core.arguments import check_at_least, inner_transformation
+from gradtx._core.foreign import check_state
 from gradtx._core.held import update_if
 from gradtx._core.hyperparameters import BELOW_ONE, POSITIVE, first_count, hyperparameter, next_count
 from gradtx._core.lift import selected
@@ -115,6 +116,7 @@ def skip_spikes(
     def update(
         updates: Updates, state: Any, params: Params | None = None, **extra: Any
     ) -> tuple[Updates, SkipSpikesState]:
+        check_state("skip_spikes", state, "spike_guarded_count")
         gradients, treedef = aligned("skip_spikes", updates, params)
         present = [g for g in gradients if g is not None]
         count, dtype = state.spike_guarded_count, jnp.result_type(float)

@@ -38,6 +38,7 @@ import numpy as np
 
 from gradtx._core.aligned import aligned
 from gradtx._core.arguments import check_key, inner_transformation
+from gradtx._core.foreign import check_state
 from gradtx._core.held import update_if
 from gradtx._core.hyperparameters import first_count, next_count
 from gradtx._core.trees import accumulators, check_params, widen
@@ -103,6 +104,7 @@ def stale(
         )
 
     def update(updates: Updates, state: Any, params: Params | None = None, **extra: Any) -> tuple[Updates, StaleState]:
+        check_state("stale", state, "pending")
         reference = state.pending[0] if longest else params
         gradients, treedef = aligned("stale", updates, reference)
         columns: list[Any] = [treedef.flatten_up_to(tree) for tree in state.pending]

@@ -35,9 +35,10 @@ import jax.numpy as jnp
 
 from gradtx._core.apart import apart
 from gradtx._core.arguments import check_at_least, inner_transformation
+from gradtx._core.foreign import check_state
 from gradtx._core.lift import Lifted
 from gradtx._core.rounding import from_8bit, mixed, num_blocks, scales_8bit, to_8bit, to_bfloat16
-from gradtx._core.trees import check_params, is_sharded, leaf_dtype, restored
+from gradtx._core.trees import check_params, is_sharded, leaf_dtype, restored, without_variables
 from gradtx._core.types import (
     DTypeLike,
     GradientTransformation,
@@ -59,7 +60,7 @@ class StoredState(NamedTuple):
 
     def restored(self) -> Any:
         """The state that the inner transformation itself would have."""
-        return restored(_loaded(self))
+        return restored(_loaded(without_variables(self)))
 
 
 def stored_as(
@@ -95,6 +96,7 @@ def stored_as(
         return _stored(lambda: inner_state, jnp.array(seed & 0xFFFFFFFF, jnp.uint32), forms, jnp.float32)
 
     def update(updates: Updates, state: Any, params: Params | None = None, **extra: Any) -> tuple[Updates, StoredState]:
+        check_state("stored_as", state, "stored_state")
         # Each leaf stays in the form that it has in the state, whatever `min_leaf_size` this transformation has.
         forms = [leaf_dtype(x) for x in jax.tree.leaves(state.stored_state)]
         stored = partial(_stored, seed=state.rounding_seed + jnp.uint32(GOLDEN), forms=forms)

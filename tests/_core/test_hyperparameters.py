@@ -44,3 +44,15 @@ def test_zero_is_a_learning_rate_and_a_momentum():
     tx = gradtx.sgd(0, momentum=0)
     updates, _ = tx.update(params, tx.init(params), params)
     np.testing.assert_array_equal(np.abs(updates), 0.0)
+
+
+@pytest.mark.parametrize("recipe", [gradtx.sgd, gradtx.adam, gradtx.scale_by_learning_rate, gradtx.delta_bar_delta])
+def test_a_negative_rate_is_told_how_to_maximise(recipe):
+    with pytest.raises(ValueError, match=r"got -0\.1\. To maximise, give the gradients of the negative loss\.$"):
+        recipe(-0.1)
+
+
+@pytest.mark.parametrize("rates", [{"w": 0.1}, [0.1, 0.2], {"w": lambda count: 0.1}])
+def test_a_tree_of_rates_is_told_of_partition(rates):
+    with pytest.raises(TypeError, match=r"^sgd: learning_rate must be a number, .* with optax\.partition\.$"):
+        gradtx.sgd(rates)

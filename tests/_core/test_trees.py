@@ -4,7 +4,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.experimental import sparse
 
+import gradtx
 from gradtx._core.trees import accumulator_like, scaled_norm
 
 
@@ -76,3 +78,21 @@ def test_what_the_compiler_makes_of_the_norm_of_many_leaves_grows_as_they_do():
         return len(jax.jit(scaled_norm).lower(leaves).compile().as_text())
 
     assert size(96) < 2.5 * size(48)
+
+
+def test_whole_numbers_of_an_equinox_model_are_told_of_the_filter_that_leaves_them_out():
+    eqx = pytest.importorskip("equinox", reason="Equinox comes with the test extra")
+
+    class Counting(eqx.Module):
+        weight: jax.Array
+        count: jax.Array
+
+    model = Counting(jnp.ones(2), jnp.arange(3))
+    with pytest.raises(TypeError, match=r"^adam: params\.count must be .* eqx\.filter\(model, eqx\.is_inexact_array\)"):
+        gradtx.adam(0.1).init(eqx.filter(model, eqx.is_array))
+    gradtx.adam(0.1).init(eqx.filter(model, eqx.is_inexact_array))
+
+
+def test_a_sparse_parameter_is_told_to_be_made_dense():
+    with pytest.raises(TypeError, match=r"^adam: params\['w'\] \(BCOO\) is sparse: make it dense with todense\(\)\.$"):
+        gradtx.adam(0.1).init({"w": sparse.BCOO.fromdense(jnp.eye(2))})

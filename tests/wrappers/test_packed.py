@@ -282,3 +282,42 @@ def test_bad_arguments_are_refused():
         gradtx.packed(lambda g: g)
     with pytest.raises(TypeError, match=r"pack: params\['steps'\] must be of a floating dtype"):
         gradtx.pack({"steps": jnp.arange(3)})
+
+
+def test_flax_msgpack_restores_vectors_and_lone_leaves():
+    serialization = pytest.importorskip("flax.serialization", reason="Flax comes with the test extra")
+    tx = gradtx.packed(gradtx.adam(0.1), max_leaf_size=100)
+    params, state = trained(tx, params_of())
+    restored = serialization.from_bytes(tx.init(params), serialization.to_bytes(state))
+    assert_close(restored, state, rtol=0, atol=0)
+    grads = params_of(seed=9)
+    assert_close(tx.update(grads, restored, params)[0], tx.update(grads, state, params)[0], rtol=0, atol=0)
+
+
+def test_flax_variables_are_packed_and_come_back_as_variables():
+    nnx = pytest.importorskip("flax.nnx", reason="Flax comes with the test extra")
+    variables = nnx.state(nnx.Linear(2, 1, rngs=nnx.Rngs(0)), nnx.Param)
+    grads = jax.tree.map(jnp.ones_like, variables)
+    tx = gradtx.packed(gradtx.sgd(0.1, 0.9))
+    updates, _ = tx.update(grads, tx.init(variables), variables)
+    assert_close(updates, jax.tree.map(lambda g: -0.1 * g, grads))
+    packed, unpack = gradtx.pack(variables)
+    assert_close(unpack(packed), variables, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("wrap", [gradtx.packed, lambda tx: gradtx.stored_as(tx, jnp.bfloat16, min_leaf_size=1)])
+def test_the_state_of_a_flax_optimizer_is_restored_to_plain_arrays(wrap):
+    nnx = pytest.importorskip("flax.nnx", reason="Flax comes with the test extra")
+    tx = wrap(gradtx.sgd(0.1, 0.9))
+    model = nnx.Linear(2, 1, rngs=nnx.Rngs(0))
+    optimizer = nnx.Optimizer(model, optax.chain(optax.identity(), tx), wrt=nnx.Param)
+    optimizer.update(model, jax.tree.map(jnp.ones_like, nnx.state(model, nnx.Param)))
+    restored = optimizer.opt_state[1].restored()
+    velocity = optax.tree.get(restored, "velocity")
+    np.testing.assert_allclose(velocity["kernel"], -0.1 * np.ones((2, 1)), rtol=5e-3)
+    assert all(isinstance(x, jax.Array) for x in jax.tree.leaves(restored))
+    if hasattr(optimizer.opt_state[1], "replaced"):
+        doubled = jax.tree.map(lambda x: 2 * x, restored)
+        replaced = optimizer.opt_state[1].replaced(doubled)
+        assert jax.tree.structure(replaced) == jax.tree.structure(optimizer.opt_state[1])
+        assert_close(replaced.restored(), doubled)
