@@ -109,7 +109,8 @@ def _flatten(packed: Packed) -> tuple[Any, Layout]:
 
 
 def _unflatten(layout: Layout, children: Any) -> Packed:
-    return Packed(*children, jax.tree_util.Partial(layout))
+    vectors, alone = children
+    return Packed(vectors, alone, jax.tree_util.Partial(layout))
 
 
 jax.tree_util.register_pytree_with_keys(Packed, _with_keys, _unflatten, _flatten)

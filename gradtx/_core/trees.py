@@ -286,7 +286,7 @@ def _scaled_square_sums(x: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
 
     # One reduction of three: XLA on GPUs keeps it in one kernel, where it would split three reductions in six.
     squares = tuple(y * y for y in _scaled(x))
-    return tuple(jax.lax.reduce(squares, (zero, zero, zero), add, tuple(range(x.ndim))))  # type: ignore[return-value]
+    return tuple(jax.lax.reduce(squares, (zero, zero, zero), add, tuple(range(x.ndim))))
 
 
 @_scaled_square_sums.defjvp

@@ -32,7 +32,7 @@ is the step of plain descent only. With Adam or momentum `panel`'s ratio says no
 per parameter, the last gradient, beside the state of `tx`.
 """
 
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import jax
 import jax.numpy as jnp
@@ -110,10 +110,10 @@ def observed(
     nothing = _look(every, num_probes, seed, None, {})  # checks `every`, and builds the state
 
     def init(params: Params) -> ObservedState:
-        return ObservedState(nothing.init(params), inner.init(params))
+        return ObservedState(cast(ObservedReadings, nothing.init(params)), inner.init(params))
 
     def update(
-        updates: Updates, state: ObservedState, params: Params | None = None, **extra: Any
+        updates: Updates, state: Any, params: Params | None = None, **extra: Any
     ) -> tuple[Updates, ObservedState]:
         check_state("observed", state, "observed_state")
         is_blind = extra.get("losses_fn") is None and extra.get("value_fn") is None
@@ -126,7 +126,7 @@ def observed(
         gradients, taken_here, here = _varying_alike(updates, taken, params)
         look = _look(every, num_probes, seed, taken_here, extra)
         _, seen = look.update(gradients, state.observed, here, **extra)
-        return taken, ObservedState(seen, inner_state)
+        return taken, ObservedState(cast(ObservedReadings, seen), inner_state)
 
     return GradientTransformationExtraArgs(init, update)
 

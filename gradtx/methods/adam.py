@@ -85,7 +85,7 @@ def scale_by_adam(b1: ScalarOrSchedule = 0.9, b2: ScalarOrSchedule = 0.999, eps:
             adam_count=first_count(),
         )
 
-    def scalars(state: ScaleByAdamState) -> tuple[Scalars, Scalars]:
+    def scalars(state: ScaleByAdamState) -> tuple[Scalars, dict[str, Any]]:
         count, steps = state.adam_count, next_count(state.adam_count)
         β1, β2 = beta1(count), beta2(count)
         w1, w2 = _weight(β1, steps, state.mu_weight), _weight(β2, steps, state.nu_weight)

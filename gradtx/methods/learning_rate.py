@@ -65,7 +65,7 @@ def scale_by_learning_rate(learning_rate: ScalarOrSchedule) -> Lifted:
         value = rate(first_count()) if rate.may_change else None
         return ScaleByLearningRateState(learning_rate_count=count_for(rate), learning_rate_value=value)
 
-    def scalars(state: ScaleByLearningRateState) -> tuple[Scalars, Scalars]:
+    def scalars(state: ScaleByLearningRateState) -> tuple[Scalars, dict[str, Any]]:
         count = state.learning_rate_count
         ε = rate(count)
         value = None if state.learning_rate_value is None else ε

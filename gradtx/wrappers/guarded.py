@@ -97,7 +97,7 @@ def skip_nonfinite(
         check_state("skip_nonfinite", state, "guarded_state")
         before, loss = state.guarded_state, extra.get("value")
         if isinstance(inner, Lifted):  # on a CPU done twice: nothing has to wait in memory for the judgement
-            new_updates, _ = inner.advance(updates, before, params, plainly=True)
+            new_updates, new_state = inner.advance(updates, before, params, plainly=True)
         else:
             new_updates, new_state = inner.update(updates, before, params, **extra)
         is_good = _all_finite((updates, loss), (new_updates, loss), axis_name)

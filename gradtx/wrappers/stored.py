@@ -104,13 +104,13 @@ def stored_as(
         if not isinstance(inner, Lifted):
             new_updates, new_state = inner.update(updates, _loaded(state), params, **extra)
             return new_updates, stored(lambda: new_state)
-        inputs = updates, state
+        inputs, advance = (updates, state), inner.advance
 
         def again() -> tuple[Updates, Any]:
             """On a CPU done anew for each of its uses: the new state is nowhere written out in float32."""
             nonlocal inputs
             inputs = apart(inputs)
-            return inner.advance(inputs[0], _loaded(inputs[1]), params, plainly=True)
+            return advance(inputs[0], _loaded(inputs[1]), params, plainly=True)
 
         new_stored = stored(lambda: again()[1])
         return again()[0], new_stored

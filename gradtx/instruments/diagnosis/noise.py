@@ -83,10 +83,10 @@ def _looks_random(e: Evidence) -> bool:
 def height_of(e: Evidence, s: StepsTaken) -> float:
     """How high noise holds the loss: ε s² / 4, ε from the loss that came down and the squared signal on its way."""
     noise, rates = e.noise_squared, s.learning_rates
-    if e.drop <= 0 or (e.norm is None and noise is None):
+    squared = noise if noise is not None else None if e.norm is None else e.norm**2
+    if e.drop <= 0 or squared is None:
         return float("nan")
-    half = slice(e.steps // 2, e.steps)
-    error = mean_of(e.norm[half] ** 2) if noise is None and e.norm is not None else mean_of(noise[half])
+    error = mean_of(squared[e.steps // 2 : e.steps])
     if rates is not None and s.is_plain is not False:
         return float(late_median(rates, 0.2) * error / 4)
     if e.norm is None:

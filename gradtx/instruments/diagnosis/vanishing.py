@@ -44,7 +44,7 @@ def vanishing(e: Evidence, s: StepsTaken, verdict: Verdict) -> list[Finding]:
         where, confidence = (0, e.steps - 1), "high"
     numbers = {"loss": e.end, "norm": late_median(e.norm)}
     kinds = ("vanishing_gradients", "plateau") if e.has_layers else ("plateau",)
-    return [finding(kind, text, numbers, where, confidence) for kind in kinds]  # pyright: ignore[reportArgumentType]
+    return [finding(kind, text, numbers, where, confidence) for kind in kinds]
 
 
 def _is_dead(e: Evidence) -> bool:
