@@ -333,7 +333,7 @@ def test_names_are_shown_letter_by_letter(swept, paths, compared):
     ):
         png(figure)
         legends = [*figure.legends, *(axes.get_legend() for axes in axes_of(figure) if axes.get_legend())]
-        shown = {text.get_text().split(": k")[0] for legend in legends for text in legend.get_texts()}
+        shown = {text.get_text().split(": falls")[0] for legend in legends for text in legend.get_texts()}
         assert set(ODD_NAMES) <= shown
     for name in ODD_NAMES:
         watched = dataclasses.replace(run, problem=name, readings={name: run.loss, f"{name}/b": run.loss})
