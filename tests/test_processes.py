@@ -13,6 +13,8 @@ import json, sys
 import jax, jax.numpy as jnp, numpy as np, optax
 import gradtx
 
+pytestmark = pytest.mark.slow  # several processes, or signals to real ones
+
 process, processes, port = map(int, sys.argv[1:])
 if processes > 1:
     jax.distributed.initialize(f"127.0.0.1:{port}", processes, process)

@@ -288,6 +288,7 @@ def joined():
     return json.loads(done.stdout)
 
 
+@pytest.mark.slow
 def test_with_joined_loops_every_method_is_one_loop_without_temporaries(joined):
     # XLA joins no loop that has read twenty arrays and numbers.
     within = {k: found for k, found in joined.items() if not k.startswith("blocks: adam, rate, nesterov; by")}
@@ -297,6 +298,7 @@ def test_with_joined_loops_every_method_is_one_loop_without_temporaries(joined):
     assert {k: found for k, found in within.items() if found["temporaries"] > 0.01 or found["loops"] != 1} == {}
 
 
+@pytest.mark.slow
 def test_joined_loops_give_the_numbers_of_several_loops(joined):
     for name, found in joined.items():
         method, clipping = name.split("; ")

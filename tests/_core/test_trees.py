@@ -72,6 +72,7 @@ def test_a_norm_most_of_whose_squares_underflow_is_right():
     np.testing.assert_allclose(relative / inverse, np.linalg.norm(np.asarray(x, np.float64)), rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_what_the_compiler_makes_of_the_norm_of_many_leaves_grows_as_they_do():
     def size(count):
         leaves = [jnp.ones(10 + i) for i in range(count)]

@@ -79,6 +79,7 @@ def test_both_ends_of_a_degenerate_spectrum_are_exact(spectrum, seed):
     assert max(found.residual_min, found.residual_max) <= 1e-4 * scale
 
 
+@pytest.mark.slow
 def test_agrees_with_the_eigenvalues_of_the_dense_hessian_of_a_net(x64):
     params = {"w": jax.random.normal(KEY, (3, 4)), "none": None, "v": jax.random.normal(jax.random.key(1), (4,))}
     x = jax.random.normal(jax.random.key(2), (10, 3))

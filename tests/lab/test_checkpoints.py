@@ -47,6 +47,7 @@ def test_resuming_is_bit_exact_readings_and_evaluations_included(settings, whole
     assert_same(again, whole)
 
 
+@pytest.mark.slow
 def test_sigterm_saves_ends_the_program_and_the_run_goes_on_from_there(settings, whole, tmp_path, capsys):
     def told_to_end(step, params, evaluation):
         if step == 8:

@@ -27,6 +27,7 @@ def one(digits):
     return lab.compare(digits, METHODS, **SMALL)
 
 
+@pytest.mark.slow
 def test_every_method_gets_the_same_budget_on_every_problem(three):
     assert [(r.problem, r.method) for r in three.results] == [
         (problem, method) for problem in ("diabetes", "breast_cancer", "digits") for method in METHODS

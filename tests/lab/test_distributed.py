@@ -18,6 +18,8 @@ from gradtx import lab
 from gradtx.lab.distributed import distributed_sweep, local, put, whole_mesh
 from gradtx.lab.shared_checkpoint import SharedCheckpoint
 
+pytestmark = pytest.mark.slow  # several processes, or signals to real ones
+
 GRID = {"learning_rate": np.array([0.1, 0.3])}
 SETTINGS = {"steps": 20, "keys": jax.random.split(jax.random.key(0), 2), "batch_size": 16, "eval_every": 4}
 

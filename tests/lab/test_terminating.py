@@ -14,6 +14,8 @@ import pytest
 from gradtx.__main__ import main
 from gradtx.lab.terminating import ENDING, Terminated, wait_for
 
+pytestmark = pytest.mark.slow  # several processes, or signals to real ones
+
 
 def started(arguments, **environment):
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
