@@ -95,10 +95,9 @@ def height_of(e: Evidence, s: StepsTaken) -> float:
     down = slice(0, max(1, int(np.argmax(e.loss <= e.lowest + 0.2 * e.drop))) + 1)
     weights = np.ones(e.steps) if rates is None else rates
     squares = weights * norm**2
-    if noise is not None:
-        signal = squares - weights * noise
-    else:  # the cosine of two batches' gradients is about the share of the signal
-        signal = squares if e.cosine is None else squares * e.cosine
+    # Where no noise was measured, the cosine of two batches' gradients is about the share of the signal.
+    shared = squares if e.cosine is None else squares * e.cosine
+    signal = shared if noise is None else squares - weights * noise
     on_the_way = max(float(np.nansum(signal[down])), 0.02 * float(np.nansum(squares[down])))
     return float(e.drop / on_the_way * late_rate * error / 4) if on_the_way > 0 else float("nan")
 
