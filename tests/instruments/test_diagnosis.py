@@ -97,8 +97,11 @@ POWERS = {  # of the loss's unit in each reading
 
 
 def in_unit(unit, log):
-    """The same run with the loss in another unit: for plain descent the rate would change with it."""
-    return {name: curve * unit ** POWERS.get(name, 0) for name, curve in log.items()}
+    """The same run with the loss in another unit: for plain descent the rate would change with it.
+
+    In float64: g'Hg has the third power of the unit, which single precision cannot hold for large or small gradients.
+    """
+    return {name: np.asarray(curve, float) * unit ** POWERS.get(name, 0) for name, curve in log.items()}
 
 
 # The labelled runs.

@@ -32,9 +32,8 @@ def ill_conditioning(e: Evidence, s: StepsTaken, verdict: Verdict) -> list[Findi
     spread = steepest / flattest
     half = max(1, e.steps // 2)
     kept = late_median(norm, 0.1) / max(median_of(norm[half : half + max(1, e.steps // 10)]), 1e-300)
-    to_gain = late_median(norm, 0.1) ** 2 / (2 * flattest)
     noise = late_median(e.curve("gradient_tests/norm"))
-    matters = to_gain > 0.01 * e.drop or not noise > 1
+    matters = late_median(norm, 0.1) ** 2 / (2 * flattest) > 0.01 * _first_to_gain(curvature, norm) or not noise > 1
     is_felt = noise > 0.7 and not e.gradients_agree
     is_bound = _is_bound(s, steepest)
     goes_down = e.late_fall > 0
@@ -57,6 +56,15 @@ def ill_conditioning(e: Evidence, s: StepsTaken, verdict: Verdict) -> list[Findi
     if spread < 20:
         verdict.rules_out("ill_conditioning", f"the curvatures met lie within a factor of {spread:.2g}.")
     return []
+
+
+def _first_to_gain(curvature: np.ndarray, norm: np.ndarray) -> float:
+    """What the first gradient on a parabola had to gain, ‖g‖²/2c: in the gradients' unit, whatever the log's loss has.
+
+    0 if no step met a parabola: then whatever is left counts.
+    """
+    met = np.flatnonzero(curvature > 0)
+    return float(norm[met[0]] ** 2 / (2 * curvature[met[0]])) if len(met) else 0.0
 
 
 def _is_bound(s: StepsTaken, steepest: float) -> bool:

@@ -7,14 +7,16 @@ the first half of the run: towards the end the signal dies and any batch is smal
 
 Elsewhere noise is harmless while the loss falls. SGD at rate ε hovers about ε s² / 4 above the bottom of a bowl,
 whatever its curvature (to first order in ε). For any method ε is here the rate that the loss itself shows: it came down
-by about ε Σ‖G‖², so ε is what it came down by over the sum of the squared signal on the way. *Gradient noise* is named
-if the loss hovers, noise is most of the gradient, and the height is a few per cent of the gain (`costs`).
+by about ε Σ‖G‖², so ε is what it came down by over the sum of the squared signal on the way. A schedule that is known
+weighs the squares. So the height has the unit of the loss in the log, which may not be that of the gradients (bits
+beside nats, a sum beside a mean). *Gradient noise* is named if the loss hovers, noise is most of the gradient, and the
+height is a few per cent of the gain (`costs`).
 """
 
 import numpy as np
 
 from .evidence import Evidence
-from .medians import STRETCHES, late_median, mean_of, median_of
+from .medians import STRETCHES, late, late_median, mean_of, median_of
 from .report import Finding, finding, number, percent
 from .steps_taken import StepsTaken
 from .verdict import Verdict
@@ -82,21 +84,22 @@ def _looks_random(e: Evidence) -> bool:
 
 def height_of(e: Evidence, s: StepsTaken) -> float:
     """How high noise holds the loss: ε s² / 4, ε from the loss that came down and the squared signal on its way."""
-    noise, rates = e.noise_squared, s.learning_rates
-    squared = noise if noise is not None else None if e.norm is None else e.norm**2
-    if e.drop <= 0 or squared is None:
+    noise, norm = e.noise_squared, e.norm
+    rates = s.learning_rates if s.is_plain is not False else None
+    if e.drop <= 0:
         return float("nan")
-    error = mean_of(squared[e.steps // 2 : e.steps])
-    if rates is not None and s.is_plain is not False:
-        return float(late_median(rates, 0.2) * error / 4)
-    if e.norm is None:
-        return float("nan")
-    squares = e.norm**2
-    down = max(1, int(np.argmax(e.loss <= e.lowest + 0.2 * e.drop)))
-    on_the_way = squares[: down + 1] - (0 if noise is None else noise[: down + 1])
-    total = float(np.nansum(on_the_way))
-    signal = max(total, 0.02 * float(np.nansum(squares[: down + 1])))
-    return float(e.drop / signal * error / 4 / max(1.0, s.shrank)) if signal > 0 else float("nan")
+    late_rate = 1 / max(1.0, s.shrank) if rates is None else late_median(rates, 0.2)
+    if norm is None:  # nothing tells the signal: the loss is taken to have the gradients' unit
+        return float("nan") if noise is None or rates is None else float(late_rate * mean_of(late(noise)) / 4)
+    error = mean_of(late(norm**2 if noise is None else noise))
+    down = slice(0, max(1, int(np.argmax(e.loss <= e.lowest + 0.2 * e.drop))) + 1)
+    weights = np.ones(e.steps) if rates is None else rates
+    squares = weights * norm**2
+    # Where no noise was measured, the cosine of two batches' gradients is about the share of the signal.
+    shared = squares if e.cosine is None else squares * e.cosine
+    signal = shared if noise is None else squares - weights * noise
+    on_the_way = max(float(np.nansum(signal[down])), 0.02 * float(np.nansum(squares[down])))
+    return float(e.drop / on_the_way * late_rate * error / 4) if on_the_way > 0 else float("nan")
 
 
 def noise_to_signal(e: Evidence) -> np.ndarray | None:
