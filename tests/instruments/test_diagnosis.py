@@ -202,9 +202,6 @@ def end_of(loss):
     return float(np.median(known[-max(1, len(known) // 10) :]))
 
 
-REMEDIED = [case for case in ALL if case.label in CHALLENGES and CHALLENGES[case.label].remedy]
-
-
 def check_cures(some, runs_of):
     failed, count = [], 0
     for case in some:
@@ -222,11 +219,6 @@ def test_a_remedy_for_a_rate_too_high_or_too_low_cures(runs_of):
         return next(case for case in ALL if name in str(case))
 
     check_cures([named("bowl, sgd 0.22"), named("bowl, adam 1e-05"), named("function, sgd 0.05, himmelblau")], runs_of)
-
-
-@pytest.mark.slow
-def test_nine_of_ten_remedies_cure(runs_of):
-    check_cures(REMEDIED, runs_of)
 
 
 def test_a_remedy_changes_the_optimizer_that_the_user_has():
