@@ -167,7 +167,7 @@ def _as_panel(state: ObservedReadings) -> PanelState:
 
 
 def _never_measured(measurement: Measurement) -> Measurement:
-    return measurement._replace(measure=lambda state, seen: state)
+    return measurement._replace(measure=lambda state, seen: state, needs=())
 
 
 def _update_measurement(taken: Updates | None, extra: dict[str, Any]) -> Measurement:
