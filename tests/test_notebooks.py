@@ -25,6 +25,7 @@ SOURCES = sorted((ROOT / "notebooks").glob("[0-9]*.py"))
 for_each = pytest.mark.parametrize("source", SOURCES, ids=lambda path: path.stem)
 
 
+@pytest.mark.filterwarnings("ignore:Animation was deleted", "ignore::pytest.PytestUnraisableExceptionWarning")
 @pytest.mark.parametrize("notebook", SOURCES, ids=lambda path: path.stem)
 def test_runs_as_a_script(notebook, monkeypatch, capsys):
     monkeypatch.chdir(notebook.parent)
