@@ -1,4 +1,4 @@
-"""One row for each public transformation; `test_contract.py` multiplies the rows by the promises."""
+"""One row for each public transformation; `tests/contract/` multiplies the rows by the promises."""
 
 import inspect
 from collections.abc import Callable
