@@ -7,13 +7,14 @@ import subprocess
 import sys
 
 import numpy as np
+import pytest
+
+pytestmark = pytest.mark.slow  # several processes
 
 WORKER = """
 import json, sys
 import jax, jax.numpy as jnp, numpy as np, optax
 import gradtx
-
-pytestmark = pytest.mark.slow  # several processes, or signals to real ones
 
 process, processes, port = map(int, sys.argv[1:])
 if processes > 1:

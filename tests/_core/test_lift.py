@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 from functools import partial
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -99,6 +100,10 @@ def many(count, seed=0):
     return {f"layer{i}": jax.random.normal(key, (i % 2 + 2, 1000)) for i, key in enumerate(keys)}
 
 
+class Counted(NamedTuple):
+    pass
+
+
 def test_the_rule_is_traced_once_a_shape():
     traced = []
 
@@ -106,8 +111,8 @@ def test_the_rule_is_traced_once_a_shape():
         traced.append(g.shape)
         return -g
 
-    tx = lift.lift("counted", lambda params: optax.EmptyState(), lambda state: ({}, {}), rule)
-    jax.eval_shape(tx.update, many(20), optax.EmptyState())
+    tx = lift.lift("counted", lambda params: Counted(), lambda state: ({}, {}), rule)
+    jax.eval_shape(tx.update, many(20), Counted())
     assert sorted(traced) == [(2, 1000), (3, 1000)]
 
 
