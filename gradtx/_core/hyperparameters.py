@@ -94,7 +94,7 @@ def hyperparameter(transformation: str, argument: str, value: ScalarOrSchedule, 
 
 
 def _ascends(argument: str, number: float) -> bool:
-    return argument == "learning_rate" and number < 0
+    return argument in ("learning_rate", "initial", "final", "schedule") and number < 0
 
 
 def _rounded_up_to_one(value: Any, allowed: Range) -> bool:
@@ -116,7 +116,7 @@ def concrete_number(transformation: str, argument: str, value: Any) -> float | N
         got = f"{value!r} ({type(value).__name__})"
         if is_array:
             got = f"an array of shape {value.shape} and dtype {value.dtype}"
-        is_tree = isinstance(value, dict | list | tuple)
+        is_tree = isinstance(value, dict | list | tuple) or (is_array and value.shape != ())
         what_to_do = " Give each part of the parameters its own transformation with optax.partition." if is_tree else ""
         rule = "must be a number, a 0-d array or a function of the step"
         raise TypeError(f"{transformation}: {argument} {rule}, got {got}.{what_to_do}")

@@ -17,16 +17,24 @@ from .types import MultiSteps
 SHARE = "last_micro_batch_share"  # the extra argument by which `accumulate` says so
 
 
-def last_share(extra: dict[str, Any]) -> Any:
-    """The share of the last micro-batch in the mean gradient that a transformation sees now; 1 without accumulation."""
+def last_share(name: str, extra: dict[str, Any]) -> Any:
+    """The share of the last micro-batch in the mean gradient that a transformation sees now; 1 without accumulation.
+
+    Raises where the gradient is no mean.
+    """
     share = extra.get(SHARE, 1.0)
-    for earlier in _earlier_mini_steps():
+    for multi_steps, earlier in _multi_steps():
+        if not getattr(multi_steps, "_use_grad_mean", True):
+            raise ValueError(
+                f"{name}: the gradient must be the mean of the micro-batches, got their sum from "
+                "optax.MultiSteps(use_grad_mean=False): leave use_grad_mean at True, or chain the instrument outside."
+            )
         share = share / (jnp.asarray(earlier, jnp.result_type(float)) + 1)
     return share
 
 
-def _earlier_mini_steps() -> Iterator[Any]:
-    """How many mini-steps are in the mean already, of each `optax.MultiSteps` whose `update` is under way.
+def _multi_steps() -> Iterator[tuple[Any, Any]]:
+    """Each `optax.MultiSteps` whose `update` is under way, and how many mini-steps are in its mean already.
 
     `MultiSteps` tells its inner transformation nothing. But while that is traced (or runs), it is called from
     `MultiSteps.update`, whose argument `state` counts the mini-steps.
@@ -35,5 +43,5 @@ def _earlier_mini_steps() -> Iterator[Any]:
     frame = sys._getframe(1)
     while frame is not None:
         if frame.f_code is update and hasattr(frame.f_locals.get("state"), "mini_step"):
-            yield frame.f_locals["state"].mini_step
+            yield frame.f_locals.get("self"), frame.f_locals["state"].mini_step
         frame = frame.f_back

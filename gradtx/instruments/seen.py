@@ -159,7 +159,7 @@ class Seen:
         More than `batch` where the gradient was accumulated, and `losses_fn` is of the last micro-batch only. NaN where
         that one has no share in the mean: its losses are of padding.
         """
-        share = last_share(self._extra)
+        share = last_share(self.name, self._extra)
         return batch if isinstance(share, float) and share == 1 else batch / jnp.where(share > 0, share, jnp.nan)
 
     @cached_property

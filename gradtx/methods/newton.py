@@ -39,6 +39,7 @@ from jax.scipy.sparse.linalg import cg
 from gradtx._core.aligned import aligned
 from gradtx._core.arguments import check_function, loss_shape
 from gradtx._core.arithmetic import divide
+from gradtx._core.foreign import check_state
 from gradtx._core.hvp import linear_hvp
 from gradtx._core.hyperparameters import NON_NEGATIVE, first_count, hyperparameter, next_count
 from gradtx._core.ritz import combined, ritz
@@ -103,6 +104,7 @@ def newton(
         **extra: Any,
     ) -> tuple[Updates, NewtonState]:
         del extra
+        check_state("newton", state, "newton_count")
         if params is None:
             raise ValueError("newton needs the parameters: call update(grads, state, params, value_fn=loss).")
         if value_fn is None:

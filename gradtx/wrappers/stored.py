@@ -59,8 +59,15 @@ class StoredState(NamedTuple):
     rounding_seed: jax.Array  # [] uint32
 
     def restored(self) -> Any:
-        """The state that the inner transformation itself would have."""
-        return restored(_loaded(without_variables(self)))
+        """The state that the inner transformation itself would have; of a stack of states, a stack."""
+        state = without_variables(self)
+
+        def loaded(state: StoredState) -> Any:
+            return restored(_loaded(state))
+
+        for _ in range(jnp.ndim(state.rounding_seed)):
+            loaded = jax.vmap(loaded)
+        return loaded(state)
 
 
 def stored_as(

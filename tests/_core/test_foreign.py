@@ -18,6 +18,7 @@ TRANSFORMATIONS = {
     "skip_spikes": gradtx.skip_spikes(gradtx.adam(0.1)),
     "stale": gradtx.stale(gradtx.adam(0.1), 1),
     "accumulate": gradtx.accumulate(gradtx.adam(0.1), 2),
+    "newton": gradtx.newton(),
     "chain": gradtx.chain(gradtx.gradient_norm(), gradtx.adam(0.1)),
 }
 

@@ -52,7 +52,13 @@ def test_a_negative_rate_is_told_how_to_maximise(recipe):
         recipe(-0.1)
 
 
-@pytest.mark.parametrize("rates", [{"w": 0.1}, [0.1, 0.2], {"w": lambda count: 0.1}])
+def test_a_negative_schedule_is_told_how_to_maximise():
+    for make in (lambda: gradtx.inverse_time_decay(-0.1, 10), lambda: gradtx.linear_decay(0.1, -0.1, 10)):
+        with pytest.raises(ValueError, match=r"got -0\.1\. To maximise, give the gradients of the negative loss\.$"):
+            make()
+
+
+@pytest.mark.parametrize("rates", [{"w": 0.1}, [0.1, 0.2], {"w": lambda count: 0.1}, np.ones(2), jnp.ones(2)])
 def test_a_tree_of_rates_is_told_of_partition(rates):
     with pytest.raises(TypeError, match=r"^sgd: learning_rate must be a number, .* with optax\.partition\.$"):
         gradtx.sgd(rates)

@@ -246,7 +246,7 @@ def test_a_chain_has_the_states_of_optax_and_the_bits_of_its_recipe():
     x = jnp.linspace(-1.0, 1.0, 50)
     together, apart_, recipe = gradtx.chain(*blocks), optax.chain(*blocks), RMS_NAG
     assert jax.tree.structure(together.init(x)) == jax.tree.structure(apart_.init(x))
-    jax.tree.map(np.testing.assert_array_equal, trained(together, x), trained(recipe, x))
+    assert_same(trained(together, x), trained(recipe, x))
     assert_close(trained(together, x), trained(apart_, x))
 
 

@@ -8,6 +8,7 @@ import pytest
 
 import gradtx
 from gradtx import lab, landscapes
+from tests.comparing import assert_same
 
 PIPELINE = optax.chain(gradtx.clip_by_global_norm(1.0), gradtx.sgd(0.1, momentum=0.9, nesterov=True))
 
@@ -74,7 +75,7 @@ def test_more_samples_a_step_average_the_noise_of_a_landscape(key):
 def test_the_key_decides_everything(digits, key, short):
     again = lab.run(digits, PIPELINE, steps=23, key=key, batch_size=32, eval_every=5)
     np.testing.assert_array_equal(again.loss, short.loss)
-    jax.tree.map(np.testing.assert_array_equal, again.params, short.params)
+    assert_same(again.params, short.params)
     old = lab.run(digits, PIPELINE, steps=23, key=jax.random.PRNGKey(3), batch_size=32, eval_every=5)
     np.testing.assert_array_equal(old.loss, short.loss)
     other = lab.run(digits, PIPELINE, steps=23, key=jax.random.key(4), batch_size=32, eval_every=5)

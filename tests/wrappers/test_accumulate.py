@@ -87,7 +87,7 @@ def test_the_number_of_micro_batches_may_grow():
 def test_one_micro_batch_a_step_is_the_transformation_itself_bit_for_bit():
     alone, _ = train(gradtx.adam(0.1), cut([8] * 3))
     wrapped, _ = train(gradtx.accumulate(gradtx.adam(0.1), every=1), cut([8] * 3), weighted=True)
-    jax.tree.map(np.testing.assert_array_equal, wrapped, alone)
+    assert_same(wrapped, alone)
 
 
 def test_runs_in_a_scan_as_in_a_loop():
@@ -228,6 +228,13 @@ def test_the_noise_scale_and_the_tests_count_the_examples_of_the_whole_step(wrap
     assert squares.mean() == pytest.approx(50 / 64, rel=0.05)
     ratios = found["gradient_tests/norm"] / found["gradient_tests/standard_error"]  # 1 / ‖g‖, ‖g‖² = 1 + 50 / 64
     assert np.mean(ratios**-2.0) == pytest.approx(1 + 50 / 64, rel=0.1)
+
+
+@pytest.mark.parametrize("instrument", [gradtx.gradient_noise_scale, gradtx.gradient_tests])
+def test_a_sum_in_place_of_the_mean_is_refused_by_name(instrument):
+    tx = optax.MultiSteps(instrument(), 2, use_grad_mean=False)
+    with pytest.raises(ValueError, match=rf"^{instrument.__name__}: the gradient must be the mean .*use_grad_mean"):
+        tx.update(jnp.array(1.0), tx.init(jnp.array(1.0)), jnp.array(1.0), losses_fn=lambda x: x * jnp.arange(3.0))
 
 
 def test_uneven_micro_batches_count_by_their_weights():

@@ -11,7 +11,9 @@ import pytest
 
 import gradtx
 from gradtx._core.packing import is_packed
+from tests.comparing import assert_same
 
+CLOSE = {"rtol": 1e-6, "atol": 1e-7}
 LAYERS = {f"layer{i}": {"w": (3, 2 + i % 3), "b": (2 + i % 3,)} for i in range(6)}
 
 
@@ -38,11 +40,6 @@ def trained(tx, params, steps=4):
     return params, state
 
 
-def assert_close(a, b, **tolerance):
-    assert jax.tree.structure(a) == jax.tree.structure(b)
-    jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, **({"rtol": 1e-6, "atol": 1e-7} | tolerance)), a, b)
-
-
 ALIKE = {
     "gradtx adam": gradtx.adam(0.1),
     "gradtx nesterov": gradtx.sgd(0.1, 0.9, nesterov=True),
@@ -57,8 +54,8 @@ ALIKE = {
 def test_the_numbers_are_those_without_packing(name):
     expected, expected_state = trained(ALIKE[name], params_of())
     got, state = trained(gradtx.packed(ALIKE[name], max_leaf_size=100), params_of())
-    assert_close(got, expected)
-    assert_close(state.restored(), expected_state)
+    assert_same(got, expected, **CLOSE)
+    assert_same(state.restored(), expected_state, **CLOSE)
 
 
 def test_small_leaves_share_a_vector_and_large_ones_stay_at_their_place():
@@ -76,11 +73,11 @@ def test_a_long_vector_has_an_even_number_of_entries_and_the_odd_leaf_out_is_tra
     packed, unpack = gradtx.pack(params)
     assert [v.size for v in packed.vectors] == [4 * 51 * 41]
     assert list(packed.alone) == ["['bias']"]
-    assert_close(unpack(packed), params)
+    assert_same(unpack(packed), params, **CLOSE)
     tx = gradtx.adam(0.1)
     expected, _ = tx.update(params, tx.init(params))
     got, _ = jax.jit(tx.update)(packed, tx.init(packed))
-    assert_close(unpack(got), expected)
+    assert_same(unpack(got), expected, **CLOSE)
 
 
 def test_each_dtype_has_its_vector_and_a_leaf_without_company_stays_alone():
@@ -88,7 +85,7 @@ def test_each_dtype_has_its_vector_and_a_leaf_without_company_stays_alone():
     packed, unpack = gradtx.pack({**params, "e": jnp.ones(2, jnp.float16), "f": None})
     assert [(v.shape, v.dtype.name) for v in packed.vectors] == [((5,), "float32"), ((3,), "bfloat16")]
     assert packed.alone["['e']"].dtype == jnp.float16
-    assert_close(unpack(packed), {**params, "e": jnp.ones(2, jnp.float16), "f": None})
+    assert_same(unpack(packed), {**params, "e": jnp.ones(2, jnp.float16), "f": None}, **CLOSE)
 
 
 LEAFWISE = {
@@ -117,7 +114,7 @@ def test_a_mask_over_the_users_tree_is_refused_and_works_outside():
         gradtx.packed(optax.masked(gradtx.adam(0.1), mask)).init(params)
     grads = params_of(seed=1, big=False)
     outside, inside = optax.masked(gradtx.packed(gradtx.adam(0.1)), mask), optax.masked(gradtx.adam(0.1), mask)
-    assert_close(outside.update(grads, outside.init(params))[0], inside.update(grads, inside.init(params))[0])
+    assert_same(outside.update(grads, outside.init(params))[0], inside.update(grads, inside.init(params))[0], **CLOSE)
 
 
 def test_traced_hyperparameters_are_taken_unchecked():
@@ -126,7 +123,7 @@ def test_traced_hyperparameters_are_taken_unchecked():
         return tx.update(params_of(), tx.init(params_of()))[0]
 
     mapped = jax.vmap(run)(jnp.array([0.1, 0.2]))
-    assert_close(jax.tree.map(lambda x: x[1], mapped), run(0.2))
+    assert_same(jax.tree.map(lambda x: x[1], mapped), run(0.2), **CLOSE)
 
 
 def test_a_missing_gradient_leaves_its_part_of_the_vectors_alone():
@@ -151,7 +148,7 @@ def test_without_any_gradient_nothing_changes():
     _, state = tx.update(params, tx.init(params))
     updates, new = tx.update(jax.tree.map(lambda _: None, params), state, params)
     assert not jax.tree.leaves(updates)
-    assert_close(new.restored().velocity, state.restored().velocity, rtol=0, atol=0)
+    assert_same(new.restored().velocity, state.restored().velocity)
 
 
 def test_the_state_over_the_users_tree_goes_on_without_packing_and_back():
@@ -160,19 +157,19 @@ def test_the_state_over_the_users_tree_goes_on_without_packing_and_back():
     grads = params_of(seed=9)
     expected, expected_state = tx.update(grads, state, params)
     got, tree_state = inner.update(grads, state.restored(), params)
-    assert_close(got, expected)
-    assert_close(state.replaced(tree_state), expected_state)
+    assert_same(got, expected, **CLOSE)
+    assert_same(state.replaced(tree_state), expected_state, **CLOSE)
 
 
 def test_nesterov_eval_params_sees_the_users_tree_and_a_packed_one():
     inner = gradtx.sgd(0.1, 0.9, nesterov=True)
     params, state = trained(optax.chain(optax.identity(), gradtx.packed(inner)), params_of())
     expected = gradtx.nesterov_eval_params(*trained(inner, params_of()))
-    assert_close(gradtx.nesterov_eval_params(params, state), expected)
+    assert_same(gradtx.nesterov_eval_params(params, state), expected, **CLOSE)
     packed, unpack = gradtx.pack(params_of())
     updates, state = inner.update(packed, inner.init(packed))
     at = gradtx.nesterov_eval_params(optax.apply_updates(packed, updates), state)
-    assert_close(unpack(at), jax.tree.map(lambda x: 0.9 * x, params_of()))
+    assert_same(unpack(at), jax.tree.map(lambda x: 0.9 * x, params_of()), **CLOSE)
 
 
 def loss(tree):
@@ -183,11 +180,11 @@ def test_derivatives_through_unpack_are_those_of_the_tree_in_both_modes():
     packed, unpack = gradtx.pack(params_of(), max_leaf_size=100)
     grads = jax.grad(lambda p: loss(unpack(p)))(packed)
     assert is_packed(grads)
-    assert_close(unpack(grads), jax.grad(loss)(params_of()))
+    assert_same(unpack(grads), jax.grad(loss)(params_of()), **CLOSE)
     direction = jax.tree.map(jnp.ones_like, packed)
     _, product = jax.jvp(jax.grad(lambda p: loss(unpack(p))), (packed,), (direction,))
     _, expected = jax.jvp(jax.grad(loss), (params_of(),), (unpack(direction),))
-    assert_close(unpack(product), expected)
+    assert_same(unpack(product), expected, **CLOSE)
 
 
 def test_the_backward_pass_of_unpack_is_one_concatenation():
@@ -211,7 +208,7 @@ def test_packed_parameters_train_as_the_tree_does_in_a_scan_with_donation():
 
     packed, unpack = gradtx.pack(params_of())
     expected = run(gradtx.adam(0.1), params_of(), lambda p: p)
-    assert_close(unpack(run(gradtx.packed(gradtx.adam(0.1)), packed, unpack)), expected)
+    assert_same(unpack(run(gradtx.packed(gradtx.adam(0.1)), packed, unpack)), expected, **CLOSE)
 
 
 def test_values_and_functions_of_the_parameters_reach_the_inner_transformation_with_the_users_tree():
@@ -222,7 +219,7 @@ def test_values_and_functions_of_the_parameters_reach_the_inner_transformation_w
 
     tx = gradtx.packed(gradtx.newton())
     updates, _ = tx.update(jax.grad(value_fn)(params), tx.init(params), params, value_fn=value_fn)
-    assert_close(updates, jax.tree.map(lambda x: -x, params), rtol=1e-5)
+    assert_same(updates, jax.tree.map(lambda x: -x, params), rtol=1e-5)
 
 
 def test_sharded_leaves_stay_alone_and_replicated_ones_are_packed():
@@ -250,7 +247,7 @@ def test_packed_trees_pickle_copy_and_keep_one_compiled_program():
     packed, unpack = gradtx.pack(params_of())
     calls = jax.jit(lambda p: jax.tree.map(lambda x: x + 1, p))
     for again in (packed, pickle.loads(pickle.dumps(packed)), copy.deepcopy(packed), gradtx.pack(params_of())[0]):
-        assert_close(unpack(calls(again)), jax.tree.map(lambda x: x + 1, params_of()))
+        assert_same(unpack(calls(again)), jax.tree.map(lambda x: x + 1, params_of()), **CLOSE)
     assert calls._cache_size() == 1
 
 
@@ -289,9 +286,9 @@ def test_flax_msgpack_restores_vectors_and_lone_leaves():
     tx = gradtx.packed(gradtx.adam(0.1), max_leaf_size=100)
     params, state = trained(tx, params_of())
     restored = serialization.from_bytes(tx.init(params), serialization.to_bytes(state))
-    assert_close(restored, state, rtol=0, atol=0)
+    assert_same(restored, state)
     grads = params_of(seed=9)
-    assert_close(tx.update(grads, restored, params)[0], tx.update(grads, state, params)[0], rtol=0, atol=0)
+    assert_same(tx.update(grads, restored, params)[0], tx.update(grads, state, params)[0])
 
 
 def test_flax_variables_are_packed_and_come_back_as_variables():
@@ -300,9 +297,9 @@ def test_flax_variables_are_packed_and_come_back_as_variables():
     grads = jax.tree.map(jnp.ones_like, variables)
     tx = gradtx.packed(gradtx.sgd(0.1, 0.9))
     updates, _ = tx.update(grads, tx.init(variables), variables)
-    assert_close(updates, jax.tree.map(lambda g: -0.1 * g, grads))
+    assert_same(updates, jax.tree.map(lambda g: -0.1 * g, grads), **CLOSE)
     packed, unpack = gradtx.pack(variables)
-    assert_close(unpack(packed), variables, rtol=0, atol=0)
+    assert_same(unpack(packed), variables)
 
 
 @pytest.mark.parametrize("wrap", [gradtx.packed, lambda tx: gradtx.stored_as(tx, jnp.bfloat16, min_leaf_size=1)])
@@ -320,4 +317,4 @@ def test_the_state_of_a_flax_optimizer_is_restored_to_plain_arrays(wrap):
         doubled = jax.tree.map(lambda x: 2 * x, restored)
         replaced = optimizer.opt_state[1].replaced(doubled)
         assert jax.tree.structure(replaced) == jax.tree.structure(optimizer.opt_state[1])
-        assert_close(replaced.restored(), doubled)
+        assert_same(replaced.restored(), doubled, **CLOSE)

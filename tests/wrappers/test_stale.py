@@ -8,6 +8,7 @@ import pytest
 
 import gradtx
 from gradtx.lab.staleness import implied_momentum, worker_delays
+from tests.comparing import assert_same
 
 GRADIENTS = jax.random.normal(jax.random.key(0), (12, 3))
 
@@ -30,7 +31,7 @@ def test_a_fixed_delay_is_the_method_on_shifted_gradients(delay, compiled):
     expected, expected_state = updates_of(inner, GRADIENTS[: 12 - delay], compiled=compiled)
     np.testing.assert_array_equal(late[:delay], 0)
     np.testing.assert_array_equal(late[delay:], expected)
-    jax.tree.map(np.testing.assert_array_equal, state.stale_state, expected_state)
+    assert_same(state.stale_state, expected_state)
 
 
 def test_drawn_delays_pick_the_gradient_that_the_state_says():

@@ -11,6 +11,7 @@ from gradtx import lab
 from gradtx._core.rounding import chances, chances_of_bits, from_8bit, mixed, scales_8bit, to_8bit, to_bfloat16
 from gradtx.lab.problems.sequences import adding
 from gradtx.lab.problems.text import characters
+from tests.comparing import assert_same
 
 DTYPES = {"bfloat16": jnp.bfloat16, "8bit": "8bit"}
 RANDOM = np.random.default_rng(0)
@@ -104,7 +105,7 @@ def test_a_run_repeats_bit_for_bit_and_depends_on_the_seed(dtype):
     def run(seed):
         return trained(gradtx.stored_as(gradtx.adam(0.01), DTYPES[dtype], seed=seed))
 
-    jax.tree.map(np.testing.assert_array_equal, run(0), run(0))
+    assert_same(run(0), run(0))
     assert not np.array_equal(run(0)[0]["w"], run(1)[0]["w"])
 
 
@@ -201,7 +202,7 @@ def test_other_leaves_are_updated_as_optax_does():
     got = gradtx.apply_updates_stochastic(params, updates, jax.random.key(0))
     expected = optax.apply_updates(params, updates)
     assert [x.dtype for x in jax.tree.leaves(got)] == [x.dtype for x in jax.tree.leaves(expected)]
-    jax.tree.map(np.testing.assert_array_equal, got, expected)
+    assert_same(got, expected)
 
 
 def test_bad_arguments_are_refused():
@@ -222,4 +223,14 @@ def test_a_state_is_read_as_it_was_stored_whatever_the_smallest_leaf_is_now(dtyp
     made = gradtx.stored_as(gradtx.heavy_ball(0.9), DTYPES[dtype], min_leaf_size=1)
     resumed = gradtx.stored_as(gradtx.heavy_ball(0.9), DTYPES[dtype], min_leaf_size=10**6)
     state = made.update(params, made.init(params))[1]
-    jax.tree.map(np.testing.assert_array_equal, made.update(params, state), resumed.update(params, state))
+    assert_same(made.update(params, state), resumed.update(params, state))
+
+
+@pytest.mark.parametrize("dtype", [jnp.bfloat16, "8bit"])
+def test_a_stack_of_states_is_restored_as_each_alone(dtype):
+    tx = gradtx.stored_as(gradtx.sgd(0.1, momentum=0.9), dtype, min_leaf_size=1)
+    gradients = jax.random.normal(jax.random.key(0), (2, 300)) * jnp.array([[1.0], [100.0]])
+    _, stack = jax.vmap(lambda g: tx.update(g, tx.init(g)))(gradients)
+    for number, g in enumerate(gradients):
+        alone = tx.update(g, tx.init(g))[1].restored()
+        assert_same(alone, jax.tree.map(lambda x, n=number: x[n], stack.restored()))
