@@ -40,7 +40,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from ._core.across import AxisName, check_axis_name, largest_everywhere, largest_over_shards
+from ._core.collectives import AxisName, check_axis_name, largest_everywhere, largest_over_shards
 from ._core.hyperparameters import NON_NEGATIVE_OR_INF, count_for, first_count, hyperparameter, next_count
 from ._core.lift import Lifted, Scalars, lift
 from ._core.trees import factored_norm

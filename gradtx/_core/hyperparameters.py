@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
 
-from .apart import apart
+from .copies import unmerged
 from .types import ScalarOrSchedule
 
 
@@ -73,7 +73,7 @@ class Hyperparameter:
             value = jnp.minimum(value, 1 - jnp.finfo(value.dtype).epsneg)
         # On a CPU the copy keeps the compiler from folding a constant into its neighbours: so a rate gives the same
         # bits whether it is fixed, scheduled or swept over.
-        return apart(value.astype(jnp.result_type(float)))
+        return unmerged(value.astype(jnp.result_type(float)))
 
 
 def hyperparameter(transformation: str, argument: str, value: ScalarOrSchedule, allowed: Range) -> Hyperparameter:

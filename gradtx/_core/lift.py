@@ -20,10 +20,10 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from .across import varying_like
-from .aligned import aligned
-from .apart import JOINS_LOOPS, apart, tied, written_after
+from .collectives import varying_like
+from .copies import JOINS_LOOPS, tagged, unmerged, written_after
 from .foreign import check_state, foreign_state, optax_state
+from .gradients import aligned
 from .tracing import is_traced
 from .trees import check_params, compute_dtype, widen
 from .types import GradientTransformationExtraArgs, Params, Updates
@@ -152,12 +152,12 @@ def _apply(
         return _run(blocks, values, g, row, keep)
     is_joined = JOINS_LOOPS and keep is None and len({x.dtype for x in (g, *row)}) == 1  # loops that write one dtype
     if is_joined and jnp.issubdtype(g.dtype, jnp.floating):
-        each = [_run(blocks, values, tied(i, g), [tied(i, x) for x in row], None) for i in range(len(row) + 1)]
+        each = [_run(blocks, values, tagged(i, g), [tagged(i, x) for x in row], None) for i in range(len(row) + 1)]
         return each[-1][0], [each[i][1][i] for i in range(len(row))]
     # The rule runs once for the buffers, and once more for the update, which reads the new buffers: they are stored
     # anyway. What the first run has for the update, and the second for the buffers, is dead code.
     _, new = _run(blocks, values, g, row, keep, is_apart=True)
-    update, _ = _run(blocks, values, g, row, keep, new=iter(apart(new)))
+    update, _ = _run(blocks, values, g, row, keep, new=iter(unmerged(new)))
     return update, new
 
 
@@ -181,7 +181,7 @@ def _run(
         else:
             x = selected(keep, x, row[len(stored)])
             if is_apart:
-                x = apart(x if after is None else written_after(x, after))
+                x = unmerged(x if after is None else written_after(x, after))
         stored.append(x)
         return widen(x, dtype)
 

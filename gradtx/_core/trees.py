@@ -8,8 +8,8 @@ import jax
 import jax.numpy as jnp
 from jax.core import Tracer
 
-from .across import AxisName, each_over_shards, total_over_shards
 from .arithmetic import sqrt
+from .collectives import AxisName, each_over_shards, total_over_shards
 from .debugging import unbounded
 from .tracing import is_traced
 from .types import FLOAT32, DTypeLike, Params

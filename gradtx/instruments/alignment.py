@@ -33,7 +33,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from gradtx._core.across import AxisName, total_over_shards
+from gradtx._core.collectives import AxisName, total_over_shards
 from gradtx._core.debugging import quotient
 from gradtx._core.hyperparameters import NON_NEGATIVE, first_count, hyperparameter
 from gradtx._core.trees import accumulators, compute_dtype, widen
@@ -41,7 +41,7 @@ from gradtx._core.types import FLOAT32, GradientTransformationExtraArgs, Params,
 
 from .averages import vector_of
 from .instrument import Measurement, instrument, never, unmeasured
-from .seen import Seen
+from .observation import Observation
 
 
 class GradientAlignmentState(NamedTuple):
@@ -101,26 +101,26 @@ def alignment_measurement(burn_in: ScalarOrSchedule = 0) -> Measurement:
         norm = jnp.zeros(2, jnp.result_type(float))
         return GradientAlignmentState(accumulators(params, FLOAT32), norm, never(), *unseen, first_count(), never())
 
-    def remember(state: GradientAlignmentState, seen: Seen) -> GradientAlignmentState:
+    def remember(state: GradientAlignmentState, observation: Observation) -> GradientAlignmentState:
         leaves, treedef = jax.tree.flatten(state.previous_gradient)
         kept = [old if g is None else g.astype(old.dtype)
-                for old, g in zip(leaves, seen.updates_like(state.previous_gradient), strict=True)]  # fmt: skip
+                for old, g in zip(leaves, observation.updates_like(state.previous_gradient), strict=True)]  # fmt: skip
         return state._replace(
             previous_gradient=treedef.unflatten(kept),
-            previous_gradient_norm=vector_of(*(x.astype(jnp.result_type(float)) for x in seen.relative_norm)),
-            previous_gradient_at=seen.count,
+            previous_gradient_norm=vector_of(*(x.astype(jnp.result_type(float)) for x in observation.relative_norm)),
+            previous_gradient_at=observation.count,
         )
 
-    def measure(state: GradientAlignmentState, seen: Seen) -> GradientAlignmentState:
+    def measure(state: GradientAlignmentState, observation: Observation) -> GradientAlignmentState:
         previous = jax.tree.leaves(state.previous_gradient)
-        pairs = [(g, p) for g, p in zip(seen.updates_like(state.previous_gradient), previous, strict=True)
+        pairs = [(g, p) for g, p in zip(observation.updates_like(state.previous_gradient), previous, strict=True)
                  if g is not None]  # fmt: skip
-        cosine, product, agreement = _compared(seen, pairs, *state.previous_gradient_norm)
-        is_next = (state.previous_gradient_at >= 0) & (state.previous_gradient_at == seen.count - 1)
+        cosine, product, agreement = _compared(observation, pairs, *state.previous_gradient_norm)
+        is_next = (state.previous_gradient_at >= 0) & (state.previous_gradient_at == observation.count - 1)
         is_good = is_next & jnp.isfinite(product)
-        counts = is_good & (seen.count.astype(product.dtype) > start(seen.count).astype(product.dtype))
+        counts = is_good & (observation.count.astype(product.dtype) > start(observation.count).astype(product.dtype))
         old_sum = jnp.where(jnp.isnan(state.pflug), 0, state.pflug)
-        return remember(state, seen)._replace(
+        return remember(state, observation)._replace(
             cosine=jnp.where(is_next, cosine, state.cosine),
             pflug=jnp.where(counts, old_sum + product, state.pflug),
             sign_agreement=jnp.where(is_next, agreement, state.sign_agreement),
@@ -130,11 +130,11 @@ def alignment_measurement(burn_in: ScalarOrSchedule = 0) -> Measurement:
 
 
 def _compared(
-    seen: Seen, pairs: list[tuple[jax.Array, jax.Array]], inverse_p: jax.Array, relative_p: jax.Array
+    observation: Observation, pairs: list[tuple[jax.Array, jax.Array]], inverse_p: jax.Array, relative_p: jax.Array
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
     """Cosine, inner product and agreement of signs."""
     float_dtype = jnp.result_type(float)
-    inverse_g, relative_g = seen.relative_norm
+    inverse_g, relative_g = observation.relative_norm
     products, agreements, sizes = [], [], []
     for g, p in pairs:
         dtype = compute_dtype(g.dtype, p.dtype)
@@ -144,7 +144,7 @@ def _compared(
         agreements.append(jnp.sum(same).astype(float_dtype))
         sizes.append(jnp.full_like(agreements[-1], g.size))  # like a count of g's own: summed over devices as that is
     scaled_product, agreeing, size = (
-        total_over_shards(parts, seen.axis_name, float_dtype) for parts in (products, agreements, sizes)
+        total_over_shards(parts, observation.axis_name, float_dtype) for parts in (products, agreements, sizes)
     )
     lengths = relative_g.astype(float_dtype) * relative_p
     cosine = quotient(scaled_product, lengths, lengths > 0)

@@ -33,7 +33,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from gradtx._core.across import AxisName
+from gradtx._core.collectives import AxisName
 from gradtx._core.hyperparameters import (
     BELOW_ONE,
     NON_NEGATIVE_OR_INF,
@@ -46,7 +46,7 @@ from gradtx._core.types import GradientTransformationExtraArgs, Params, ScalarOr
 
 from .averages import averaged, means_of, no_average
 from .instrument import Measurement, instrument, never, unmeasured
-from .seen import Seen
+from .observation import Observation
 
 _WARM_UP = 25  # steps
 
@@ -119,11 +119,11 @@ def clipping_measurement(
         counts = first_count(), first_count(), never()
         return ClippingEventsState(unmeasured(), unmeasured(), first_count(), no_average(2), *counts)
 
-    def measure(state: ClippingEventsState, seen: Seen) -> ClippingEventsState:
-        norm = seen.norm
+    def measure(state: ClippingEventsState, observation: Observation) -> ClippingEventsState:
+        norm = observation.norm
         mean, squares = means_of(state.spike_level)
         deviation = jnp.maximum(jnp.sqrt(squares), 0.01 * mean)
-        top = mean + highest(seen.count) * deviation
+        top = mean + highest(observation.count) * deviation
         is_warm = state.clipping_seen >= _WARM_UP
         is_spike = is_warm & (norm > top)
         is_good = jnp.isfinite(norm)
@@ -131,7 +131,7 @@ def clipping_measurement(
         off = jnp.where(state.clipping_seen > 0, entered - mean, 0)
         fraction, shrink = state.clip_fraction, state.clip_shrink
         if limit is not None:
-            c = limit(seen.count)
+            c = limit(observation.count)
             share = 1 / (state.clipping_seen.astype(norm.dtype) + 1)
             factor = jnp.where(norm > c, c / jnp.where(norm > 0, norm, 1), 1)
 
@@ -144,7 +144,7 @@ def clipping_measurement(
             clip_fraction=fraction,
             clip_shrink=shrink,
             spike_count=jnp.where(is_spike & is_good, next_count(state.spike_count), state.spike_count),
-            spike_level=averaged(state.spike_level, d(seen.count), entered, off**2),
+            spike_level=averaged(state.spike_level, d(observation.count), entered, off**2),
             clipping_seen=jnp.where(is_good, next_count(state.clipping_seen), state.clipping_seen),
         )
 

@@ -37,7 +37,7 @@ from gradtx._core.hyperparameters import NON_NEGATIVE, first_count, hyperparamet
 from gradtx._core.types import GradientTransformationExtraArgs, Params, ScalarOrSchedule
 
 from .instrument import Measurement, instrument, never, unmeasured
-from .seen import Seen
+from .observation import Observation
 
 
 class CurvatureRatioState(NamedTuple):
@@ -91,14 +91,14 @@ def curvature_measurement(learning_rate: ScalarOrSchedule) -> Measurement:
         del params
         return CurvatureRatioState(unmeasured(), unmeasured(), unmeasured(), first_count(), never())
 
-    def measure(state: CurvatureRatioState, seen: Seen) -> CurvatureRatioState:
-        curvature = seen.along.curvature.astype(jnp.result_type(float))  # d'Hd = g'Hg / g'g
-        norm = seen.norm
+    def measure(state: CurvatureRatioState, observation: Observation) -> CurvatureRatioState:
+        curvature = observation.along.curvature.astype(jnp.result_type(float))  # d'Hd = g'Hg / g'g
+        norm = observation.norm
         goes_up = curvature > 0
         critical = jnp.where(goes_up, 1 / jnp.where(goes_up, curvature, 1), unbounded())
         has_direction = (norm > 0) & jnp.isfinite(norm)
         return state._replace(
-            curvature_ratio=jnp.where(has_direction, rate(seen.count) * curvature / 2, unknown()),
+            curvature_ratio=jnp.where(has_direction, rate(observation.count) * curvature / 2, unknown()),
             gHg=norm * curvature * norm,
             critical_learning_rate=jnp.where(has_direction & ~jnp.isnan(curvature), critical, unknown()),
         )

@@ -35,9 +35,9 @@ from gradtx._core.debugging import quotient
 from gradtx._core.hyperparameters import first_count
 from gradtx._core.types import GradientTransformationExtraArgs, Params
 
+from .directional import Along, along
 from .instrument import Measurement, instrument, never, unmeasured
-from .passes import Along, along
-from .seen import Seen
+from .observation import Observation
 
 
 class GainRatioState(NamedTuple):
@@ -85,8 +85,8 @@ def gain_ratio(*, order: int = 2, every: int = 1) -> GradientTransformationExtra
         del params
         return GainRatioState(unmeasured(), unmeasured(), first_count(), never())
 
-    def measure(state: GainRatioState, seen: Seen) -> GainRatioState:
-        before, after = _ends(seen)
+    def measure(state: GainRatioState, observation: Observation) -> GainRatioState:
+        before, after = _ends(observation)
         slope = before.slopes[0]
         predicted = -slope - (before.curvature / 2 if order == 2 else 0)
         gained = before.losses[0] - after.losses[0]
@@ -99,15 +99,15 @@ def gain_ratio(*, order: int = 2, every: int = 1) -> GradientTransformationExtra
     return instrument("gain_ratio", measurement, every)
 
 
-def _ends(seen: Seen) -> tuple[Along, Along]:
+def _ends(observation: Observation) -> tuple[Along, Along]:
     """The loss along the step, at its start and at its end."""
-    leaves, treedef = jax.tree.flatten(jax.tree.map(jnp.asarray, seen.params))
+    leaves, treedef = jax.tree.flatten(jax.tree.map(jnp.asarray, observation.params))
     steps = [jnp.zeros_like(p) if u is None else u.astype(p.dtype)
-             for p, u in zip(leaves, seen.updates_like(seen.params), strict=True)]  # fmt: skip
+             for p, u in zip(leaves, observation.updates_like(observation.params), strict=True)]  # fmt: skip
     step = treedef.unflatten(steps)
     end = treedef.unflatten([p + u for p, u in zip(leaves, steps, strict=True)])
 
     def loss(params: Params) -> jax.Array:
-        return seen.value_fn(params)[None]
+        return observation.value_fn(params)[None]
 
-    return along(loss, seen.params, step), along(loss, end, step)
+    return along(loss, observation.params, step), along(loss, end, step)

@@ -30,7 +30,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from gradtx._core.across import AxisName, total_over_shards
+from gradtx._core.collectives import AxisName, total_over_shards
 from gradtx._core.debugging import unknown
 from gradtx._core.hyperparameters import BELOW_ONE, first_count, hyperparameter
 from gradtx._core.trees import scaled_norms
@@ -38,7 +38,7 @@ from gradtx._core.types import GradientTransformationExtraArgs, Params, ScalarOr
 
 from .averages import no_trend, slope_of, trend_with
 from .instrument import Measurement, instrument, never, unmeasured
-from .seen import Seen
+from .observation import Observation
 
 
 class GradientNormState(NamedTuple):
@@ -97,39 +97,43 @@ def norm_measurement(per_leaf: bool = False, decay: ScalarOrSchedule = 0.95) -> 
         leaves = jnp.full(len(jax.tree.leaves(params)), unknown(), jnp.result_type(float)) if per_leaf else None
         return GradientNormState(unmeasured(), leaves, no_trend(), first_count(), first_count(), never())
 
-    def measure(state: GradientNormState, seen: Seen) -> GradientNormState:
-        elapsed = seen.count - state.gradient_norm_measured_at
-        has_log = seen.norm > 0  # no place on the line for a zero gradient
-        log_norm = jnp.log(jnp.where(has_log, seen.norm, 1))
+    def measure(state: GradientNormState, observation: Observation) -> GradientNormState:
+        elapsed = observation.count - state.gradient_norm_measured_at
+        has_log = observation.norm > 0  # no place on the line for a zero gradient
+        log_norm = jnp.log(jnp.where(has_log, observation.norm, 1))
         # One entry that is not finite makes the norm NaN: the entries are counted only then.
-        relative = seen.relative_norm[1]
+        relative = observation.relative_norm[1]
         none = jnp.zeros_like(relative, jnp.int32)
-        bad = jax.lax.cond(jnp.isnan(relative), lambda: none + _nonfinite(seen), lambda: none)
+        bad = jax.lax.cond(jnp.isnan(relative), lambda: none + _nonfinite(observation), lambda: none)
         room = jnp.iinfo(jnp.int32).max - state.nonfinite_count
         return state._replace(
-            gradient_norm=seen.norm,
-            gradient_leaf_norms=_leaf_norms(seen, state.gradient_leaf_norms),
-            gradient_norm_trend=trend_with(state.gradient_norm_trend, d(seen.count), elapsed, log_norm, has_log),
+            gradient_norm=observation.norm,
+            gradient_leaf_norms=_leaf_norms(observation, state.gradient_leaf_norms),
+            gradient_norm_trend=trend_with(state.gradient_norm_trend, d(observation.count), elapsed, log_norm, has_log),
             nonfinite_count=state.nonfinite_count + jnp.minimum(bad, room),
         )
 
     return Measurement("gradient_norm", init, measure)
 
 
-def _nonfinite(seen: Seen) -> jax.Array:
-    counts = [jnp.sum(~jnp.isfinite(g), dtype=jnp.int32) for g in seen.gradients]
-    return total_over_shards(counts, seen.axis_name, jnp.int32)
+def _nonfinite(observation: Observation) -> jax.Array:
+    counts = [jnp.sum(~jnp.isfinite(g), dtype=jnp.int32) for g in observation.gradients]
+    return total_over_shards(counts, observation.axis_name, jnp.int32)
 
 
-def _leaf_norms(seen: Seen, old: jax.Array | None) -> jax.Array | None:
+def _leaf_norms(observation: Observation, old: jax.Array | None) -> jax.Array | None:
     """Of each leaf; the last one of a leaf that has no gradient now."""
     if old is None:
         return None
 
-    gradients = seen.gradients if len(seen.gradients) == len(old) else seen.updates_like(seen.params)
+    gradients = (
+        observation.gradients
+        if len(observation.gradients) == len(old)
+        else observation.updates_like(observation.params)
+    )
     present = {i: g for i, g in enumerate(gradients) if g is not None}
     if not present:
         return old
-    inverse_scale, relative = scaled_norms(list(present.values()), seen.axis_name)
+    inverse_scale, relative = scaled_norms(list(present.values()), observation.axis_name)
     norms = (relative / inverse_scale).astype(old.dtype)
     return norms if len(present) == len(old) else old.at[jnp.array(list(present))].set(norms)

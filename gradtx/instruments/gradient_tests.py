@@ -40,7 +40,7 @@ from gradtx._core.hyperparameters import first_count
 from gradtx._core.types import GradientTransformationExtraArgs, Params
 
 from .instrument import Measurement, instrument, never, unmeasured
-from .seen import Seen
+from .observation import Observation
 
 
 class GradientTestsState(NamedTuple):
@@ -109,17 +109,17 @@ def measurement_of_tests(num_probes: int = 1, seed: int = 0) -> Measurement:
         unseen = unmeasured(), unmeasured(), unmeasured(), unmeasured()
         return GradientTestsState(*unseen, first_count(), never())
 
-    def measure(state: GradientTestsState, seen: Seen) -> GradientTestsState:
-        slopes = _per_example(seen).astype(jnp.result_type(float))
+    def measure(state: GradientTestsState, observation: Observation) -> GradientTestsState:
+        slopes = _per_example(observation).astype(jnp.result_type(float))
         if len(slopes) == 1:
             return state._replace(**dict.fromkeys(_TESTS, unmeasured()))
-        count = seen.examples(len(slopes))
+        count = observation.examples(len(slopes))
         parallel = jnp.var(slopes, ddof=1)  # of the part along g, in units of the gradient
-        total = seen.trace_covariance(num_probes, seed)[0].astype(slopes.dtype)
+        total = observation.trace_covariance(num_probes, seed)[0].astype(slopes.dtype)
         standard_error = jnp.sqrt(total / count)
 
         def over_norm(noise: jax.Array) -> jax.Array:
-            return quotient(noise, seen.norm, seen.norm > 0)
+            return quotient(noise, observation.norm, observation.norm > 0)
 
         return state._replace(
             standard_error=standard_error,
@@ -131,6 +131,6 @@ def measurement_of_tests(num_probes: int = 1, seed: int = 0) -> Measurement:
     return Measurement("gradient_tests", init, measure, needs=("params", "losses_fn"), allow_complex=False)
 
 
-def _per_example(seen: Seen) -> jax.Array:
-    _ = seen.losses_fn  # without it the slopes would be one, of the mean
-    return seen.along.slopes
+def _per_example(observation: Observation) -> jax.Array:
+    _ = observation.losses_fn  # without it the slopes would be one, of the mean
+    return observation.along.slopes

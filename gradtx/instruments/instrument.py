@@ -3,16 +3,16 @@
 A measurement is three small functions; `instrument` does the rest (when to measure, counting, passing through):
 
 - `init(params)` builds the state, readings NaN;
-- `measure(state, seen)` gives the next state; `seen` is what the step shows, see `seen.py`;
+- `measure(state, seen)` gives the next state; `observation` is what the step shows, see `observation.py`;
 - `remember(state, seen)`, for what compares two steps in a row, looks at the step before one that is measured.
 
 **When**: every step with `every=1`; with `every=N` at steps 0, N, 2N, ..., decided on the device at next to no cost to
-the others (see `seldom.py`; but where `vmap` runs over the count every step measures, and a derivative takes such
+the others (see `periodic.py`; but where `vmap` runs over the count every step measures, and a derivative takes such
 readings for constants). Or decided on the host: pass `update(..., measure=True)`, False, or "remember" for the step
 before one that is measured, as a static argument of the jitted step; a step without measurement has no trace of it, and
 each of the choices is compiled once. What has to see every step (`sees_every_step`) does so whatever `measure` says.
 
-Several measurements in one instrument share one `seen`, so that a pass over the model is made once for all of them.
+Several measurements in one instrument share one `observation`, so that a pass over the model is made once for all.
 """
 
 from collections.abc import Callable
@@ -21,8 +21,8 @@ from typing import Any, Literal, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from gradtx._core.across import AxisName, check_axis_name, varying, varying_like
 from gradtx._core.arguments import check_at_least
+from gradtx._core.collectives import AxisName, check_axis_name, varying, varying_like
 from gradtx._core.debugging import unknown
 from gradtx._core.foreign import check_state
 from gradtx._core.hyperparameters import next_count
@@ -30,8 +30,8 @@ from gradtx._core.tracing import is_traced
 from gradtx._core.trees import check_params
 from gradtx._core.types import GradientTransformationExtraArgs, Params, Updates
 
-from .seen import Seen
-from .seldom import after, seldom
+from .observation import Observation
+from .periodic import after, when_due
 
 Measure = bool | Literal["remember"]
 
@@ -43,8 +43,8 @@ class Measurement(NamedTuple):
 
     name: str
     init: Callable[[Params], Any]
-    measure: Callable[[Any, Seen], Any]
-    remember: Callable[[Any, Seen], Any] | None = None
+    measure: Callable[[Any, Observation], Any]
+    remember: Callable[[Any, Observation], Any] | None = None
     kept: tuple[str, ...] = ()  # fields of the parameters' size, that only `remember` changes
     needs: tuple[str, ...] = ()  # what `measure` cannot do without: "params", "value", "value_fn", "losses_fn"
     allow_complex: bool = True
@@ -72,11 +72,11 @@ def instruments(
     name: str,
     measurements: tuple[Measurement, ...],
     joined: Callable[[tuple[Any, ...]], Any],
-    apart: Callable[[Any], tuple[Any, ...]],
+    split: Callable[[Any], tuple[Any, ...]],
     every: int,
     axis_name: AxisName = None,
 ) -> GradientTransformationExtraArgs:
-    """Several measurements as one. Its state is what `joined` makes of theirs and `apart` takes to them again; the
+    """Several measurements as one. Its state is what `joined` makes of theirs and `split` takes to them again; the
     fields `NAME_count` and `NAME_measured_at` of it are theirs too.
     """
     check_at_least(name, "every", every, 1)
@@ -96,13 +96,15 @@ def instruments(
                 f"got {measure!r}."
             )
         count = getattr(state, f"{name}_count")
-        gradients = Seen(name, updates, params, count, extra, axis_name).gradients  # refuses another tree everywhere
+        gradients = Observation(
+            name, updates, params, count, extra, axis_name
+        ).gradients  # refuses another tree everywhere
 
-        def seen(count: jax.Array, updates: Updates, params: Params | None) -> Seen:
-            return Seen(name, updates, params, count, extra, axis_name)
+        def observation(count: jax.Array, updates: Updates, params: Params | None) -> Observation:
+            return Observation(name, updates, params, count, extra, axis_name)
 
         def looked(state: Any, now: tuple[Any, ...]) -> Any:
-            return joined(_looked(measurements, apart(state), seen(*now)))
+            return joined(_looked(measurements, split(state), observation(*now)))
 
         now = count, updates, params
         if measure is None or all(m.sees_every_step for m in measurements):
@@ -111,7 +113,7 @@ def instruments(
             elif not is_traced(count):  # outside jit Python may choose
                 measure = {every - 1: "remember", 0: True}.get(int(count) % every, False)
         if measure == "remember":
-            state = joined(_remembered(measurements, apart(state), seen(*now)))
+            state = joined(_remembered(measurements, split(state), observation(*now)))
         elif measure:
             state = looked(state, now)
         elif measure is None:
@@ -121,18 +123,20 @@ def instruments(
             is_due = (phase == 0) | ((phase == every - 1) & any(m.remember for m in measurements))
 
             def turn(state: Any, now: tuple[Any, ...]) -> Any:
-                return joined(_looked_or_remembered(measurements, phase == 0, apart(state), lambda: seen(*now)))
+                return joined(_looked_or_remembered(measurements, phase == 0, split(state), lambda: observation(*now)))
 
-            state = seldom(is_due, turn, state, now)
+            state = when_due(is_due, turn, state, now)
             updates = after(getattr(state, f"{name}_measured_at"), updates)
         return updates, state._replace(**{f"{name}_count": next_count(count)})
 
     return GradientTransformationExtraArgs(init, update)
 
 
-def _looked(measurements: tuple[Measurement, ...], states: tuple[Any, ...], seen: Seen) -> tuple[Any, ...]:
-    seen.require({need for m in measurements for need in m.needs})
-    new = (_kept_last(m, m.measure(s, seen))._replace(**{f"{m.name}_measured_at": seen.count})
+def _looked(
+    measurements: tuple[Measurement, ...], states: tuple[Any, ...], observation: Observation
+) -> tuple[Any, ...]:
+    observation.require({need for m in measurements for need in m.needs})
+    new = (_kept_last(m, m.measure(s, observation))._replace(**{f"{m.name}_measured_at": observation.count})
            for m, s in zip(measurements, states, strict=True))  # fmt: skip
     return tuple(_like(n, s) for n, s in zip(new, states, strict=True))
 
@@ -147,31 +151,36 @@ def _kept_last(measurement: Measurement, state: Any) -> Any:
     return state._replace(**{field: after(is_bad, getattr(state, field)) for field in measurement.kept})
 
 
-def _remembered(measurements: tuple[Measurement, ...], states: tuple[Any, ...], seen: Seen) -> tuple[Any, ...]:
+def _remembered(
+    measurements: tuple[Measurement, ...], states: tuple[Any, ...], observation: Observation
+) -> tuple[Any, ...]:
     pairs = zip(measurements, states, strict=True)
-    return tuple(s if m.remember is None else _like(m.remember(s, seen), s) for m, s in pairs)
+    return tuple(s if m.remember is None else _like(m.remember(s, observation), s) for m, s in pairs)
 
 
 def _looked_or_remembered(
-    measurements: tuple[Measurement, ...], is_look: jax.Array, states: tuple[Any, ...], see: Callable[[], Seen]
+    measurements: tuple[Measurement, ...],
+    is_look: jax.Array,
+    states: tuple[Any, ...],
+    observe: Callable[[], Observation],
 ) -> tuple[Any, ...]:
     """The two choices, which share what is of the parameters' size: it is written once, when both have read it."""
     if not any(m.remember for m in measurements):
-        return _looked(measurements, states, see())
+        return _looked(measurements, states, observe())
 
     def kept_of(states: tuple[Any, ...]) -> list[dict[str, Any]]:
         return [{field: getattr(s, field) for field in m.kept} for m, s in zip(measurements, states, strict=True)]
 
     def without_kept(choice: Callable[..., tuple[Any, ...]]) -> Callable[[], tuple[Any, ...]]:
-        # What a `seen` has computed belongs to the choice that asked for it: each sees for itself.
+        # What an `observation` has computed belongs to the choice that asked for it: each sees for itself.
         def numbers() -> tuple[Any, ...]:
-            new = choice(measurements, states, see())
+            new = choice(measurements, states, observe())
             return tuple(s._replace(**dict.fromkeys(m.kept)) for m, s in zip(measurements, new, strict=True))
 
         return numbers
 
     numbers = jax.lax.cond(is_look, without_kept(_looked), without_kept(_remembered))
-    kept = after(_measured_at(measurements, numbers), kept_of(_remembered(measurements, states, see())))
+    kept = after(_measured_at(measurements, numbers), kept_of(_remembered(measurements, states, observe())))
     return tuple(n._replace(**k) for n, k in zip(numbers, kept, strict=True))
 
 

@@ -15,7 +15,7 @@ from gradtx._core.trees import accumulators, widen
 from gradtx._core.types import FLOAT32, Params
 
 from .instrument import Measurement, never, unmeasured
-from .seen import Seen
+from .observation import Observation
 from .update_ratio import ratio
 
 
@@ -39,15 +39,15 @@ def last_update_measurement() -> Measurement:
     def init(params: Params) -> LastUpdateRatioState:
         return LastUpdateRatioState(accumulators(params, FLOAT32), never(), unmeasured(), first_count(), never())
 
-    def remember(state: LastUpdateRatioState, seen: Seen) -> LastUpdateRatioState:
-        kept = jax.tree.map(lambda p, old: widen(jnp.asarray(p), old.dtype), seen.params, state.last_params)
-        return state._replace(last_params=kept, last_params_at=seen.count)
+    def remember(state: LastUpdateRatioState, observation: Observation) -> LastUpdateRatioState:
+        kept = jax.tree.map(lambda p, old: widen(jnp.asarray(p), old.dtype), observation.params, state.last_params)
+        return state._replace(last_params=kept, last_params_at=observation.count)
 
-    def measure(state: LastUpdateRatioState, seen: Seen) -> LastUpdateRatioState:
-        last, now = jax.tree.leaves(state.last_params), jax.tree.leaves(seen.params)
+    def measure(state: LastUpdateRatioState, observation: Observation) -> LastUpdateRatioState:
+        last, now = jax.tree.leaves(state.last_params), jax.tree.leaves(observation.params)
         way = [widen(jnp.asarray(n), o.dtype) - o for n, o in zip(now, last, strict=True)]
-        is_next = (state.last_params_at >= 0) & (state.last_params_at == seen.count - 1)
+        is_next = (state.last_params_at >= 0) & (state.last_params_at == observation.count - 1)
         found = jnp.where(is_next, ratio(way, last), state.last_update_ratio)
-        return remember(state, seen)._replace(last_update_ratio=found)
+        return remember(state, observation)._replace(last_update_ratio=found)
 
     return Measurement("last_update", init, measure, remember, kept=("last_params",), needs=("params",))

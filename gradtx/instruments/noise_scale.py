@@ -36,8 +36,8 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from gradtx._core.across import AxisName, check_axis_name, shard_axes
 from gradtx._core.arguments import check_at_least, check_seed
+from gradtx._core.collectives import AxisName, check_axis_name, shard_axes
 from gradtx._core.debugging import unbounded, unknown
 from gradtx._core.hyperparameters import BELOW_ONE, first_count, hyperparameter
 from gradtx._core.trees import compute_dtype, scaled_norm, widen
@@ -45,7 +45,7 @@ from gradtx._core.types import GradientTransformationExtraArgs, Params, ScalarOr
 
 from .averages import averaged, means_of, no_average
 from .instrument import Measurement, instrument, never
-from .seen import Seen
+from .observation import Observation
 
 
 class GradientNoiseScaleState(NamedTuple):
@@ -138,36 +138,36 @@ def noise_measurement(
         del params
         return GradientNoiseScaleState(no_average(2), first_count(), never())
 
-    def measure(state: GradientNoiseScaleState, seen: Seen) -> GradientNoiseScaleState:
-        found = by_losses(seen) if batch_size is None else _by_devices(seen, axis_name, batch_size)
+    def measure(state: GradientNoiseScaleState, observation: Observation) -> GradientNoiseScaleState:
+        found = by_losses(observation) if batch_size is None else _by_devices(observation, axis_name, batch_size)
         if found is None:  # one example, or one device, has no spread
             return state
         trace, signal = found
-        means = averaged(state.noise_means, None if d is None else d(seen.count), trace, signal)
+        means = averaged(state.noise_means, None if d is None else d(observation.count), trace, signal)
         return state._replace(noise_means=means)
 
-    def by_losses(seen: Seen) -> tuple[jax.Array, jax.Array] | None:
-        trace, batch = seen.trace_covariance(num_probes, seed)
+    def by_losses(observation: Observation) -> tuple[jax.Array, jax.Array] | None:
+        trace, batch = observation.trace_covariance(num_probes, seed)
         if batch == 1:
             return None
         trace = trace.astype(jnp.result_type(float))
-        return trace, seen.norm**2 - trace / seen.examples(batch)
+        return trace, observation.norm**2 - trace / observation.examples(batch)
 
     needs = ("params", "losses_fn") if batch_size is None else ()
     return Measurement(name, init, measure, needs=needs, allow_complex=False)
 
 
-def _by_devices(seen: Seen, axis_name: AxisName, batch_size: int) -> tuple[jax.Array, jax.Array] | None:
+def _by_devices(observation: Observation, axis_name: AxisName, batch_size: int) -> tuple[jax.Array, jax.Array] | None:
     """tr Σ and ‖G‖² from the gradients of n devices, of B examples each, and their mean; None for one device."""
-    if axis_name is not None and any(shard_axes(g, axis_name) == () for g in seen.gradients):
+    if axis_name is not None and any(shard_axes(g, axis_name) == () for g in observation.gradients):
         raise ValueError(
-            f"{seen.name}: with axis_name the updates must be each device's own, before they are averaged: here JAX "
-            "knows them to be the same on every device. Take the gradient at jax.lax.pcast(params, axis_name, "
+            f"{observation.name}: with axis_name the updates must be each device's own, before they are averaged: here "
+            "JAX knows them to be the same on every device. Take the gradient at jax.lax.pcast(params, axis_name, "
             'to="varying"), or measure by losses_fn.'
         )
     devices = jax.lax.psum(1, axis_name)
-    means = [jax.lax.pmean(widen(g, compute_dtype(g.dtype)), axis_name) for g in seen.gradients]
-    small = jax.lax.pmean(seen.norm**2, axis_name)
+    means = [jax.lax.pmean(widen(g, compute_dtype(g.dtype)), axis_name) for g in observation.gradients]
+    small = jax.lax.pmean(observation.norm**2, axis_name)
     inverse_scale, relative = scaled_norm(means)
     big = (relative / inverse_scale).astype(small.dtype) ** 2
     if devices == 1:

@@ -37,8 +37,8 @@ from typing import Any, NamedTuple, cast
 import jax
 import jax.numpy as jnp
 
-from gradtx._core.across import made_varying, varying
 from gradtx._core.arguments import check_at_least, check_seed, inner_transformation
+from gradtx._core.collectives import made_varying, varying
 from gradtx._core.foreign import check_state
 from gradtx._core.hyperparameters import first_count
 from gradtx._core.types import GradientTransformation, GradientTransformationExtraArgs, MultiSteps, Params, Updates
@@ -51,8 +51,8 @@ from .gradient_tests import measurement_of_tests
 from .instrument import Measurement, instruments, never, unmeasured
 from .last_update import LastUpdateRatioState
 from .noise_scale import noise_measurement
-from .panel import PanelState, apart, joined
-from .seen import Seen
+from .observation import Observation
+from .panel import PanelState, joined, split
 from .update_ratio import ratio
 
 
@@ -147,7 +147,7 @@ def _look(
         tests,
         noise,
     )
-    return instruments("observed", measurements, _joined, lambda state: apart(_as_panel(state)), every)
+    return instruments("observed", measurements, _joined, lambda state: split(_as_panel(state)), every)
 
 
 def _joined(states: tuple[Any, ...]) -> ObservedReadings:
@@ -177,7 +177,7 @@ def _update_measurement(taken: Updates | None, extra: dict[str, Any]) -> Measure
         del params
         return LastUpdateRatioState(None, never(), unmeasured(), first_count(), never())
 
-    def measure(state: LastUpdateRatioState, seen: Seen) -> LastUpdateRatioState:
+    def measure(state: LastUpdateRatioState, seen: Observation) -> LastUpdateRatioState:
         step = _step(taken, seen, extra)
         pairs = zip(step.updates_like(seen.params), jax.tree.leaves(seen.params), strict=True)
         moving = [(u, jnp.asarray(p)) for u, p in pairs if u is not None]
@@ -190,7 +190,7 @@ def _curvature_measurement(taken: Updates | None, extra: dict[str, Any]) -> Meas
     """g'Hg and the critical rate along the gradient; the ratio along the update."""
     along_gradient = curvature_measurement(1.0)
 
-    def measure(state: CurvatureRatioState, seen: Seen) -> CurvatureRatioState:
+    def measure(state: CurvatureRatioState, seen: Observation) -> CurvatureRatioState:
         new = along_gradient.measure(state, seen)
         step = _step(taken, seen, extra)
         float_dtype = jnp.result_type(float)
@@ -214,5 +214,5 @@ def _varying_alike(*trees: Any) -> list[Any]:
     return [jax.tree.map(lambda x: made_varying(x, axes), tree) for tree in trees]
 
 
-def _step(taken: Updates | None, seen: Seen, extra: dict[str, Any]) -> Seen:
-    return Seen(seen.name, taken, seen.params, seen.count, extra)
+def _step(taken: Updates | None, seen: Observation, extra: dict[str, Any]) -> Observation:
+    return Observation(seen.name, taken, seen.params, seen.count, extra)

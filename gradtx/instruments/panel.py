@@ -12,7 +12,7 @@ where the gradient is: update_ratio is of the step before, ‖θ_k - θ_{k-1}‖
 two numbers a parameter, the last gradient and the last parameters. **When which**:
 
 - `every=1` for a run short enough to afford it, or to look closely;
-- `every=N` else: the steps between carry the panel's numbers and no more (see `seldom.py`);
+- `every=N` else: the steps between carry the panel's numbers and no more (see `periodic.py`);
 - `measure=True | False | "remember"`, a static argument of the jitted step, where the host knows best when to look,
   and the cheapest: a step without measurement is the plain one, a measured one shares its forward pass with the
   model's. Each choice is compiled once. "remember" belongs to the step before a measured one, for what compares the
@@ -59,7 +59,7 @@ class PanelState(NamedTuple):
 
     def readings(self) -> dict[str, jax.Array]:
         """By name."""
-        return {name: value for state in apart(self) for name, value in state.readings().items()}
+        return {name: value for state in split(self) for name, value in state.readings().items()}
 
 
 def panel(
@@ -107,7 +107,7 @@ def panel(
     rate = hyperparameter("panel", "learning_rate", learning_rate, NON_NEGATIVE)
     limit = None if max_norm is None else hyperparameter("panel", "max_norm", max_norm, NON_NEGATIVE_OR_INF)
     check_at_least("panel", "num_probes", num_probes, 1)
-    return instruments("panel", _measurements(rate, limit, num_probes, seed), joined, apart, every)
+    return instruments("panel", _measurements(rate, limit, num_probes, seed), joined, split, every)
 
 
 def _measurements(
@@ -142,7 +142,7 @@ def joined(states: tuple[Any, ...]) -> PanelState:
     )
 
 
-def apart(state: PanelState) -> tuple[Any, ...]:
+def split(state: PanelState) -> tuple[Any, ...]:
     """The instruments' states that were joined."""
     numbers, whole_numbers, *others = state
     treedef, like = _layout()

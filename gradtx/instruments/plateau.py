@@ -32,7 +32,7 @@ from gradtx._core.types import GradientTransformationExtraArgs, Params, ScalarOr
 
 from .averages import no_trend, slope_of, trend_with
 from .instrument import Measurement, instrument, never
-from .seen import Seen
+from .observation import Observation
 
 
 class PlateauState(NamedTuple):
@@ -76,8 +76,8 @@ def plateau(*, decay: ScalarOrSchedule = 0.98, every: int = 1) -> GradientTransf
         del params
         return PlateauState(no_trend(), first_count(), never())
 
-    def measure(state: PlateauState, seen: Seen) -> PlateauState:
-        elapsed = seen.count - state.plateau_measured_at
-        return state._replace(loss_trend=trend_with(state.loss_trend, d(seen.count), elapsed, seen.value))
+    def measure(state: PlateauState, observation: Observation) -> PlateauState:
+        elapsed = observation.count - state.plateau_measured_at
+        return state._replace(loss_trend=trend_with(state.loss_trend, d(observation.count), elapsed, observation.value))
 
     return instrument("plateau", Measurement("plateau", init, measure, needs=("value",)), every)

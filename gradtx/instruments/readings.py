@@ -38,13 +38,13 @@ def readings(opt_state: Any) -> dict[str, jax.Array]:
     {'gradient_norm/global': 5.0, 'gradient_norm/slope': nan, 'gradient_norm/nonfinite': 0.0}
     """
     found: dict[str, jax.Array] = {}
-    seen: Counter[str] = Counter()
+    number_of: Counter[str] = Counter()
     for state in _instruments(without_variables(opt_state)):
         taken = state.readings()
-        seen.update({name.partition("/")[0] for name in taken})
+        number_of.update({name.partition("/")[0] for name in taken})
         for name, value in taken.items():
             kind, slash, quantity = name.partition("/")
-            number = "" if seen[kind] == 1 else f"@{seen[kind]}"
+            number = "" if number_of[kind] == 1 else f"@{number_of[kind]}"
             found[f"{kind}{number}{slash}{quantity}"] = value
     return found
 

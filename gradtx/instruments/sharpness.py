@@ -47,10 +47,10 @@ from gradtx._core.ritz import combined, ritz
 from gradtx._core.trees import accumulators, tree_inner, tree_norm, widen
 from gradtx._core.types import FLOAT32, GradientTransformationExtraArgs, Params, ScalarOrSchedule, Updates
 
+from .directional import is_forward_blocked, two_sides
 from .instrument import Measurement, instrument, never, unmeasured
-from .passes import is_forward_blocked, two_sides
+from .observation import Observation
 from .point import normal_like
-from .seen import Seen
 
 
 class SharpnessState(NamedTuple):
@@ -110,8 +110,8 @@ def sharpness(
         unseen = unmeasured(), unmeasured()
         return SharpnessState(accumulators(params, FLOAT32), jnp.zeros_like(unseen[0]), *unseen, first_count(), never())
 
-    def measure(state: SharpnessState, seen: Seen) -> SharpnessState:
-        product = _hessian(seen)
+    def measure(state: SharpnessState, observation: Observation) -> SharpnessState:
+        product = _hessian(observation)
 
         def first() -> tuple[Updates, jax.Array, jax.Array]:
             _, linear = jax.linearize(product, state.sharpness_vector)  # the gradient once, for all the products
@@ -120,19 +120,19 @@ def sharpness(
         # Outside the choice, because XLA on the CPU runs convolutions slowly inside one: only the first pays for that.
         followed = _followed(product, state.sharpness_vector, state.sharpness_shift)
         vector, shift, largest = jax.lax.cond(state.sharpness_measured_at < 0, first, lambda: followed)
-        a = alpha(seen.count)
+        a = alpha(observation.count)
         limit = (2 + 2 * a) / (1 + 2 * a) if nesterov else 2 + 2 * a
-        stability = jnp.full_like(largest, unknown()) if rate is None else rate(seen.count) * largest / limit
+        stability = jnp.full_like(largest, unknown()) if rate is None else rate(observation.count) * largest / limit
         return state._replace(sharpness_vector=vector, sharpness_shift=shift, lambda_max=largest, stability=stability)
 
     measurement = Measurement("sharpness", init, measure, needs=("params", "value_fn"), allow_complex=False)
     return instrument("sharpness", measurement, every)
 
 
-def _hessian(seen: Seen) -> Any:
+def _hessian(observation: Observation) -> Any:
     """v -> Hv on trees of float32 or wider; the gradient's own passes are in the parameters' dtypes."""
-    params = jax.tree.map(jnp.asarray, seen.params)
-    gradient = jax.grad(seen.value_fn)
+    params = jax.tree.map(jnp.asarray, observation.params)
+    gradient = jax.grad(observation.value_fn)
 
     def product(v: Updates) -> Updates:
         tangent = jax.tree.map(lambda x, p: x.astype(p.dtype), v, params)

@@ -34,7 +34,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from gradtx._core.across import AxisName, total_over_shards
+from gradtx._core.collectives import AxisName, total_over_shards
 from gradtx._core.debugging import quotient
 from gradtx._core.hyperparameters import BELOW_ONE, NON_NEGATIVE, first_count, hyperparameter
 from gradtx._core.trees import accumulators, compute_dtype, widen
@@ -42,7 +42,7 @@ from gradtx._core.types import FLOAT32, GradientTransformationExtraArgs, Params,
 
 from .averages import averaged, means_of, no_average
 from .instrument import Measurement, instrument, never
-from .seen import Seen
+from .observation import Observation
 
 
 class StationarityState(NamedTuple):
@@ -97,19 +97,19 @@ def stationarity(
         velocity = accumulators(params, FLOAT32) if has_momentum else None
         return StationarityState(velocity, no_average(2), first_count(), never())
 
-    def measure(state: StationarityState, seen: Seen) -> StationarityState:
-        ε, α = rate(seen.count), alpha(seen.count)
-        gradients = seen.updates_like(seen.params)
-        left = _sum_of_products(zip(jax.tree.leaves(seen.params), gradients, strict=True), axis_name)
+    def measure(state: StationarityState, observation: Observation) -> StationarityState:
+        ε, α = rate(observation.count), alpha(observation.count)
+        gradients = observation.updates_like(observation.params)
+        left = _sum_of_products(zip(jax.tree.leaves(observation.params), gradients, strict=True), axis_name)
         if state.stationarity_velocity is None:
-            velocity, right = None, ε / 2 * seen.norm**2
+            velocity, right = None, ε / 2 * observation.norm**2
         else:
             leaves, treedef = jax.tree.flatten(state.stationarity_velocity)
             new = [v if g is None else (α.astype(v.dtype) * v - ε.astype(v.dtype) * widen(g, v.dtype))
                    for v, g in zip(leaves, gradients, strict=True)]  # fmt: skip
             velocity = treedef.unflatten(new)
             right = (1 + α) / (2 * ε) * _sum_of_products(zip(new, new, strict=True), axis_name)
-        means = averaged(state.stationarity_means, None if d is None else d(seen.count), left, right)
+        means = averaged(state.stationarity_means, None if d is None else d(observation.count), left, right)
         return state._replace(stationarity_velocity=velocity, stationarity_means=means)
 
     measurement = Measurement(

@@ -28,14 +28,14 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from gradtx._core.across import AxisName
+from gradtx._core.collectives import AxisName
 from gradtx._core.debugging import quotient
 from gradtx._core.hyperparameters import first_count
 from gradtx._core.trees import accumulators, scaled_norm, widen
 from gradtx._core.types import FLOAT32, GradientTransformationExtraArgs, Params, Updates
 
 from .instrument import Measurement, instrument, never, unmeasured
-from .seen import Seen
+from .observation import Observation
 
 
 class TrajectoryState(NamedTuple):
@@ -87,43 +87,48 @@ def trajectory(*, every: int = 1, axis_name: AxisName = None) -> GradientTransfo
         last = accumulators(params, FLOAT32) if every != 1 else None
         return TrajectoryState(start, last, unmeasured(), unmeasured(), first_count(), never())
 
-    def measure(state: TrajectoryState, seen: Seen) -> TrajectoryState:
+    def measure(state: TrajectoryState, observation: Observation) -> TrajectoryState:
         is_first = state.trajectory_measured_at < 0
 
         def kept(old: jax.Array, p: jax.Array) -> jax.Array:
             return jnp.where(is_first, widen(jnp.asarray(p), old.dtype), old)
 
-        start = jax.tree.map(kept, state.trajectory_start, seen.params)
-        before, last = seen.params, None
+        start = jax.tree.map(kept, state.trajectory_start, observation.params)
+        before, last = observation.params, None
         if state.trajectory_last is not None:
-            before = jax.tree.map(kept, state.trajectory_last, seen.params)
-            last = _moved(seen, state.trajectory_last)
+            before = jax.tree.map(kept, state.trajectory_last, observation.params)
+            last = _moved(observation, state.trajectory_last)
         path = jnp.where(is_first, 0, state.path_length)
         return state._replace(
             trajectory_start=start,
             trajectory_last=last,
-            distance=_way(seen, start),
-            path_length=path + _way(seen, before),
+            distance=_way(observation, start),
+            path_length=path + _way(observation, before),
         )
 
     measurement = Measurement("trajectory", init, measure, needs=("params",), sees_every_step=every == 1)
     return instrument("trajectory", measurement, every, axis_name)
 
 
-def _moved(seen: Seen, like: Params) -> Params:
+def _moved(observation: Observation, like: Params) -> Params:
     """θ_{k+1}, in the dtypes of `like`."""
     leaves, treedef = jax.tree.flatten(like)
-    rows = zip(jax.tree.leaves(seen.params), seen.updates_like(seen.params), leaves, strict=True)
+    rows = zip(jax.tree.leaves(observation.params), observation.updates_like(observation.params), leaves, strict=True)
     moved = [widen(jnp.asarray(p), x.dtype) + (0 if u is None else widen(u, x.dtype)) for p, u, x in rows]
     return treedef.unflatten(moved)
 
 
-def _way(seen: Seen, since: Updates) -> jax.Array:
+def _way(observation: Observation, since: Updates) -> jax.Array:
     """‖θ_k + Δθ_k - since‖; just the updates' norm where `since` is θ_k."""
-    if since is seen.params:
-        return seen.norm
-    rows = zip(jax.tree.leaves(seen.params), seen.updates_like(seen.params), jax.tree.leaves(since), strict=True)
+    if since is observation.params:
+        return observation.norm
+    rows = zip(
+        jax.tree.leaves(observation.params),
+        observation.updates_like(observation.params),
+        jax.tree.leaves(since),
+        strict=True,
+    )
     # θ - since first: it is exact where they are near, and a short update is not rounded to the parameters' digits
     way = [widen(jnp.asarray(p), s.dtype) - s + (0 if u is None else widen(u, s.dtype)) for p, u, s in rows]
-    inverse_scale, relative = scaled_norm(way, seen.axis_name)
+    inverse_scale, relative = scaled_norm(way, observation.axis_name)
     return (relative / inverse_scale).astype(jnp.result_type(float))

@@ -23,14 +23,14 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from gradtx._core.across import AxisName
+from gradtx._core.collectives import AxisName
 from gradtx._core.debugging import unbounded, unknown
 from gradtx._core.hyperparameters import first_count
 from gradtx._core.trees import scaled_norm, scaled_norms
 from gradtx._core.types import GradientTransformationExtraArgs, Params
 
 from .instrument import Measurement, instrument, never, unmeasured
-from .seen import Seen
+from .observation import Observation
 
 
 class UpdateRatioState(NamedTuple):
@@ -75,9 +75,9 @@ def update_ratio(
         leaves = jnp.full(len(jax.tree.leaves(params)), unknown(), jnp.result_type(float)) if per_leaf else None
         return UpdateRatioState(unmeasured(), leaves, first_count(), never())
 
-    def measure(state: UpdateRatioState, seen: Seen) -> UpdateRatioState:
-        params = [jnp.asarray(p) for p in jax.tree.leaves(seen.params)]
-        pairs = list(zip(seen.updates_like(seen.params), params, strict=True))
+    def measure(state: UpdateRatioState, observation: Observation) -> UpdateRatioState:
+        params = [jnp.asarray(p) for p in jax.tree.leaves(observation.params)]
+        pairs = list(zip(observation.updates_like(observation.params), params, strict=True))
         moving = {i: (u, p) for i, (u, p) in enumerate(pairs) if u is not None}
         us, ps = [u for u, _ in moving.values()], [p for _, p in moving.values()]
         leaves = state.update_leaf_ratios

@@ -21,7 +21,7 @@ from .plots.convergence import plot_convergence as plot_convergence
 from .plots.curves import plot_curves as plot_curves
 from .plots.diagnosis import plot_diagnosis as plot_diagnosis
 from .plots.explore import explore as explore
-from .plots.range_test import plot_range_test as plot_range_test
+from .plots.lr_range import plot_range_test as plot_range_test
 from .plots.readings import plot_readings as plot_readings
 from .plots.sweeps import plot_sensitivity as plot_sensitivity
 from .plots.sweeps import plot_sweep as plot_sweep

@@ -36,10 +36,10 @@ import jax.numpy as jnp
 from jax.flatten_util import ravel_pytree
 from jax.scipy.sparse.linalg import cg
 
-from gradtx._core.aligned import aligned
 from gradtx._core.arguments import check_function, loss_shape
 from gradtx._core.arithmetic import divide
 from gradtx._core.foreign import check_state
+from gradtx._core.gradients import aligned
 from gradtx._core.hvp import linear_hvp
 from gradtx._core.hyperparameters import NON_NEGATIVE, first_count, hyperparameter, next_count
 from gradtx._core.ritz import combined, ritz

@@ -37,10 +37,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from gradtx._core.aligned import aligned
 from gradtx._core.arguments import inner_transformation, scalar
+from gradtx._core.conditional import update_if
 from gradtx._core.foreign import check_state
-from gradtx._core.held import update_if
+from gradtx._core.gradients import aligned
 from gradtx._core.hyperparameters import first_count, next_count
 from gradtx._core.lift import selected
 from gradtx._core.micro_batches import SHARE

@@ -35,9 +35,9 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from gradtx._core.aligned import aligned
 from gradtx._core.arguments import check_at_least, inner_transformation
 from gradtx._core.foreign import check_state
+from gradtx._core.gradients import aligned
 from gradtx._core.packing import (
     Layout,
     Packed,

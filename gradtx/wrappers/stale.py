@@ -36,10 +36,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from gradtx._core.aligned import aligned
 from gradtx._core.arguments import check_key, inner_transformation
+from gradtx._core.conditional import update_if
 from gradtx._core.foreign import check_state
-from gradtx._core.held import update_if
+from gradtx._core.gradients import aligned
 from gradtx._core.hyperparameters import first_count, next_count
 from gradtx._core.trees import accumulators, check_params, widen
 from gradtx._core.types import (

@@ -18,7 +18,7 @@ of many small contributions keeps its mean; the random numbers follow from a see
 is done for the scales, for the codes and for the updates, the new state is nowhere written in float32, and the old one
 is copied in its small form, the dearer where that room comes anew from the system at every step
 (`tests/benchmarks/state.py`). A step with loops, products of matrices or collectives in it is done once, and the new
-state exists in float32 within it. XLA's flag that joins loops (`_core/apart.py`) speeds up float32 alone. Derivatives
+state exists in float32 within it. XLA's flag that joins loops (`_core/copies.py`) speeds up float32 alone. Derivatives
 do not pass through what is stored.
 
 **Limits**: a NaN or inf takes its block of 256 with it; equal entries of a block are rounded alike. Leaves of the state
@@ -33,8 +33,8 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from gradtx._core.apart import apart
 from gradtx._core.arguments import check_at_least, inner_transformation
+from gradtx._core.copies import unmerged
 from gradtx._core.foreign import check_state
 from gradtx._core.lift import Lifted
 from gradtx._core.rounding import from_8bit, mixed, num_blocks, scales_8bit, to_8bit, to_bfloat16
@@ -116,7 +116,7 @@ def stored_as(
         def again() -> tuple[Updates, Any]:
             """On a CPU done anew for each of its uses: the new state is nowhere written out in float32."""
             nonlocal inputs
-            inputs = apart(inputs)
+            inputs = unmerged(inputs)
             return advance(inputs[0], _loaded(inputs[1]), params, plainly=True)
 
         new_stored = stored(lambda: again()[1])

@@ -15,7 +15,7 @@ import pytest
 
 import gradtx
 from gradtx._core import lift
-from gradtx._core.apart import apart, tied
+from gradtx._core.copies import tagged, unmerged
 from tests.comparing import assert_same
 
 FLAG = "--xla_backend_extra_options=xla_cpu_use_multi_output_fusion"
@@ -230,7 +230,7 @@ def test_copies_apart_are_not_merged_on_a_cpu_and_have_the_same_bits():
     def both(x, copied):
         return jnp.sqrt(x * x + 1), jnp.sqrt(copied(x) * copied(x) + 1) + 1
 
-    for copied in (lambda x: apart({"x": x})["x"], lambda x: tied(3, x)):
+    for copied in (lambda x: unmerged({"x": x})["x"], lambda x: tagged(3, x)):
         np.testing.assert_array_equal(jax.jit(copied)(x), x)
         assert np.array_equal(np.signbit(jax.jit(copied)(x)[:6]), np.signbit(x[:6]))
         if jax.default_backend() == "cpu":

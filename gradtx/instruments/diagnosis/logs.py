@@ -174,7 +174,7 @@ def _is_regular(loss: np.ndarray) -> bool:
     there = np.flatnonzero(~np.isnan(loss))
     if len(there) < 3 or len(there) == len(loss):
         return False
-    apart = np.diff(there)
-    is_periodic = bool((apart == apart[0]).all() and apart[0] > 1) and len(loss) - 1 - there[-1] < apart[0]
-    is_scattered = 2 * len(there) < len(loss) and apart.max() < len(loss) / 4 and len(loss) - there[-1] < len(loss) / 4
+    gaps = np.diff(there)
+    is_periodic = bool((gaps == gaps[0]).all() and gaps[0] > 1) and len(loss) - 1 - there[-1] < gaps[0]
+    is_scattered = 2 * len(there) < len(loss) and gaps.max() < len(loss) / 4 and len(loss) - there[-1] < len(loss) / 4
     return is_periodic or bool(is_scattered)

@@ -31,11 +31,11 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from gradtx._core.across import AxisName, check_axis_name
-from gradtx._core.aligned import aligned
 from gradtx._core.arguments import check_at_least, inner_transformation
+from gradtx._core.collectives import AxisName, check_axis_name
+from gradtx._core.conditional import update_if
 from gradtx._core.foreign import check_state
-from gradtx._core.held import update_if
+from gradtx._core.gradients import aligned
 from gradtx._core.hyperparameters import BELOW_ONE, POSITIVE, first_count, hyperparameter, next_count
 from gradtx._core.lift import selected
 from gradtx._core.trees import check_params, factored_norm

@@ -16,13 +16,13 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from .across import varying
+from .collectives import varying
 
 # XLA reads its flags once, too.
 JOINS_LOOPS = "xla_cpu_use_multi_output_fusion" in os.environ.get("XLA_FLAGS", "")
 
 
-def apart(tree: Any) -> Any:
+def unmerged(tree: Any) -> Any:
     """The same arrays. What XLA on a CPU computes from them is not merged with what it computes from the originals."""
     leaves, treedef = jax.tree.flatten(tree)
     # Inside `shard_map` a barrier makes all its arrays vary along the same axes, so those that differ have their own.
@@ -30,17 +30,17 @@ def apart(tree: Any) -> Any:
     for number, leaf in enumerate(leaves):
         groups.setdefault(varying(jax.typeof(leaf)), []).append(number)
     for numbers in groups.values():
-        for number, copy in zip(numbers, _barred(*(leaves[i] for i in numbers)), strict=True):
+        for number, copy in zip(numbers, _separated(*(leaves[i] for i in numbers)), strict=True):
             leaves[number] = copy
     return treedef.unflatten(leaves)
 
 
-def tied(tie: int, x: jax.Array) -> jax.Array:
+def tagged(tie: int, x: jax.Array) -> jax.Array:
     """The same array. XLA on a CPU does not merge what it computes from copies with different ties.
 
-    Unlike those of `apart`, such copies do not keep loops from being joined.
+    Unlike those of `unmerged`, such copies do not keep loops from being joined.
     """
-    return _tied(tie, x)
+    return _tagged(tie, x)
 
 
 @jax.jit
@@ -55,12 +55,12 @@ def written_after(x: jax.Array, after: jax.Array) -> jax.Array:
 
 
 @jax.jit
-def _barred(*arrays: jax.Array) -> tuple[jax.Array, ...]:
+def _separated(*arrays: jax.Array) -> tuple[jax.Array, ...]:
     return jax.lax.platform_dependent(*arrays, cpu=_barrier, default=_same)
 
 
 @partial(jax.jit, static_argnums=0)
-def _tied(tie: int, x: jax.Array) -> jax.Array:
+def _tagged(tie: int, x: jax.Array) -> jax.Array:
     def chosen(x: jax.Array) -> jax.Array:
         return jnp.where((x > tie) | (x <= tie), x, jnp.nan)
 

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from gradtx._core.across import largest_over_shards, shard_axes, summed, total_over_shards
+from gradtx._core.collectives import largest_over_shards, shard_axes, summed, total_over_shards
 
 GRID = jax.make_mesh((2, 4), ("a", "b"), axis_types=(jax.sharding.AxisType.Auto,) * 2)
 P = jax.P

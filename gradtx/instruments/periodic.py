@@ -17,7 +17,7 @@ Carry = TypeVar("Carry")
 Tree = TypeVar("Tree")
 
 
-def seldom(is_due: jax.Array, turn: Callable[[Carry, Tree], Carry], carry: Carry, inputs: Tree) -> Carry:
+def when_due(is_due: jax.Array, turn: Callable[[Carry, Tree], Carry], carry: Carry, inputs: Tree) -> Carry:
     """`turn(carry, inputs)` where `is_due`, else the carry; constants to a derivative, which a loop has none of."""
 
     def body(numbered: tuple[jax.Array, Carry]) -> tuple[jax.Array, Carry]:

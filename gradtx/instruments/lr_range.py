@@ -43,8 +43,8 @@ from gradtx._core.arguments import check_at_least, check_function, checked_numbe
 from gradtx._core.hyperparameters import ABOVE_ONE, BELOW_ONE, POSITIVE
 from gradtx._core.types import GradientTransformation, Params
 
+from .lr_range_run import Run, sweep
 from .point import check_leaves
-from .range_sweep import Run, sweep
 
 
 class RangeTest(NamedTuple):

@@ -21,9 +21,9 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from gradtx._core.across import AxisName, check_axis_name, largest_over_shards
-from gradtx._core.apart import apart
 from gradtx._core.arguments import check_at_least, inner_transformation
+from gradtx._core.collectives import AxisName, check_axis_name, largest_over_shards
+from gradtx._core.copies import unmerged
 from gradtx._core.foreign import check_state
 from gradtx._core.hyperparameters import first_count, next_count
 from gradtx._core.lift import Lifted, selected
@@ -104,7 +104,7 @@ def skip_nonfinite(
         if give_up_after is not None:
             is_good = is_good & ~state.gave_up
         if isinstance(inner, Lifted):
-            new_updates, new_state = inner.advance(*apart((updates, before)), params, keep=is_good)
+            new_updates, new_state = inner.advance(*unmerged((updates, before)), params, keep=is_good)
         else:
             new_state = jax.tree.map(partial(selected, is_good), new_state, before)
         consecutive = jnp.where(is_good, 0, next_count(state.consecutive_skipped_count))

@@ -1,6 +1,6 @@
 """What one step shows to the instruments: the updates, the parameters, and the loss along a direction.
 
-Each thing is computed when it is first asked for, and once: instruments that share a `Seen` share its passes.
+Each thing is computed when it is first asked for, and once: instruments that share a `Observation` share its passes.
 """
 
 import itertools
@@ -12,16 +12,16 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from gradtx._core.across import AxisName
-from gradtx._core.aligned import aligned
 from gradtx._core.arguments import check_alone, check_function, scalar
+from gradtx._core.collectives import AxisName
 from gradtx._core.debugging import unknown
+from gradtx._core.gradients import aligned
 from gradtx._core.micro_batches import last_share
 from gradtx._core.trees import compute_dtype, scaled_norm, widen
 from gradtx._core.types import MaskedNode, Params, Updates
 
 from .batch_statistics import mixes_examples
-from .passes import Along, along, slopes_along
+from .directional import Along, along, slopes_along
 
 _WHAT = {
     "params": "the parameters",
@@ -33,7 +33,7 @@ _CALL = {"value": "value=value", "value_fn": "value_fn=loss", "losses_fn": "loss
 EXACT_UP_TO = 128  # parameters: per-example gradients of so few are taken one coordinate at a time
 
 
-class Seen:
+class Observation:
     """One step as an instrument sees it; errors name the instrument and say what to pass."""
 
     def __init__(

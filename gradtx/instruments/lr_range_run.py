@@ -75,8 +75,8 @@ def sweep(
         )
         best = jnp.fmin(best, after)
         is_within = after <= best + (diverge - 1) * jnp.maximum(jnp.abs(best), first - best)
-        seen = (after, value - after, sharpness, ~is_held, tree_norm(g).astype(rates.dtype))
-        return (new_params, state, best, probe, waiting), (*seen, ~(is_within & jnp.isfinite(after)))
+        observation = (after, value - after, sharpness, ~is_held, tree_norm(g).astype(rates.dtype))
+        return (new_params, state, best, probe, waiting), (*observation, ~(is_within & jnp.isfinite(after)))
 
     def guarded(carry: Any, x: Any) -> tuple[Any, tuple[Any, ...]]:
         ended, rest = carry
