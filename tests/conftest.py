@@ -19,7 +19,6 @@ from tests.comparing import enable_x64
 
 matplotlib.use("agg")
 
-MOST_MEMORY = 2.5e9  # bytes
 TESTS_RUN = itertools.count(1)
 
 
@@ -55,11 +54,13 @@ def x64():
 
 @pytest.hookimpl(tryfirst=True)  # before pytest-xdist reads the groups
 def pytest_collection_modifyitems(items):
-    """Marks what is slow by nature, and keeps tests that share programs on one worker.
+    """Marks what is slow, and keeps tests that share programs on one worker.
 
-    Slow are the notebooks as Jupyter runs them, and the rows of the zoo whose rule another row has too.
-    Tests of a row of the zoo share programs, or else those of a file. A notebook that is run as a script stands alone.
+    Slow are the notebooks as Jupyter runs them, the rows of the zoo whose rule another row has too, and most cases of a
+    test that is sampled. Tests of a row of the zoo share programs, or else those of a file. A notebook that is run as a
+    script stands alone.
     """
+    mark_unsampled(items)
     for item in items:
         params = item.callspec.params if hasattr(item, "callspec") else {}
         if item.path.suffix == ".ipynb" or getattr(params.get("row"), "is_part_of", ""):
@@ -70,16 +71,40 @@ def pytest_collection_modifyitems(items):
     items.sort(key=lambda item: first[group_of(item)])
 
 
+def mark_unsampled(items):
+    """Of a test that is marked `sampled(n)`, n cases are in the first tier. They are spread evenly over all cases."""
+    cases = {}
+    for item in items:
+        if item.get_closest_marker("sampled"):
+            cases.setdefault((item.path, item.originalname), []).append(item)
+    for all_cases in cases.values():
+        (number,) = all_cases[0].get_closest_marker("sampled").args
+        kept = {k * len(all_cases) // number for k in range(number)}
+        for place, item in enumerate(all_cases):
+            if place not in kept:
+                item.add_marker("slow")
+
+
 def group_of(item):
     return item.get_closest_marker("xdist_group").args[0]
 
 
+class Memory:
+    """How much this process may use, in bytes, before JAX's compiled programs are dropped."""
+
+    limit = 0.2 * os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+
+
 def pytest_runtest_teardown():
-    """Drops JAX's compiled programs when they take much memory, long before Linux refuses to map more of them."""
-    if next(TESTS_RUN) % 20 == 0 and memory_in_use() > MOST_MEMORY:
+    """Drops JAX's compiled programs when they take much memory, long before Linux refuses to map more of them.
+
+    The allocator keeps much of what is freed, so the next time is when a gigabyte more is in use.
+    """
+    if next(TESTS_RUN) % 20 == 0 and memory_in_use() > Memory.limit:
         jax.clear_caches()
         chex.clear_trace_counter()  # what is dropped has to be traced again
         gc.collect()
+        Memory.limit = max(Memory.limit, memory_in_use() + 1e9)
 
 
 def memory_in_use():

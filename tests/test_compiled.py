@@ -38,6 +38,7 @@ TREE = {"w": jnp.linspace(-1.0, 1.0, 6).reshape(2, 3), "b": jnp.ones(3)}
 
 
 @pytest.mark.parametrize("row", ROWS, ids=str)
+@pytest.mark.sampled(12)
 def test_a_step_exported_for_every_platform_gives_the_same_numbers(row):
     tx = row.make()
 

@@ -80,6 +80,7 @@ def test_trains_a_flax_nnx_module():
 
 
 @pytest.mark.parametrize("row", ROWS, ids=str)
+@pytest.mark.sampled(10)
 def test_trains_in_a_flax_nnx_optimizer_as_outside_of_it(row):
     """The optimizer keeps parameters and state in variables; parameters, updates and readings are the same."""
     nnx = pytest.importorskip("flax.nnx", reason="Flax comes with the test extra")
@@ -116,6 +117,7 @@ def test_an_instrument_in_a_flax_nnx_optimizer_calls_the_loss_of_the_module():
 
 
 @pytest.mark.parametrize("row", ROWS, ids=str)
+@pytest.mark.sampled(10)
 def test_states_survive_flax_msgpack(row):
     serialization = pytest.importorskip("flax.serialization", reason="Flax comes with the test extra")
     params, tx = {"w": jnp.ones((2, 3)), "b": jnp.full(3, 0.5)}, row.make()

@@ -37,6 +37,7 @@ def ritz_values(found):
 
 @pytest.mark.parametrize("compiled", [False, True])
 @pytest.mark.parametrize("name", SPECTRA)
+@pytest.mark.sampled(5)
 def test_finds_each_distinct_eigenvalue_of_a_degenerate_spectrum_and_stops(name, compiled):
     spectrum = jnp.array(SPECTRA[name])
     start = {"a": jax.random.normal(jax.random.key(1), (len(spectrum),))}
@@ -56,6 +57,7 @@ def test_finds_each_distinct_eigenvalue_of_a_degenerate_spectrum_and_stops(name,
 
 
 @pytest.mark.parametrize(("value", "size"), [(3.0, 300), (-1e4, 300), (1.0, 100_000)])
+@pytest.mark.sampled(2)
 def test_a_multiple_of_the_identity_is_exhausted_after_one_step_also_where_products_are_rounded(value, size):
     matrix = None if size > 1000 else jnp.asarray(rotated([value] * size), jnp.float32)
     start = jax.random.normal(jax.random.key(0), (size,))

@@ -71,6 +71,7 @@ def temporaries(tx, params):
 @on_cpu
 @pytest.mark.parametrize("clipping", CLIPPINGS)
 @pytest.mark.parametrize("method", METHODS)
+@pytest.mark.sampled(26)
 def test_a_donated_step_has_no_gradient_sized_temporaries(method, clipping):
     if jax.__version_info__ < (0, 10) and clipping != "alone":
         pytest.skip("XLA of JAX 0.7.2 writes the clipped gradient out; from 0.10 on it does not")
@@ -79,6 +80,7 @@ def test_a_donated_step_has_no_gradient_sized_temporaries(method, clipping):
 
 @on_cpu
 @pytest.mark.parametrize("method", METHODS)
+@pytest.mark.sampled(5)
 def test_a_guard_adds_a_byte_an_entry(method):
     assert temporaries(gradtx.skip_nonfinite(METHODS[method]), jnp.ones(SIZE)) < 0.3
 
@@ -86,6 +88,7 @@ def test_a_guard_adds_a_byte_an_entry(method):
 @on_cpu
 @pytest.mark.parametrize(("dtype", "size"), [("8bit", 1), (jnp.bfloat16, 2)], ids=["8 bits", "bfloat16"])
 @pytest.mark.parametrize("method", ["sgd momentum", "rmsprop nesterov", "adam"])
+@pytest.mark.sampled(2)
 def test_a_stored_state_is_copied_once_and_exists_nowhere_in_float32(method, dtype, size):
     tx, params = gradtx.stored_as(METHODS[method], dtype), jnp.ones(256 * 4000)  # whole blocks: nothing is padded
     arrays = sum(x.size == params.size for x in jax.tree.leaves(tx.init(params)))
@@ -260,6 +263,7 @@ WRAPPED = {
 
 @pytest.mark.parametrize("wrapper", WRAPPED)
 @pytest.mark.parametrize("method", ["delta_bar_delta", "rmsprop nesterov", "adam"])
+@pytest.mark.sampled(4)
 def test_a_wrapped_step_has_the_numbers_of_a_plain_one(wrapper, method):
     tx, params = clipped("by norm", method), {f"w{i}": jnp.linspace(-1, 1, 30 + i) for i in range(3)}
     assert_close(trained(WRAPPED[wrapper](tx), params)[0], trained(tx, params)[0], rtol=1e-5, atol=1e-6)

@@ -31,12 +31,25 @@ COMPOSITIONS = {
 }
 
 
-# An instrument passes its updates through. What can fail in a composition is how its state and its arguments are kept.
+# A composition can fail in how it keeps a state or hands on arguments. That depends on the kind of transformation. One
+# row of each kind meets all compositions in the first tier. The others meet two, in turn; the second tier has the rest.
+ONE_OF_EACH_KIND = (
+    "adam", "newton", "clip_by_global_norm", "accumulate", "stale", "packed", "skip_nonfinite", "stored_as", "chain"
+)  # fmt: skip
+# An instrument passes its updates through, so fewer of the compositions can fail for it.
 FOR_INSTRUMENTS = ("named_chain", "masked nested", "partition", "MultiSteps")
-PAIRS = [(row, name) for row in ROWS for name in (FOR_INSTRUMENTS if row.is_instrument else COMPOSITIONS)]
 
 
-@pytest.mark.parametrize(("row", "composition"), PAIRS, ids=str, indirect=["row"], scope="session")
+def pairs():
+    for number, row in enumerate(ROWS):
+        names = FOR_INSTRUMENTS if row.is_instrument else tuple(COMPOSITIONS)
+        first = {names[number % len(names)], names[(number + 3) % len(names)]}
+        for name in names:
+            is_first = name in first or row.name in ONE_OF_EACH_KIND or row.name == "observed"
+            yield pytest.param(row, name, marks=() if is_first else pytest.mark.slow)
+
+
+@pytest.mark.parametrize(("row", "composition"), list(pairs()), ids=str, indirect=["row"], scope="session")
 def test_composes_without_changing_the_numbers(row, made, composition):
     """Two steps, the second from the first's state. The types are checked by tracing, where `cond` is a `cond`."""
     tx = COMPOSITIONS[composition](made.tx)

@@ -47,6 +47,7 @@ POINTS = {
 
 
 @pytest.mark.parametrize("name", POINTS)
+@pytest.mark.sampled(8)
 def test_names_the_kind_of(name):
     value_fn, params, kind = POINTS[name]
     found = gradtx.critical_point(value_fn, params, key=KEY)
@@ -69,6 +70,7 @@ SPECTRA = [
 
 @pytest.mark.parametrize("spectrum", SPECTRA, ids=str)
 @pytest.mark.parametrize("seed", range(3))
+@pytest.mark.sampled(7)
 def test_both_ends_of_a_degenerate_spectrum_are_exact(spectrum, seed):
     root = np.random.default_rng(seed).normal(size=(len(spectrum), len(spectrum)))
     rotation = np.linalg.qr(root)[0]

@@ -132,7 +132,7 @@ def test_what_was_planted_is_found_and_healthy_runs_are_left_alone(subject, runs
 
 
 @every_subject
-@pytest.mark.parametrize("reading", [by_panel, few])
+@pytest.mark.parametrize("reading", [pytest.param(by_panel, marks=pytest.mark.slow), few])
 def test_no_healthy_run_is_given_an_alarm_by_what_other_logs_hold(subject, reading, runs_of):
     for case, curves in runs_of(subject):
         if case.label == HEALTHY:
@@ -172,6 +172,7 @@ def test_the_order_of_the_rules_does_not_change_what_is_found(runs_of):
 
 
 @pytest.mark.parametrize("kind", ["sgd", "momentum", "nesterov", "adam", "rmsprop"])
+@pytest.mark.sampled(2)
 def test_the_methods_of_the_labelled_runs_are_those_of_gradtx(kind):
     subject = planted.Subject("short bowl", planted.BOWL.losses, 0, 8, 20)
     what = planted.bowl(3, noise=0.5)
@@ -214,6 +215,7 @@ def check_cures(some, runs_of):
     assert len(failed) <= 0.1 * count, "\n".join(failed)
 
 
+@pytest.mark.slow
 def test_a_remedy_for_a_rate_too_high_or_too_low_cures(runs_of):
     def named(name):
         return next(case for case in ALL if name in str(case))

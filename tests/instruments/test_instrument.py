@@ -67,6 +67,7 @@ def test_on_the_hosts_route_readings_stay_until_the_next_measured_step():
 
 
 @pytest.mark.parametrize("name", ["gradient_alignment", "panel"])
+@pytest.mark.sampled(1)
 def test_on_the_hosts_route_a_remembered_step_is_as_good_as_with_every(name):
     grads = [jax.tree.map(lambda g, k=k: (-1) ** k * (k + 1) * g, GRADS) for k in range(7)]
     tx, periodic = ALL[name](every=1), ALL[name](every=3)
@@ -127,6 +128,7 @@ def test_masked_parameters_are_named_as_what_the_loss_cannot_take():
 
 
 @every_instrument
+@pytest.mark.sampled(4)
 def test_a_leaf_without_gradient_counts_as_one_that_stays(name):
     tx = ALL[name]()
     step = jax.jit(lambda g, p: gradtx.readings(tx.update(g, tx.init(p), p, **EXTRA)[1]))
@@ -252,6 +254,7 @@ def sometimes(name, every=3):
 
 
 @every_instrument
+@pytest.mark.sampled(4)
 def test_a_step_between_two_measurements_copies_nothing_of_the_parameters_size(name):
     if name == "trajectory":
         pytest.skip("its way is measured at each step")
@@ -272,6 +275,7 @@ def test_outside_jit_the_same_steps_are_measured(name):
 
 
 @every_instrument
+@pytest.mark.sampled(4)
 def test_updates_pass_bit_for_bit_also_where_it_measures_now_and_then(name):
     tx = ALL[name](every=2)
     bad = jax.tree.map(lambda g: g.at[0].set(-0.0).at[1].set(jnp.nan).at[2].set(jnp.inf), GRADS)
@@ -283,6 +287,7 @@ def test_updates_pass_bit_for_bit_also_where_it_measures_now_and_then(name):
 
 
 @every_instrument
+@pytest.mark.sampled(3)
 def test_the_derivative_of_a_training_is_what_it_is_without_an_instrument(name):
     def trained(log_rate, weight, tx):
         def losses(p):
@@ -438,6 +443,7 @@ def debugging():
 
 @pytest.mark.parametrize("name", ["panel", "plateau", "sharpness", "gain_ratio", "trajectory", "update_ratio"])
 @pytest.mark.usefixtures("debugging")
+@pytest.mark.sampled(2)
 def test_a_healthy_run_sets_off_neither_debug_nans_nor_debug_infs(name):
     """From the first step on, where most readings say nothing yet; also with zeros and with a batch of one example."""
     tx = ALL[name]()

@@ -39,6 +39,7 @@ CONDITIONINGS = {
 
 
 @pytest.mark.parametrize("name", CONDITIONINGS)
+@pytest.mark.sampled(3)
 def test_diverges_from_two_over_the_largest_curvature(name):
     spectrum, seed, centre = CONDITIONINGS[name]
     found = gradtx.lr_range_test(quadratic(spectrum, seed, centre), jnp.ones(len(spectrum)))
@@ -53,6 +54,7 @@ STARTS = {
 
 
 @pytest.mark.parametrize("name", STARTS)
+@pytest.mark.sampled(1)
 def test_the_start_does_not_matter(name):
     np.testing.assert_allclose(gradtx.lr_range_test(ill, jnp.array(STARTS[name])).divergence, 0.1, rtol=1e-3)
 
@@ -89,6 +91,7 @@ def test_the_unit_of_the_loss_only_scales_the_rates(unit):
 
 @pytest.mark.parametrize("offset", [0.0, 3.0])
 @pytest.mark.parametrize("diverge", [1.5, 2.0, 5.0])
+@pytest.mark.sampled(2)
 def test_the_run_ends_where_the_loss_has_risen_by_so_many_times_what_was_best_or_gained(diverge, offset):
     found = gradtx.lr_range_test(lambda x: x**2 / 2 + offset, 1.0, lowest=1.5, highest=4, steps=300, diverge=diverge)
     x, best, kept = 1.0, 0.5 + offset, 0
@@ -141,6 +144,7 @@ METHODS = {
 
 
 @pytest.mark.parametrize("name", METHODS)
+@pytest.mark.sampled(2)
 def test_other_methods_are_swept_too(name):
     make_tx, low, high = METHODS[name]
     found = gradtx.lr_range_test(ill, jnp.array([3.0, 2.0]), make_tx)
@@ -194,6 +198,7 @@ def frozen_and_accumulated(rate):
 
 @pytest.mark.parametrize("make_tx", [frozen_leaf, frozen_entries, frozen_and_accumulated])
 @pytest.mark.parametrize("curvature", [0.1, 1000.0])
+@pytest.mark.sampled(2)
 def test_what_is_frozen_does_not_count(make_tx, curvature):
     """The curvature of the frozen leaf is not met; the other's is 20."""
 
@@ -208,6 +213,7 @@ def test_what_is_frozen_does_not_count(make_tx, curvature):
 
 
 @pytest.mark.parametrize("steps", [2, 3, 5, 9, 15, 29])
+@pytest.mark.sampled(2)
 def test_few_steps_have_a_steepest_rate_too(steps):
     found = gradtx.lr_range_test(ill, jnp.ones(2), lowest=1e-3, highest=0.1, steps=steps)
     assert 1e-3 <= found.steepest <= 0.1
@@ -293,6 +299,7 @@ def test_a_net_trains_below_the_divergence_and_not_above():
         (lambda x: jnp.sum(jnp.sqrt(1 + x**2)), 2.0),
     ],
 )
+@pytest.mark.sampled(1)
 def test_no_quadratic(loss, divergence):
     found = gradtx.lr_range_test(loss, jnp.array([1.0, 0.5]))
     np.testing.assert_allclose(found.divergence, divergence, rtol=0.2)

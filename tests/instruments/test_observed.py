@@ -37,6 +37,7 @@ START = jnp.array([2.0, -1.0])
 
 
 @pytest.mark.parametrize("name", METHODS)
+@pytest.mark.sampled(2)
 def test_the_ratio_is_that_of_the_update_which_the_method_returns(name):
     tx = METHODS[name]
     seen, places = trained(gradtx.observed(tx), mean(losses), START, 12, losses_fn=losses)
@@ -119,6 +120,7 @@ def test_around_an_accumulation_the_ratio_is_of_the_steps_that_move():
 
 
 @pytest.mark.parametrize("inside", [False, True])
+@pytest.mark.sampled(1)
 def test_a_guard_inside_or_outside_leaves_the_steps_as_they_are(inside):
     guard, method = gradtx.skip_nonfinite, optax.adam(0.1)
     tx = gradtx.observed(guard(method)) if inside else guard(gradtx.observed(method))

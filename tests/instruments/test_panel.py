@@ -42,6 +42,7 @@ def both(request):
     return every, runs[0][0], runs[1][0]
 
 
+@pytest.mark.sampled(1)
 def test_its_readings_are_those_of_the_single_instruments(both):
     _, panel, singles = both
     for name, value in singles.items():
@@ -50,6 +51,7 @@ def test_its_readings_are_those_of_the_single_instruments(both):
     assert not np.isnan([value[-1] for value in panel.values()]).any()
 
 
+@pytest.mark.sampled(1)
 def test_its_update_ratio_is_that_of_the_step_before(both):
     every, panel, singles = both
     before = np.asarray(singles["update_ratio/global"])

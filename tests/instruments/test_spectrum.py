@@ -51,6 +51,7 @@ def test_the_nodes_are_those_of_scipy_from_the_same_start(x64):
 
 
 @pytest.mark.parametrize("k", [1, 25])
+@pytest.mark.sampled(1)
 def test_the_weights_are_a_distribution(k):
     nodes, weights = gradtx.spectral_density(
         quadratic(np.float32(symmetric(20))), jnp.zeros(20), key=KEY, num_probes=4, num_iterations=k
@@ -89,6 +90,7 @@ DIAGONAL = {
 
 
 @pytest.mark.parametrize("name", DIAGONAL)
+@pytest.mark.sampled(2)
 def test_a_degenerate_diagonal_spectrum_is_exact_and_no_eigenvalue_is_invented(name):
     spectrum = np.array(DIAGONAL[name])
     nodes, weights = gradtx.spectral_density(
@@ -185,6 +187,7 @@ SPECTRAL = {
 
 @pytest.mark.parametrize("kind", NOT_FINITE)
 @pytest.mark.parametrize("name", SPECTRAL)
+@pytest.mark.sampled(5)
 def test_what_is_not_finite_raises_by_name(name, kind):
     loss = NOT_FINITE[kind]
     with pytest.raises(ValueError, match=f"^{name}: the loss, its gradient or its Hessian is not finite here"):

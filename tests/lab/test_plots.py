@@ -102,6 +102,7 @@ def test_it_renders_with_named_axes_and_a_conclusion(name, paths, swept, compare
 
 
 @pytest.mark.parametrize("name", landscapes.LANDSCAPES)
+@pytest.mark.sampled(4)
 def test_every_landscape_can_be_drawn_from_its_start(name):
     f = landscapes.LANDSCAPES[name]()
     figure = lab.plot_trajectories(f, np.stack([f.start, f.start]))
@@ -301,6 +302,7 @@ def cut_short(steps=0, loss=np.nan):
         lambda run: lab.plot_surface(F, run),
     ],
 )
+@pytest.mark.sampled(10)
 def test_a_run_without_a_finite_loss_or_without_a_step_is_drawn_and_says_so(plot, steps):
     figure = plot(cut_short(steps))
     assert len(png(figure)) > 4_000

@@ -37,6 +37,7 @@ SMALL = {
 
 
 @pytest.mark.parametrize("name", SMALL)
+@pytest.mark.sampled(4)
 def test_it_trains(name):
     problem = SMALL[name]()
     history = lab.run(problem, gradtx.adam(0.02), steps=40, key=KEY, batch_size=32, eval_every=40)
@@ -222,6 +223,7 @@ def mlp_of_nnx():
 
 
 @pytest.mark.parametrize("wrap", [mlp_of_equinox, mlp_of_linen, mlp_of_nnx])
+@pytest.mark.sampled(1)
 def test_a_model_of_ones_own_is_a_problem_in_five_lines(wrap):
     problem = wrap()
     tx = optax.chain(gradtx.clip_by_global_norm(1.0), gradtx.adam(0.01))

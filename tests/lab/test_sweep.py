@@ -39,6 +39,7 @@ def test_the_axes_are_the_grid_then_keys_then_steps(swept):
 
 
 @pytest.mark.parametrize("member", [(0, 0, 0), (1, 1, 1), (2, 1, 0)])
+@pytest.mark.sampled(1)
 def test_every_member_has_the_numbers_of_its_run_bit_for_bit(digits, watch, swept, member):
     i, j, k = member
     tx = optax.chain(watch, nesterov(GRID["learning_rate"][i], GRID["momentum"][j]))
@@ -117,6 +118,7 @@ def test_a_diverging_member_freezes_and_its_neighbours_do_not_notice(digits):
     ],
     ids=["adam", "chain", "schedule of a traced whole number"],
 )
+@pytest.mark.sampled(1)
 def test_transformations_of_optax_sweep(digits, make_tx, grid):
     result = lab.sweep(digits, make_tx, grid, **SHORT)
     last = {name: values[-1] for name, values in grid.items()}
