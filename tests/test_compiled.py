@@ -15,6 +15,7 @@ from .zoo import ROWS
 SHORT = ["sgd", "rmsprop, nesterov", "adadelta", "clip, rmsprop, nesterov", "accumulate sgd"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("device", compiled.WHEELS)
 def test_a_step_moves_no_more_than_it_has_to(device):
     if not compiled.is_installed(device):
