@@ -31,7 +31,7 @@ class Row:
     checked_by: str = ""  # of a wrapper: the transformation inside, which refuses bad hyper-parameters
     keeps_another_form: bool = False  # the state is over the user's tree only as `state.restored()`
     skips: bool = False  # leaves out steps that it does not trust
-    is_part_of: str = ""  # another row, whose rule contains this one's: its own tests are in the second tier
+    is_part_of: str = ""  # another row that shows the same rule: this one's tests are in the second tier
 
     def __str__(self) -> str:
         return self.name
@@ -151,7 +151,7 @@ INSTRUMENTS = [
     instrument(gradtx.plateau, DECAY, "value"),
     instrument(gradtx.stationarity, LR | MOMENTUM | DECAY, **AT_PARAMS),
     instrument(gradtx.trajectory, {}, fixed={"every": 2}, needs_params=True, is_elementwise=False),
-    instrument(gradtx.panel, LR | {"max_norm": (0.5, NOT_A_LIMIT)}, "losses_fn", **AT_PARAMS),
+    instrument(gradtx.panel, LR | {"max_norm": (0.5, NOT_A_LIMIT)}, "losses_fn", is_part_of="observed", **AT_PARAMS),
 ]
 
 ROWS = [
@@ -166,8 +166,15 @@ ROWS = [
     row("adadelta", gradtx.adadelta, LR | DECAY | EPS),
     row("adam", gradtx.adam, LR | ADAM),
     row("newton", gradtx.newton, DAMPING, **NEWTON),
-    row("newton_cg", gradtx.newton, DAMPING, fixed={"solver": "cg"}, **NEWTON),
-    row("newton_saddle_free_cg", gradtx.newton, DAMPING, fixed={"saddle_free": True, "solver": "cg"}, **NEWTON),
+    row("newton_cg", gradtx.newton, DAMPING, fixed={"solver": "cg"}, is_part_of="newton", **NEWTON),
+    row(
+        "newton_saddle_free_cg",
+        gradtx.newton,
+        DAMPING,
+        fixed={"saddle_free": True, "solver": "cg"},
+        is_part_of="newton",
+        **NEWTON,
+    ),
     row("scale_by_learning_rate", gradtx.scale_by_learning_rate, LR, is_part_of="sgd_momentum"),
     row("heavy_ball", gradtx.heavy_ball, MOMENTUM, is_part_of="sgd_momentum", **BLOCK),
     row("nesterov", gradtx.nesterov, MOMENTUM, is_part_of="sgd_nesterov", **BLOCK),
