@@ -193,6 +193,7 @@ ELSEWHERE = {
 
 
 @pytest.mark.parametrize("name", ELSEWHERE)
+@pytest.mark.sampled(4)
 def test_a_state_from_elsewhere_keeps_its_types(name):
     """A float32 checkpoint resumed with x64 on; a whole state cast to bfloat16."""
     tx, params = ELSEWHERE[name](), {"a": jnp.ones(3), "b": jnp.ones(4)}

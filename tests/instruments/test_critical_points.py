@@ -99,6 +99,7 @@ def test_agrees_with_the_eigenvalues_of_the_dense_hessian_of_a_net(x64):
     )
 
 
+@pytest.mark.slow
 def test_an_eigenvalue_lies_within_the_residual_and_the_ends_are_approached_from_inside():
     spectrum = jnp.linspace(-1.0, 4.0, 200)
     gaps = []

@@ -48,6 +48,7 @@ def test_from_1_on_the_step_raises_a_quadratics_loss_and_the_predicted_change_is
 
 
 @pytest.mark.parametrize("by", ["value_fn", "losses_fn"])
+@pytest.mark.sampled(1)
 def test_on_a_net_it_is_the_product_with_the_hessian(by):
     params, losses_fn = net(8)
     extra = {"value_fn": mean(losses_fn)} if by == "value_fn" else {"losses_fn": losses_fn}

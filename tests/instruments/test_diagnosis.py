@@ -172,7 +172,7 @@ def test_the_order_of_the_rules_does_not_change_what_is_found(runs_of):
 
 
 @pytest.mark.parametrize("kind", ["sgd", "momentum", "nesterov", "adam", "rmsprop"])
-@pytest.mark.sampled(2)
+@pytest.mark.sampled(1)
 def test_the_methods_of_the_labelled_runs_are_those_of_gradtx(kind):
     subject = planted.Subject("short bowl", planted.BOWL.losses, 0, 8, 20)
     what = planted.bowl(3, noise=0.5)

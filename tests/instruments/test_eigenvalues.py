@@ -27,6 +27,7 @@ def test_all_steps_give_numpys_eigenvalues_and_eigenvectors(x64):
     np.testing.assert_allclose(found.residuals, 0, atol=1e-10)
 
 
+@pytest.mark.slow
 def test_fewer_steps_find_less_and_the_residuals_are_those_of_the_pairs(x64):
     matrix = rotated(np.linspace(-3, 10, 60))
     found = gradtx.top_eigenvalues(quadratic(matrix), jnp.zeros(60), 3, key=KEY, num_iterations=12)
@@ -51,6 +52,7 @@ SPECTRA = {
 
 
 @pytest.mark.parametrize("name", SPECTRA)
+@pytest.mark.sampled(3)
 def test_an_eigenvalue_is_found_as_often_as_it_occurs(name):
     spectrum = np.array(SPECTRA[name])
     loss = lambda x: jnp.sum(jnp.asarray(spectrum, jnp.float32) * x**2) / 2  # noqa: E731

@@ -69,6 +69,7 @@ def test_with_many_parameters_the_inner_product_is_exact_and_the_trace_unbiased(
     assert abs(traces.mean() - expected["standard_error"] ** 2) < 3 * error
 
 
+@pytest.mark.slow
 def test_more_probes_scatter_less(many):
     params, losses_fn, _ = many
     one, four = (measured(params, losses_fn, steps=200, num_probes=n)["standard_error"] ** 2 for n in (1, 4))
