@@ -14,12 +14,15 @@ import chex
 import jax
 import matplotlib
 import pytest
+from xdist.scheduler import LoadScopeScheduling
 
 from tests.comparing import enable_x64
+from tests.zoo import ROWS
 
 matplotlib.use("agg")
 
 TESTS_RUN = itertools.count(1)
+ROW_NAMES = {row.name for row in ROWS}
 
 
 def pytest_configure(config):
@@ -52,23 +55,42 @@ def x64():
         yield
 
 
-@pytest.hookimpl(tryfirst=True)  # before pytest-xdist reads the groups
 def pytest_collection_modifyitems(items):
-    """Marks what is slow, and keeps tests that share programs on one worker.
+    """Marks what is slow, and brings tests that share programs together.
 
     Slow are the notebooks as Jupyter runs them, the rows of the zoo whose rule another row has too, and most cases of a
-    test that is sampled. Tests of a row of the zoo share programs, or else those of a file. A notebook that is run as a
-    script stands alone.
+    test that is sampled.
     """
     mark_unsampled(items)
     for item in items:
-        params = item.callspec.params if hasattr(item, "callspec") else {}
-        if item.path.suffix == ".ipynb" or getattr(params.get("row"), "is_part_of", ""):
+        row = item.callspec.params.get("row") if hasattr(item, "callspec") else None
+        if item.path.suffix == ".ipynb" or getattr(row, "is_part_of", ""):
             item.add_marker("slow")
-        alone = params.get("row") or params.get("notebook") or item.path.relative_to(item.config.rootpath)
-        item.add_marker(pytest.mark.xdist_group(str(alone)))
-    first = {name: number for number, name in reversed(list(enumerate(map(group_of, items))))}
-    items.sort(key=lambda item: first[group_of(item)])
+    first = {name: number for number, name in reversed(list(enumerate(group_of(item.nodeid) for item in items)))}
+    items.sort(key=lambda item: first[group_of(item.nodeid)])
+
+
+def pytest_xdist_make_scheduler(config, log):
+    """Tests that share programs run on one worker."""
+    return ByPrograms(config, log)
+
+
+class ByPrograms(LoadScopeScheduling):
+    """The scheduler of pytest-xdist that hands out whole groups."""
+
+    def _split_scope(self, nodeid):
+        return group_of(nodeid)
+
+
+def group_of(nodeid):
+    """The tests of a row of the zoo share programs, or else those of a file. A notebook as a script stands alone."""
+    file, _, rest = nodeid.partition("::")
+    if file == "tests/test_notebooks.py":
+        return nodeid
+    if file.startswith("tests/contract/"):
+        parts = rest.partition("[")[2].rstrip("]").split("-")
+        return next((part for part in parts if part in ROW_NAMES), file)
+    return file
 
 
 def mark_unsampled(items):
@@ -83,10 +105,6 @@ def mark_unsampled(items):
         for place, item in enumerate(all_cases):
             if place not in kept:
                 item.add_marker("slow")
-
-
-def group_of(item):
-    return item.get_closest_marker("xdist_group").args[0]
 
 
 def pytest_runtest_setup(item):
