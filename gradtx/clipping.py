@@ -43,7 +43,7 @@ import jax.numpy as jnp
 from ._core.collectives import AxisName, check_axis_name, largest_everywhere, largest_over_shards
 from ._core.hyperparameters import NON_NEGATIVE_OR_INF, count_for, first_count, hyperparameter, next_count
 from ._core.lift import Lifted, Scalars, lift
-from ._core.trees import factored_norm
+from ._core.norms import factored_norm
 from ._core.types import Params, ScalarOrSchedule
 
 

@@ -44,8 +44,8 @@ from jax.core import Tracer
 
 from gradtx._core.arguments import check_at_least, check_key, checked_number
 from gradtx._core.hyperparameters import NON_NEGATIVE
+from gradtx._core.norms import tree_norm
 from gradtx._core.ritz import ritz
-from gradtx._core.trees import tree_norm
 from gradtx._core.types import Params
 
 from .point import cost_at, linearised, normal_like

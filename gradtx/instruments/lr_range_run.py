@@ -6,7 +6,8 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from gradtx._core.trees import accumulators, tree_inner, tree_norm
+from gradtx._core.norms import tree_inner, tree_norm
+from gradtx._core.trees import accumulators
 from gradtx._core.types import FLOAT32, GradientTransformation, Params, with_extra_args_support
 
 from .point import normal_like

@@ -40,7 +40,8 @@ from gradtx._core.arguments import check_at_least, check_seed
 from gradtx._core.collectives import AxisName, check_axis_name, shard_axes
 from gradtx._core.debugging import unbounded, unknown
 from gradtx._core.hyperparameters import BELOW_ONE, first_count, hyperparameter
-from gradtx._core.trees import compute_dtype, scaled_norm, widen
+from gradtx._core.norms import scaled_norm
+from gradtx._core.trees import compute_dtype, widen
 from gradtx._core.types import GradientTransformationExtraArgs, Params, ScalarOrSchedule
 
 from .averages import averaged, means_of, no_average

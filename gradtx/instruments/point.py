@@ -13,8 +13,9 @@ import jax.numpy as jnp
 from jax.tree_util import Partial
 
 from gradtx._core.arguments import check_function, loss_shape
+from gradtx._core.norms import tree_norm
 from gradtx._core.tracing import is_traced
-from gradtx._core.trees import compute_dtype, leaf_dtype, named_leaves, tree_norm
+from gradtx._core.trees import compute_dtype, leaf_dtype, named_leaves
 from gradtx._core.types import Params
 
 Point = list[jax.Array]

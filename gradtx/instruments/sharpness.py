@@ -43,8 +43,9 @@ import jax.numpy as jnp
 from gradtx._core.arguments import check_at_least, check_seed
 from gradtx._core.debugging import unknown
 from gradtx._core.hyperparameters import BELOW_ONE, NON_NEGATIVE, first_count, hyperparameter
+from gradtx._core.norms import tree_inner, tree_norm
 from gradtx._core.ritz import combined, ritz
-from gradtx._core.trees import accumulators, tree_inner, tree_norm, widen
+from gradtx._core.trees import accumulators, widen
 from gradtx._core.types import FLOAT32, GradientTransformationExtraArgs, Params, ScalarOrSchedule, Updates
 
 from .directional import is_forward_blocked, two_sides

@@ -42,8 +42,9 @@ from gradtx._core.foreign import check_state
 from gradtx._core.gradients import aligned
 from gradtx._core.hvp import linear_hvp
 from gradtx._core.hyperparameters import NON_NEGATIVE, first_count, hyperparameter, next_count
+from gradtx._core.norms import tree_norm
 from gradtx._core.ritz import combined, ritz
-from gradtx._core.trees import check_params, compute_dtype, leaf_dtype, tree_norm
+from gradtx._core.trees import check_params, compute_dtype, leaf_dtype
 from gradtx._core.types import GradientTransformationExtraArgs, Params, ScalarOrSchedule, Updates
 
 ValueFn = Callable[[Params], jax.Array]

@@ -38,7 +38,8 @@ from gradtx._core.foreign import check_state
 from gradtx._core.gradients import aligned
 from gradtx._core.hyperparameters import BELOW_ONE, POSITIVE, first_count, hyperparameter, next_count
 from gradtx._core.lift import selected
-from gradtx._core.trees import check_params, factored_norm
+from gradtx._core.norms import factored_norm
+from gradtx._core.trees import check_params
 from gradtx._core.types import (
     GradientTransformation,
     GradientTransformationExtraArgs,
