@@ -21,7 +21,7 @@ from typing import Any, Literal, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from gradtx._core.arguments import check_at_least
+from gradtx._core.arguments import checked_count
 from gradtx._core.collectives import AxisName, check_axis_name, varying, varying_like
 from gradtx._core.debugging import unknown
 from gradtx._core.foreign import check_state
@@ -79,7 +79,7 @@ def instruments(
     """Several measurements as one. Its state is what `joined` makes of theirs and `split` takes to them again; the
     fields `NAME_count` and `NAME_measured_at` of it are theirs too.
     """
-    check_at_least(name, "every", every, 1)
+    checked_count(name, "every", every)
     check_axis_name(name, axis_name)
 
     def init(params: Params) -> Any:

@@ -30,7 +30,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from gradtx._core.arguments import check_at_least
+from gradtx._core.arguments import checked_count
 from gradtx._core.hyperparameters import NON_NEGATIVE, NON_NEGATIVE_OR_INF, hyperparameter
 from gradtx._core.types import GradientTransformationExtraArgs, Params, ScalarOrSchedule, Updates
 
@@ -106,7 +106,7 @@ def panel(
     """
     rate = hyperparameter("panel", "learning_rate", learning_rate, NON_NEGATIVE)
     limit = None if max_norm is None else hyperparameter("panel", "max_norm", max_norm, NON_NEGATIVE_OR_INF)
-    check_at_least("panel", "num_probes", num_probes, 1)
+    checked_count("panel", "num_probes", num_probes)
     return instruments("panel", _measurements(rate, limit, num_probes, seed), joined, split, every)
 
 

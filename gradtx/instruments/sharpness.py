@@ -40,7 +40,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from gradtx._core.arguments import check_at_least, check_seed
+from gradtx._core.arguments import check_seed, checked_count
 from gradtx._core.debugging import unknown
 from gradtx._core.hyperparameters import BELOW_ONE, NON_NEGATIVE, first_count, hyperparameter
 from gradtx._core.norms import tree_inner, tree_norm
@@ -104,7 +104,7 @@ def sharpness(
     """
     rate = None if learning_rate is None else hyperparameter("sharpness", "learning_rate", learning_rate, NON_NEGATIVE)
     alpha = hyperparameter("sharpness", "momentum", momentum, BELOW_ONE)
-    check_at_least("sharpness", "num_iterations", num_iterations, 1)
+    checked_count("sharpness", "num_iterations", num_iterations)
     check_seed("sharpness", seed)
 
     def init(params: Params) -> SharpnessState:

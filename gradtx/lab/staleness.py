@@ -9,8 +9,7 @@ import numpy as np
 import optax
 
 import gradtx
-
-from .arguments import checked_count
+from gradtx._core.arguments import checked_count
 
 
 def worker_delays(workers: int, longest: int) -> np.ndarray:

@@ -21,7 +21,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from gradtx._core.arguments import check_at_least, inner_transformation
+from gradtx._core.arguments import checked_count, inner_transformation
 from gradtx._core.collectives import AxisName, check_axis_name, largest_over_shards
 from gradtx._core.copies import unmerged
 from gradtx._core.foreign import check_state
@@ -78,7 +78,7 @@ def skip_nonfinite(
     inner = inner_transformation("skip_nonfinite", tx)
     check_axis_name("skip_nonfinite", axis_name)
     if give_up_after is not None:
-        check_at_least("skip_nonfinite", "give_up_after", give_up_after, 1)
+        checked_count("skip_nonfinite", "give_up_after", give_up_after)
 
     def init(params: Params) -> SkipNonfiniteState:
         check_params("skip_nonfinite", params)

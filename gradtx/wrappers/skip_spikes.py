@@ -31,7 +31,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from gradtx._core.arguments import check_at_least, inner_transformation
+from gradtx._core.arguments import checked_count, inner_transformation
 from gradtx._core.collectives import AxisName, check_axis_name
 from gradtx._core.conditional import update_if
 from gradtx._core.foreign import check_state
@@ -98,7 +98,7 @@ def skip_spikes(
     """
     inner = inner_transformation("skip_spikes", tx)
     check_axis_name("skip_spikes", axis_name)
-    check_at_least("skip_spikes", "warm_up", warm_up, 1)
+    checked_count("skip_spikes", "warm_up", warm_up)
     limit = hyperparameter("skip_spikes", "threshold", threshold, POSITIVE)
     forget = hyperparameter("skip_spikes", "decay", decay, BELOW_ONE)
 

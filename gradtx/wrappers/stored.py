@@ -33,7 +33,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from gradtx._core.arguments import check_at_least, inner_transformation
+from gradtx._core.arguments import checked_count, inner_transformation
 from gradtx._core.copies import unmerged
 from gradtx._core.foreign import check_state
 from gradtx._core.lift import Lifted
@@ -92,8 +92,8 @@ def stored_as(
     2.03
     """
     inner, bits = inner_transformation("stored_as", tx), _checked_bits(dtype)
-    check_at_least("stored_as", "seed", seed, 0)
-    check_at_least("stored_as", "min_leaf_size", min_leaf_size, 1)
+    checked_count("stored_as", "seed", seed, 0)
+    checked_count("stored_as", "min_leaf_size", min_leaf_size)
 
     def init(params: Params) -> StoredState:
         check_params("stored_as", params)

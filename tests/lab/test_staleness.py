@@ -25,7 +25,7 @@ def test_workers_make_delays_of_mean_one_less_than_their_number(workers):
 
 
 def test_a_number_of_workers_is_whole_and_at_least_one():
-    with pytest.raises(TypeError, match=r"worker_delays: workers must be a whole number, got 0\.5"):
+    with pytest.raises(TypeError, match=r"worker_delays: workers must be an integer, got 0\.5"):
         worker_delays(0.5, 3)
     with pytest.raises(ValueError, match="implied_momentum: workers must be at least 1, got 0"):
         implied_momentum(0)

@@ -182,7 +182,7 @@ def test_bad_arguments_are_refused():
     for wrong in (0, -1):
         with pytest.raises(ValueError, match=f"accumulate: every must be at least 1, got {wrong}"):
             gradtx.accumulate(gradtx.sgd(0.1), wrong)
-    with pytest.raises(TypeError, match="every must be a whole number or a function of the step"):
+    with pytest.raises(TypeError, match="every must be an integer or a function of the step"):
         gradtx.accumulate(gradtx.sgd(0.1), 1.5)
     with pytest.raises(TypeError, match="tx must be a gradient transformation"):
         gradtx.accumulate(lambda g: g, 2)

@@ -109,7 +109,7 @@ def test_bad_arguments_are_refused():
         with pytest.raises(ValueError, match=f"^stale: .*{message}"):
             gradtx.stale(gradtx.sgd(0.1), **arguments)
     for wrong in (1.5, "1", [[0.5], [0.5]], True):
-        with pytest.raises(TypeError, match="delay must be a whole number or a list of probabilities"):
+        with pytest.raises(TypeError, match="delay must be an integer or a list of probabilities"):
             gradtx.stale(gradtx.sgd(0.1), wrong)
     with pytest.raises(TypeError, match=r"stale: key must be a JAX random key, .* got 3"):
         gradtx.stale(gradtx.sgd(0.1), (0.5, 0.5), key=3)
