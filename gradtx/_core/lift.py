@@ -20,12 +20,11 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from .collectives import varying_like
 from .copies import JOINS_LOOPS, tagged, unmerged, written_after
 from .foreign import check_state, foreign_state, optax_state
 from .gradients import aligned
 from .tracing import is_traced
-from .trees import check_params, compute_dtype, widen
+from .trees import check_params, compute_dtype, selected, widen
 from .types import GradientTransformationExtraArgs, Params, Updates
 
 Scalars = dict[str, jax.Array]
@@ -190,15 +189,6 @@ def _run(
         old = [widen(next(rest), dtype) for _ in block.buffers]
         u = block.rule(store, u, *old, **{key: value.astype(dtype) for key, value in scalars.items()})
     return u.astype(g.dtype), stored
-
-
-def selected(keep: Any, new: Any, old: Any) -> Any:
-    """`new` in the type of `old`, so that a state from elsewhere keeps its types; `old` where `keep` is false."""
-    if new is None or new is old:
-        return old
-    kind = jax.typeof(old)
-    new = varying_like(jnp.asarray(new, kind.dtype), kind)
-    return new if keep is None else jnp.where(keep, new, old)
 
 
 def _blocks(nest: Nest) -> Iterator[Block]:

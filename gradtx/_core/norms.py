@@ -9,6 +9,7 @@ import jax.numpy as jnp
 
 from .arithmetic import sqrt
 from .collectives import AxisName, each_over_shards, total_over_shards
+from .copies import hidden_zero
 from .tracing import is_traced
 from .trees import compute_dtype
 
@@ -111,9 +112,9 @@ def _square_sum(x: jax.Array, dtype: jnp.dtype, factor: jax.Array | None = None)
     """Σ |f x|²; compiled, so that leaves of the same shape are traced once."""
     x = _real_parts(x, dtype)
     if factor is not None:
-        # Of a constant x, such as the gradient 0 of a parameter without influence, the compiler would take (f x)² apart
-        # into f² x²: a zero that it cannot know, as it does not know f, hinders it.
-        x = (x + jnp.where(factor > 0, 0, factor)) * factor
+        # If x is a constant, such as the gradient 0 of a parameter without influence, the compiler would split (f x)²
+        # into f² x². Adding a zero that it cannot simplify prevents this.
+        x = (x + hidden_zero(factor)) * factor
     return jnp.sum(x * x)
 
 

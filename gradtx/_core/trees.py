@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 from jax.core import Tracer
 
+from .collectives import varying_like
 from .types import FLOAT32, DTypeLike, Params
 
 
@@ -75,6 +76,18 @@ def widen(x: jax.Array, dtype: jnp.dtype) -> jax.Array:
     if jnp.iscomplexobj(x):
         return x.astype(jnp.complex128 if dtype == jnp.float64 else jnp.complex64)
     return x.astype(dtype)
+
+
+def selected(keep: Any, new: Any, old: Any) -> Any:
+    """`new` in the type of `old`, so that a state keeps its types from step to step; `old` if `keep` is False.
+
+    The type is the dtype and, inside `shard_map`, the axes that the array varies along. `keep` None always takes `new`.
+    """
+    if new is None or new is old:
+        return old
+    kind = jax.typeof(old)
+    new = varying_like(jnp.asarray(new, kind.dtype), kind)
+    return new if keep is None else jnp.where(keep, new, old)
 
 
 def accumulator_like(

@@ -41,9 +41,8 @@ from gradtx._core.conditional import update_if
 from gradtx._core.foreign import check_state
 from gradtx._core.gradients import aligned
 from gradtx._core.hyperparameters import first_count, next_count
-from gradtx._core.lift import selected
 from gradtx._core.micro_batches import SHARE
-from gradtx._core.trees import accumulators, check_params, widen
+from gradtx._core.trees import accumulators, check_params, selected, widen
 from gradtx._core.types import (
     FLOAT32,
     GradientTransformation,

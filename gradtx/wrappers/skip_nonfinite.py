@@ -23,11 +23,12 @@ import jax.numpy as jnp
 
 from gradtx._core.arguments import checked_count, inner_transformation
 from gradtx._core.collectives import AxisName, check_axis_name, largest_over_shards
+from gradtx._core.conditional import skip_counts
 from gradtx._core.copies import unmerged
 from gradtx._core.foreign import check_state
-from gradtx._core.hyperparameters import first_count, next_count
-from gradtx._core.lift import Lifted, selected
-from gradtx._core.trees import check_params
+from gradtx._core.hyperparameters import first_count
+from gradtx._core.lift import Lifted
+from gradtx._core.trees import check_params, selected
 from gradtx._core.types import (
     GradientTransformation,
     GradientTransformationExtraArgs,
@@ -107,7 +108,9 @@ def skip_nonfinite(
             new_updates, new_state = inner.advance(*unmerged((updates, before)), params, keep=is_good)
         else:
             new_state = jax.tree.map(partial(selected, is_good), new_state, before)
-        consecutive = jnp.where(is_good, 0, next_count(state.consecutive_skipped_count))
+        skipped, consecutive, seen = skip_counts(
+            is_good, state.skipped_count, state.consecutive_skipped_count, state.guarded_count
+        )
         gave_up = state.gave_up
         if give_up_after is not None:
             gave_up = gave_up | (consecutive >= give_up_after)
@@ -116,9 +119,9 @@ def skip_nonfinite(
             SkipNonfiniteState(
                 guarded_state=new_state,
                 skipped=~is_good,
-                skipped_count=jnp.where(is_good, state.skipped_count, next_count(state.skipped_count)),
+                skipped_count=skipped,
                 consecutive_skipped_count=consecutive,
-                guarded_count=next_count(state.guarded_count),
+                guarded_count=seen,
                 gave_up=gave_up,
             ),
         )

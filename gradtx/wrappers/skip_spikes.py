@@ -33,13 +33,12 @@ import jax.numpy as jnp
 
 from gradtx._core.arguments import checked_count, inner_transformation
 from gradtx._core.collectives import AxisName, check_axis_name
-from gradtx._core.conditional import update_if
+from gradtx._core.conditional import skip_counts, update_if
 from gradtx._core.foreign import check_state
 from gradtx._core.gradients import aligned
-from gradtx._core.hyperparameters import BELOW_ONE, POSITIVE, first_count, hyperparameter, next_count
-from gradtx._core.lift import selected
+from gradtx._core.hyperparameters import BELOW_ONE, POSITIVE, first_count, hyperparameter
 from gradtx._core.norms import factored_norm
-from gradtx._core.trees import check_params
+from gradtx._core.trees import check_params, selected
 from gradtx._core.types import (
     GradientTransformation,
     GradientTransformationExtraArgs,
@@ -140,13 +139,15 @@ def skip_spikes(
             [g.dtype for g in present],
             extra,
         )
-        consecutive = state.consecutive_spike_count
+        skipped, consecutive, seen = skip_counts(
+            is_good, state.spike_skipped_count, state.consecutive_spike_count, count
+        )
         return new_updates, SkipSpikesState(
             unspiked_state=inner_state,
             spike_skipped=~is_good,
-            spike_skipped_count=jnp.where(is_good, state.spike_skipped_count, next_count(state.spike_skipped_count)),
-            consecutive_spike_count=jnp.where(is_good, 0, next_count(consecutive)),
-            spike_guarded_count=next_count(count),
+            spike_skipped_count=skipped,
+            consecutive_spike_count=consecutive,
+            spike_guarded_count=seen,
             usual_norm=selected(None, mean + share * away, state.usual_norm),
             usual_deviation=selected(None, new_deviation, state.usual_deviation),
         )
