@@ -152,7 +152,7 @@ def _solve_dense(cost: Cost, point: Leaves, g: Leaves, λ: jax.Array, *, saddle_
 
 def _solve_cg(cost: Cost, point: Leaves, g: Leaves, λ: jax.Array) -> Leaves:
     """(H + λI)⁻¹ g by conjugate gradients."""
-    product = linear_hvp(cost, point)
+    _, _, product = linear_hvp(cost, point)
 
     def damped(v: Leaves) -> Leaves:
         return [hv + λ * x for hv, x in zip(product(v), v, strict=True)]
@@ -165,8 +165,9 @@ def _solve_cg(cost: Cost, point: Leaves, g: Leaves, λ: jax.Array) -> Leaves:
 def _solve_krylov(cost: Cost, point: Leaves, g: Leaves, λ: jax.Array) -> Leaves:
     """(|H| + λI)⁻¹ g on the Krylov space of g, as Dauphin et al. do it."""
     unit, scale = _scaled(g)
+    _, _, product = linear_hvp(cost, point)
     size = sum(x.size for x in g)
-    found = ritz(min(size, _KRYLOV_DIMENSION))(linear_hvp(cost, point), unit)
+    found = ritz(min(size, _KRYLOV_DIMENSION))(product, unit)
     parts = _divided(tree_norm(unit) * found.vectors[0], jnp.abs(found.values) + λ)
     return [scale * x for x in combined(found.vectors @ parts, found.basis)]
 
