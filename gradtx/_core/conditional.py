@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from jax.core import Tracer
 
 from .hyperparameters import next_count
-from .lift import Lifted
+from .lift import row_of
 from .trees import selected
 from .types import GradientTransformationExtraArgs, Params, Updates
 
@@ -26,8 +26,8 @@ def update_if(
 
     Blocks select in the pass that they make anyway. Any other transformation is computed in a branch, if it is due.
     """
-    if isinstance(tx, Lifted):
-        new_updates, new_state = tx.advance(updates, state, params, keep=is_due)
+    if (row := row_of(tx)) is not None:
+        new_updates, new_state = row.advance(updates, state, params, keep=is_due)
         leaves, treedef = jax.tree.flatten(new_updates)
         chosen = [jnp.where(is_due, u.astype(dtype), 0) for u, dtype in zip(leaves, dtypes, strict=True)]
         return treedef.unflatten(chosen), new_state

@@ -27,7 +27,7 @@ from gradtx._core.conditional import skip_counts
 from gradtx._core.copies import unmerged
 from gradtx._core.foreign import check_state
 from gradtx._core.hyperparameters import first_count
-from gradtx._core.lift import Lifted
+from gradtx._core.lift import row_of
 from gradtx._core.trees import check_params, selected
 from gradtx._core.types import (
     GradientTransformation,
@@ -77,6 +77,7 @@ def skip_nonfinite(
     [-0.09 -0.09] False
     """
     inner = inner_transformation("skip_nonfinite", tx)
+    row = row_of(inner)
     check_axis_name("skip_nonfinite", axis_name)
     if give_up_after is not None:
         checked_count("skip_nonfinite", "give_up_after", give_up_after)
@@ -97,15 +98,15 @@ def skip_nonfinite(
     ) -> tuple[Updates, SkipNonfiniteState]:
         check_state("skip_nonfinite", state, "guarded_state")
         before, loss = state.guarded_state, extra.get("value")
-        if isinstance(inner, Lifted):  # on a CPU done twice: nothing has to wait in memory for the judgement
-            new_updates, new_state = inner.advance(updates, before, params, plainly=True)
+        if row is not None:  # on a CPU done twice: nothing has to wait in memory for the judgement
+            new_updates, new_state = row.advance(updates, before, params, plainly=True)
         else:
             new_updates, new_state = inner.update(updates, before, params, **extra)
         is_good = _all_finite((updates, loss), (new_updates, loss), axis_name)
         if give_up_after is not None:
             is_good = is_good & ~state.gave_up
-        if isinstance(inner, Lifted):
-            new_updates, new_state = inner.advance(*unmerged((updates, before)), params, keep=is_good)
+        if row is not None:
+            new_updates, new_state = row.advance(*unmerged((updates, before)), params, keep=is_good)
         else:
             new_state = jax.tree.map(partial(selected, is_good), new_state, before)
         skipped, consecutive, seen = skip_counts(
