@@ -14,10 +14,10 @@ import pytest
 
 import gradtx
 from gradtx import lab, landscapes
+from gradtx.instruments.diagnosis import report
 from gradtx.instruments.diagnosis.causes import EXPLAINS
 from gradtx.instruments.diagnosis.challenges import CHALLENGES
 from gradtx.instruments.diagnosis.diagnose import RULES, judged
-from gradtx.instruments.diagnosis.report import finding
 from tests import planted
 from tests.planted import HEALTHY, Case, Method, cases, curves_of
 
@@ -174,7 +174,7 @@ def test_the_order_of_the_rules_does_not_change_what_is_found(runs_of):
 
 def test_of_two_findings_of_one_challenge_the_surer_and_then_the_more_exact_one_is_told():
     def rule(confidence, steps):
-        return lambda evidence, taken, verdict: [finding("plateau", f"{steps}", {}, steps, confidence)]
+        return lambda evidence, taken, verdict: [report.finding("plateau", f"{steps}", {}, steps, confidence)]
 
     log = {"loss": np.linspace(1.0, 0.5, 100)}
     by_confidence = rule("medium", (10, 11)), rule("high", (0, 99))
