@@ -84,6 +84,7 @@ def instruments(
     checked_count(name, "every", every)
     check_axis_name(name, axis_name)
 
+    # This function is long because `init` and `update` need the checked arguments.
     def init(params: Params) -> Any:
         check_params(name, params, allow_complex=all(m.allow_complex for m in measurements))
         return joined(tuple(m.init(params) for m in measurements))

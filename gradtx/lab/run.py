@@ -91,6 +91,7 @@ def run(
     >>> print(history.loss.shape, history.iterates.shape, history.loss[-1] < 0.01 * history.loss[0])
     (50,) (51, 2) True
     """
+    # This function is long because the loop, and what follows an interrupt of it, need nearly all of its variables.
     check_transformation("run", tx)
     steps = checked_count("run", "steps", steps, most=MOST)
     every = checked_count("run", "eval_every", max(1, steps // 25) if eval_every is None else eval_every, most=MOST)

@@ -74,6 +74,7 @@ def sweep(
     >>> print(result.loss.shape, result.best(), result.diverged_at.ravel() >= 0)
     (3, 1, 50) {'learning_rate': 0.1} [False False False]
     """
+    # This function is long because every argument is checked here, before the work starts.
     steps = checked_count("sweep", "steps", steps, most=MOST)
     every = checked_count("sweep", "eval_every", max(1, steps // 25) if eval_every is None else eval_every, most=MOST)
     every = min(every, steps)

@@ -92,6 +92,7 @@ def newton(
         raise ValueError(f'newton: solver must be "dense" or "cg", got {solver!r}.')
     solve = solvers[solver]
 
+    # This function is long because `init` and `update` need the checked arguments.
     def init(params: Params) -> NewtonState:
         check_params("newton", params, allow_complex=False)
         return NewtonState(newton_count=first_count())

@@ -92,6 +92,7 @@ def accumulate(tx: GradientTransformation | MultiSteps, every: int | Schedule) -
     """
     inner, micro_batches = inner_transformation("accumulate", tx), _every(every)
 
+    # This function is long because `init` and `update` need the checked arguments.
     def init(params: Params) -> AccumulateState:
         check_params("accumulate", params)
         return AccumulateState(

@@ -82,6 +82,7 @@ def skip_nonfinite(
     if give_up_after is not None:
         checked_count("skip_nonfinite", "give_up_after", give_up_after)
 
+    # This function is long because `init` and `update` need the checked arguments.
     def init(params: Params) -> SkipNonfiniteState:
         check_params("skip_nonfinite", params)
         return SkipNonfiniteState(

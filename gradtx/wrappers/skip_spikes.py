@@ -101,6 +101,7 @@ def skip_spikes(
     limit = hyperparameter("skip_spikes", "threshold", threshold, POSITIVE)
     forget = hyperparameter("skip_spikes", "decay", decay, BELOW_ONE)
 
+    # This function is long because `init` and `update` need the checked arguments.
     def init(params: Params) -> SkipSpikesState:
         check_params("skip_spikes", params)
         return SkipSpikesState(

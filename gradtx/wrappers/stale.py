@@ -93,6 +93,7 @@ def stale(
     inner = inner_transformation("stale", tx)
     longest, draw, key_data = _delays(delay, key)
 
+    # This function is long because `init` and `update` need the checked arguments.
     def init(params: Params) -> StaleState:
         check_params("stale", params)
         return StaleState(
