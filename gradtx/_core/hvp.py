@@ -28,7 +28,8 @@ def linear_hvp(cost: Cost, params: Any) -> tuple[jax.Array, Any, Partial]:
         value, slopes = jax.value_and_grad(cost)(at)
         return slopes, value
 
-    slopes, product, value = jax.linearize(gradient, params, has_aux=True)
+    linearised: Any = jax.linearize(gradient, params, has_aux=True)  # JAX does not say that the product is a `Partial`
+    slopes, product, value = linearised
     return value, slopes, product
 
 

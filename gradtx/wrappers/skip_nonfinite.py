@@ -107,7 +107,8 @@ def skip_nonfinite(
         if give_up_after is not None:
             is_good = is_good & ~state.gave_up
         if row is not None:
-            new_updates, new_state = row.advance(*unmerged((updates, before)), params, keep=is_good)
+            again, old = unmerged((updates, before))
+            new_updates, new_state = row.advance(again, old, params, keep=is_good)
         else:
             new_state = jax.tree.map(partial(selected, is_good), new_state, before)
         skipped, consecutive, seen = skip_counts(
