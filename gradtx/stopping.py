@@ -29,7 +29,7 @@ from typing import Literal, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from ._core.arguments import check_at_least, checked_number, scalar
+from ._core.arguments import checked_count, checked_number, scalar
 from ._core.hyperparameters import NON_NEGATIVE, first_count, next_count
 from ._core.types import ArrayLike
 
@@ -104,7 +104,7 @@ def early_stopping(patience: int, min_delta: float = 0.0, mode: Literal["min", "
     0.8 1 False
     0.8 1 True
     """
-    patience = check_at_least("early_stopping", "patience", patience, 1)
+    patience = checked_count("early_stopping", "patience", patience)
     min_delta = checked_number("early_stopping", "min_delta", min_delta, NON_NEGATIVE)
     if mode not in ("min", "max", None):
         raise ValueError(f'early_stopping: mode must be "min", "max" or None, got {mode!r}.')

@@ -4,6 +4,8 @@ import inspect
 import re
 from pathlib import Path
 
+import optax
+
 import gradtx
 
 from .zoo import ROWS
@@ -42,10 +44,15 @@ def test_every_public_name_has_a_docstring_with_an_example():
 
 
 def test_every_transformation_has_a_row_in_the_zoo():
-    returns = {n for n in NAMES if "Lifted" in str(inspect.signature(getattr(gradtx, n)).return_annotation)
-               or "GradientTransformation" in str(inspect.signature(getattr(gradtx, n)).return_annotation)
-               if n != "RobbinsMonroReport"}  # fmt: skip
+    annotations = {name: str(inspect.signature(getattr(gradtx, name)).return_annotation) for name in NAMES}
+    returns = {name for name, text in annotations.items() if "GradientTransformation" in text} - {"RobbinsMonroReport"}
     assert returns == {row.name if row.checked_by else row.factory.__name__ for row in ROWS}
+
+
+def test_every_transformation_is_a_plain_pair_of_init_and_update():
+    for row in ROWS:
+        assert type(row.make()) is optax.GradientTransformationExtraArgs, row
+        assert not vars(row.make()), row
 
 
 def test_the_method_table_of_the_readme_is_true():

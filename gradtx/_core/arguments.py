@@ -1,8 +1,9 @@
-"""Arguments that are known when a function is called: whole numbers, real numbers, random keys, functions, ...
+"""Arguments that are known when a function is called: integers, real numbers, random keys, functions, ...
 
 Hyper-parameters, which may also be traced or scheduled, are in `hyperparameters.py`.
 """
 
+import math
 import operator
 from collections.abc import Callable
 from typing import Any
@@ -16,34 +17,43 @@ from .hyperparameters import Range
 from .types import GradientTransformation, GradientTransformationExtraArgs, MultiSteps, with_extra_args_support
 
 
-def check_integer(name: str, argument: str, value: Any) -> int:
-    """The value as an int; raises where it is no whole number."""
+def is_integer(value: Any) -> bool:
+    """Whether the value is one integer that is known: a Python int, or a NumPy or JAX scalar of an integer dtype."""
     try:
-        number = operator.index(value)
-    except TypeError:
-        number = None
-    if number is None or isinstance(value, bool | np.bool_):
-        raise TypeError(f"{name}: {argument} must be an integer, got {value!r} ({type(value).__name__}).")
-    return number
+        operator.index(value)
+    except TypeError:  # a tracer raises a kind of it
+        return False
+    return not isinstance(value, bool | np.bool_)
 
 
-def check_at_least(name: str, argument: str, value: Any, least: int) -> int:
-    """The value as an int; raises where it is no whole number, or too small."""
-    number = check_integer(name, argument, value)
+def checked_integer(name: str, argument: str, value: Any, or_else: str = "") -> int:
+    """The value as an int. Raises if it is not an integer; `or_else` says which other values the argument takes."""
+    if not is_integer(value):
+        raise TypeError(f"{name}: {argument} must be an integer{or_else}, got {value!r} ({type(value).__name__}).")
+    return operator.index(value)
+
+
+def checked_count(
+    name: str, argument: str, value: Any, least: int = 1, most: float = math.inf, *, or_else: str = ""
+) -> int:
+    """The value as an int. Raises if it is not an integer, or less than `least`, or more than `most`."""
+    number = checked_integer(name, argument, value, or_else)
     if number < least:
         raise ValueError(f"{name}: {argument} must be at least {least}, got {number}.")
+    if number > most:
+        raise ValueError(f"{name}: {argument} must be at most {most}, got {number}.")
     return number
 
 
 def check_seed(name: str, seed: Any) -> None:
-    """Raises where it is no whole number; one that is traced passes."""
+    """Raises if the seed is not an integer. A traced one passes."""
     is_traced = isinstance(seed, Tracer) and seed.shape == () and jnp.issubdtype(seed.dtype, jnp.integer)
     if not is_traced:
-        check_integer(name, "seed", seed)
+        checked_integer(name, "seed", seed)
 
 
 def checked_number(name: str, argument: str, value: Any, allowed: Range) -> float:
-    """The value as a float; raises where it is no real number that is known, or out of range."""
+    """The value as a float. Raises if it is not a real number that is known, or if it is out of range."""
     is_array = isinstance(value, np.generic | np.ndarray | jax.Array)
     is_real = isinstance(value, int | float) or (is_array and value.shape == () and not np.iscomplexobj(value))
     if not is_real or isinstance(value, bool | np.bool_ | Tracer):
@@ -55,7 +65,7 @@ def checked_number(name: str, argument: str, value: Any, allowed: Range) -> floa
 
 
 def check_key(name: str, key: Any) -> None:
-    """Raises where `key` is not one JAX random key, typed or raw."""
+    """Raises if `key` is not one JAX random key, typed or raw."""
     is_typed = hasattr(key, "dtype") and jnp.issubdtype(key.dtype, jax.dtypes.prng_key)
     is_raw = hasattr(key, "dtype") and key.dtype == jnp.uint32 and key.ndim == 1
     if not (is_typed or is_raw):
@@ -65,7 +75,7 @@ def check_key(name: str, key: Any) -> None:
 
 
 def check_function(name: str, argument: str, value: Callable[..., Any], of: str, example: str = "") -> None:
-    """Raises where `value` is no function; `of` says of what it should be one, `example` how to write one."""
+    """Raises if `value` is not a function. `of` names its arguments, `example` shows how to pass one."""
     if not callable(value):
         example = example or f"{argument}=lambda params: {_EXAMPLES.get(argument, 'loss')}(params, batch)"
         raise TypeError(f"{name}: {argument} must be a function of {of}, got {described(value)}: pass {example}.")
@@ -75,7 +85,7 @@ _EXAMPLES = {"losses_fn": "losses"}
 
 
 def check_alone(name: str, argument: str, value: Any) -> None:
-    """Raises where a function of the parameters returned no array: several things, or nothing."""
+    """Raises if a function of the parameters returned something else than one array."""
     what = "an array [batch]" if argument == "losses_fn" else "a scalar"
     example = f"{argument}=lambda params: {_EXAMPLES.get(argument, 'loss')}(params)[0]"
     if isinstance(value, tuple | list | dict):
@@ -93,7 +103,7 @@ def check_alone(name: str, argument: str, value: Any) -> None:
 
 
 def check_loss(name: str, value: Any) -> None:
-    """Raises where the shape and dtype of a loss are not those of one real number."""
+    """Raises if the shape and dtype of a loss are not those of one real number."""
     check_alone(name, "value_fn", value)
     shape, dtype = jnp.shape(value), jnp.result_type(value)
     if shape != () or not jnp.issubdtype(dtype, jnp.floating):
@@ -104,11 +114,11 @@ def check_loss(name: str, value: Any) -> None:
 
 
 def loss_shape(name: str, value_fn: Callable[..., Any], *args: Any) -> Any:
-    """Shape and dtype of the loss at these arguments; raises where it is not one real number, or no function's."""
+    """Shape and dtype of the loss at these arguments. Raises if the loss is not one real number."""
 
     def checked(*args: Any) -> Any:
         value = value_fn(*args)
-        check_alone(name, "value_fn", value)  # before JAX sees what else is returned, which may be no array at all
+        check_alone(name, "value_fn", value)  # before JAX sees the result, which may not be an array
         return value
 
     found = jax.eval_shape(checked, *args)
@@ -117,7 +127,7 @@ def loss_shape(name: str, value_fn: Callable[..., Any], *args: Any) -> Any:
 
 
 def scalar(name: str, argument: str, value: Any) -> jax.Array:
-    """The value, which may be traced, in JAX's default float dtype; raises where it is no number or has axes."""
+    """The value, which may be traced, in JAX's default float dtype. Raises if it is not a number, or if it has axes."""
     is_number = isinstance(value, jax.Array | np.ndarray | np.generic | float | int) or hasattr(value, "__jax_array__")
     if not is_number or jnp.iscomplexobj(value):
         cure = f"pass one number, as {argument}={argument}, or leave it out"
@@ -136,7 +146,7 @@ def scalar(name: str, argument: str, value: Any) -> jax.Array:
 
 
 def described(value: Any) -> str:
-    """What was given, in a few words: of an array its shape and dtype, of a container how much it holds."""
+    """A short description of a value: shape and dtype of an array, type and length of a container."""
     if isinstance(value, jax.Array | np.ndarray):
         return f"Array of shape {value.shape} and dtype {value.dtype}"
     if isinstance(value, tuple | list | dict):
@@ -147,7 +157,7 @@ def described(value: Any) -> str:
 
 
 def inner_transformation(name: str, tx: Any) -> GradientTransformationExtraArgs:
-    """What a wrapper is given to wrap, taking extra arguments; raises where it is no transformation."""
+    """The transformation that a wrapper wraps, made to take extra arguments. Raises if `tx` is not a transformation."""
     multi_steps: Any = tx if isinstance(tx, MultiSteps) else getattr(getattr(tx, "update", None), "__self__", None)
     if isinstance(multi_steps, MultiSteps):  # its `gradient_transformation()` loses the extra arguments
         update: Any = multi_steps.update

@@ -1,4 +1,4 @@
-"""A transformation that moves only on some of its steps, as wrappers need it."""
+"""For wrappers: a transformation that moves only on some of its steps, and the counts of the others."""
 
 from functools import partial
 from typing import Any
@@ -7,7 +7,9 @@ import jax
 import jax.numpy as jnp
 from jax.core import Tracer
 
-from .lift import Lifted, selected
+from .hyperparameters import next_count
+from .lift import row_of
+from .trees import selected
 from .types import GradientTransformationExtraArgs, Params, Updates
 
 
@@ -20,12 +22,12 @@ def update_if(
     dtypes: list[Any],
     extra: dict[str, Any],
 ) -> tuple[Updates, Any]:
-    """The update of `tx`, its leaves in `dtypes`, where `is_due`; else zeros, and the state as it is.
+    """The update of `tx` with its leaves in `dtypes`, if `is_due`; else zeros and the old state.
 
-    Blocks select in the pass that they make anyway. Anything else is a branch: what is not due is not computed.
+    Blocks select in the pass that they make anyway. Any other transformation is computed in a branch, if it is due.
     """
-    if isinstance(tx, Lifted):
-        new_updates, new_state = tx.advance(updates, state, params, keep=is_due)
+    if (row := row_of(tx)) is not None:
+        new_updates, new_state = row.advance(updates, state, params, keep=is_due)
         leaves, treedef = jax.tree.flatten(new_updates)
         chosen = [jnp.where(is_due, u.astype(dtype), 0) for u, dtype in zip(leaves, dtypes, strict=True)]
         return treedef.unflatten(chosen), new_state
@@ -45,3 +47,12 @@ def update_if(
         return move()
     leaves, treedef = jax.tree.flatten(updates)
     return treedef.unflatten([jnp.zeros_like(g, dtype=d) for g, d in zip(leaves, dtypes, strict=True)]), state
+
+
+def skip_counts(is_taken: jax.Array, skipped: Any, consecutive: Any, seen: Any) -> tuple[Any, Any, Any]:
+    """The next counts of the steps that were skipped, of those skipped in a row up to now, and of all steps."""
+    return (
+        jnp.where(is_taken, skipped, next_count(skipped)),
+        jnp.where(is_taken, 0, next_count(consecutive)),
+        next_count(seen),
+    )

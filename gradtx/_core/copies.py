@@ -7,23 +7,28 @@ array itself, and the compiler merges what is computed from it. This is decided 
 
 With XLA_FLAGS=--xla_backend_extra_options=xla_cpu_use_multi_output_fusion XLA on the CPU joins loops over the same
 arrays. It joins none with a loop that it waits for, so then each result has to start from the inputs.
+
+Several functions here select by a comparison that is always true. XLA cannot prove that, so it keeps the order or the
+copy that the comparison asks for. LLVM removes the comparison of floating numbers.
 """
 
 import os
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar
 
 import jax
 import jax.numpy as jnp
 
 from .collectives import varying
 
+Tree = TypeVar("Tree")
+
 # XLA reads its flags once, too.
 JOINS_LOOPS = "xla_cpu_use_multi_output_fusion" in os.environ.get("XLA_FLAGS", "")
 
 
 def unmerged(tree: Any) -> Any:
-    """The same arrays. What XLA on a CPU computes from them is not merged with what it computes from the originals."""
+    """Returns the arrays unchanged. XLA on a CPU does not merge what it computes from them and from the originals."""
     leaves, treedef = jax.tree.flatten(tree)
     # Inside `shard_map` a barrier makes all its arrays vary along the same axes, so those that differ have their own.
     groups: dict[frozenset[str], list[int]] = {}
@@ -36,22 +41,32 @@ def unmerged(tree: Any) -> Any:
 
 
 def tagged(tie: int, x: jax.Array) -> jax.Array:
-    """The same array. XLA on a CPU does not merge what it computes from copies with different ties.
+    """Returns `x` unchanged. XLA on a CPU cannot merge results computed from copies that have different ties.
 
-    Unlike those of `unmerged`, such copies do not keep loops from being joined.
+    Unlike the copies of `unmerged`, these do not keep loops from being joined.
     """
     return _tagged(tie, x)
 
 
 @jax.jit
 def written_after(x: jax.Array, after: jax.Array) -> jax.Array:
-    """The same array, which XLA on a CPU writes when `after` is written."""
+    """Returns `x` unchanged. XLA on a CPU writes it when `after` is written."""
 
     def ordered(x: jax.Array, after: jax.Array) -> jax.Array:
-        # Always true, but XLA cannot prove it. LLVM removes the check.
         return jnp.where((after == after) | (after != after), x, 0)
 
     return jax.lax.platform_dependent(x, after, cpu=ordered, default=lambda x, after: x)
+
+
+def once_known(count: jax.Array, tree: Tree) -> Tree:
+    """Returns the tree unchanged. XLA computes it when `count`, an integer of at least -1, is known."""
+    is_known = count >= -1
+    return jax.tree.map(lambda x: jnp.where(is_known, x, jnp.zeros((), jnp.asarray(x).dtype)), tree)
+
+
+def hidden_zero(positive: jax.Array) -> jax.Array:
+    """0, which XLA cannot simplify, because it does not know that the argument is positive."""
+    return jnp.where(positive > 0, 0, positive)
 
 
 @jax.jit

@@ -1,15 +1,50 @@
-"""Hessian-vector products on trees."""
+"""Hessian-vector products on trees, forward over reverse, and the power iteration that is made of them."""
 
 from collections.abc import Callable
 from typing import Any
 
 import jax
+import jax.numpy as jnp
+from jax.tree_util import Partial
+
+from .norms import tree_norm
+
+Cost = Callable[[Any], jax.Array]
 
 
-def linear_hvp(value_fn: Callable[[Any], jax.Array], params: Any) -> Callable[[Any], Any]:
-    """v -> H v at `params`, forward over reverse: the gradient is linearised once, each product costs two gradients.
-
-    Holds the residuals of one gradient for as long as the returned function lives.
-    """
-    _, product = jax.linearize(jax.grad(value_fn), params)
+def hvp(cost: Cost, params: Any, v: Any) -> Any:
+    """H v at `params`, for one v. It costs about three gradients."""
+    _, product = jax.jvp(jax.grad(cost), (params,), (v,))
     return product
+
+
+def linear_hvp(cost: Cost, params: Any) -> tuple[jax.Array, Any, Partial]:
+    """Value, gradient and v -> H v at `params`. The gradient is linearised once; each product costs two gradients.
+
+    Holds the residuals of one gradient for as long as the product lives.
+    """
+
+    def gradient(at: Any) -> tuple[Any, jax.Array]:
+        value, slopes = jax.value_and_grad(cost)(at)
+        return slopes, value
+
+    linearised: Any = jax.linearize(gradient, params, has_aux=True)  # JAX does not say that the product is a `Partial`
+    slopes, product, value = linearised
+    return value, slopes, product
+
+
+def power_step(product: Any, v: Any, shift: jax.Array, fallback: Any) -> Any:
+    """H v + s v at length 1, from the product H v; `fallback` if its length is 0 or not finite.
+
+    With a shift s larger than half of |λ_min| - λ_max, the iteration tends to the largest eigenvalue, and not to the
+    eigenvalue of largest magnitude.
+    """
+    return normalised(jax.tree.map(lambda h, x: h + shift.astype(x.dtype) * x, product, v), fallback)
+
+
+def normalised(tree: Any, fallback: Any) -> Any:
+    """The tree at length 1; `fallback` if its length is 0 or not finite."""
+    length = tree_norm(tree)
+    is_usable = (length > 0) & jnp.isfinite(length)
+    scale = 1 / jnp.where(is_usable, length, 1)
+    return jax.tree.map(lambda x, y: jnp.where(is_usable, scale.astype(x.dtype) * x, y), tree, fallback)

@@ -14,19 +14,19 @@ A method writes three small functions; `lift` does the rest (None and masked lea
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from functools import partial
+from dataclasses import dataclass
+from functools import cached_property, partial
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
-from .collectives import varying_like
 from .copies import JOINS_LOOPS, tagged, unmerged, written_after
 from .foreign import check_state, foreign_state, optax_state
 from .gradients import aligned
 from .tracing import is_traced
-from .trees import check_params, compute_dtype, widen
-from .types import GradientTransformationExtraArgs, Params, Updates
+from .trees import check_params, compute_dtype, selected, widen
+from .types import GradientTransformation, GradientTransformationExtraArgs, Params, Updates
 
 Scalars = dict[str, jax.Array]
 
@@ -45,12 +45,62 @@ class Block(NamedTuple):
 Nest = Any  # a Block, or a tuple of Nests: states are nested alike
 
 
-class Lifted(GradientTransformationExtraArgs):
-    """A transformation that is blocks in a row, and that a wrapper can ask for more than its update."""
+@dataclass(frozen=True, eq=False)
+class Row:
+    """Blocks in a row as one transformation: its `init` and `update`, and `advance`, which wrappers ask for more."""
 
-    blocks: tuple[Block, ...]
+    name: str
     nest: Nest
-    advance: Callable[..., tuple[Updates, Any]]
+
+    @cached_property
+    def blocks(self) -> tuple[Block, ...]:
+        return tuple(_blocks(self.nest))
+
+    @cached_property
+    def _segments(self) -> list[tuple[list[Block], Any]]:
+        """The blocks in runs that can be one rule: a block that reduces needs all leaves of what comes in.
+
+        Each run comes with its rule as a compiled function, so that leaves of the same shape share one trace.
+        """
+        starts = [i for i, block in enumerate(self.blocks) if block.reduces or i == 0]
+        runs = [list(self.blocks[a:b]) for a, b in zip(starts, [*starts[1:], len(self.blocks)], strict=True)]
+        return [(run, jax.jit(partial(_apply, run), static_argnums=0)) for run in runs]
+
+    def init(self, params: Params) -> Any:
+        check_params(self.name, params, allow_complex=all(block.allow_complex for block in self.blocks))
+        return _nested(self.nest, iter([block.init(params) for block in self.blocks]))
+
+    def update(self, updates: Updates, state: Any, params: Params | None = None, **extra: Any) -> tuple[Updates, Any]:
+        del extra
+        return self.advance(updates, state, params)
+
+    def advance(
+        self, updates: Updates, state: Any, params: Params | None = None, *, keep: Any = None, plainly: bool = False
+    ) -> tuple[Updates, Any]:
+        """The update and the new state. If the boolean `keep` is false, the new state is the old one.
+
+        `plainly` leaves out what is arranged for XLA on CPUs, for a wrapper that arranges more than this step.
+        """
+        states = list(_flat(self.name, self.nest, state))
+        trees = (getattr(s, field) for block, s in zip(self.blocks, states, strict=True) for field in block.buffers)
+        gradients, treedef = aligned(self.name, updates, next(trees, params))
+        # Outside jit there is no fusion to help, and nothing to compile.
+        is_compiled, new_states = is_traced(gradients), []
+        for segment, compiled in self._segments:
+            apply = partial(compiled, not plainly) if is_compiled else partial(_apply, segment, False)
+            before = states[len(new_states) : len(new_states) + len(segment)]
+            gradients, after = _step(segment, apply, gradients, treedef, before, keep)
+            new_states += after
+        return treedef.unflatten(gradients), _nested(self.nest, iter(new_states))
+
+    def transformation(self) -> GradientTransformationExtraArgs:
+        return GradientTransformationExtraArgs(self.init, self.update)
+
+
+def row_of(tx: GradientTransformation) -> Row | None:
+    """The row of blocks that a transformation consists of; None if it is of another kind."""
+    row = getattr(tx.update, "__self__", None)
+    return row if isinstance(row, Row) else None
 
 
 def lift(
@@ -62,60 +112,16 @@ def lift(
     *,
     reduces: bool = False,
     allow_complex: bool = True,
-) -> Lifted:
+) -> GradientTransformationExtraArgs:
     """One block as a transformation."""
-    return _transformation(name, Block(init, scalars, rule, buffers, reduces, allow_complex))
+    return Row(name, Block(init, scalars, rule, buffers, reduces, allow_complex)).transformation()
 
 
-def composed(name: str, *lifted: Lifted) -> Lifted:
-    """The blocks of all of them in a row. The state is a tuple of their states, as `optax.chain` has it."""
-    return _transformation(name, tuple(tx.nest for tx in lifted))
-
-
-def _transformation(name: str, nest: Nest) -> Lifted:
-    blocks = list(_blocks(nest))
-    segments = _segments(blocks)
-
-    def init(params: Params) -> Any:
-        check_params(name, params, allow_complex=all(block.allow_complex for block in blocks))
-        return _nested(nest, iter([block.init(params) for block in blocks]))
-
-    def advance(
-        updates: Updates, state: Any, params: Params | None = None, *, keep: Any = None, plainly: bool = False
-    ) -> tuple[Updates, Any]:
-        """The update and the new state. Where the boolean `keep` is false, the new state is the old one.
-
-        `plainly` leaves out what is arranged for XLA on CPUs, for a wrapper that arranges more than this step.
-        """
-        states = list(_flat(name, nest, state))
-        trees = (getattr(s, field) for block, s in zip(blocks, states, strict=True) for field in block.buffers)
-        gradients, treedef = aligned(name, updates, next(trees, params))
-        # Outside jit there is no fusion to help, and nothing to compile.
-        is_compiled, new_states = is_traced(gradients), []
-        for segment, compiled in segments:
-            apply = partial(compiled, not plainly) if is_compiled else partial(_apply, segment, False)
-            before = states[len(new_states) : len(new_states) + len(segment)]
-            gradients, after = _step(segment, apply, gradients, treedef, before, keep)
-            new_states += after
-        return treedef.unflatten(gradients), _nested(nest, iter(new_states))
-
-    def update(updates: Updates, state: Any, params: Params | None = None, **extra: Any) -> tuple[Updates, Any]:
-        del extra
-        return advance(updates, state, params)
-
-    lifted = Lifted(init, update)
-    lifted.blocks, lifted.nest, lifted.advance = tuple(blocks), nest, advance
-    return lifted
-
-
-def _segments(blocks: list[Block]) -> list[tuple[list[Block], Any]]:
-    """The blocks in runs that can be one rule: a block that reduces needs all leaves of what comes in.
-
-    With each run its rule as a compiled function, so that leaves of the same shape share one trace.
-    """
-    starts = [i for i, block in enumerate(blocks) if block.reduces or i == 0]
-    runs = [blocks[start:end] for start, end in zip(starts, [*starts[1:], len(blocks)], strict=True)]
-    return [(run, jax.jit(partial(_apply, run), static_argnums=0)) for run in runs]
+def composed(name: str, *parts: GradientTransformation) -> GradientTransformationExtraArgs:
+    """The rows of all parts as one row. The state is a tuple of their states, as `optax.chain` has it."""
+    rows = [row for row in map(row_of, parts) if row is not None]
+    assert len(rows) == len(parts), "every part is a row"
+    return Row(name, tuple(row.nest for row in rows)).transformation()
 
 
 def _step(
@@ -190,15 +196,6 @@ def _run(
         old = [widen(next(rest), dtype) for _ in block.buffers]
         u = block.rule(store, u, *old, **{key: value.astype(dtype) for key, value in scalars.items()})
     return u.astype(g.dtype), stored
-
-
-def selected(keep: Any, new: Any, old: Any) -> Any:
-    """`new` in the type of `old`, so that a state from elsewhere keeps its types; `old` where `keep` is false."""
-    if new is None or new is old:
-        return old
-    kind = jax.typeof(old)
-    new = varying_like(jnp.asarray(new, kind.dtype), kind)
-    return new if keep is None else jnp.where(keep, new, old)
 
 
 def _blocks(nest: Nest) -> Iterator[Block]:

@@ -90,7 +90,9 @@ class Packed(NamedTuple):
 
     @property
     def layout(self) -> Layout:
-        return self.unpacking.func  # type: ignore[return-value]
+        layout = self.unpacking.func
+        assert isinstance(layout, Layout)
+        return layout
 
     def __eq__(self, other: object) -> bool:  # two `Partial`s of the same function are not equal
         return isinstance(other, Packed) and self[:2] == other[:2] and self.layout == other.layout

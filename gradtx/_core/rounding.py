@@ -15,12 +15,13 @@ moment of 0 below a mean that is not would be a division by `eps`.
 """
 
 import math
+from collections.abc import Iterable, Sequence
 
 import jax
 import jax.numpy as jnp
 from jax import lax
 
-from .trees import extremes
+from .debugging import unbounded
 
 BLOCK = 256
 _ONE = 127 << 3  # 1.0 as sign-free float32 bits with a mantissa of 3: the code of the largest entry
@@ -71,7 +72,7 @@ def scales_8bit(x: jax.Array) -> jax.Array:
     flat = lax.reshape(x.astype(jnp.float32), (x.size,))
     if x.size % BLOCK:
         flat = jnp.pad(flat, (0, -x.size % BLOCK))
-    largest, smallest = extremes(lax.reshape(flat, (num_blocks(x.size), BLOCK)), [1])
+    largest, smallest = _extremes(lax.reshape(flat, (num_blocks(x.size), BLOCK)), [1])
     return jnp.where(smallest >= 0, -jnp.maximum(largest, -smallest), jnp.maximum(largest, -smallest))
 
 
@@ -108,3 +109,20 @@ def _each(scale: jax.Array, shape: tuple[int, ...]) -> jax.Array:
     CPU fuses as often as it is read.)"""
     entries = lax.reshape(lax.broadcast_in_dim(scale, (scale.size, BLOCK), (0,)), (scale.size * BLOCK,))
     return lax.reshape(entries[: math.prod(shape)], shape)
+
+
+def _extremes(x: jax.Array, axes: Iterable[int]) -> tuple[jax.Array, jax.Array]:
+    """The maximum and the minimum along `axes`. Both are NaN if there is a NaN.
+
+    This is one reduction with two results. XLA on the CPU fuses the computation of `x` into it and does not write `x`,
+    as it would for two reductions, or for a maximum of |x|. But along a sharded axis the partitioner gathers the whole
+    array.
+    """
+    beyond = unbounded(x.dtype)
+    ends = (jnp.array(-beyond, x.dtype), jnp.array(beyond, x.dtype))
+
+    def wider(a: Sequence[jax.Array], b: Sequence[jax.Array]) -> tuple[jax.Array, jax.Array]:
+        return lax.max(a[0], b[0]), lax.min(a[1], b[1])
+
+    largest, smallest = lax.reduce((x, x), ends, wider, tuple(axes))
+    return largest, smallest

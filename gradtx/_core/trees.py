@@ -1,17 +1,13 @@
-"""Trees of arrays: constructors that keep dtype and sharding, norms that neither overflow nor underflow."""
+"""Trees of arrays: their leaves' dtypes and shardings, checks, and constructors that keep both."""
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from functools import partial
+from collections.abc import Iterator
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jax.core import Tracer
 
-from .arithmetic import sqrt
-from .collectives import AxisName, each_over_shards, total_over_shards
-from .debugging import unbounded
-from .tracing import is_traced
+from .collectives import varying_like
 from .types import FLOAT32, DTypeLike, Params
 
 
@@ -25,7 +21,7 @@ def leaf_dtype(leaf: Any) -> jnp.dtype:
 
 
 def named_leaves(name: str, argument: str, tree: Any) -> Iterator[tuple[str, Any, jnp.dtype]]:
-    """(where, leaf, dtype) for each leaf, `where` as in "params['w']"; raises where a leaf is no array."""
+    """(where, leaf, dtype) for each leaf, `where` as in "params['w']". Raises TypeError if a leaf is not an array."""
     for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
         where = f"{argument}{jax.tree_util.keystr(path)}"
         try:
@@ -45,7 +41,7 @@ def sparse_leaf(tree: Any) -> str | None:
 
 
 def check_params(name: str, params: Params, *, allow_complex: bool = True) -> None:
-    """Raises where a leaf of `params` is not one that `name` can train, naming the leaf."""
+    """Raises if the transformation `name` cannot train a leaf of `params`. The message names the leaf."""
     for where, _, dtype in named_leaves(name, "params", params):
         if not jnp.issubdtype(dtype, jnp.inexact):
             if sparse := sparse_leaf(params):
@@ -60,7 +56,7 @@ def check_params(name: str, params: Params, *, allow_complex: bool = True) -> No
 
 
 def is_sharded(leaf: Any) -> bool:
-    """As far as it can be seen: under `jit` only with explicit sharding."""
+    """Whether an array is split over devices. Under `jit` only explicit sharding shows."""
     spec = getattr(getattr(jax.typeof(leaf), "sharding", None), "spec", ()) if isinstance(leaf, jax.Array) else ()
     if any(axes is not None for axes in spec) or getattr(spec, "unreduced", None):
         return True
@@ -82,20 +78,16 @@ def widen(x: jax.Array, dtype: jnp.dtype) -> jax.Array:
     return x.astype(dtype)
 
 
-def extremes(x: jax.Array, axes: Iterable[int]) -> tuple[jax.Array, jax.Array]:
-    """The maximum and the minimum along `axes`, NaN where there is one.
+def selected(keep: Any, new: Any, old: Any) -> Any:
+    """`new` in the type of `old`, so that a state keeps its types from step to step; `old` if `keep` is False.
 
-    As one reduction of two: XLA on the CPU fuses what makes `x` into it and does not write `x`, as it would for each of
-    two reductions, or for a maximum of |x|. But along an axis that is sharded the partitioner gathers the whole array.
+    The type is the dtype and, inside `shard_map`, the axes that the array varies along. `keep` None always takes `new`.
     """
-    beyond = unbounded(x.dtype)
-    ends = (jnp.array(-beyond, x.dtype), jnp.array(beyond, x.dtype))
-
-    def wider(a: Sequence[jax.Array], b: Sequence[jax.Array]) -> tuple[jax.Array, jax.Array]:
-        return jax.lax.max(a[0], b[0]), jax.lax.min(a[1], b[1])
-
-    largest, smallest = jax.lax.reduce((x, x), ends, wider, tuple(axes))
-    return largest, smallest
+    if new is None or new is old:
+        return old
+    kind = jax.typeof(old)
+    new = varying_like(jnp.asarray(new, kind.dtype), kind)
+    return new if keep is None else jnp.where(keep, new, old)
 
 
 def accumulator_like(
@@ -136,8 +128,10 @@ def accumulators(
 
 
 def restored(state: Any) -> Any:
-    """An optimizer state with the state of the wrapped transformation in the place of each wrapper's that keeps it in
-    another form (a NamedTuple with a method `restored()`)."""
+    """An optimizer state in which no wrapper keeps the wrapped state in another form.
+
+    The state of such a wrapper is a NamedTuple with a method `restored()`. The result of that method replaces it.
+    """
 
     def keeps_another_form(x: Any) -> bool:
         return isinstance(x, tuple) and hasattr(x, "restored")
@@ -147,10 +141,10 @@ def restored(state: Any) -> Any:
 
 
 def without_variables(tree: Any) -> Any:
-    """The tree with the array of each flax.nnx variable in the variable's place, as nnx.Optimizer hands trees to a
-    transformation. The state that it keeps has variables around all arrays, of which NumPy and JAX know little.
+    """The tree with each flax.nnx variable replaced by its array.
 
-    Variables are told by their methods: gradtx does not import Flax.
+    nnx.Optimizer hands trees of arrays to a transformation, but wraps each array of its own state in a variable. NumPy
+    and JAX cannot compute with those. Variables are recognised by their methods, because gradtx does not import Flax.
     """
     if not any(map(_is_variable, jax.tree.leaves(tree, is_leaf=_is_variable))):
         return tree
@@ -165,157 +159,3 @@ def without_variables(tree: Any) -> Any:
 
 def _is_variable(x: Any) -> bool:
     return hasattr(type(x), "get_metadata") and (hasattr(type(x), "get_value") or hasattr(type(x), "value"))
-
-
-def scaled_norm(leaves: Sequence[jax.Array], axis_name: AxisName = None) -> tuple[jax.Array, jax.Array]:
-    """Euclidean norm of all entries as a pair (inverse scale, norm * inverse scale), in float32 or wider.
-
-    The pair and its squares stay finite where the norm itself would not. One infinite or NaN entry makes the second
-    number NaN, so that nothing downstream mistakes it for a very long vector. With `axis_name`, for leaves that are
-    shards inside `shard_map`, the norm is that of the whole: one all-reduce of a scalar.
-    """
-    return _with_inverse_scale(*factored_norm(leaves, axis_name))
-
-
-def scaled_norms(leaves: Sequence[jax.Array], axis_name: AxisName = None) -> tuple[jax.Array, jax.Array]:
-    """`scaled_norm` of each leaf by itself, as two vectors [leaves]: one choice for all leaves.
-
-    A choice for each leaf would make a program whose time to compile grows as the square of their number.
-    """
-    return _with_inverse_scale(*_factored(lambda sums: each_over_shards(sums, axis_name), leaves))
-
-
-def _with_inverse_scale(factor: jax.Array, length: jax.Array) -> tuple[jax.Array, jax.Array]:
-    limits = jnp.finfo(length.dtype)
-    # The norm or what is nearest to it of which neither 1 / scale nor the square overflows.
-    scale = jnp.clip(jax.lax.stop_gradient(length) / factor, limits.tiny**0.5, limits.max / 8)
-    is_plain = factor == 1
-    return jnp.where(is_plain, 1, 1 / scale), jnp.where(is_plain, length, length / (factor * scale))
-
-
-def factored_norm(leaves: Sequence[jax.Array], axis_name: AxisName = None) -> tuple[jax.Array, jax.Array]:
-    """Euclidean norm of all entries as a pair (f, f * norm), in float32 or wider; f is 1 or a power of two.
-
-    It is 1 unless the sum of the squares over- or underflows. The second number is NaN if an entry is infinite or NaN.
-    """
-    dtype = compute_dtype(*(x.dtype for x in leaves))
-    return _factored(lambda sums: total_over_shards(sums, axis_name, dtype), leaves)
-
-
-Combine = Callable[[list[jax.Array]], jax.Array]  # from the leaves' sums to their total, or to a vector of them
-
-
-def _factored(combine: Combine, leaves: Sequence[jax.Array]) -> tuple[jax.Array, jax.Array]:
-    """`factored_norm` of the leaves together, or of each, as `combine` does it.
-
-    The leaves are read once, for three sums of squares: of the entries as they are, scaled up and scaled down. XLA on
-    the CPU would read them three times. There the scaled sum is computed only if it is needed.
-    """
-    if not is_traced(leaves):
-        return _read_again(combine, *leaves)
-    cpu, default = partial(_read_again, combine), partial(_read_once, combine)
-    return jax.lax.platform_dependent(*leaves, cpu=cpu, default=default)
-
-
-def _read_again(combine: Combine, *leaves: jax.Array) -> tuple[jax.Array, jax.Array]:
-    dtype = compute_dtype(*(x.dtype for x in leaves))
-    total = combine([_square_sum(x, dtype) for x in leaves])
-    is_exact = _is_exact(total)
-
-    def rescaled() -> tuple[jax.Array, jax.Array]:
-        factor = jnp.where(is_exact, 1, _factor(total))
-        factors = [factor] * len(leaves) if factor.ndim == 0 else list(factor)
-        squares = [_square_sum(x, dtype, f) for x, f in zip(leaves, factors, strict=True)]
-        return factor, _root(combine(squares))
-
-    return jax.lax.cond(jnp.all(is_exact), lambda: (jnp.ones_like(total), sqrt(total)), rescaled)
-
-
-def _read_once(combine: Combine, *leaves: jax.Array) -> tuple[jax.Array, jax.Array]:
-    dtype = compute_dtype(*(x.dtype for x in leaves))
-    sums = [_square_sums(x, dtype) for x in leaves]
-    total, up, down = (combine([s[i] for s in sums]) for i in range(3))
-    is_exact = _is_exact(total)
-    chosen = jnp.where(is_exact, total, jnp.where(total < 1, up, down))
-    return jnp.where(is_exact, 1, _factor(total)), _root(chosen)
-
-
-def _is_exact(total: jax.Array) -> jax.Array:
-    """Squares below `tiny` have lost digits: a sum near there may be mostly what underflowed."""
-    limits = jnp.finfo(total.dtype)
-    return (total < limits.max) & (total > limits.tiny / limits.eps**2)
-
-
-def _factor(total: jax.Array) -> jax.Array:
-    return jnp.where(total < 1, _far(total.dtype), 1 / _far(total.dtype)).astype(total.dtype)
-
-
-def _far(dtype: jnp.dtype) -> float:
-    """Three quarters of the exponents: no square of what made a sum over- or underflow does so again."""
-    return 2.0 ** (jnp.finfo(dtype).maxexp * 3 // 4)
-
-
-def _root(total: jax.Array) -> jax.Array:
-    """The length that has this square, NaN if that is not finite."""
-    return sqrt(total) + (total - total)  # inf - inf is NaN, and no NaN is made of a total that is finite
-
-
-@partial(jax.jit, static_argnums=1)
-def _square_sum(x: jax.Array, dtype: jnp.dtype, factor: jax.Array | None = None) -> jax.Array:
-    """Σ |f x|²; compiled, so that leaves of the same shape are traced once."""
-    x = _real_parts(x, dtype)
-    if factor is not None:
-        # Of a constant x, such as the gradient 0 of a parameter without influence, the compiler would take (f x)² apart
-        # into f² x²: a zero that it cannot know, as it does not know f, hinders it.
-        x = (x + jnp.where(factor > 0, 0, factor)) * factor
-    return jnp.sum(x * x)
-
-
-@partial(jax.jit, static_argnums=1)
-def _square_sums(x: jax.Array, dtype: jnp.dtype) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """Σ |x|², Σ |f x|² over the entries below 1, Σ |x / f|² over the others."""
-    return _scaled_square_sums(_real_parts(x, dtype))
-
-
-@jax.custom_jvp
-def _scaled_square_sums(x: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
-    zero = jnp.zeros((), x.dtype)
-
-    def add(a: Sequence[jax.Array], b: Sequence[jax.Array]) -> tuple[jax.Array, ...]:
-        return tuple(map(jax.lax.add, a, b))
-
-    # One reduction of three: XLA on GPUs keeps it in one kernel, where it would split three reductions in six.
-    squares = tuple(y * y for y in _scaled(x))
-    return tuple(jax.lax.reduce(squares, (zero, zero, zero), add, tuple(range(x.ndim))))
-
-
-@_scaled_square_sums.defjvp
-def _scaled_square_sums_jvp(primals: Any, tangents: Any) -> Any:
-    (x,), (dx,) = primals, tangents
-    slopes = tuple(2 * jnp.sum(y * dy) for y, dy in zip(_scaled(x), jax.jvp(_scaled, (x,), (dx,))[1], strict=True))
-    return _scaled_square_sums(x), slopes
-
-
-def _scaled(x: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
-    far, is_small = _far(x.dtype), jnp.abs(x) < 1
-    return x, jnp.where(is_small, x * far, 0), jnp.where(is_small, 0, x / far)
-
-
-def tree_norm(tree: Any) -> jax.Array:
-    """Euclidean norm of all entries of a tree; inf where it is beyond its dtype."""
-    inverse_scale, relative = scaled_norm(jax.tree.leaves(tree))
-    return relative / inverse_scale
-
-
-def tree_inner(a: Any, b: Any) -> jax.Array:
-    """Inner product of two real trees, in JAX's default float dtype."""
-    dtype = jnp.result_type(float)
-    pairs = zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True)
-    return sum((jnp.sum(x.astype(dtype) * y.astype(dtype)) for x, y in pairs), start=jnp.zeros((), dtype))
-
-
-def _real_parts(x: jax.Array, dtype: jnp.dtype) -> jax.Array:
-    """The array in the real dtype to compute in; a complex one as its real and imaginary parts, stacked."""
-    if jnp.iscomplexobj(x):
-        return jnp.stack([x.real, x.imag]).astype(dtype)
-    return x.astype(dtype)

@@ -42,10 +42,10 @@ import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
 
-from gradtx._core.arguments import check_at_least, check_key, checked_number
+from gradtx._core.arguments import check_key, checked_count, checked_number
 from gradtx._core.hyperparameters import NON_NEGATIVE
+from gradtx._core.norms import tree_norm
 from gradtx._core.ritz import ritz
-from gradtx._core.trees import tree_norm
 from gradtx._core.types import Params
 
 from .point import cost_at, linearised, normal_like
@@ -138,7 +138,7 @@ def critical_point(
     'saddle'
     """
     check_key("critical_point", key)
-    check_at_least("critical_point", "num_iterations", num_iterations, 1)
+    checked_count("critical_point", "num_iterations", num_iterations)
     checked_number("critical_point", "gradient_tolerance", gradient_tolerance, NON_NEGATIVE)
     checked_number("critical_point", "curvature_tolerance", curvature_tolerance, NON_NEGATIVE)
     cost, point = cost_at("critical_point", value_fn, params)

@@ -26,7 +26,7 @@ from typing import Any
 
 import jax
 
-from gradtx._core.arguments import check_at_least, check_key
+from gradtx._core.arguments import check_key, checked_count
 from gradtx._core.ritz import Eigenpairs, largest_eigenpairs
 from gradtx._core.types import Params
 
@@ -75,13 +75,13 @@ def top_eigenvalues(
     """
     name = "top_eigenvalues"
     check_key(name, key)
-    check_at_least(name, "k", k, 1)
+    checked_count(name, "k", k)
     cost, point = cost_at(name, value_fn, params)
     size = sum(x.size for x in point)
     if k > size:
         raise ValueError(f"{name}: k must be at most the number of parameters, {size}, got {k}.")
     if num_iterations is not None:
-        check_at_least(name, "num_iterations", num_iterations, k)
+        checked_count(name, "num_iterations", num_iterations, k)
     steps = min(size, 4 * k + 20 if num_iterations is None else num_iterations)
     value, gradient, product = linearised(cost, point)
     start_key, restart_key = jax.random.split(key)

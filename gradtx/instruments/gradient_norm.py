@@ -33,7 +33,7 @@ import jax.numpy as jnp
 from gradtx._core.collectives import AxisName, total_over_shards
 from gradtx._core.debugging import unknown
 from gradtx._core.hyperparameters import BELOW_ONE, first_count, hyperparameter
-from gradtx._core.trees import scaled_norms
+from gradtx._core.norms import scaled_norms
 from gradtx._core.types import GradientTransformationExtraArgs, Params, ScalarOrSchedule
 
 from .averages import no_trend, slope_of, trend_with

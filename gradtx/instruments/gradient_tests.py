@@ -34,7 +34,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from gradtx._core.arguments import check_at_least, check_seed
+from gradtx._core.arguments import check_seed, checked_count
 from gradtx._core.debugging import quotient
 from gradtx._core.hyperparameters import first_count
 from gradtx._core.types import GradientTransformationExtraArgs, Params
@@ -101,7 +101,7 @@ def gradient_tests(*, num_probes: int = 1, seed: int = 0, every: int = 1) -> Gra
 
 def measurement_of_tests(num_probes: int = 1, seed: int = 0) -> Measurement:
     """What `gradient_tests` measures."""
-    check_at_least("gradient_tests", "num_probes", num_probes, 1)
+    checked_count("gradient_tests", "num_probes", num_probes)
     check_seed("gradient_tests", seed)
 
     def init(params: Params) -> GradientTestsState:

@@ -16,22 +16,24 @@ Several measurements in one instrument share one `observation`, so that a pass o
 """
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
-from gradtx._core.arguments import check_at_least
+from gradtx._core.arguments import checked_count
 from gradtx._core.collectives import AxisName, check_axis_name, varying, varying_like
+from gradtx._core.copies import once_known
 from gradtx._core.debugging import unknown
 from gradtx._core.foreign import check_state
 from gradtx._core.hyperparameters import next_count
 from gradtx._core.tracing import is_traced
-from gradtx._core.trees import check_params
+from gradtx._core.trees import check_params, selected
 from gradtx._core.types import GradientTransformationExtraArgs, Params, Updates
 
 from .observation import Observation
-from .periodic import after, when_due
+from .periodic import when_due
 
 Measure = bool | Literal["remember"]
 
@@ -79,9 +81,10 @@ def instruments(
     """Several measurements as one. Its state is what `joined` makes of theirs and `split` takes to them again; the
     fields `NAME_count` and `NAME_measured_at` of it are theirs too.
     """
-    check_at_least(name, "every", every, 1)
+    checked_count(name, "every", every)
     check_axis_name(name, axis_name)
 
+    # This function is long because `init` and `update` need the checked arguments.
     def init(params: Params) -> Any:
         check_params(name, params, allow_complex=all(m.allow_complex for m in measurements))
         return joined(tuple(m.init(params) for m in measurements))
@@ -126,7 +129,7 @@ def instruments(
                 return joined(_looked_or_remembered(measurements, phase == 0, split(state), lambda: observation(*now)))
 
             state = when_due(is_due, turn, state, now)
-            updates = after(getattr(state, f"{name}_measured_at"), updates)
+            updates = once_known(getattr(state, f"{name}_measured_at"), updates)
         return updates, state._replace(**{f"{name}_count": next_count(count)})
 
     return GradientTransformationExtraArgs(init, update)
@@ -138,24 +141,24 @@ def _looked(
     observation.require({need for m in measurements for need in m.needs})
     new = (_kept_last(m, m.measure(s, observation))._replace(**{f"{m.name}_measured_at": observation.count})
            for m, s in zip(measurements, states, strict=True))  # fmt: skip
-    return tuple(_like(n, s) for n, s in zip(new, states, strict=True))
+    return tuple(_in_types_of(s, n) for n, s in zip(new, states, strict=True))
 
 
 def _kept_last(measurement: Measurement, state: Any) -> Any:
-    """The state, what is of the parameters' size written when its numbers are known: XLA has to copy no old one."""
+    """Writes parameter-sized fields after the scalars, so that XLA does not copy the old ones."""
     if not measurement.kept:
         return state
     leaves = jax.tree.leaves(state._replace(**dict.fromkeys(measurement.kept)))
     numbers = [jnp.sum(x) for x in leaves if jnp.issubdtype(x.dtype, jnp.floating)]
     is_bad = jnp.isnan(sum(numbers)).astype(jnp.int32)
-    return state._replace(**{field: after(is_bad, getattr(state, field)) for field in measurement.kept})
+    return state._replace(**{field: once_known(is_bad, getattr(state, field)) for field in measurement.kept})
 
 
 def _remembered(
     measurements: tuple[Measurement, ...], states: tuple[Any, ...], observation: Observation
 ) -> tuple[Any, ...]:
     pairs = zip(measurements, states, strict=True)
-    return tuple(s if m.remember is None else _like(m.remember(s, observation), s) for m, s in pairs)
+    return tuple(s if m.remember is None else _in_types_of(s, m.remember(s, observation)) for m, s in pairs)
 
 
 def _looked_or_remembered(
@@ -180,7 +183,7 @@ def _looked_or_remembered(
         return numbers
 
     numbers = jax.lax.cond(is_look, without_kept(_looked), without_kept(_remembered))
-    kept = after(_measured_at(measurements, numbers), kept_of(_remembered(measurements, states, observe())))
+    kept = once_known(_measured_at(measurements, numbers), kept_of(_remembered(measurements, states, observe())))
     return tuple(n._replace(**k) for n, k in zip(numbers, kept, strict=True))
 
 
@@ -188,6 +191,6 @@ def _measured_at(measurements: tuple[Measurement, ...], states: tuple[Any, ...])
     return getattr(states[0], f"{measurements[0].name}_measured_at")
 
 
-def _like(new: Any, old: Any) -> Any:
-    """The new state in the dtypes of the old one: a state is a scan carry."""
-    return jax.tree.map(lambda n, o: jnp.asarray(n).astype(jnp.asarray(o).dtype), new, old)
+def _in_types_of(old: Any, new: Any) -> Any:
+    """The new state in the types of the old one, because a state must be a legal carry of a scan."""
+    return jax.tree.map(partial(selected, None), new, old)

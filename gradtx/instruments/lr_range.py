@@ -39,7 +39,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from gradtx._core.arguments import check_at_least, check_function, checked_number, loss_shape
+from gradtx._core.arguments import check_function, checked_count, checked_number, loss_shape
 from gradtx._core.hyperparameters import ABOVE_ONE, BELOW_ONE, POSITIVE
 from gradtx._core.types import GradientTransformation, Params
 
@@ -210,7 +210,7 @@ def _skipped(steps: int, first: int | None, last: int | None) -> tuple[int, int]
     """How many steps at either end are not looked at."""
     for argument, value in (("skip_first", first), ("skip_last", last)):
         if value is not None:
-            check_at_least("lr_range_test", argument, value, 0)
+            checked_count("lr_range_test", argument, value, 0)
     given = (first or 0) + (last or 0)
     if given >= steps:
         raise ValueError(
@@ -243,7 +243,7 @@ def _check(lowest: float, highest: float, steps: int, smooth: float, diverge: fl
     checked_number(name, "highest", highest, POSITIVE)
     if not lowest < highest:
         raise ValueError(f"{name}: lowest must be below highest, got {lowest} and {highest}.")
-    check_at_least(name, "steps", steps, 2)
+    checked_count(name, "steps", steps, 2)
     checked_number(name, "smooth", smooth, BELOW_ONE)
     checked_number(name, "diverge", diverge, ABOVE_ONE)
     lengths = {x.shape[0] if getattr(x, "ndim", 0) else None for x in jax.tree.leaves(batches)}

@@ -6,7 +6,9 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from gradtx._core.trees import accumulators, tree_inner, tree_norm
+from gradtx._core.hvp import hvp, normalised, power_step
+from gradtx._core.norms import tree_inner, tree_norm
+from gradtx._core.trees import accumulators
 from gradtx._core.types import FLOAT32, GradientTransformation, Params, with_extra_args_support
 
 from .point import normal_like
@@ -129,7 +131,7 @@ def _is_twice_differentiable(value_fn: Callable[..., Any], params: Params, batch
     """Whether forward mode gets through the gradient: a kernel or a callback in a `custom_vjp` may stop it."""
     batch = () if batches is None else (jax.tree.map(lambda x: x[0], batches),)
     try:
-        jax.eval_shape(lambda p: jax.jvp(jax.grad(lambda q: value_fn(q, *batch)), (p,), (p,)), params)
+        jax.eval_shape(lambda p: hvp(lambda q: value_fn(q, *batch), p, p), params)
     except (TypeError, ValueError, NotImplementedError):
         return False
     return True
@@ -138,28 +140,15 @@ def _is_twice_differentiable(value_fn: Callable[..., Any], params: Params, batch
 def _first_probe(params: Params, dtype: Any) -> _Probe:
     leaves, treedef = jax.tree.flatten(params)
     v = treedef.unflatten(normal_like(jax.random.key(0), leaves))
-    return _Probe(_times(1 / tree_norm(v), v), jnp.zeros((), dtype), jax.tree.map(jnp.ones_like, v))
+    return _Probe(normalised(v, v), jnp.zeros((), dtype), jax.tree.map(jnp.ones_like, v))
 
 
 def _sharper(cost: Callable[[Params], Any], params: Params, probe: _Probe) -> tuple[_Probe, jax.Array]:
     """One step of the power iteration, and vᵀH v. The shift lets λ_max win against a larger |λ_min|."""
-    v, shift, moving = probe
-    v = jax.tree.map(jnp.multiply, moving, v)
-    v = _times(_reciprocal(tree_norm(v)), v)
-    _, hv = jax.jvp(jax.grad(cost), (params,), (v,))
-    hv = jax.tree.map(jnp.multiply, moving, hv)
-    sharpness = tree_inner(v, hv)
-    shift = jnp.fmax(shift, (tree_norm(hv).astype(shift.dtype) - sharpness) / 2)
-    w = jax.tree.map(lambda h, x: h + shift.astype(x.dtype) * x, hv, v)
-    inverse = _reciprocal(tree_norm(w))
-    return _Probe(_choose(inverse > 0, _times(inverse, w), probe.v), shift, moving), sharpness
-
-
-def _reciprocal(length: jax.Array) -> jax.Array:
-    """1 / length, 0 where that cannot be used."""
-    is_usable = (length > 0) & jnp.isfinite(length)
-    return jnp.where(is_usable, 1 / jnp.where(is_usable, length, 1), 0)
-
-
-def _times(factor: jax.Array, a: Any) -> Any:
-    return jax.tree.map(lambda x: factor.astype(x.dtype) * x, a)
+    old, shift, moving = probe
+    masked = jax.tree.map(jnp.multiply, moving, old)
+    v = normalised(masked, jax.tree.map(jnp.zeros_like, masked))
+    product = jax.tree.map(jnp.multiply, moving, hvp(cost, params, v))
+    sharpness = tree_inner(v, product)
+    shift = jnp.fmax(shift, (tree_norm(product).astype(shift.dtype) - sharpness) / 2)
+    return _Probe(power_step(product, v, shift, fallback=old), shift, moving), sharpness

@@ -36,11 +36,12 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from gradtx._core.arguments import check_at_least, check_seed
+from gradtx._core.arguments import check_seed, checked_count
 from gradtx._core.collectives import AxisName, check_axis_name, shard_axes
 from gradtx._core.debugging import unbounded, unknown
 from gradtx._core.hyperparameters import BELOW_ONE, first_count, hyperparameter
-from gradtx._core.trees import compute_dtype, scaled_norm, widen
+from gradtx._core.norms import scaled_norm
+from gradtx._core.trees import compute_dtype, widen
 from gradtx._core.types import GradientTransformationExtraArgs, Params, ScalarOrSchedule
 
 from .averages import averaged, means_of, no_average
@@ -122,7 +123,7 @@ def noise_measurement(
 ) -> Measurement:
     """What `gradient_noise_scale` measures."""
     name = "gradient_noise_scale"
-    check_at_least(name, "num_probes", num_probes, 1)
+    checked_count(name, "num_probes", num_probes)
     check_seed(name, seed)
     check_axis_name(name, axis_name)
     if (axis_name is None) != (batch_size is None):
@@ -131,7 +132,7 @@ def noise_measurement(
             f"got axis_name={axis_name!r} and batch_size={batch_size!r}."
         )
     if batch_size is not None:
-        check_at_least(name, "batch_size", batch_size, 1)
+        checked_count(name, "batch_size", batch_size)
     d = None if decay is None else hyperparameter(name, "decay", decay, BELOW_ONE)
 
     def init(params: Params) -> GradientNoiseScaleState:

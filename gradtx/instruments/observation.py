@@ -17,7 +17,8 @@ from gradtx._core.collectives import AxisName
 from gradtx._core.debugging import unknown
 from gradtx._core.gradients import aligned
 from gradtx._core.micro_batches import last_share
-from gradtx._core.trees import compute_dtype, scaled_norm, widen
+from gradtx._core.norms import scaled_norm
+from gradtx._core.trees import compute_dtype, widen
 from gradtx._core.types import MaskedNode, Params, Updates
 
 from .batch_statistics import mixes_examples

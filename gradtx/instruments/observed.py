@@ -37,7 +37,7 @@ from typing import Any, NamedTuple, cast
 import jax
 import jax.numpy as jnp
 
-from gradtx._core.arguments import check_at_least, check_seed, inner_transformation
+from gradtx._core.arguments import check_seed, checked_count, inner_transformation
 from gradtx._core.collectives import made_varying, varying
 from gradtx._core.foreign import check_state
 from gradtx._core.hyperparameters import first_count
@@ -105,7 +105,7 @@ def observed(
     -2.0 0.25
     """
     inner = inner_transformation("observed", tx)
-    check_at_least("observed", "num_probes", num_probes, 1)
+    checked_count("observed", "num_probes", num_probes)
     check_seed("observed", seed)
     nothing = _look(every, num_probes, seed, None, {})  # checks `every`, and builds the state
 

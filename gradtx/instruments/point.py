@@ -13,8 +13,10 @@ import jax.numpy as jnp
 from jax.tree_util import Partial
 
 from gradtx._core.arguments import check_function, loss_shape
+from gradtx._core.hvp import linear_hvp
+from gradtx._core.norms import tree_norm
 from gradtx._core.tracing import is_traced
-from gradtx._core.trees import compute_dtype, leaf_dtype, named_leaves, tree_norm
+from gradtx._core.trees import compute_dtype, leaf_dtype, named_leaves
 from gradtx._core.types import Params
 
 Point = list[jax.Array]
@@ -58,14 +60,8 @@ def check_leaves(name: str, params: Params, argument: str = "params") -> None:
 
 
 def linearised(cost: Cost, point: Point) -> tuple[jax.Array, Point, Partial]:
-    """Value, gradient, and v -> H v forward over reverse, linearised once: two gradients a product."""
-
-    def gradient(at: Point) -> tuple[Point, jax.Array]:
-        value, slopes = jax.value_and_grad(cost)(at)
-        return slopes, value
-
-    slopes, product, value = jax.jit(lambda at: jax.linearize(gradient, at, has_aux=True))(point)
-    return value, slopes, product
+    """`linear_hvp`, compiled."""
+    return jax.jit(lambda at: linear_hvp(cost, at))(point)
 
 
 def checked_finite(name: str, value: jax.Array, gradient: Point, *found: jax.Array) -> tuple[jax.Array, ...]:

@@ -40,11 +40,13 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from gradtx._core.arguments import check_at_least, check_seed
+from gradtx._core.arguments import check_seed, checked_count
 from gradtx._core.debugging import unknown
+from gradtx._core.hvp import hvp, power_step
 from gradtx._core.hyperparameters import BELOW_ONE, NON_NEGATIVE, first_count, hyperparameter
+from gradtx._core.norms import tree_inner
 from gradtx._core.ritz import combined, ritz
-from gradtx._core.trees import accumulators, tree_inner, tree_norm, widen
+from gradtx._core.trees import accumulators, widen
 from gradtx._core.types import FLOAT32, GradientTransformationExtraArgs, Params, ScalarOrSchedule, Updates
 
 from .directional import is_forward_blocked, two_sides
@@ -103,7 +105,7 @@ def sharpness(
     """
     rate = None if learning_rate is None else hyperparameter("sharpness", "learning_rate", learning_rate, NON_NEGATIVE)
     alpha = hyperparameter("sharpness", "momentum", momentum, BELOW_ONE)
-    check_at_least("sharpness", "num_iterations", num_iterations, 1)
+    checked_count("sharpness", "num_iterations", num_iterations)
     check_seed("sharpness", seed)
 
     def init(params: Params) -> SharpnessState:
@@ -132,16 +134,15 @@ def sharpness(
 def _hessian(observation: Observation) -> Any:
     """v -> Hv on trees of float32 or wider; the gradient's own passes are in the parameters' dtypes."""
     params = jax.tree.map(jnp.asarray, observation.params)
-    gradient = jax.grad(observation.value_fn)
 
     def product(v: Updates) -> Updates:
         tangent = jax.tree.map(lambda x, p: x.astype(p.dtype), v, params)
         try:
-            _, hv = jax.jvp(gradient, (params,), (tangent,))
+            hv = hvp(observation.value_fn, params, tangent)
         except (TypeError, NotImplementedError) as error:
             if not is_forward_blocked(error):
                 raise
-            hv = _product_by_differences(gradient, params, tangent)
+            hv = _product_by_differences(jax.grad(observation.value_fn), params, tangent)
         return jax.tree.map(lambda x, like: widen(x, like.dtype), hv, v)
 
     return product
@@ -172,9 +173,4 @@ def _followed(product: Any, v: Updates, shift: jax.Array) -> tuple[Updates, jax.
     hv = product(v)
     quotient = tree_inner(v, hv)
     shift = jnp.maximum(shift, -quotient).astype(shift.dtype)
-    new = jax.tree.map(lambda h, x: h + shift.astype(x.dtype) * x, hv, v)
-    length = tree_norm(new)
-    is_usable = (length > 0) & jnp.isfinite(length)
-    scale = 1 / jnp.where(is_usable, length, 1)
-    vector = jax.tree.map(lambda n, x: jnp.where(is_usable, scale.astype(x.dtype) * n, x), new, v)
-    return vector, shift, quotient
+    return power_step(hv, v, shift, fallback=v), shift, quotient

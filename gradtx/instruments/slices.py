@@ -18,7 +18,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from gradtx._core.arguments import check_at_least, check_integer, check_key, checked_number
+from gradtx._core.arguments import check_key, checked_count, checked_integer, checked_number
 from gradtx._core.arithmetic import divide
 from gradtx._core.hyperparameters import POSITIVE
 from gradtx._core.types import Params
@@ -52,7 +52,7 @@ def line_slice(
     >>> print(positions, values)
     [0. 0.25 0.5 0.75 1. ] [0. 0.5625 1. 0.5625 0. ]
     """
-    check_at_least("line_slice", "num_points", num_points, 2)
+    checked_count("line_slice", "num_points", num_points, 2)
     cost, start = cost_at("line_slice", value_fn, params)
     check_leaves("line_slice", other, "other")
     end = [jnp.asarray(x, start[0].dtype) for x in jax.tree.leaves(other)]
@@ -108,9 +108,9 @@ def plane_slice(
     [-1. 0. 1.] [-1. 0. 1.] 0.0 1.0
     """
     check_key("plane_slice", key)
-    check_at_least("plane_slice", "num_points", num_points, 2)
+    checked_count("plane_slice", "num_points", num_points, 2)
     checked_number("plane_slice", "radius", radius, POSITIVE)
-    check_integer("plane_slice", "filter_axis", filter_axis)
+    checked_integer("plane_slice", "filter_axis", filter_axis)
     cost, point = cost_at("plane_slice", value_fn, params)
     for x in point:
         if x.ndim >= 2 and not -x.ndim <= filter_axis < x.ndim:

@@ -26,7 +26,7 @@ import jax
 import jax.numpy as jnp
 from jax.tree_util import Partial
 
-from gradtx._core.arguments import check_at_least, check_key
+from gradtx._core.arguments import check_key, checked_count
 from gradtx._core.debugging import unknown
 from gradtx._core.ritz import ritz
 from gradtx._core.types import Params
@@ -77,8 +77,8 @@ def spectral_density(
     [[ 1. 10. 10.]] [[0.75 0.25 0.  ]]
     """
     check_key("spectral_density", key)
-    check_at_least("spectral_density", "num_probes", num_probes, 1)
-    check_at_least("spectral_density", "num_iterations", num_iterations, 1)
+    checked_count("spectral_density", "num_probes", num_probes)
+    checked_count("spectral_density", "num_iterations", num_iterations)
     cost, point = cost_at("spectral_density", value_fn, params)
     value, gradient, product = linearised(cost, point)
     steps = min(num_iterations, sum(x.size for x in point))
@@ -138,7 +138,7 @@ def hessian_trace(
     1.0 5.0
     """
     check_key("hessian_trace", key)
-    check_at_least("hessian_trace", "num_probes", num_probes, 1)
+    checked_count("hessian_trace", "num_probes", num_probes)
     cost, point = cost_at("hessian_trace", value_fn, params)
     value, gradient, product = linearised(cost, point)
 

@@ -27,7 +27,7 @@ import jax.numpy as jnp
 
 from gradtx._core.arguments import check_function, loss_shape
 from gradtx._core.debugging import quotient, unbounded
-from gradtx._core.trees import tree_norm
+from gradtx._core.norms import tree_norm
 from gradtx._core.types import Params
 
 

@@ -31,7 +31,8 @@ import jax.numpy as jnp
 from gradtx._core.collectives import AxisName
 from gradtx._core.debugging import quotient
 from gradtx._core.hyperparameters import first_count
-from gradtx._core.trees import accumulators, scaled_norm, widen
+from gradtx._core.norms import scaled_norm
+from gradtx._core.trees import accumulators, widen
 from gradtx._core.types import FLOAT32, GradientTransformationExtraArgs, Params, Updates
 
 from .instrument import Measurement, instrument, never, unmeasured

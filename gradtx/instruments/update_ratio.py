@@ -26,7 +26,7 @@ import jax.numpy as jnp
 from gradtx._core.collectives import AxisName
 from gradtx._core.debugging import unbounded, unknown
 from gradtx._core.hyperparameters import first_count
-from gradtx._core.trees import scaled_norm, scaled_norms
+from gradtx._core.norms import scaled_norm, scaled_norms
 from gradtx._core.types import GradientTransformationExtraArgs, Params
 
 from .instrument import Measurement, instrument, never, unmeasured

@@ -10,8 +10,9 @@ import numpy as np
 import optax
 
 import gradtx
+from gradtx._core.arguments import checked_count
 
-from .arguments import MOST, check_kind, checked_count
+from .arguments import MOST, check_kind
 from .methods import METHODS, Method, method_called
 from .problems import Problem
 from .sweep import sweep
@@ -142,7 +143,7 @@ def comparisons(
 
     Raises:
         ValueError: a number out of range; a method that does not exist.
-        TypeError: a number that is not whole; what is no problem.
+        TypeError: a number is not an integer, or a problem is not a `Problem`.
     """
     numbers = {"steps": steps, "seeds": seeds, "learning_rates": learning_rates, "batch_size": batch_size}
     for argument, value in {**numbers, "evaluations": evaluations, "patience": patience}.items():

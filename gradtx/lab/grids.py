@@ -10,7 +10,9 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from .arguments import checked_count, checked_keys
+from gradtx._core.arguments import checked_count
+
+from .arguments import checked_keys
 
 
 @dataclass(frozen=True, eq=False)

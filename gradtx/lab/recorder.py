@@ -11,8 +11,9 @@ import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
 
+from gradtx._core.arguments import checked_count
+
 from .archive import read_archive, write_archive
-from .arguments import checked_count
 from .history import scalar_columns
 from .live import LiveView
 
@@ -122,7 +123,7 @@ class Recorder(Mapping[str, Any]):
         if step is not None:
             steps = np.atleast_1d(np.asarray(step))
             if steps.dtype.kind not in "iu" or steps.shape != (count,) or (np.diff(steps) < 0).any():
-                raise ValueError(f"Recorder: step must be {count} whole number(s) in their order, got {step!r}.")
+                raise ValueError(f"Recorder: step must be {count} integer(s) in ascending order, got {step!r}.")
             if last is not None and steps[0] < last:
                 raise ValueError(f"Recorder: step must not be before the last one, {last}, got {step!r}.")
             return steps.astype(int)

@@ -14,9 +14,10 @@ import numpy as np
 import optax
 from jax.typing import ArrayLike
 
+from gradtx._core.arguments import check_function, checked_count
 from gradtx.stopping import EarlyStopping
 
-from .arguments import check_callable, check_transformation, checked_batch_size, checked_count, checked_keys
+from .arguments import MOST, check_transformation, checked_batch_size, checked_keys
 from .checkpoints import Checkpoint
 from .history import History
 from .progress import progress_bar
@@ -90,9 +91,10 @@ def run(
     >>> print(history.loss.shape, history.iterates.shape, history.loss[-1] < 0.01 * history.loss[0])
     (50,) (51, 2) True
     """
+    # This function is long because the loop, and what follows an interrupt of it, need nearly all of its variables.
     check_transformation("run", tx)
-    steps = checked_count("run", "steps", steps)
-    every = checked_count("run", "eval_every", max(1, steps // 25) if eval_every is None else eval_every)
+    steps = checked_count("run", "steps", steps, most=MOST)
+    every = checked_count("run", "eval_every", max(1, steps // 25) if eval_every is None else eval_every, most=MOST)
     every = min(every, steps)
     key_init, key_batches = jax.random.split(checked_keys("run", "key", key, ndim=0))
     objective = objective_of("run", problem)
@@ -188,7 +190,8 @@ def _batch_sizes(
         return np.full(steps, checked(batch_size))
     if batch_size is not None:
         raise ValueError("run: give batch_size or batch_size_schedule, not both.")
-    check_callable("run", "batch_size_schedule", schedule, "gradtx.growing_batch_sizes(32, 256, every=100)")
+    example = "batch_size_schedule=gradtx.growing_batch_sizes(32, 256, every=100)"
+    check_function("run", "batch_size_schedule", schedule, "the step", example)
     return np.array([checked(schedule(k)) for k in range(steps)])
 
 

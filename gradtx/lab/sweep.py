@@ -1,6 +1,5 @@
 """Many trainings in one compilation: every point of a grid of hyper-parameters, from every key."""
 
-import math
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from functools import partial
@@ -12,7 +11,9 @@ import numpy as np
 import optax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from .arguments import check_callable, checked_batch_size, checked_count, checked_keys
+from gradtx._core.arguments import check_function, checked_count
+
+from .arguments import MOST, checked_batch_size, checked_keys
 from .grids import RandomGrid, check_values, checked_axes, points, untraceable_name
 from .members import Outcome, Shared, labelled, shared_by_members
 from .progress import progress_bar
@@ -73,13 +74,14 @@ def sweep(
     >>> print(result.loss.shape, result.best(), result.diverged_at.ravel() >= 0)
     (3, 1, 50) {'learning_rate': 0.1} [False False False]
     """
-    steps = checked_count("sweep", "steps", steps)
-    every = checked_count("sweep", "eval_every", max(1, steps // 25) if eval_every is None else eval_every)
+    # This function is long because every argument is checked here, before the work starts.
+    steps = checked_count("sweep", "steps", steps, most=MOST)
+    every = checked_count("sweep", "eval_every", max(1, steps // 25) if eval_every is None else eval_every, most=MOST)
     every = min(every, steps)
-    memory_budget = checked_count("sweep", "memory_budget", memory_budget, most=math.inf)
+    memory_budget = checked_count("sweep", "memory_budget", memory_budget)
     at_once = None if at_once is None else checked_count("sweep", "at_once", at_once)
     keys = checked_keys("sweep", "keys", keys, ndim=1)
-    check_callable("sweep", "make_tx", make_tx, "gradtx.sgd")
+    check_function("sweep", "make_tx", make_tx, "the grid's arguments", "make_tx=gradtx.sgd")
     axes, objective = checked_axes("sweep", grid), objective_of("sweep", problem)
     size = checked_batch_size("sweep", objective.num_examples, objective.default_batch_size, batch_size)
     check_values("sweep", make_tx, axes)

@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from gradtx._core.arguments import check_at_least, checked_number
+from gradtx._core.arguments import checked_count, checked_number
 from gradtx._core.hyperparameters import Range
 
 from .landscape import Landscape
@@ -45,7 +45,7 @@ def quadratic(condition_number: float = 100.0, dim: int = 2, rotation: float = 0
     """
     κ = checked_number("quadratic", "condition_number", condition_number, _AT_LEAST_ONE)
     angle = checked_number("quadratic", "rotation", rotation, _FINITE)
-    dim = check_at_least("quadratic", "dim", dim, 1)
+    dim = checked_count("quadratic", "dim", dim)
     eigenvalues = np.geomspace(1.0, κ, dim)
     axes = _rotation_matrix(dim, angle)  # columns: the eigenvectors
     H = (axes * eigenvalues) @ axes.T

@@ -21,7 +21,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from gradtx._core.arguments import check_at_least
+from gradtx._core.arguments import checked_count
 
 from .landscape import Kind, Landscape
 
@@ -80,7 +80,7 @@ def styblinski_tang(dim: int = 2) -> Landscape:
     >>> print(f.minimum, f.minimisers, len(f.critical_points))
     -78.3323 [[-2.9035 -2.9035]] 9
     """
-    dim = check_at_least("styblinski_tang", "dim", dim, 1)
+    dim = checked_count("styblinski_tang", "dim", dim)
     best, hump, worse = np.sort(np.roots([4.0, 0.0, -32.0, 5.0]).real)  # of the derivative, all real
     return _separable(
         name="styblinski_tang",
@@ -112,7 +112,7 @@ def rastrigin(dim: int = 2) -> Landscape:
     >>> print(f([0.0, 0.0]), f([1.0, 1.0]))
     0.0 2.0
     """
-    dim = check_at_least("rastrigin", "dim", dim, 1)
+    dim = checked_count("rastrigin", "dim", dim)
     return _separable(
         name="rastrigin",
         description="a bowl covered with local minima: descent stops in the nearest, noise may carry it on",

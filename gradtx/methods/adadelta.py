@@ -35,9 +35,9 @@ import jax
 
 from gradtx._core.arithmetic import abs2, divide, sqrt
 from gradtx._core.hyperparameters import BELOW_ONE, NON_NEGATIVE, count_for, hyperparameter, next_count
-from gradtx._core.lift import Lifted, Scalars, composed, lift
+from gradtx._core.lift import Scalars, composed, lift
 from gradtx._core.trees import accumulators
-from gradtx._core.types import FLOAT32, Params, ScalarOrSchedule, Updates
+from gradtx._core.types import FLOAT32, GradientTransformationExtraArgs, Params, ScalarOrSchedule, Updates
 
 from .learning_rate import scale_by_learning_rate
 
@@ -50,7 +50,7 @@ class ScaleByAdadeltaState(NamedTuple):
     adadelta_count: jax.Array | None  # [] int32, if a hyper-parameter is scheduled
 
 
-def scale_by_adadelta(decay: ScalarOrSchedule = 0.95, eps: ScalarOrSchedule = 1e-6) -> Lifted:
+def scale_by_adadelta(decay: ScalarOrSchedule = 0.95, eps: ScalarOrSchedule = 1e-6) -> GradientTransformationExtraArgs:
     """u = RMS of past updates / RMS of past gradients · g; does not flip the sign.
 
     Args:
@@ -93,7 +93,7 @@ def scale_by_adadelta(decay: ScalarOrSchedule = 0.95, eps: ScalarOrSchedule = 1e
 
 def adadelta(
     learning_rate: ScalarOrSchedule = 1.0, decay: ScalarOrSchedule = 0.95, eps: ScalarOrSchedule = 1e-6
-) -> Lifted:
+) -> GradientTransformationExtraArgs:
     """AdaDelta (Zeiler 2012, Alg. 1): θ ← θ - ε_k √(s + δ) / √(r + δ) · g, with ε = 1 in the paper.
 
     Args:

@@ -29,9 +29,9 @@ import jax
 
 from gradtx._core.arithmetic import abs2, divide, sqrt
 from gradtx._core.hyperparameters import NON_NEGATIVE, count_for, first_count, hyperparameter, next_count
-from gradtx._core.lift import Lifted, Scalars, composed, lift
+from gradtx._core.lift import Scalars, composed, lift
 from gradtx._core.trees import accumulators, check_accumulator_dtype
-from gradtx._core.types import FLOAT32, DTypeLike, Params, ScalarOrSchedule, Updates
+from gradtx._core.types import FLOAT32, DTypeLike, GradientTransformationExtraArgs, Params, ScalarOrSchedule, Updates
 
 from .learning_rate import scale_by_learning_rate
 
@@ -48,7 +48,7 @@ def scale_by_adagrad(
     initial_accumulator: ScalarOrSchedule = 0.0,
     *,
     accumulator_dtype: DTypeLike | None = FLOAT32,
-) -> Lifted:
+) -> GradientTransformationExtraArgs:
     """u = g / (δ + √r) with r the sum of all squared gradients; does not flip the sign.
 
     Args:
@@ -92,7 +92,7 @@ def adagrad(
     initial_accumulator: ScalarOrSchedule = 0.0,
     *,
     accumulator_dtype: DTypeLike | None = FLOAT32,
-) -> Lifted:
+) -> GradientTransformationExtraArgs:
     """AdaGrad (Alg. 8.4): θ ← θ - ε_k g / (δ + √r).
 
     Args:

@@ -42,8 +42,9 @@ from gradtx._core.foreign import check_state
 from gradtx._core.gradients import aligned
 from gradtx._core.hvp import linear_hvp
 from gradtx._core.hyperparameters import NON_NEGATIVE, first_count, hyperparameter, next_count
+from gradtx._core.norms import tree_norm
 from gradtx._core.ritz import combined, ritz
-from gradtx._core.trees import check_params, compute_dtype, leaf_dtype, tree_norm
+from gradtx._core.trees import check_params, compute_dtype, leaf_dtype
 from gradtx._core.types import GradientTransformationExtraArgs, Params, ScalarOrSchedule, Updates
 
 ValueFn = Callable[[Params], jax.Array]
@@ -91,6 +92,7 @@ def newton(
         raise ValueError(f'newton: solver must be "dense" or "cg", got {solver!r}.')
     solve = solvers[solver]
 
+    # This function is long because `init` and `update` need the checked arguments.
     def init(params: Params) -> NewtonState:
         check_params("newton", params, allow_complex=False)
         return NewtonState(newton_count=first_count())
@@ -151,7 +153,7 @@ def _solve_dense(cost: Cost, point: Leaves, g: Leaves, λ: jax.Array, *, saddle_
 
 def _solve_cg(cost: Cost, point: Leaves, g: Leaves, λ: jax.Array) -> Leaves:
     """(H + λI)⁻¹ g by conjugate gradients."""
-    product = linear_hvp(cost, point)
+    _, _, product = linear_hvp(cost, point)
 
     def damped(v: Leaves) -> Leaves:
         return [hv + λ * x for hv, x in zip(product(v), v, strict=True)]
@@ -164,8 +166,9 @@ def _solve_cg(cost: Cost, point: Leaves, g: Leaves, λ: jax.Array) -> Leaves:
 def _solve_krylov(cost: Cost, point: Leaves, g: Leaves, λ: jax.Array) -> Leaves:
     """(|H| + λI)⁻¹ g on the Krylov space of g, as Dauphin et al. do it."""
     unit, scale = _scaled(g)
+    _, _, product = linear_hvp(cost, point)
     size = sum(x.size for x in g)
-    found = ritz(min(size, _KRYLOV_DIMENSION))(linear_hvp(cost, point), unit)
+    found = ritz(min(size, _KRYLOV_DIMENSION))(product, unit)
     parts = _divided(tree_norm(unit) * found.vectors[0], jnp.abs(found.values) + λ)
     return [scale * x for x in combined(found.vectors @ parts, found.basis)]
 

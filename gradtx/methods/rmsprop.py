@@ -32,9 +32,9 @@ import jax
 
 from gradtx._core.arithmetic import abs2, divide, sqrt
 from gradtx._core.hyperparameters import BELOW_ONE, NON_NEGATIVE, count_for, hyperparameter, next_count
-from gradtx._core.lift import Lifted, Scalars, composed, lift
+from gradtx._core.lift import Scalars, composed, lift
 from gradtx._core.trees import accumulators, check_accumulator_dtype
-from gradtx._core.types import FLOAT32, DTypeLike, Params, ScalarOrSchedule, Updates
+from gradtx._core.types import FLOAT32, DTypeLike, GradientTransformationExtraArgs, Params, ScalarOrSchedule, Updates
 
 from .learning_rate import scale_by_learning_rate
 from .momentum import heavy_ball
@@ -53,7 +53,7 @@ def scale_by_rms(
     eps: ScalarOrSchedule = 1e-6,
     *,
     accumulator_dtype: DTypeLike | None = FLOAT32,
-) -> Lifted:
+) -> GradientTransformationExtraArgs:
     """u = g / √(δ + r) with r the running mean of squared gradients; does not flip the sign.
 
     Args:
@@ -100,7 +100,7 @@ def rmsprop(
     nesterov: bool = False,
     *,
     accumulator_dtype: DTypeLike | None = FLOAT32,
-) -> Lifted:
+) -> GradientTransformationExtraArgs:
     """RMSProp (Alg. 8.5); with `momentum` the scaled step feeds a velocity, with `nesterov` as well Alg. 8.6.
 
     Alg. 8.6 has no δ under its root; here it keeps Alg. 8.5's (`eps=0.0` is the letter of it).

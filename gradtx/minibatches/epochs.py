@@ -19,7 +19,7 @@ from typing import Literal
 import jax
 import jax.numpy as jnp
 
-from gradtx._core.arguments import check_at_least, check_key
+from gradtx._core.arguments import check_key, checked_count
 
 Remainder = Literal["drop", "wrap", "pad"]
 
@@ -55,7 +55,8 @@ def shuffled_epochs(
     Costs: one int32 for each example of each epoch, all at once.
 
     Raises:
-        ValueError: a size out of range, a remainder of another name. TypeError: a size that is no whole number, no key.
+        ValueError: a size out of range, a remainder of another name. TypeError: a size is not an integer, or
+            `key` is not a key.
 
     >>> import gradtx, jax
     >>> batches = gradtx.shuffled_epochs(jax.random.key(0), num_examples=6, batch_size=3, epochs=2)
@@ -66,7 +67,7 @@ def shuffled_epochs(
     (2, 3) [-1, 0, 1, 2, 3, 4]
     """
     _check("shuffled_epochs", key, num_examples, batch_size, remainder, ("drop", "wrap", "pad"))
-    check_at_least("shuffled_epochs", "epochs", epochs, 1)
+    checked_count("shuffled_epochs", "epochs", epochs)
     if reshuffle:
         return _shuffled(key, num_examples, batch_size, epochs, remainder)
     return jnp.tile(_shuffled(key, num_examples, batch_size, 1, remainder), (epochs, 1))
@@ -93,7 +94,8 @@ def online_pass(
     Costs: one int32 for each example.
 
     Raises:
-        ValueError: a size out of range, a remainder of another name. TypeError: a size that is no whole number, no key.
+        ValueError: a size out of range, a remainder of another name. TypeError: a size is not an integer, or
+            `key` is not a key.
 
     >>> import gradtx, jax
     >>> batches = gradtx.online_pass(jax.random.key(0), num_examples=1000, batch_size=10)
@@ -108,8 +110,8 @@ def _check(
     function: str, key: jax.Array, num_examples: int, batch_size: int, remainder: str, known: tuple[str, ...]
 ) -> None:
     check_key(function, key)
-    check_at_least(function, "num_examples", num_examples, 1)
-    check_at_least(function, "batch_size", batch_size, 1)
+    checked_count(function, "num_examples", num_examples)
+    checked_count(function, "batch_size", batch_size)
     if batch_size > num_examples:
         raise ValueError(f"{function}: batch_size must be at most num_examples = {num_examples}, got {batch_size}.")
     if remainder not in known:

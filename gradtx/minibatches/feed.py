@@ -22,7 +22,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from gradtx._core.arguments import check_at_least
+from gradtx._core.arguments import checked_count
 
 
 def minibatch_feed(
@@ -53,7 +53,7 @@ def minibatch_feed(
 
     Raises:
         ValueError: `start` or `process` out of range, or `sharding` together with `process` or `processes`.
-        TypeError: one that should be a whole number is not.
+        TypeError: an argument is not an integer.
 
     >>> import gradtx, numpy as np
     >>> data, batches = np.arange(6) * 10, [[3, 1, 2], [0, 5, 4]]
@@ -64,11 +64,11 @@ def minibatch_feed(
     """
     if sharding is not None and (process is not None or processes is not None):
         raise ValueError("minibatch_feed: a sharding says which process reads what: leave process and processes out.")
-    n = check_at_least("minibatch_feed", "processes", jax.process_count() if processes is None else processes, 1)
-    i = check_at_least("minibatch_feed", "process", jax.process_index() if process is None else process, 0)
+    n = checked_count("minibatch_feed", "processes", jax.process_count() if processes is None else processes)
+    i = checked_count("minibatch_feed", "process", jax.process_index() if process is None else process, 0)
     if i >= n:
         raise ValueError(f"minibatch_feed: process must be from 0 to {n - 1}, got {i}.")
-    if check_at_least("minibatch_feed", "start", start, 0) > len(batches):
+    if checked_count("minibatch_feed", "start", start, 0) > len(batches):
         raise ValueError(f"minibatch_feed: start must be from 0 to {len(batches)}, the number of steps, got {start}.")
     return _feed(data, batches, start, i, n, sharding)
 

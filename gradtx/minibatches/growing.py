@@ -26,7 +26,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from gradtx._core.arguments import check_at_least, checked_number
+from gradtx._core.arguments import checked_count, checked_number
 from gradtx._core.hyperparameters import ABOVE_ONE
 
 
@@ -62,16 +62,16 @@ def growing_batch_sizes(initial: int, final: int, *, every: int, factor: float =
         The schedule: a number in gives an int, an array or a traced count int32s. Its `sizes` are those of all stages.
 
     Raises:
-        ValueError: an argument out of range. TypeError: one that should be a whole number is not.
+        ValueError: an argument out of range. TypeError: an argument is not an integer.
 
     >>> import gradtx
     >>> sizes = gradtx.growing_batch_sizes(32, 200, every=10)
     >>> print(sizes.sizes, [sizes(step) for step in (0, 9, 10, 25, 1000)])
     (32, 64, 128, 200) [32, 32, 64, 128, 200]
     """
-    initial = check_at_least("growing_batch_sizes", "initial", initial, 1)
-    final = check_at_least("growing_batch_sizes", "final", final, initial)
-    every = check_at_least("growing_batch_sizes", "every", every, 1)
+    initial = checked_count("growing_batch_sizes", "initial", initial)
+    final = checked_count("growing_batch_sizes", "final", final, initial)
+    every = checked_count("growing_batch_sizes", "every", every)
     factor = checked_number("growing_batch_sizes", "factor", factor, ABOVE_ONE)
     sizes = [initial]
     while sizes[-1] < final:

@@ -35,16 +35,14 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
-from gradtx._core.arguments import inner_transformation, scalar
+from gradtx._core.arguments import checked_count, inner_transformation, scalar
 from gradtx._core.conditional import update_if
 from gradtx._core.foreign import check_state
 from gradtx._core.gradients import aligned
 from gradtx._core.hyperparameters import first_count, next_count
-from gradtx._core.lift import selected
 from gradtx._core.micro_batches import SHARE
-from gradtx._core.trees import accumulators, check_params, widen
+from gradtx._core.trees import accumulators, check_params, selected, widen
 from gradtx._core.types import (
     FLOAT32,
     GradientTransformation,
@@ -94,6 +92,7 @@ def accumulate(tx: GradientTransformation | MultiSteps, every: int | Schedule) -
     """
     inner, micro_batches = inner_transformation("accumulate", tx), _every(every)
 
+    # This function is long because `init` and `update` need the checked arguments.
     def init(params: Params) -> AccumulateState:
         check_params("accumulate", params)
         return AccumulateState(
@@ -151,8 +150,5 @@ def accumulate(tx: GradientTransformation | MultiSteps, every: int | Schedule) -
 def _every(every: Any) -> Any:
     if callable(every):
         return every
-    if not isinstance(every, int | np.integer) or isinstance(every, bool):
-        raise TypeError(f"accumulate: every must be a whole number or a function of the step, got {every!r}.")
-    if every < 1:
-        raise ValueError(f"accumulate: every must be at least 1, got {every}.")
-    return lambda count: every
+    number = checked_count("accumulate", "every", every, or_else=" or a function of the step")
+    return lambda count: number

@@ -15,7 +15,7 @@ from typing import Any
 
 from gradtx._core.arguments import inner_transformation
 from gradtx._core.foreign import foreign_state
-from gradtx._core.lift import Lifted, composed
+from gradtx._core.lift import composed, row_of
 from gradtx._core.types import GradientTransformation, GradientTransformationExtraArgs, MultiSteps, Params, Updates
 
 
@@ -36,12 +36,12 @@ def chain(*transformations: GradientTransformation | MultiSteps) -> GradientTran
     [-0.114 -0.152] 5.0
     """
     parts: list[Any] = [inner_transformation("chain", tx) for tx in transformations]
-    if all(isinstance(tx, Lifted) for tx in parts):
+    if all(row_of(tx) for tx in parts):
         return composed("chain", *parts)
     steps: list[tuple[int, Any]] = []  # how many of the parts, and the transformation that does them
-    for is_lifted, neighbours in groupby(parts, lambda tx: isinstance(tx, Lifted)):
-        row = list(neighbours)
-        steps += [(len(row), composed("chain", *row))] if is_lifted else [(0, tx) for tx in row]
+    for is_row, neighbours in groupby(parts, lambda tx: row_of(tx) is not None):
+        alike = list(neighbours)
+        steps += [(len(alike), composed("chain", *alike))] if is_row else [(0, tx) for tx in alike]
 
     def init(params: Params) -> Any:
         return tuple(tx.init(params) for tx in parts)

@@ -31,8 +31,7 @@ from gradtx._core.arguments import scalar
 from gradtx._core.collectives import AxisName, check_axis_name, shard_axes, summed
 from gradtx._core.foreign import check_state
 from gradtx._core.gradients import aligned
-from gradtx._core.lift import selected
-from gradtx._core.trees import check_params, compute_dtype, widen
+from gradtx._core.trees import check_params, compute_dtype, selected, widen
 from gradtx._core.types import GradientTransformationExtraArgs, Params, Updates
 
 

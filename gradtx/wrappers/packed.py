@@ -35,7 +35,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from gradtx._core.arguments import check_at_least, inner_transformation
+from gradtx._core.arguments import checked_count, inner_transformation
 from gradtx._core.foreign import check_state
 from gradtx._core.gradients import aligned
 from gradtx._core.packing import (
@@ -108,7 +108,7 @@ def pack(params: Params, max_leaf_size: int = 4096) -> tuple[Packed, Callable[[P
     >>> print(updates.vectors[0], unpack(optax.apply_updates(params, updates))["b"])
     [-0.4 -0.4 -0.4 -0.4 -0.4 -0.4] [-0.4 -0.4]
     """
-    check_at_least("pack", "max_leaf_size", max_leaf_size, 1)
+    checked_count("pack", "max_leaf_size", max_leaf_size)
     check_params("pack", params)
     layout = layout_of(params, max_leaf_size)
     return pack_leaves(layout, jax.tree.leaves(params)), unpack
@@ -136,7 +136,7 @@ def packed(tx: GradientTransformation | MultiSteps, max_leaf_size: int = 4096) -
     [-0.1 -0.1] [(200,)]
     """
     inner: Any = inner_transformation("packed", tx)
-    check_at_least("packed", "max_leaf_size", max_leaf_size, 1)
+    checked_count("packed", "max_leaf_size", max_leaf_size)
     check = cache(partial(check_not_leafwise, inner))
 
     def init(params: Params) -> PackedState:

@@ -21,13 +21,14 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from gradtx._core.arguments import check_at_least, inner_transformation
+from gradtx._core.arguments import checked_count, inner_transformation
 from gradtx._core.collectives import AxisName, check_axis_name, largest_over_shards
+from gradtx._core.conditional import skip_counts
 from gradtx._core.copies import unmerged
 from gradtx._core.foreign import check_state
-from gradtx._core.hyperparameters import first_count, next_count
-from gradtx._core.lift import Lifted, selected
-from gradtx._core.trees import check_params
+from gradtx._core.hyperparameters import first_count
+from gradtx._core.lift import row_of
+from gradtx._core.trees import check_params, selected
 from gradtx._core.types import (
     GradientTransformation,
     GradientTransformationExtraArgs,
@@ -76,10 +77,12 @@ def skip_nonfinite(
     [-0.09 -0.09] False
     """
     inner = inner_transformation("skip_nonfinite", tx)
+    row = row_of(inner)
     check_axis_name("skip_nonfinite", axis_name)
     if give_up_after is not None:
-        check_at_least("skip_nonfinite", "give_up_after", give_up_after, 1)
+        checked_count("skip_nonfinite", "give_up_after", give_up_after)
 
+    # This function is long because `init` and `update` need the checked arguments.
     def init(params: Params) -> SkipNonfiniteState:
         check_params("skip_nonfinite", params)
         return SkipNonfiniteState(
@@ -96,18 +99,21 @@ def skip_nonfinite(
     ) -> tuple[Updates, SkipNonfiniteState]:
         check_state("skip_nonfinite", state, "guarded_state")
         before, loss = state.guarded_state, extra.get("value")
-        if isinstance(inner, Lifted):  # on a CPU done twice: nothing has to wait in memory for the judgement
-            new_updates, new_state = inner.advance(updates, before, params, plainly=True)
+        if row is not None:  # on a CPU done twice: nothing has to wait in memory for the judgement
+            new_updates, new_state = row.advance(updates, before, params, plainly=True)
         else:
             new_updates, new_state = inner.update(updates, before, params, **extra)
         is_good = _all_finite((updates, loss), (new_updates, loss), axis_name)
         if give_up_after is not None:
             is_good = is_good & ~state.gave_up
-        if isinstance(inner, Lifted):
-            new_updates, new_state = inner.advance(*unmerged((updates, before)), params, keep=is_good)
+        if row is not None:
+            again, old = unmerged((updates, before))
+            new_updates, new_state = row.advance(again, old, params, keep=is_good)
         else:
             new_state = jax.tree.map(partial(selected, is_good), new_state, before)
-        consecutive = jnp.where(is_good, 0, next_count(state.consecutive_skipped_count))
+        skipped, consecutive, seen = skip_counts(
+            is_good, state.skipped_count, state.consecutive_skipped_count, state.guarded_count
+        )
         gave_up = state.gave_up
         if give_up_after is not None:
             gave_up = gave_up | (consecutive >= give_up_after)
@@ -116,9 +122,9 @@ def skip_nonfinite(
             SkipNonfiniteState(
                 guarded_state=new_state,
                 skipped=~is_good,
-                skipped_count=jnp.where(is_good, state.skipped_count, next_count(state.skipped_count)),
+                skipped_count=skipped,
                 consecutive_skipped_count=consecutive,
-                guarded_count=next_count(state.guarded_count),
+                guarded_count=seen,
                 gave_up=gave_up,
             ),
         )

@@ -31,14 +31,14 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from gradtx._core.arguments import check_at_least, inner_transformation
+from gradtx._core.arguments import checked_count, inner_transformation
 from gradtx._core.collectives import AxisName, check_axis_name
-from gradtx._core.conditional import update_if
+from gradtx._core.conditional import skip_counts, update_if
 from gradtx._core.foreign import check_state
 from gradtx._core.gradients import aligned
-from gradtx._core.hyperparameters import BELOW_ONE, POSITIVE, first_count, hyperparameter, next_count
-from gradtx._core.lift import selected
-from gradtx._core.trees import check_params, factored_norm
+from gradtx._core.hyperparameters import BELOW_ONE, POSITIVE, first_count, hyperparameter
+from gradtx._core.norms import factored_norm
+from gradtx._core.trees import check_params, selected
 from gradtx._core.types import (
     GradientTransformation,
     GradientTransformationExtraArgs,
@@ -97,10 +97,11 @@ def skip_spikes(
     """
     inner = inner_transformation("skip_spikes", tx)
     check_axis_name("skip_spikes", axis_name)
-    check_at_least("skip_spikes", "warm_up", warm_up, 1)
+    checked_count("skip_spikes", "warm_up", warm_up)
     limit = hyperparameter("skip_spikes", "threshold", threshold, POSITIVE)
     forget = hyperparameter("skip_spikes", "decay", decay, BELOW_ONE)
 
+    # This function is long because `init` and `update` need the checked arguments.
     def init(params: Params) -> SkipSpikesState:
         check_params("skip_spikes", params)
         return SkipSpikesState(
@@ -139,13 +140,15 @@ def skip_spikes(
             [g.dtype for g in present],
             extra,
         )
-        consecutive = state.consecutive_spike_count
+        skipped, consecutive, seen = skip_counts(
+            is_good, state.spike_skipped_count, state.consecutive_spike_count, count
+        )
         return new_updates, SkipSpikesState(
             unspiked_state=inner_state,
             spike_skipped=~is_good,
-            spike_skipped_count=jnp.where(is_good, state.spike_skipped_count, next_count(state.spike_skipped_count)),
-            consecutive_spike_count=jnp.where(is_good, 0, next_count(consecutive)),
-            spike_guarded_count=next_count(count),
+            spike_skipped_count=skipped,
+            consecutive_spike_count=consecutive,
+            spike_guarded_count=seen,
             usual_norm=selected(None, mean + share * away, state.usual_norm),
             usual_deviation=selected(None, new_deviation, state.usual_deviation),
         )

@@ -36,7 +36,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from gradtx._core.arguments import check_key, inner_transformation
+from gradtx._core.arguments import check_key, checked_count, inner_transformation, is_integer
 from gradtx._core.conditional import update_if
 from gradtx._core.foreign import check_state
 from gradtx._core.gradients import aligned
@@ -93,6 +93,7 @@ def stale(
     inner = inner_transformation("stale", tx)
     longest, draw, key_data = _delays(delay, key)
 
+    # This function is long because `init` and `update` need the checked arguments.
     def init(params: Params) -> StaleState:
         check_params("stale", params)
         return StaleState(
@@ -138,18 +139,17 @@ def stale(
 
 def _delays(delay: Any, key: Any) -> tuple[int, Callable[[jax.Array, jax.Array], jax.Array], Any]:
     """The longest delay; the function of key data and step that gives τ; the key's data."""
-    if isinstance(delay, int | np.integer) and not isinstance(delay, bool):
-        if delay < 0:
-            raise ValueError(f"stale: delay must be at least 0, got {delay}.")
+    if is_integer(delay):
+        number = checked_count("stale", "delay", delay, 0)
         if key is not None:
             raise ValueError("stale: a key is of no use where the delay is fixed: leave it out.")
-        return int(delay), lambda key_data, count: jnp.full((), delay, jnp.int32), np.zeros(2)
+        return number, lambda key_data, count: jnp.full((), number, jnp.int32), np.zeros(2)
     try:
         probabilities = np.asarray(delay, np.float64)
     except (TypeError, ValueError):
         probabilities = np.zeros(0)
     if probabilities.ndim != 1 or not probabilities.size:
-        raise TypeError(f"stale: delay must be a whole number or a list of probabilities, got {delay!r}.")
+        raise TypeError(f"stale: delay must be an integer or a list of probabilities, got {delay!r}.")
     if not (np.all(probabilities >= 0) and abs(probabilities.sum() - 1) < 1e-5):
         raise ValueError(f"stale: the probabilities of the delays must be >= 0 and sum to 1, got {delay!r}.")
     if key is None:

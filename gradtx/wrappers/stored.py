@@ -33,10 +33,10 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from gradtx._core.arguments import check_at_least, inner_transformation
+from gradtx._core.arguments import checked_count, inner_transformation
 from gradtx._core.copies import unmerged
 from gradtx._core.foreign import check_state
-from gradtx._core.lift import Lifted
+from gradtx._core.lift import row_of
 from gradtx._core.rounding import from_8bit, mixed, num_blocks, scales_8bit, to_8bit, to_bfloat16
 from gradtx._core.trees import check_params, is_sharded, leaf_dtype, restored, without_variables
 from gradtx._core.types import (
@@ -92,8 +92,9 @@ def stored_as(
     2.03
     """
     inner, bits = inner_transformation("stored_as", tx), _checked_bits(dtype)
-    check_at_least("stored_as", "seed", seed, 0)
-    check_at_least("stored_as", "min_leaf_size", min_leaf_size, 1)
+    row = row_of(inner)
+    checked_count("stored_as", "seed", seed, 0)
+    checked_count("stored_as", "min_leaf_size", min_leaf_size)
 
     def init(params: Params) -> StoredState:
         check_params("stored_as", params)
@@ -108,10 +109,10 @@ def stored_as(
         forms = [leaf_dtype(x) for x in jax.tree.leaves(state.stored_state)]
         stored = partial(_stored, seed=state.rounding_seed + jnp.uint32(GOLDEN), forms=forms)
         stored = partial(stored, scale_dtype=state.stored_scales.dtype)
-        if not isinstance(inner, Lifted):
+        if row is None:
             new_updates, new_state = inner.update(updates, _loaded(state), params, **extra)
             return new_updates, stored(lambda: new_state)
-        inputs, advance = (updates, state), inner.advance
+        inputs, advance = (updates, state), row.advance
 
         def again() -> tuple[Updates, Any]:
             """On a CPU done anew for each of its uses: the new state is nowhere written out in float32."""

@@ -14,6 +14,7 @@ import pytest
 
 import gradtx
 from gradtx import lab, landscapes
+from gradtx.instruments.diagnosis import report
 from gradtx.instruments.diagnosis.causes import EXPLAINS
 from gradtx.instruments.diagnosis.challenges import CHALLENGES
 from gradtx.instruments.diagnosis.diagnose import RULES, judged
@@ -169,6 +170,18 @@ def test_the_order_of_the_rules_does_not_change_what_is_found(runs_of):
         log = log_of(case, curves)
         random.Random(0).shuffle(rules)
         assert judged(log, tuple(rules)).to_dict() == gradtx.diagnose(log).to_dict(), case
+
+
+def test_of_two_findings_of_one_challenge_the_surer_and_then_the_more_exact_one_is_told():
+    def rule(confidence, steps):
+        return lambda evidence, taken, verdict: [report.finding("plateau", f"{steps}", {}, steps, confidence)]
+
+    log = {"loss": np.linspace(1.0, 0.5, 100)}
+    by_confidence = rule("medium", (10, 11)), rule("high", (0, 99))
+    by_steps = rule("high", (0, 99)), rule("high", (20, 40))
+    for rules, steps in ((by_confidence, (0, 99)), (by_steps, (20, 40))):
+        for order in (rules, rules[::-1]):
+            assert [f.steps for f in judged(log, order).findings] == [steps]
 
 
 @pytest.mark.parametrize("kind", ["sgd", "momentum", "nesterov", "adam", "rmsprop"])

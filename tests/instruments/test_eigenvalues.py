@@ -55,7 +55,10 @@ SPECTRA = {
 @pytest.mark.sampled(3)
 def test_an_eigenvalue_is_found_as_often_as_it_occurs(name):
     spectrum = np.array(SPECTRA[name])
-    loss = lambda x: jnp.sum(jnp.asarray(spectrum, jnp.float32) * x**2) / 2  # noqa: E731
+
+    def loss(x):
+        return jnp.sum(jnp.asarray(spectrum, jnp.float32) * x**2) / 2
+
     values, vectors, residuals = gradtx.top_eigenvalues(loss, jnp.zeros(5), 4, key=KEY)
     size = max(1.0, np.abs(spectrum).max())
     np.testing.assert_allclose(values / size, np.sort(spectrum)[::-1][:4] / size, atol=2e-6)
@@ -65,7 +68,9 @@ def test_an_eigenvalue_is_found_as_often_as_it_occurs(name):
 
 
 def test_the_smallest_are_the_largest_of_the_loss_upside_down():
-    loss = lambda x: jnp.sum(jnp.array([1.0, -3.0, 2.0]) * x**2) / 2  # noqa: E731
+    def loss(x):
+        return jnp.sum(jnp.array([1.0, -3.0, 2.0]) * x**2) / 2
+
     found = gradtx.top_eigenvalues(lambda x: -loss(x), jnp.zeros(3), key=KEY)
     np.testing.assert_allclose(-found.values, [-3.0], rtol=1e-5)
 

@@ -283,7 +283,9 @@ def test_a_net_trains_below_the_divergence_and_not_above():
 
     @jax.jit
     def trained(rate):
-        step = lambda _, p: jax.tree.map(lambda a, g: a - rate * g, p, jax.grad(loss)(p))  # noqa: E731
+        def step(_, p):
+            return jax.tree.map(lambda a, g: a - rate * g, p, jax.grad(loss)(p))
+
         return loss(jax.lax.fori_loop(0, 300, step, params))
 
     found = gradtx.lr_range_test(loss, params)

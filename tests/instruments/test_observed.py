@@ -64,7 +64,10 @@ def test_for_plain_descent_all_readings_are_the_panels():
 
 def test_the_expected_change_of_the_loss_is_the_slope_times_one_minus_the_ratio():
     h = np.diag([1.0, 10.0])
-    loss = lambda x: 0.5 * x @ jnp.asarray(h, jnp.float32) @ x  # noqa: E731
+
+    def loss(x):
+        return 0.5 * x @ jnp.asarray(h, jnp.float32) @ x
+
     seen, places = trained(gradtx.observed(optax.adam(0.1)), loss, START, 6)
     x = np.asarray(places, np.float64)
     values = 0.5 * np.einsum("ki,ij,kj->k", x, h, x)
@@ -159,7 +162,10 @@ def test_under_shard_map_each_device_measures_its_part_of_the_batch_along_the_co
     updates, ratios = jax.jit(step)(params, x)
     for k in range(2):
         part = x[4 * k : 4 * k + 4]
-        whole = lambda t, p=part: jnp.mean(batch_losses(jax.tree.map(lambda a, u: a + t * u, params, updates), p))  # noqa: E731
+
+        def whole(t, p=part):
+            return jnp.mean(batch_losses(jax.tree.map(lambda a, u: a + t * u, params, updates), p))
+
         slope, curvature = jax.grad(whole)(0.0), jax.grad(jax.grad(whole))(0.0)
         np.testing.assert_allclose(ratios[k], -curvature / (2 * slope), rtol=1e-3)
 

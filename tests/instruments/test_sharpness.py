@@ -61,7 +61,10 @@ def test_is_followed_through_a_quadratic_that_turns_and_stretches():
 def test_is_followed_through_the_training_of_a_net():
     params, losses_fn = net(6)
     flat, unravel = jax.flatten_util.ravel_pytree(params)
-    value_fn = lambda p: mean(losses_fn)(unravel(p))  # noqa: E731
+
+    def value_fn(p):
+        return mean(losses_fn)(unravel(p))
+
     tx = optax.chain(gradtx.sharpness(0.2), gradtx.sgd(0.2))
     found, path = trained(tx, value_fn, flat, 150)
     exact = jax.jit(jax.vmap(lambda p: jnp.linalg.eigvalsh(jax.hessian(value_fn)(p))[-1]))(path)

@@ -143,7 +143,9 @@ def test_flax_makes_the_probes_with_perturb():
     class Cell(nn.Module):
         @nn.compact
         def __call__(self, h, x):
-            init = lambda *_: 0.9 * ORTHOGONAL  # noqa: E731
+            def init(*_):
+                return 0.9 * ORTHOGONAL
+
             h = self.perturb("h", nn.Dense(WIDTH, use_bias=False, kernel_init=init)(h) + x)
             return h, None
 

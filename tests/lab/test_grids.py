@@ -43,8 +43,8 @@ def test_a_range_that_makes_no_sense_is_refused(ranges, count, linear, message):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"num_points": 2.5}, "random_grid: num_points must be a whole number, got 2.5"),
-        ({"key": 0}, r"random_grid: key must be a key, jax.random.key\(0\), got 0"),
+        ({"num_points": 2.5}, "random_grid: num_points must be an integer, got 2.5"),
+        ({"key": 0}, r"random_grid: key must be a JAX random key, as jax.random.key\(0\), got 0"),
         ({"ranges": {}}, "random_grid: ranges must be a dict such as .*, got {}"),
         ({"ranges": {"a": 0.1}}, r"the range of a must be \(low, high\), two numbers, got 0.1"),
         ({"ranges": {"a": ("1", "2")}}, r"the range of a must be \(low, high\), two numbers"),

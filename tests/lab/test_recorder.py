@@ -153,7 +153,7 @@ def test_it_goes_to_a_table_and_to_a_file_and_goes_on(tmp_path):
         ({"loss": np.ones((2, 2))}, ValueError, r"loss must be a number, or \[steps\] of a scan, got shape \(2, 2\)"),
         ({"loss": np.ones(3), "a/b": np.ones(2)}, ValueError, "a/b must be a number or have 3 values, as the loss has"),
         ({"loss": 1.0, "norms": np.ones(3)}, ValueError, r"norms must have shape \(2,\) at each step, as before"),
-        ({"loss": 1.0, "step": 1.5}, ValueError, "step must be 1 whole number"),
+        ({"loss": 1.0, "step": 1.5}, ValueError, "step must be 1 integer"),
     ],
 )
 def test_what_cannot_be_recorded_is_named(arguments, error, message):

@@ -332,12 +332,20 @@ def test_a_sweep_in_bfloat16_comes_back_from_its_file(tmp_path):
     [
         ({"steps": 0}, ValueError, "sweep: steps must be at least 1, got 0"),
         ({"eval_every": -1}, ValueError, "sweep: eval_every must be at least 1, got -1"),
-        ({"keys": jax.random.key(0)}, TypeError, "sweep: keys must be an array of keys, jax.random.split"),
+        (
+            {"keys": jax.random.key(0)},
+            TypeError,
+            "keys must be an array of JAX random keys, as jax.random.split",
+        ),
         ({"batch_size": 10_000}, ValueError, "sweep: batch_size must be at least 1 and at most 1437"),
         ({"grid": {"learning_rate": ["big"]}}, TypeError, "the grid's learning_rate must be a list of numbers"),
         ({"grid": {}}, TypeError, "sweep: grid must be a dict such as"),
-        ({"keys": None}, TypeError, "sweep: keys must be an array of keys, .* got None"),
-        ({"make_tx": gradtx.sgd(0.1)}, TypeError, "sweep: make_tx must be a function, such as gradtx.sgd, got Lifted"),
+        ({"keys": None}, TypeError, "sweep: keys must be an array of JAX random keys, .* got None"),
+        (
+            {"make_tx": gradtx.sgd(0.1)},
+            TypeError,
+            "make_tx must be a function of the grid.s arguments, got .*",
+        ),
         ({"problem": lab.digits}, TypeError, "sweep: the first argument must be a lab.Problem or"),
         ({"at_once": 0}, ValueError, "sweep: at_once must be at least 1, got 0"),
         ({"memory_budget": 0}, ValueError, "sweep: memory_budget must be at least 1, got 0"),

@@ -182,7 +182,7 @@ def test_bad_arguments_are_refused():
     for wrong in (0, -1):
         with pytest.raises(ValueError, match=f"accumulate: every must be at least 1, got {wrong}"):
             gradtx.accumulate(gradtx.sgd(0.1), wrong)
-    with pytest.raises(TypeError, match="every must be a whole number or a function of the step"):
+    with pytest.raises(TypeError, match="every must be an integer or a function of the step"):
         gradtx.accumulate(gradtx.sgd(0.1), 1.5)
     with pytest.raises(TypeError, match="tx must be a gradient transformation"):
         gradtx.accumulate(lambda g: g, 2)
@@ -243,7 +243,10 @@ def test_uneven_micro_batches_count_by_their_weights():
     tx = gradtx.accumulate(optax.chain(gradtx.gradient_tests(), gradtx.gradient_noise_scale()), every=2)
     x, state = jnp.array(5.0), tx.init(jnp.array(5.0))
     for part in (rows[:6], rows[6:]):
-        losses_fn = lambda x, part=part: 0.5 * (x - part) ** 2  # noqa: E731
+
+        def losses_fn(x, part=part):
+            return 0.5 * (x - part) ** 2
+
         grads = jnp.mean(x - part)
         _, state = tx.update(grads, state, x, losses_fn=losses_fn, weight=len(part))
     found, trace, g = gradtx.readings(state), np.var([3.0, 9.0], ddof=1), float(5 - rows.mean())
@@ -254,7 +257,10 @@ def test_uneven_micro_batches_count_by_their_weights():
 def test_a_last_micro_batch_of_padding_tells_nothing_of_the_noise():
     tx = gradtx.accumulate(gradtx.gradient_noise_scale(), every=2)
     x, state = jnp.array(5.0), tx.init(jnp.array(5.0))
-    losses_fn = lambda x: 0.5 * (x - jnp.array([0.0, 2.0, 4.0])) ** 2  # noqa: E731
+
+    def losses_fn(x):
+        return 0.5 * (x - jnp.array([0.0, 2.0, 4.0])) ** 2
+
     for weight in (3, 0):
         _, state = tx.update(jnp.array(3.0), state, x, losses_fn=losses_fn, weight=weight)
     assert int(state.accumulated_count) == 1

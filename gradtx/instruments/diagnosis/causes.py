@@ -72,6 +72,8 @@ EXPLAINS: dict[str, dict[str, str]] = {
     "ill_conditioning": {"batch_too_large": "The run is held up by the flat directions, not by its batches."},
 }  # fmt: skip
 
+CERTAINTY = {"high": 0, "medium": 1, "low": 2}  # how findings are sorted
+
 
 def causes_first(findings: Iterable[Finding]) -> list[Finding]:
     """The findings that no other one explains, each with its consequences, in the order of the table."""
@@ -82,6 +84,5 @@ def causes_first(findings: Iterable[Finding]) -> list[Finding]:
             left[cause] = replace(left[cause], consequences=explained)
             left = {challenge: found for challenge, found in left.items() if challenge not in explained}
     rank = {challenge: i for i, challenge in enumerate([*EXPLAINS, *sorted(left)])}
-    certainty = {"high": 0, "medium": 1, "low": 2}
     # A value that is not finite is what something else has led to.
-    return sorted(left.values(), key=lambda f: (f.challenge == "nonfinite", certainty[f.confidence], rank[f.challenge]))
+    return sorted(left.values(), key=lambda f: (f.challenge == "nonfinite", CERTAINTY[f.confidence], rank[f.challenge]))

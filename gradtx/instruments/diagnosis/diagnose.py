@@ -5,7 +5,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
-from .causes import causes_first
+from .causes import CERTAINTY, causes_first
 from .curvature import ill_conditioning
 from .evidence import Evidence
 from .flat_places import shelf
@@ -19,7 +19,8 @@ from .vanishing import vanishing
 from .verdict import Verdict
 from .wandering import wandering
 
-# In any order: no rule asks what another one found, and `causes.py` says which finding explains which.
+# The order means nothing: no rule asks what another one found. `causes.py` says which finding explains which. If two
+# rules find the same challenge, `_surer` chooses.
 RULES: tuple[Callable[[Evidence, StepsTaken, Verdict], list[Finding]], ...] = (
     nonfinite,
     leaps,
@@ -74,12 +75,22 @@ def judged(history: Any, rules: tuple[Callable[[Evidence, StepsTaken, Verdict], 
         steps = StepsTaken(evidence)
         for rule in rules if evidence.steps else (nonfinite,):
             for one in rule(evidence, steps, verdict):
-                found.setdefault(one.challenge, one)
+                found[one.challenge] = _surer(found.get(one.challenge, one), one)
     findings = [_named(one, evidence) for one in _without_cure(causes_first(found.values()))]
     told = found.keys()
     ruled_out = {name: why for name, why in sorted(verdict.ruled_out.items()) if name not in told}
     unjudged = {name: why for name, why in sorted(verdict.unjudged.items()) if name not in told | ruled_out.keys()}
     return Diagnosis(tuple(findings), ruled_out, unjudged | evidence.log.ignored, len(evidence.log.loss))
+
+
+def _surer(a: Finding, b: Finding) -> Finding:
+    """Of two findings of one challenge, the one of higher confidence, or else the one that names fewer steps."""
+
+    def rank(finding: Finding) -> tuple[int, int, str]:
+        first, last = finding.steps
+        return CERTAINTY[finding.confidence], last - first, finding.evidence
+
+    return min(a, b, key=rank)
 
 
 def _without_cure(findings: list[Finding]) -> list[Finding]:

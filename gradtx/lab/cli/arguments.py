@@ -51,12 +51,12 @@ def some_of(kind: str, names: Iterable[str]) -> Callable[[str], list[str]]:
     return lambda text: list(dict.fromkeys(check(name.strip()) for name in text.split(",")))
 
 
-def whole(low: int = 1, high: int = MOST) -> Callable[[str], int]:
-    """A whole number in a range."""
+def integer(low: int = 1, high: int = MOST) -> Callable[[str], int]:
+    """An integer in a range."""
 
     def check(text: str) -> int:
         if not (text.isdecimal() and len(text) < 20 and low <= int(text) <= high):
-            raise argparse.ArgumentTypeError(f"must be a whole number from {low} to {high}, got {text!r}")
+            raise argparse.ArgumentTypeError(f"must be an integer from {low} to {high}, got {text!r}")
         return int(text)
 
     return check
@@ -87,7 +87,7 @@ def _values(text: str) -> np.ndarray:
         return np.array([_number(value) for value in text.split(",")])
     if len(rest) != 3:
         raise argparse.ArgumentTypeError(f"must read {kind}:LOW:HIGH:COUNT, got {text!r}")
-    low, high, count = _number(rest[0]), _number(rest[1]), whole()(rest[2])
+    low, high, count = _number(rest[0]), _number(rest[1]), integer()(rest[2])
     if kind == "log" and not 0 < low <= high:
         raise argparse.ArgumentTypeError(f"a log range needs 0 < LOW <= HIGH, got {text!r}")
     return np.geomspace(low, high, count) if kind == "log" else np.linspace(low, high, count)

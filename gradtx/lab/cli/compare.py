@@ -17,7 +17,7 @@ from ..plots.comparison import plot_comparison
 from ..problems import PROBLEMS
 from ..report import comparison_table, save_comparison
 from ..supervisor import AGAIN
-from .arguments import MOST, add_command, add_out, check_batch_size, make_problem, one_of, some_of, whole
+from .arguments import MOST, add_command, add_out, check_batch_size, integer, make_problem, one_of, some_of
 from .processes import add_processes, is_distributed, run_processes
 from .results import Results
 from .table import print_table
@@ -48,7 +48,7 @@ def add(commands: Any) -> None:
         ("--learning-rates", 7, MOST_LEARNING_RATES, "grid points of each method, a factor √10 apart"),
         ("--batch-size", 64, MOST, "examples a step (full-batch methods take all)"),
     ):
-        parser.add_argument(option, metavar="N", type=whole(1, most), default=default, help=text)
+        parser.add_argument(option, metavar="N", type=integer(1, most), default=default, help=text)
     add_processes(parser)
     add_out(parser)
     parser.set_defaults(run=lambda arguments: run(parser, arguments))

@@ -14,7 +14,7 @@ from ..methods import METHODS
 from ..plots.diagnosis import plot_diagnosis
 from ..problems import PROBLEMS
 from ..run import run as run_lab
-from .arguments import add_command, add_out, batch_size_of, make_problem, one_of, positive_float, whole
+from .arguments import add_command, add_out, batch_size_of, integer, make_problem, one_of, positive_float
 from .results import Results
 
 
@@ -35,15 +35,15 @@ def add(commands: Any) -> None:
     parser.add_argument(
         "--learning-rate", metavar="RATE", type=positive_float, help="default: the middle of the method's grid"
     )
-    parser.add_argument("--steps", metavar="N", type=whole(), default=300, help="optimizer steps")
+    parser.add_argument("--steps", metavar="N", type=integer(), default=300, help="optimizer steps")
     parser.add_argument(
         "--batch-size",
         metavar="N",
-        type=whole(),
+        type=integer(),
         help="examples a step; default: 64, or all for a full-batch method; of a landscape noise samples, default: 1",
     )
     parser.add_argument(
-        "--seed", metavar="N", type=whole(0, 2**32 - 1), default=1, help="of initialisation and minibatches"
+        "--seed", metavar="N", type=integer(0, 2**32 - 1), default=1, help="of initialisation and minibatches"
     )
     add_out(parser)
     parser.set_defaults(run=lambda arguments: run(parser, arguments))

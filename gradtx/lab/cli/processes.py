@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 from ..supervisor import GONE, LOST_ANOTHER, end_with_supervisor, is_supervised, supervise
 from ..terminating import ENDING, STATUS
-from .arguments import address, whole
+from .arguments import address, integer
 
 
 def add_processes(parser: argparse.ArgumentParser) -> None:
@@ -20,8 +20,8 @@ def add_processes(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--coordinator", metavar="HOST:PORT", type=address, help="where the first process listens; the same for all"
     )
-    group.add_argument("--processes", metavar="N", type=whole(), help="how many there are")
-    group.add_argument("--process-id", metavar="I", type=whole(0), help="which one this is, from 0")
+    group.add_argument("--processes", metavar="N", type=integer(), help="how many there are")
+    group.add_argument("--process-id", metavar="I", type=integer(0), help="which one this is, from 0")
     group.add_argument(
         "--distributed", action="store_true", help="take all three from the environment: Slurm, Kubernetes, TPU, ..."
     )

@@ -17,7 +17,7 @@ from ..plots.sweeps import plot_sensitivity, plot_sweep
 from ..problems import PROBLEMS
 from ..sweep import sweep
 from ..sweep_result import Sweep
-from .arguments import add_command, add_out, axis, batch_size_of, make_problem, one_of, whole
+from .arguments import add_command, add_out, axis, batch_size_of, integer, make_problem, one_of
 from .results import Results
 from .table import print_table
 
@@ -49,9 +49,9 @@ def add(commands: Any) -> None:
         ("--seeds", 3, "initialisations of each point"),
         ("--rows", 10, "points in the table"),
     ):
-        parser.add_argument(option, metavar="N", type=whole(), default=default, help=text)
+        parser.add_argument(option, metavar="N", type=integer(), default=default, help=text)
     parser.add_argument(
-        "--batch-size", metavar="N", type=whole(), help="examples a step; default: 64, or all for a full-batch method"
+        "--batch-size", metavar="N", type=integer(), help="examples a step; default: 64, or all for a full-batch method"
     )
     add_out(parser)
     parser.set_defaults(run=lambda arguments: run(parser, arguments))

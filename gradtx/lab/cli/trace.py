@@ -15,7 +15,7 @@ from ..plots.animation import animate_trajectories
 from ..plots.trajectories import plot_trajectories
 from ..run import run as run_lab
 from ..sweep import sweep
-from .arguments import add_command, add_out, one_of, positive_float, some_of, whole
+from .arguments import add_command, add_out, integer, one_of, positive_float, some_of
 from .results import Results
 
 
@@ -44,7 +44,7 @@ def add(commands: Any) -> None:
         help="of every method; without it each gets the best of 25 from 1e-5 to 10, or, where the landscape has no "
         "bottom, the landscape's own",
     )
-    parser.add_argument("--steps", metavar="N", type=whole(), default=100, help="steps of each path")
+    parser.add_argument("--steps", metavar="N", type=integer(), default=100, help="steps of each path")
     parser.add_argument("--animate", action="store_true", help="write trace.html, which plays, as well")
     add_out(parser)
     parser.set_defaults(run=lambda arguments: run(parser, arguments))

@@ -8,10 +8,10 @@ from typing import Any
 import matplotlib as mpl
 from matplotlib.animation import FuncAnimation, PillowWriter
 
+from gradtx._core.arguments import checked_count
 from gradtx.landscapes import Landscape
 
 from ..archive import whole_file
-from ..arguments import checked_count
 from .style import RC, Picture, in_legend, look, names_as_they_are, with_few_colours
 from .trajectories import Paths, check_landscape, draw_contours, draw_critical_points, paths_by_name
 
@@ -81,7 +81,7 @@ def animate_trajectories(
 
     Raises:
         ValueError: of 1 dimension, a number out of range, paths without iterates there.
-        TypeError: no landscape, no whole number.
+        TypeError: an argument is not a landscape, or not an integer.
     """
     check_landscape("animate_trajectories", landscape)
     if landscape.dim < 2:

@@ -5,7 +5,8 @@ from typing import Any
 
 import numpy as np
 
-from ..arguments import checked_count
+from gradtx._core.arguments import checked_count
+
 from ..history import History, scalar_columns
 from ..sweep_result import Sweep
 from .style import Picture, headline, in_legend, light_grid, look, new_picture, styled

@@ -9,9 +9,10 @@ import jax.numpy as jnp
 import numpy as np
 from matplotlib.axes import Axes
 
+from gradtx._core.arguments import checked_count
 from gradtx.landscapes import Landscape
 
-from ..arguments import check_kind, checked_count
+from ..arguments import check_kind
 from ..history import History
 from .style import Picture, headline, in_legend, look, new_picture, styled
 
@@ -39,7 +40,7 @@ def plot_trajectories(landscape: Landscape, paths: Paths, *, arrows: int = 12) -
 
     Raises:
         ValueError: no path, one that holds no iterates there, a negative number.
-        TypeError: no landscape, no whole number.
+        TypeError: an argument is not a landscape, or not an integer.
 
     >>> import gradtx, jax
     >>> from gradtx import lab, landscapes

@@ -7,7 +7,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ..arguments import checked_count
+from gradtx._core.arguments import checked_count
+
 from .layers import Weights, perceptron, weights
 from .problem import Batch, Problem
 from .supervised import classification

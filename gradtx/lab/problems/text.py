@@ -9,7 +9,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ..arguments import checked_count
+from gradtx._core.arguments import checked_count
+
 from .layers import weights
 from .problem import Batch, Problem
 from .supervised import cross_entropy
