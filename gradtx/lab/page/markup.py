@@ -38,9 +38,9 @@ def page_html(runs: list[ShownRun], summary: str, given: Any, library: str) -> s
         "style": _part("page.css"),
         "table": _table(comparison_table(given)) if isinstance(given, Comparison) else "",
         "runs": _runs(runs) if len(runs) > 1 else "",
-        "findings": "".join(_findings(i, run) for i, run in enumerate(runs)),
+        "findings": "".join(_findings(i, run, len(runs) > 1) for i, run in enumerate(runs)),
         "verdicts": "".join(_verdicts(i, run.diagnosis) for i, run in enumerate(runs)),
-        "panels": _panels(pages, len(runs)),
+        "panels": _panels(pages, runs),
         "version": _text(gradtx.__version__),
         "data": _json(_data(runs, pages)),
         "library": library,
@@ -99,13 +99,13 @@ def _runs(runs: list[ShownRun]) -> str:
     )
 
 
-def _findings(i: int, run: ShownRun) -> str:
+def _findings(i: int, run: ShownRun, several: bool) -> str:
     found = run.diagnosis.findings
     items = "".join(_finding(f"finding-{i}-{k}", finding, k) for k, finding in enumerate(found))
+    said = f"<p>{_text(run.name)}: {_text(run.headline)}</p>" if several else ""
     hint = '<p class="hint">A click marks the steps of a finding in every curve.</p>' if found else ""
     return (
-        f'<div class="of-run" data-run="{i}"{" hidden" * (i > 0)}><h2>Findings</h2>'
-        f"<p>{_text(run.headline)}</p>{hint}<ol>{items}</ol></div>"
+        f'<div class="of-run" data-run="{i}"{" hidden" * (i > 0)}><h2>Findings</h2>{said}{hint}<ol>{items}</ol></div>'
     )
 
 
@@ -153,7 +153,7 @@ def _verdict(heading: str, items: Mapping[str, str]) -> str:
     return f"<details open><summary>{heading} ({len(items)})</summary><ul>{rows}</ul></details>"
 
 
-def _panels(pages: list[PagePanel], runs: int) -> str:
+def _panels(pages: list[PagePanel], runs: list[ShownRun]) -> str:
     main = "".join(_panel(i, page, runs) for i, page in enumerate(pages) if page.kind == "main")
     more = "".join(_panel(i, page, runs) for i, page in enumerate(pages) if page.kind == "more")
     count = sum(page.kind == "more" for page in pages)
@@ -165,17 +165,18 @@ def _grid(panels: str) -> str:
     return f'<div class="grid">{panels}</div>'
 
 
-def _panel(i: int, page: PagePanel, runs: int) -> str:
+def _panel(i: int, page: PagePanel, runs: list[ShownRun]) -> str:
     """A picture to be drawn by the script, its legend, and what it means for each run."""
     title = page.panel.title
     labels = {curve.slot: curve.label for curve in page.curves}
     legend = "".join(
-        f'<li><span class="{"line" if runs == 1 else "line dash"}" data-colour="{slot}" data-slot="{slot}"></span>'
+        f'<li><span class="{"line" if len(runs) == 1 else "line dash"}" data-colour="{slot}" data-slot="{slot}"></span>'
         f"{_text(label)}</li>"
         for slot, label in sorted(labels.items())
     )
     captions = "".join(
-        f'<p class="of-run" data-run="{run}"{" hidden" * (run > 0)}>{_text(said)}</p>'
+        f'<p class="of-run" data-run="{run}"{" hidden" * (run > 0)}>'
+        f"{_text(said if len(runs) == 1 or not said else f'{runs[run].name}: {said}')}</p>"
         for run, said in page.captions.items()
     )
     return (

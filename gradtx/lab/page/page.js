@@ -36,7 +36,7 @@
           dash: several ? DASHES[curve.slot % DASHES.length] : "solid",
         },
         marker: { size: 5 },
-        opacity: several && !isChosen ? 0.6 : 1,
+        opacity: several && !isChosen ? 0.75 : 1,
         name: letterByLetter(several ? `${data.runs[curve.run].name} · ${curve.label}` : curve.label),
         hovertemplate: curve.raw ? "%{customdata:.4g}" : "%{y:.4g}",
       };
@@ -51,7 +51,7 @@
     return openFindings().map((button) => ({
       type: "rect", name: "finding", xref: "x", yref: "paper", y0: 0, y1: 1, layer: "below",
       x0: Number(button.dataset.first) - data.gap / 2, x1: Number(button.dataset.last) + data.gap / 2,
-      fillcolor: colour(Number(button.dataset.colour)), opacity: state.theme === "dark" ? 0.3 : 0.2,
+      fillcolor: colour(Number(button.dataset.colour)), opacity: 0.17,
       line: { color: colour(Number(button.dataset.colour)), width: 2 },
     }));
   }
@@ -64,14 +64,37 @@
     return [...lines, ...marks()];
   }
 
+  // From the lowest to the highest value of the curves that are shown, and the lines that matter.
+  function heights(panel) {
+    if (panel.limits) return [...panel.limits];
+    const isLog = panel.scale === "log";
+    let [low, high] = [Infinity, -Infinity];
+    for (const curve of panel.curves) {
+      if (!state.shown[curve.run]) continue;
+      for (const y of curve.y) {
+        if (y === null) continue;
+        low = Math.min(low, y);
+        high = Math.max(high, y);
+      }
+    }
+    if (low > high) return isLog ? [-1, 1] : [0, 1];
+    if (isLog) low = Math.max(low, Math.min(panel.floor, high));
+    for (const [height] of panel.lines) {
+      low = Math.min(low, height);
+      high = Math.max(high, height);
+    }
+    if (isLog) [low, high] = [Math.log10(low), Math.log10(high)];
+    const around = 0.06 * (high - low) || 0.05 * Math.abs(high) || (isLog ? 0.1 : 1);
+    return [low - around, high + around];
+  }
+
   function heightAxis(panel) {
+    const isLog = panel.scale === "log";
+    const range = heights(panel);
     const axis = {
-      type: panel.scale === "log" ? "log" : "linear", gridcolor: css("--line"), zeroline: false, automargin: true,
-      exponentformat: "power", nticks: 6,
+      type: isLog ? "log" : "linear", range, uirevision: range.join(), gridcolor: css("--line"), zeroline: false,
+      automargin: true, exponentformat: "power", nticks: isLog && range[1] - range[0] < 2 ? 3 : 6,
     };
-    const heights = panel.lines.map(([height]) => height);
-    if (panel.limits) axis.range = panel.limits;
-    else axis.autorangeoptions = panel.scale === "log" ? { clipmin: panel.floor, include: heights } : { include: heights };
     if (panel.scale === "symlog") {
       const powers = [0, 1, 2, 3, 4, 5, 6, 8, 10, 15, 20, 30, 38];
       const high = powers.map((power) => [power + 1, `10<sup>${power}</sup>`]);
@@ -103,8 +126,7 @@
   }
 
   const CONFIG = {
-    responsive: true, displaylogo: false, doubleClick: false, plotlyServerURL: "", topojsonURL: "",
-    modeBarButtonsToRemove: ["select2d", "lasso2d", "autoScale2d", "resetScale2d", "zoomIn2d", "zoomOut2d"],
+    responsive: true, displayModeBar: false, doubleClick: false, plotlyServerURL: "", topojsonURL: "",
   };
 
   function draw(element) {
@@ -135,8 +157,7 @@
   function showAll() {
     showSteps(WHOLE);
     for (const element of drawn) {
-      const limits = data.panels[Number(element.dataset.panel)].limits;
-      Plotly.relayout(element, limits ? { "yaxis.range": [...limits] } : { "yaxis.autorange": true });
+      Plotly.relayout(element, { "yaxis.range": heights(data.panels[Number(element.dataset.panel)]) });
     }
   }
 

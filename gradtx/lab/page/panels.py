@@ -65,7 +65,7 @@ def page_panels(runs: list[ShownRun]) -> list[PagePanel]:
 
 def _evaluated(shown: ShownRun) -> Iterable[tuple[str, str, str, np.ndarray, np.ndarray]]:
     for label, values in shown.evaluations.items():
-        title = "Evaluated loss" if label.endswith(" loss") else label.capitalize()
+        title = "Loss at evaluations" if label.endswith(" loss") else label.capitalize()
         yield "main", title, label, shown.eval_steps, values
 
 
