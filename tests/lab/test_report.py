@@ -281,11 +281,19 @@ def small_sweep(**changes):
 
 def test_a_sweep_shows_every_key_at_its_best_point(page_of):
     page = page_of(small_sweep())
+    assert len(page.having(**{"class": "run"})) == 2
     assert [run["name"] for run in page.data["runs"]] == [f"sgd, learning rate 1, key {i}" for i in (0, 1)]
     np.testing.assert_allclose([c["y"][0] for c in page.curves("minibatch loss")], [1.0, 2.0])
     np.testing.assert_allclose(page.curves("validation error")[1]["y"], 2 * 0.9 ** np.array([0, 20, 40]) + 2, rtol=1e-5)
     assert page.curves("validation error")[1]["x"] == [0, 20, 40]
     assert "best at learning rate 1 " in page.text
+
+
+def test_of_a_landscape_the_value_is_shown_once(page_of):
+    values = small_sweep().train_loss
+    page = page_of(small_sweep(validation_loss=values, metric=values, metric_name="value"))
+    assert len(page.curves("value")) == 2
+    assert not page.curves("training loss")
 
 
 def test_a_sweep_without_a_finished_member_is_refused(page_of):
@@ -438,6 +446,7 @@ CLICKS = r"""<script>
   await pause();
   outcome.said = document.getElementById("said").textContent;
   // A drag from a quarter to a half of the width of the second panel, as with a mouse
+  const cover = () => document.querySelector(".dragcover") || document;
   const drag = plots()[1].querySelector(".nsewdrag");
   const box = drag.getBoundingClientRect();
   const mouse = (kind, share, on) => on.dispatchEvent(new MouseEvent(kind, {
@@ -446,11 +455,14 @@ CLICKS = r"""<script>
   }));
   mouse("mousemove", 0.25, drag);
   mouse("mousedown", 0.25, drag);
-  for (const share of [0.3, 0.4, 0.5]) mouse("mousemove", share, document.querySelector(".dragcover") || document);
-  mouse("mouseup", 0.5, document.querySelector(".dragcover") || document);
+  for (const share of [0.3, 0.4, 0.5]) mouse("mousemove", share, cover());
+  mouse("mouseup", 0.5, cover());
   await pause();
   outcome.zoomed = ranges();
-  press('[data-zoom="all"]');
+  for (let click = 0; click < 2; click++) {
+    mouse("mousedown", 0.5, drag);
+    mouse("mouseup", 0.5, cover());
+  }
   await pause();
   outcome.reset = ranges();
   press('[data-zoom="in"]');
@@ -459,6 +471,9 @@ CLICKS = r"""<script>
   press('button.zoom');
   await pause();
   outcome.zoomedToFinding = ranges();
+  press('[data-zoom="all"]');
+  await pause();
+  outcome.all = ranges();
   outcome.findingsBefore = shown();
   press('button.run[data-run="1"]');
   await pause();
@@ -468,6 +483,11 @@ CLICKS = r"""<script>
   document.querySelector('input.show[data-run="0"]').click();
   await pause();
   outcome.hidden = plots()[0].data.map((trace) => trace.name);
+  const visible = () => all("#curves figure").filter((figure) => figure.checkVisibility());
+  outcome.panels = visible().map((figure) => figure.querySelector("h3").innerText);
+  document.querySelector('input.show[data-run="0"]').click();
+  await pause();
+  outcome.panelsAgain = visible().map((figure) => figure.querySelector(".main-svg").clientWidth > 100);
   const ground = () => getComputedStyle(document.body).backgroundColor;
   outcome.ground = [ground()];
   press("#theme");
@@ -515,10 +535,10 @@ def test_a_click_marks_a_finding_a_zoom_is_shared_and_a_run_is_switched_in_a_bro
     assert outcome["copiedOld"] == ["copy", finding.remedy]
     assert outcome["said"] == "The code was copied."
     (first, last), width = outcome["start"][0], outcome["start"][0][1] - outcome["start"][0][0]
-    for name in ("start", "zoomed", "reset", "zoomedIn", "zoomedToFinding"):
+    for name in ("start", "zoomed", "reset", "zoomedIn", "zoomedToFinding", "all"):
         assert outcome[name] == [outcome[name][0]] * count, name
     np.testing.assert_allclose(outcome["zoomed"][0], [first + width / 4, first + width / 2], atol=0.02 * width)
-    assert outcome["reset"] == outcome["start"]
+    assert outcome["reset"] == outcome["all"] == outcome["start"]
     np.testing.assert_allclose(outcome["zoomedIn"][0], [first + width / 4, last - width / 4])
     assert outcome["zoomedToFinding"][0] == [finding.steps[0] - 1, finding.steps[1] + 1]
     assert (outcome["findingsBefore"], outcome["findingsAfter"]) == ([True, False], [False, True])
@@ -526,6 +546,8 @@ def test_a_click_marks_a_finding_a_zoom_is_shared_and_a_run_is_switched_in_a_bro
     assert outcome["widths"][-1][0] == "cool · minibatch loss"
     assert outcome["widths"][-1][1] > outcome["widths"][0][1]
     assert outcome["hidden"] == ["cool · minibatch loss"]
+    assert outcome["panels"] == ["Loss", "Gradient norm", "Learning rate"]  # what the other run alone has is hidden
+    assert outcome["panelsAgain"] == [True] * count
     assert outcome["ground"] == ["rgb(255, 255, 255)", "rgb(20, 23, 27)"]
     assert outcome["more"] == count + 1
     assert (outcome["wrong"], outcome["requests"], outcome["refused"], outcome["errors"]) == (None, [], [], [])

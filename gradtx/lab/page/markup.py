@@ -67,14 +67,21 @@ def _json(value: Any) -> str:
 def _data(runs: list[ShownRun], pages: list[PagePanel]) -> dict[str, Any]:
     ends = [curve.steps[[0, -1]] for page in pages for curve in page.curves if len(curve.steps)]
     gaps = [float(np.median(np.diff(c.steps))) for page in pages for c in page.curves if len(c.steps) > 1]
-    first_group = runs[0].group
     return {
         "colours": {"light": COLOURS, "dark": DARK_COLOURS},
         "steps": [float(min(end[0] for end in ends)), float(max(end[1] for end in ends))] if ends else [0.0, 1.0],
         "gap": min(gaps, default=1.0),
-        "runs": [{"name": run.name, "shown": run.group == first_group, "group": run.group} for run in runs],
+        "runs": [
+            {"name": run.name, "shown": run.group == runs[0].group, "group": run.group, "colour": colour}
+            for run, colour in zip(runs, _colours_of(runs), strict=True)
+        ],
         "panels": plain_panels(pages),
     }
+
+
+def _colours_of(runs: list[ShownRun]) -> list[int]:
+    """The number of each run among those of its problem, which are looked at together."""
+    return [[run.group for run in runs[:i]].count(runs[i].group) % MANY_COLOURS for i in range(len(runs))]
 
 
 def _runs(runs: list[ShownRun]) -> str:
@@ -83,9 +90,9 @@ def _runs(runs: list[ShownRun]) -> str:
         f'<li><label><input type="checkbox" class="show" data-run="{i}"{" checked" * (run.group == runs[0].group)}>'
         f'<span class="hidden">show the curves of {_text(run.name)}</span></label>'
         f'<button type="button" class="run" data-run="{i}" aria-pressed="{str(i == 0).lower()}">'
-        f'<span class="swatch" data-colour="{i % MANY_COLOURS}"></span>'
+        f'<span class="swatch" data-colour="{colour}"></span>'
         f"<span><b>{_text(run.name)}</b><small>{_text(run.headline)}</small></span></button></li>"
-        for i, run in enumerate(runs)
+        for i, (run, colour) in enumerate(zip(runs, _colours_of(runs), strict=True))
     )
     groups = list(dict.fromkeys(run.group for run in runs))
     choices = [("all", ""), ("none", "none")] if len(groups) < 2 else [*((g, g) for g in groups), ("all", "")]

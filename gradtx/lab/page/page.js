@@ -32,7 +32,7 @@
         type: "scatter", x: curve.x, y: curve.y, customdata: curve.raw,
         mode: curve.dots ? "lines+markers" : "lines",
         line: {
-          color: colour(several ? curve.run : curve.slot), width: several && isChosen ? 2.4 : 1.5,
+          color: colour(several ? data.runs[curve.run].colour : curve.slot), width: several && isChosen ? 2.4 : 1.5,
           dash: several ? DASHES[curve.slot % DASHES.length] : "solid",
         },
         marker: { size: 5 },
@@ -93,7 +93,7 @@
     const range = heights(panel);
     const axis = {
       type: isLog ? "log" : "linear", range, uirevision: range.join(), gridcolor: css("--line"), zeroline: false,
-      automargin: true, exponentformat: "power", nticks: isLog && range[1] - range[0] < 2 ? 3 : 6,
+      automargin: true, exponentformat: "power", nticks: isLog ? (range[1] - range[0] < 2 ? 3 : 4) : 6,
     };
     if (panel.scale === "symlog") {
       const powers = [0, 1, 2, 3, 4, 5, 6, 8, 10, 15, 20, 30, 38];
@@ -129,16 +129,28 @@
     responsive: true, displayModeBar: false, doubleClick: false, plotlyServerURL: "", topojsonURL: "",
   };
 
+  const panelOf = (element) => data.panels[Number(element.dataset.panel)];
+
+  // A panel without a curve that is shown is hidden; plotly cannot measure what is hidden.
   function draw(element) {
-    const panel = data.panels[Number(element.dataset.panel)];
+    const panel = panelOf(element);
+    const figure = element.closest("figure");
+    const wasHidden = figure.hidden;
+    figure.hidden = !panel.curves.some((curve) => state.shown[curve.run]);
+    if (figure.hidden) return;
     Plotly.react(element, traces(panel), layout(panel), CONFIG);
-    if (drawn.has(element)) return;
+    if (drawn.has(element)) {
+      if (wasHidden) Plotly.Plots.resize(element);
+      return;
+    }
     drawn.add(element);
     element.on("plotly_relayout", () => showSteps(element.layout.xaxis.range));
     element.on("plotly_doubleclick", showAll);
   }
 
-  const drawAll = () => drawn.forEach(draw);
+  function drawAll() {
+    all(".plot").filter((element) => !element.closest("details:not([open])")).forEach(draw);
+  }
 
   // The steps that all curves show
 
@@ -157,7 +169,7 @@
   function showAll() {
     showSteps(WHOLE);
     for (const element of drawn) {
-      Plotly.relayout(element, { "yaxis.range": heights(data.panels[Number(element.dataset.panel)]) });
+      Plotly.relayout(element, { "yaxis.range": heights(panelOf(element)) });
     }
   }
 
@@ -183,7 +195,7 @@
 
   function markCurves() {
     for (const element of drawn) {
-      Plotly.relayout(element, { shapes: shapes(data.panels[Number(element.dataset.panel)]) });
+      Plotly.relayout(element, { shapes: shapes(panelOf(element)) });
     }
   }
 
@@ -265,7 +277,6 @@
   matchMedia("(prefers-color-scheme: dark)").addEventListener("change", (query) => {
     if (!state.isThemeChosen) paint(query.matches ? "dark" : "light");
   });
-  all(".plot").filter((element) => !element.closest("details")).forEach(draw);
   paint(state.theme);
   showSteps(WHOLE);
 })();

@@ -15,6 +15,7 @@ from .runs import ShownRun
 MOST_POINTS = 2000  # of a curve
 PAGE_POINTS = 200_000  # of all curves together, down to FEWEST_POINTS of each
 FEWEST_POINTS = 200
+EVALUATED_LOSS = "Loss at evaluations"
 MOST_COLUMNS = 4  # of a reading that has several numbers for each step
 
 
@@ -65,7 +66,7 @@ def page_panels(runs: list[ShownRun]) -> list[PagePanel]:
 
 def _evaluated(shown: ShownRun) -> Iterable[tuple[str, str, str, np.ndarray, np.ndarray]]:
     for label, values in shown.evaluations.items():
-        title = "Loss at evaluations" if label.endswith(" loss") else label.capitalize()
+        title = EVALUATED_LOSS if label.endswith(" loss") else label.capitalize()
         yield "main", title, label, shown.eval_steps, values
 
 
@@ -101,10 +102,10 @@ def _columns(name: str, values: np.ndarray) -> list[tuple[str, np.ndarray]]:
 
 
 def _with_scale(page: PagePanel) -> PagePanel:
-    """Logarithmic where all values are above 0 and differ by more than a factor of 100."""
+    """Logarithmic for losses, and where all values are above 0 and differ by more than a factor of 100."""
     values = np.concatenate([curve.values[np.isfinite(curve.values)] for curve in page.curves])
     is_wide = len(values) > 0 and values.min() > 0 and values.max() > 100 * values.min()
-    return replace(page, panel=replace(page.panel, log=bool(is_wide)))
+    return replace(page, panel=replace(page.panel, log=bool(is_wide) or page.panel.title == EVALUATED_LOSS))
 
 
 def _not_finite(log: Log) -> str:

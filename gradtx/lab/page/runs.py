@@ -1,6 +1,6 @@
 """The runs that a page shows, from everything that holds runs."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
@@ -107,10 +107,14 @@ def _diagnosed(run: Any, name: str) -> gradtx.Diagnosis:
         raise kind(f"report: run {name!r}: {said}" if name else f"report: {said}") from error
 
 
-def _evaluations(source: History | Sweep, member: Any) -> dict[str, np.ndarray]:
-    words = ("training loss", "validation loss", f"validation {source.metric_name}".strip())
-    curves = {label: np.asarray(member(getattr(source, name))) for name, label in zip(EVALUATED, words, strict=True)}
-    return {label: curve for label, curve in curves.items() if curve.size}
+def _evaluations(source: History | Sweep, member: Callable[[np.ndarray], np.ndarray]) -> dict[str, np.ndarray]:
+    """What was measured at the evaluations; of a landscape the value alone, which is all three."""
+    loss, validation, metric = (np.asarray(member(getattr(source, name))) for name in EVALUATED)
+    if np.array_equal(loss, metric, equal_nan=True) and np.array_equal(validation, metric, equal_nan=True):
+        curves = {source.metric_name: metric}
+    else:
+        curves = {"training loss": loss, "validation loss": validation, f"validation {source.metric_name}": metric}
+    return {label.strip(): curve for label, curve in curves.items() if curve.size}
 
 
 def _of_sweep(sweep: Sweep, point: int, name: str, keys: slice = slice(None), group: str = "") -> list[ShownRun]:
