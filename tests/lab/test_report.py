@@ -182,9 +182,9 @@ def test_names_are_shown_letter_by_letter(page_of, monkeypatch):
     plain = page_of({"a": TOO_HIGH, "b": FALLS})
     monkeypatch.setattr(gradtx, "diagnose", lambda run: found)
     page = page_of({ATTACK: {**TOO_HIGH, ATTACK: K}, "b": FALLS})
-    seen = ATTACK.replace("\ud800", "\ufffd")
+    seen = ATTACK.replace("\ud800", "?")  # half of a pair, which no file can hold
     assert page.text.count(seen) > 8
-    assert page.data["runs"][0]["name"] == ATTACK
+    assert page.data["runs"][0]["name"] == seen
     tags = {tag for tag, _ in plain.tags}
     assert {tag for tag, _ in page.tags} == tags
     assert "img" not in tags
@@ -518,7 +518,13 @@ def test_a_click_marks_a_finding_a_zoom_is_shared_and_a_run_is_switched_in_a_bro
     page = path.read_text(encoding="utf-8").replace("<head>", f"<head>{WATCH}", 1)
     head, _, tail = page.rpartition("</body>")
     path.write_text(head + CLICKS + tail, encoding="utf-8")
-    options = ["--headless", "--no-sandbox", "--disable-gpu", f"--user-data-dir={tmp_path / 'profile'}"]
+    options = [
+        "--headless",
+        "--no-sandbox",
+        "--disable-gpu",
+        "--disable-dev-shm-usage",
+        f"--user-data-dir={tmp_path / 'profile'}",
+    ]
     options += ["--window-size=1200,1600", "--virtual-time-budget=30000", "--dump-dom", path.as_uri()]
     result = subprocess.run([browser, *options], capture_output=True, text=True, timeout=300, check=True)
     outcome = json.loads(html.unescape(result.stdout.rsplit('<pre id="outcome">', 1)[1].split("</pre>")[0]))

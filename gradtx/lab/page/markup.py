@@ -60,7 +60,7 @@ def _text(text: str) -> str:
 
 def _json(value: Any) -> str:
     """JSON that can stand in a script element: no "<" in it closes that."""
-    text = json.dumps(value, allow_nan=False, separators=(",", ":"))
+    text = json.dumps(value, allow_nan=False, ensure_ascii=False, separators=(",", ":"))
     return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
 
 

@@ -51,8 +51,7 @@ def report(runs: Any, path: str | Path = "run.html") -> Path:
     library = plotly_js()
     html = page_html(runs_of(runs), summary_of(runs), runs, library)
     with whole_file(target) as partial:
-        # A name may hold half of a surrogate pair, which UTF-8 cannot write.
-        partial.write_bytes(html.encode("utf-8", "xmlcharrefreplace"))
+        partial.write_bytes(html.encode("utf-8", "replace"))  # a name may hold half of a surrogate pair
     return target
 
 
