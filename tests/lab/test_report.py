@@ -7,6 +7,8 @@ import shutil
 import subprocess
 import sys
 from html.parser import HTMLParser
+from types import SimpleNamespace
+from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
@@ -15,6 +17,7 @@ import pytest
 import gradtx
 from gradtx import lab
 from gradtx.__main__ import main
+from gradtx.lab.conclusions import comparison_in_words
 from gradtx.lab.page.panels import symlog, thinned
 
 K = np.arange(60)
@@ -289,6 +292,19 @@ def test_a_sweep_shows_every_key_at_its_best_point(page_of):
     assert "best at learning rate 1 " in page.text
 
 
+def small_comparison():
+    """Two methods on two problems."""
+    sweep, none = small_sweep(), np.full(2, -1)
+    results = [
+        lab.MethodResult(problem, method, 64, sweep, best, none, none.astype(float), 1.0)
+        for problem in "ab"
+        for best, method in ((1, "sgd"), (2, "adam"))
+    ]
+    numbers = {"seeds": 2, "steps": 60, "learning_rates": 3, "evaluate_every": 20, "patience": 20}
+    problems: Any = {name: SimpleNamespace(target=3.0, description=name) for name in "ab"}
+    return lab.Comparison(numbers | {"problems": {"a": "a", "b": "b"}}, problems, tuple(results))
+
+
 def test_of_a_landscape_the_value_is_shown_once(page_of):
     values = small_sweep().train_loss
     page = page_of(small_sweep(validation_loss=values, metric=values, metric_name="value"))
@@ -346,11 +362,14 @@ def test_a_failed_write_leaves_the_older_page(tmp_path, monkeypatch):
     assert [p.name for p in tmp_path.iterdir()] == ["run.html"]
 
 
-def test_diagnose_writes_the_page_and_keeps_an_older_one(tmp_path, capsys):
+def test_diagnose_writes_the_page_and_keeps_an_older_one(tmp_path, capsys, monkeypatch):
+    none = np.zeros(0)
+    readings = {name: values for name, values in TOO_HIGH.items() if "/" in name}
+    history = lab.History(TOO_HIGH["loss"], readings, {}, (), None, np.full(60, 1), none, none, none, none, problem="p")
+    monkeypatch.setattr("gradtx.lab.cli.diagnose.run_lab", lambda *args, **settings: history)
     page = tmp_path / "run.html"
     page.write_text("older")
-    arguments = ["diagnose", "quadratic", "--learning-rate", "0.23", "--steps", "30", "--out", str(tmp_path / "out")]
-    assert main([*arguments, "--report", str(page)]) == 0
+    assert main(["diagnose", "quadratic", "--out", str(tmp_path / "out"), "--report", str(page)]) == 0
     assert f"kept the older {page} as {tmp_path / 'run-1.html'}" in capsys.readouterr().out
     assert (tmp_path / "run-1.html").read_text() == "older"
     diagnosis = json.loads((tmp_path / "out" / "diagnosis.json").read_text())
@@ -359,23 +378,24 @@ def test_diagnose_writes_the_page_and_keeps_an_older_one(tmp_path, capsys):
         assert found["evidence"] in Page(page).text
 
 
-def test_compare_writes_the_page_of_all_methods(tmp_path):
-    budget = ["--steps", "4", "--seeds", "2", "--learning-rates", "2"]
-    arguments = ["compare", "diabetes", "breast_cancer", "--methods", "sgd,adam", *budget, "--out", str(tmp_path)]
+def test_compare_writes_the_page_of_all_methods(tmp_path, monkeypatch):
+    found = small_comparison()
+    monkeypatch.setattr("gradtx.lab.cli.compare.comparisons", lambda *args, **settings: iter([found] * 4))
+    arguments = ["compare", "diabetes", "breast_cancer", "--methods", "sgd,adam", "--out", str(tmp_path)]
     assert main([*arguments, "--report", str(tmp_path / "page.html")]) == 0
     page = Page(tmp_path / "page.html")
     runs = page.data["runs"]
-    assert [run["name"].split(",")[0] for run in runs] == [
-        "diabetes: sgd", "diabetes: adam", "breast_cancer: sgd", "breast_cancer: adam",
-    ]  # fmt: skip
+    assert [run["name"] for run in runs] == [
+        f"{problem}: {method}, learning rate {rate}" for problem in "ab" for method, rate in (("sgd", 1), ("adam", 10))
+    ]
     assert [run["shown"] for run in runs] == [True, True, False, False]  # losses of one problem at a time
-    results = json.loads((tmp_path / "comparison.json").read_text())["results"]
-    curves = page.curves("validation loss")
-    for i, result in enumerate(results):
-        best = result["learning_rates"].index(result["best_learning_rate"])
-        np.testing.assert_allclose(curves[i]["y"], result["validation_loss"][best][0], rtol=1e-5)
-    assert "Over 2 problems" in page.text
-    assert "table" in {tag for tag, _ in page.tags}
+    assert [run["colour"] for run in runs] == [0, 1, 0, 1]
+    for curve, result in zip(page.curves("validation loss"), found.results, strict=True):
+        np.testing.assert_allclose(curve["y"], result.sweep.validation_loss[result.best, 0], rtol=1e-5)
+    assert comparison_in_words(found) in page.text
+    cells = re.findall(r"<td>(.*?)</td>", page.source, flags=re.DOTALL)
+    assert cells.count("adam") == 3  # on each problem, and its score
+    assert "[bold]" not in page.text
 
 
 @pytest.mark.parametrize(
