@@ -27,8 +27,10 @@ def is_png(path):
 
 def test_compare_prints_a_table_and_writes_json_and_figure(tmp_path, capsys):
     out = tmp_path / "new" / "folder"
-    assert main(["compare", "diabetes", "breast_cancer", "--methods", "sgd,adam", *QUICK, "--out", str(out)]) == 0
+    arguments = ["compare", "diabetes", "breast_cancer", "--methods", "sgd,adam", *QUICK, "--out", str(out)]
+    assert main([*arguments, "--report", str(tmp_path / "page.html")]) == 0
     printed = capsys.readouterr()
+    assert "breast_cancer: adam" in (tmp_path / "page.html").read_text(encoding="utf-8")
     assert "sgd" in printed.out
     assert "validation" in printed.out
     assert "score" in printed.out
@@ -182,9 +184,10 @@ def test_trace_draws_the_paths_and_an_animation(tmp_path, capsys):
 
 def test_diagnose_prints_what_it_found_and_writes_the_page(tmp_path, capsys):
     arguments = ["--learning-rate", "0.23", "--steps", "60", "--out", str(tmp_path)]
-    assert main(["diagnose", "quadratic", *arguments]) == 0
+    assert main(["diagnose", "quadratic", *arguments, "--report", str(tmp_path / "run.html")]) == 0
     printed = capsys.readouterr().out
     assert "learning_rate_too_high" in printed
+    assert "learning_rate_too_high" in (tmp_path / "run.html").read_text(encoding="utf-8")
     challenges = json.loads((tmp_path / "diagnosis.json").read_text())["challenges"]
     assert all(word in printed for word in challenges)
     assert is_png(tmp_path / "diagnosis.png")

@@ -4,6 +4,9 @@ from .compare import Comparison as Comparison
 from .compare import MethodResult as MethodResult
 from .compare import compare as compare
 from .compare import comparisons as comparisons
+from .comparison_tables import comparison_table as comparison_table
+from .comparison_tables import comparison_to_dict as comparison_to_dict
+from .comparison_tables import save_comparison as save_comparison
 from .convergence import convergence_order as convergence_order
 from .grids import RandomGrid as RandomGrid
 from .grids import random_grid as random_grid
@@ -12,6 +15,7 @@ from .joined import JoinedSweeps as JoinedSweeps
 from .joined import join as join
 from .methods import METHODS as METHODS
 from .methods import Method as Method
+from .page.report import report as report
 from .plots.animation import Animation as Animation
 from .plots.animation import animate_trajectories as animate_trajectories
 from .plots.batch_sizes import plot_batch_sizes as plot_batch_sizes
@@ -33,9 +37,6 @@ from .problems import digits as digits
 from .profiles import PerformanceProfile as PerformanceProfile
 from .profiles import performance_profile as performance_profile
 from .recorder import Recorder as Recorder
-from .report import comparison_table as comparison_table
-from .report import comparison_to_dict as comparison_to_dict
-from .report import save_comparison as save_comparison
 from .run import run as run
 from .sweep import sweep as sweep
 from .sweep_result import Sweep as Sweep

@@ -45,6 +45,7 @@ class Log:
     ignored: dict[str, str] = field(default_factory=dict)  # name in the log -> why it says nothing here
     iterates: np.ndarray | None = None
     diverged_at: int = -1
+    others: dict[str, np.ndarray] = field(default_factory=dict)  # name -> [n], curves that no rule reads
 
 
 def read_log(history: Any) -> Log:
@@ -89,7 +90,15 @@ def read_log(history: Any) -> Log:
     if not (np.isfinite(step).all() and (np.diff(step) > 0).all()):
         step = np.arange(len(loss))  # rows without a usable number count from 0
     path = None if iterates is None else np.asarray(iterates, float)
-    return Log(loss, is_gap, curves, step, ignored, path, int(getattr(history, "diverged_at", -1)))
+    diverged_at, others = int(getattr(history, "diverged_at", -1)), _others(given, len(loss))
+    return Log(loss, is_gap, curves, step, ignored, path, diverged_at, others)
+
+
+def _others(given: Mapping[str, Any], steps: int) -> dict[str, np.ndarray]:
+    """Curves of numbers under names that no rule reads, such as the accuracy of a user's own loop."""
+    names = [name for name in given if _known_name(name) is None and name not in _NOT_CURVES]
+    read = {name: _numbers(name, name, given[name], {}) for name in names}
+    return {name: found[0] for name, found in read.items() if found is not None and found[0].shape == (steps,)}
 
 
 def _named(history: Any) -> dict[str, Any]:

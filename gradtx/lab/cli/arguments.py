@@ -129,6 +129,17 @@ def add_out(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_report(parser: argparse.ArgumentParser, shows: str) -> None:
+    """The page to click through."""
+    parser.add_argument(
+        "--report",
+        metavar="FILE",
+        type=Path,
+        help=f"also write one HTML page that opens offline, such as run.html: {shows}; needs plotly (pip install "
+        "'gradtx[report]'); an older file of the same name is kept with a number",
+    )
+
+
 def make_problem(parser: argparse.ArgumentParser, problems: dict[str, Callable[[], Any]], name: str) -> Any:
     """The problem, or the error that says which package carries its data."""
     try:

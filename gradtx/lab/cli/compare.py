@@ -10,14 +10,15 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 from ..compare import MOST_LEARNING_RATES, Comparison, comparisons
+from ..comparison_tables import comparison_table, save_comparison
 from ..conclusions import comparison_in_words
 from ..distributed import checkpointing_trainer
 from ..methods import METHODS
+from ..page.report import report
 from ..plots.comparison import plot_comparison
 from ..problems import PROBLEMS
-from ..report import comparison_table, save_comparison
 from ..supervisor import AGAIN
-from .arguments import MOST, add_command, add_out, check_batch_size, integer, make_problem, one_of, some_of
+from .arguments import MOST, add_command, add_out, add_report, check_batch_size, integer, make_problem, one_of, some_of
 from .processes import add_processes, is_distributed, run_processes
 from .results import Results
 from .table import print_table
@@ -30,7 +31,8 @@ def add(commands: Any) -> None:
         "compare",
         help="train problems with many methods and say which is best",
         description="Trains each method over a grid of learning rates and seeds, one compilation each. Prints a table "
-        "and which method is best; writes comparison.json after each method, and comparison.png.",
+        "and which method is best; writes comparison.json after each method, and comparison.png; --report "
+        "page.html writes a page to click through.",
     )
     parser.add_argument(
         "problems", metavar="PROBLEM", nargs="+", type=one_of("problem", PROBLEMS), help=", ".join(PROBLEMS)
@@ -50,6 +52,7 @@ def add(commands: Any) -> None:
     ):
         parser.add_argument(option, metavar="N", type=integer(1, most), default=default, help=text)
     add_processes(parser)
+    add_report(parser, "the curves of all methods at their best learning rates, over one another")
     add_out(parser)
     parser.set_defaults(run=lambda arguments: run(parser, arguments))
 
@@ -66,8 +69,8 @@ def _train(parser: argparse.ArgumentParser, arguments: argparse.Namespace, is_fi
     problems = [make_problem(parser, PROBLEMS, name) for name in dict.fromkeys(arguments.problems)]
     if len(problems) == 1:  # of several, the small ones are taken whole
         check_batch_size(parser, arguments.batch_size, problems[0])
-    results = Results(parser, arguments.out, "comparison.json", "comparison.png")
-    json_path, figure_path = results.paths
+    results = Results(parser, arguments.out, "comparison.json", "comparison.png", page=arguments.report)
+    json_path, figure_path, *pages = results.paths
     console = Console()
     finished, status = None, 0
     try:
@@ -85,6 +88,8 @@ def _train(parser: argparse.ArgumentParser, arguments: argparse.Namespace, is_fi
         return status
     results.write(json_path, partial(save_comparison, finished))  # an interrupt may have come while it was written
     results.write(figure_path, plot_comparison(finished).savefig)  # before the table: it may go into a broken pipe
+    for page in pages:
+        results.write(page, lambda path: report(finished, path))
     print_table(comparison_table(finished), comparison_in_words(finished))
     return results.report() or status
 

@@ -11,10 +11,11 @@ import gradtx
 from gradtx.landscapes import LANDSCAPES
 
 from ..methods import METHODS
+from ..page.report import report
 from ..plots.diagnosis import plot_diagnosis
 from ..problems import PROBLEMS
 from ..run import run as run_lab
-from .arguments import add_command, add_out, batch_size_of, integer, make_problem, one_of, positive_float
+from .arguments import add_command, add_out, add_report, batch_size_of, integer, make_problem, one_of, positive_float
 from .results import Results
 
 
@@ -25,7 +26,8 @@ def add(commands: Any) -> None:
         "diagnose",
         help="train once with every instrument and say which of the chapter's challenges show",
         description="Trains one problem, or walks one landscape, with every instrument reading at every step. Prints "
-        "the diagnosis; writes diagnosis.json, history.npz (lab.History.load reads it) and diagnosis.png, one page.",
+        "the diagnosis; writes diagnosis.json, history.npz (lab.History.load reads it) and diagnosis.png, one page; "
+        "--report run.html writes a page to click through.",
     )
     names = [*PROBLEMS, *LANDSCAPES]
     parser.add_argument("problem", metavar="PROBLEM", type=one_of("problem", names), help=", ".join(names))
@@ -45,6 +47,7 @@ def add(commands: Any) -> None:
     parser.add_argument(
         "--seed", metavar="N", type=integer(0, 2**32 - 1), default=1, help="of initialisation and minibatches"
     )
+    add_report(parser, "interactive curves, and findings that a click marks in them")
     add_out(parser)
     parser.set_defaults(run=lambda arguments: run(parser, arguments))
 
@@ -58,7 +61,7 @@ def run(parser: argparse.ArgumentParser, arguments: argparse.Namespace) -> int:
     else:
         problem = make_problem(parser, PROBLEMS, arguments.problem)
         size = batch_size_of(parser, method, problem, arguments.batch_size)
-    results = Results(parser, arguments.out, "diagnosis.json", "history.npz", "diagnosis.png")
+    results = Results(parser, arguments.out, "diagnosis.json", "history.npz", "diagnosis.png", page=arguments.report)
     tx = optax.chain(
         gradtx.panel(rate),
         gradtx.plateau(),
@@ -72,10 +75,12 @@ def run(parser: argparse.ArgumentParser, arguments: argparse.Namespace) -> int:
         print("interrupted: no step was finished.", file=sys.stderr)
         return 130
     diagnosis = gradtx.diagnose(history)
-    json_path, history_path, figure_path = results.paths
+    json_path, history_path, figure_path, *pages = results.paths
     results.write(history_path, history.save)
     results.write(json_path, lambda path: path.write_text(diagnosis.to_json() + "\n", encoding="utf-8"))
     results.write(figure_path, plot_diagnosis(history, diagnosis).savefig)
+    for page in pages:
+        results.write(page, lambda path: report(history, path))
     print(f"{diagnosis}\n")
     status = results.report()
     if history.ended == "interrupted":

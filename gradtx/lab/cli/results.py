@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ..archive import whole_file
+from ..page.report import checked_path, plotly_js
 from ..terminating import ENDING
 
 
@@ -16,15 +17,21 @@ class Results:
     """The files that a command writes into its folder.
 
     The folder is made and tried at once, not after the long work. A file of an earlier command is not overwritten: it
-    gets a number, `sweep-1.npz`, when the new one is there. What cannot be written is told at the end.
+    gets a number, `sweep-1.npz`, when the new one is there. What cannot be written is told at the end. A page that
+    `--report` asked for is the last of `paths`; it may be anywhere.
     """
 
-    def __init__(self, parser: argparse.ArgumentParser, out: Path, *names: str) -> None:
+    def __init__(self, parser: argparse.ArgumentParser, out: Path, *names: str, page: Path | None = None) -> None:
         _check_folder(parser, out)
         self.paths = [out / name for name in names]
-        for path in self.paths:
+        options = dict.fromkeys(self.paths, "--out")
+        if page is not None:
+            _check_page(parser, page, self.paths)
+            self.paths.append(page)
+            options[page] = "--report"
+        for path, option in options.items():
             if path.exists() and not (path.is_file() and os.access(path, os.W_OK)):
-                parser.error(f"argument --out: cannot write to {path}, which is no file that may be written")
+                parser.error(f"argument {option}: cannot write to {path}, which is no file that may be written")
         self._number = next(n for n in range(1, sys.maxsize) if not any(_numbered(p, n).exists() for p in self.paths))
         self._written: list[Path] = []
         self._kept: list[Path] = []
@@ -58,6 +65,19 @@ class Results:
 
 def _numbered(path: Path, number: int) -> Path:
     return path.with_name(f"{path.stem}-{number}{path.suffix}")
+
+
+def _check_page(parser: argparse.ArgumentParser, page: Path, others: list[Path]) -> None:
+    """Exits where the page could not be written after the work: by its place, or because plotly is missing."""
+    if page.resolve() in [other.resolve() for other in others]:
+        parser.error(f"argument --report: {page} is another result of this command; choose another name")
+    try:
+        checked_path(page)
+        plotly_js()
+    except OSError as error:
+        parser.error(f"argument --report: {str(error).removeprefix('report: path ')}")
+    except ModuleNotFoundError as error:
+        parser.exit(1, f"{parser.prog}: error: argument --report: {error}\n")
 
 
 def _check_folder(parser: argparse.ArgumentParser, out: Path) -> None:

@@ -303,12 +303,32 @@ def draw_panels(axes: list[Axes], panels: list[Panel], curves: dict[str, np.ndar
         place.tick_params(labelbottom=True)
 
 
+def scale_of(panel: Panel, measured: list[np.ndarray]) -> str:
+    """How the heights of a panel are drawn: "log", "symlog" or "linear"; `measured` are the finite values by curve."""
+    if not panel.log:
+        return "linear"
+    if all((finite > 0).mean() > 0.8 if len(finite) else False for finite in measured):
+        return "log"
+    # Of both signs and wild: the ordinary values would be one flat line.
+    is_wild = any(np.abs(finite).max() > 100 for finite in measured if len(finite))
+    return "symlog" if is_wild else "linear"
+
+
+def floor_of(values: np.ndarray, high: float) -> float:
+    """The lowest height that a logarithmic panel shows.
+
+    A few values that touch zero would take all of the panel; a twentieth is more than a few.
+    """
+    return float(min(1e-5 * high, np.percentile(values[values > 0], 5) / 2))
+
+
 def _draw(axes: Axes, panel: Panel, curves: dict[str, np.ndarray]) -> None:
     shown = {name: curves[name] for name in panel.curves if name in curves}
     axes.set_title(panel.title, fontweight="bold")
     axes.set_xlabel("optimizer step\n" + textwrap.fill(panel.meaning(curves), 52), fontsize=8.5)
     measured = [curve[np.isfinite(curve)] for curve in shown.values()]
-    is_log = panel.log and all((finite > 0).mean() > 0.8 if len(finite) else False for finite in measured)
+    scale = scale_of(panel, measured)
+    is_log = scale == "log"
     for colour, (name, curve) in zip(COLOURS, shown.items(), strict=False):
         visible = np.where(curve > 0, curve, np.nan) if is_log else curve
         marker = "." if len(curve) < 40 else ""
@@ -316,15 +336,12 @@ def _draw(axes: Axes, panel: Panel, curves: dict[str, np.ndarray]) -> None:
     values = np.concatenate(measured)
     if is_log:
         axes.set_yscale("log")
-    elif (
-        panel.log and len(values) and np.abs(values).max() > 100
-    ):  # of both signs and wild: what is ordinary would be one flat line
+    elif scale == "symlog":
         axes.set_yscale("symlog", linthresh=1)
         axes.yaxis.set_major_locator(SymmetricalLogLocator(base=10, linthresh=1))
         axes.locator_params("y", numticks=7)
     low, high = axes.get_ylim()
-    # A few values that touch zero would take all of the panel; a twentieth is more than a few.
-    floor = min(1e-5 * high, np.percentile(values[values > 0], 5) / 2) if is_log else low
+    floor = floor_of(values, high) if is_log else low
     if low < floor:
         axes.set_ylim(low := floor, high)
     for height, text in panel.lines.items():
