@@ -117,17 +117,18 @@ def pytest_runtest_setup(item):
 
 
 class Memory:
-    """How much this process may use, in bytes, before JAX's compiled programs are dropped."""
+    """How much this process may use before JAX's compiled programs are dropped."""
 
+    most_maps = 40_000  # Linux allows 65,530 for one process, and each program takes a few
     limit = 0.2 * os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 
 
 def pytest_runtest_teardown():
-    """Drops JAX's compiled programs when they take much memory, long before Linux refuses to map more of them.
+    """Drops JAX's compiled programs when they take much memory, and before Linux refuses to map more of them.
 
     The allocator keeps much of what is freed, so the next time is when a gigabyte more is in use.
     """
-    if next(TESTS_RUN) % 20 == 0 and memory_in_use() > Memory.limit:
+    if next(TESTS_RUN) % 20 == 0 and (memory_in_use() > Memory.limit or maps_in_use() > Memory.most_maps):
         jax.clear_caches()
         chex.clear_trace_counter()  # what is dropped has to be traced again
         gc.collect()
@@ -138,6 +139,12 @@ def memory_in_use():
     """Bytes of this process that are in memory; 0 if the system does not tell."""
     pages = Path("/proc/self/statm")
     return int(pages.read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") if pages.exists() else 0
+
+
+def maps_in_use():
+    """Memory maps of this process; 0 if the system does not tell."""
+    maps = Path("/proc/self/maps")
+    return maps.read_bytes().count(b"\n") if maps.exists() else 0
 
 
 def pytest_terminal_summary(terminalreporter):
