@@ -153,6 +153,7 @@ def test_shardings_survive_in_bfloat16_and_8_bits_leave_sharded_leaves_alone():
 
 
 @every_dtype
+@pytest.mark.sampled(1)
 def test_nesterov_eval_params_and_packing_see_through_it(dtype):
     inner = gradtx.sgd(0.01, 0.9, nesterov=True)
     params, state = trained(gradtx.packed(gradtx.stored_as(inner, DTYPES[dtype], min_leaf_size=1)), size=300)
@@ -172,6 +173,7 @@ PROBLEMS = {
 
 
 @pytest.mark.parametrize("name", PROBLEMS)
+@pytest.mark.sampled(1)
 def test_trains_real_problems_as_float32_does(name):
     make, rate, dtypes = PROBLEMS[name]
     problem, tx, steps = make(), gradtx.adam(rate), 150
