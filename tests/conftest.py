@@ -23,10 +23,10 @@ TESTS_RUN = itertools.count(1)
 
 
 def pytest_configure(config):
-    """Keeps compiled programs, which most of the time goes into, in pytest's cache (`--cache-clear` drops them).
+    """Keeps compiled programs in pytest's cache, as compiling takes most of the time. `--cache-clear` drops them.
 
-    Each worker writes into its own directory: one might read what another has half written. Before the workers start,
-    each directory gets what the others have.
+    Each worker writes into a separate directory, so that it does not read a file that another worker is writing. Before
+    the workers start, the files of each directory are copied into the others.
     """
     if cache := getattr(config, "cache", None):
         worker = os.environ.get("PYTEST_XDIST_WORKER")
@@ -47,18 +47,18 @@ def share(directories):
 
 @pytest.fixture
 def x64():
-    """`enable_x64` for one test."""
+    """Enables float64 for one test."""
     with enable_x64():
         yield
 
 
 @pytest.hookimpl(tryfirst=True)  # before pytest-xdist reads the groups
 def pytest_collection_modifyitems(items):
-    """Marks what is slow, and keeps tests that share programs on one worker.
+    """Marks slow tests, and keeps tests that share programs on one worker.
 
-    Slow are the notebooks as Jupyter runs them, the rows of the zoo whose rule another row has too, and most cases of a
-    test that is sampled. Tests of a row of the zoo share programs, or else those of a file. A notebook that is run as a
-    script stands alone.
+    Slow tests are the notebooks that Jupyter runs, the rows of the zoo whose rule is part of another row, and most
+    cases of a sampled test. The tests of one row of the zoo share programs, and so do the other tests of one file. A
+    notebook that runs as a script is a group by itself.
     """
     mark_unsampled(items)
     for item in items:
@@ -72,7 +72,7 @@ def pytest_collection_modifyitems(items):
 
 
 def mark_unsampled(items):
-    """Of a test that is marked `sampled(n)`, n cases are in the first tier. They are spread evenly over all cases."""
+    """Puts n cases of a test marked `sampled(n)` into the first tier. They are spread evenly over all cases."""
     cases = {}
     for item in items:
         if item.get_closest_marker("sampled"):
@@ -90,31 +90,31 @@ def group_of(item):
 
 
 class Memory:
-    """How much this process may use, in bytes, before JAX's compiled programs are dropped."""
+    """Holds the number of bytes that this process may use before JAX's compiled programs are dropped."""
 
     limit = 0.2 * os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 
 
 def pytest_runtest_teardown():
-    """Drops JAX's compiled programs when they take much memory, long before Linux refuses to map more of them.
+    """Drops JAX's compiled programs if they take much memory, long before Linux refuses to map more of them.
 
-    The allocator keeps much of what is freed, so the next time is when a gigabyte more is in use.
+    The allocator keeps much of the freed memory, so the programs are dropped again after another gigabyte.
     """
     if next(TESTS_RUN) % 20 == 0 and memory_in_use() > Memory.limit:
         jax.clear_caches()
-        chex.clear_trace_counter()  # what is dropped has to be traced again
+        chex.clear_trace_counter()  # dropped programs have to be traced again
         gc.collect()
         Memory.limit = max(Memory.limit, memory_in_use() + 1e9)
 
 
 def memory_in_use():
-    """Bytes of this process that are in memory; 0 if the system does not tell."""
+    """Returns the bytes of this process that are in memory, or 0 if the system does not provide them."""
     pages = Path("/proc/self/statm")
     return int(pages.read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") if pages.exists() else 0
 
 
 def pytest_terminal_summary(terminalreporter):
-    """The confusion table of the diagnosis, over all labelled runs of `tests/planted.py` that were made."""
+    """Prints the confusion table of the diagnosis over all labelled runs of `tests/planted.py` in this session."""
     reports = (report for reports in terminalreporter.stats.values() for report in reports)
     properties = (p for r in reports if getattr(r, "when", "") == "call" for p in r.user_properties)
     diagnosed = [value for name, value in properties if name == "diagnosed"]
@@ -124,7 +124,7 @@ def pytest_terminal_summary(terminalreporter):
 
 
 def confusion_table(diagnosed):
-    """A row a label: how many runs, in how many it was named (healthy: nothing was), and what was named beside it."""
+    """Returns a row per label: its runs, the runs in which it was named (healthy: none was), and other findings."""
     rows = ["| planted | runs | found | named beside it |", "|---|---|---|---|"]
     for label in sorted({label for label, _ in diagnosed}):
         found = [set(challenges) for planted, challenges in diagnosed if planted == label]
