@@ -312,7 +312,8 @@ def test_descent_from_the_wrong_side_of_the_hill_follows_the_asymptote():
     assert (np.diff(values) < 0).all()
     assert 0 < values[-1] < 0.02  # the asymptote
     assert f.minimum == -2
-    np.testing.assert_allclose(descend(f, 500, start=[-0.3, 2.0])[-1], f.minimisers[0], atol=1e-6)  # the other side
+    # From the other side of the hill, descent reaches the minimum.
+    np.testing.assert_allclose(descend(f, 500, start=[-0.3, 2.0])[-1], f.minimisers[0], atol=1e-6)
 
 
 @pytest.mark.parametrize(

@@ -100,7 +100,7 @@ def test_older_files_are_kept_under_a_new_name(tmp_path, capsys):
     assert is_png(tmp_path / "trace.png")
 
 
-def test_compare_rewrites_its_files_after_each_method_without_keeping_older_ones(tmp_path, capsys):
+def test_each_run_of_compare_keeps_one_copy_of_the_older_files(tmp_path, capsys):
     arguments = ["compare", "diabetes", "--methods", "sgd,adam", *QUICK, "--out", str(tmp_path)]
     assert main(arguments) == main(arguments) == 0
     assert {path.name for path in tmp_path.iterdir()} == {

@@ -98,9 +98,11 @@ CHAINS: dict[str, tuple[Callable[[], Any], bool]] = {  # name: (make, whether it
     "gain_ratio": (gradtx.gain_ratio, True),
     "gradient_tests": (gradtx.gradient_tests, False),
     "gradient_noise_scale": (gradtx.gradient_noise_scale, False),
-    "sharpness": (lambda: gradtx.sharpness(RATE, num_iterations=2), False),  # the first is not timed
+    # The first measurement of sharpness is not timed.
+    "sharpness": (lambda: gradtx.sharpness(RATE, num_iterations=2), False),
     "panel": (lambda: gradtx.panel(RATE), False),
-    "observed": (lambda: gradtx.observed(optax.scale(-1.0)), False),  # another direction than the gradient's
+    # The direction of this update is not that of the gradient.
+    "observed": (lambda: gradtx.observed(optax.scale(-1.0)), False),
 }
 
 

@@ -145,7 +145,8 @@ def main(members: int = 64, steps: int = 500, part: int = 2, repeats: int = 5) -
         ways["torch loop, fused"] = (torch_loop(problem, some, steps), len(some))
     compilations = Compilations()
     losses, compiled = {}, {}
-    lab.sweep(problem, gradtx.sgd, grid, steps=steps, keys=keys, batch_size=BATCH, eval_every=steps)  # compiles
+    # This compiles the programs that every sweep uses, such as the one for shuffling.
+    lab.sweep(problem, gradtx.sgd, grid, steps=steps, keys=keys, batch_size=BATCH, eval_every=steps)
     for name, (way, _) in ways.items():
         before = compilations.count
         losses[name] = way()
@@ -172,10 +173,7 @@ def main(members: int = 64, steps: int = 500, part: int = 2, repeats: int = 5) -
         f"A 64-32-10 net is trained on the digits with momentum SGD, batches of {BATCH} and {steps} steps, on "
         f"{jax.local_device_count()} host devices. The times are those of all {members} trainings without compilation. "
         "Of the loops only some trainings are timed, and the others are assumed to take as long.",
-        table(
-            ["way", "compilations", "seconds", "ratio to the sweep", "ratio of CPU seconds", "greatest difference"],
-            rows,
-        ),
+        table(header, rows),
     )
 
 

@@ -72,7 +72,7 @@ def test_the_inner_product_is_exact_and_the_trace_unbiased_if_parameters_are_man
 def test_four_probes_halve_the_standard_deviation_of_the_trace(many):
     params, losses_fn, _ = many
     one, four = (measured(params, losses_fn, steps=200, num_probes=n)["standard_error"] ** 2 for n in (1, 4))
-    assert 1.5 < one.std() / four.std() < 2.7  # 2
+    assert 1.5 < one.std() / four.std() < 2.7  # the expected ratio is 2
 
 
 def test_the_standard_error_falls_as_one_over_the_root_of_the_batch():

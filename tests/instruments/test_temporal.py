@@ -111,7 +111,7 @@ def test_steps_with_zero_or_nonfinite_gradients_are_left_out_of_the_slope():
     ("weights", "slope"),
     [([0.0, 0.0, 3.0], np.inf), ([0.0, 3.0, 0.0], np.nan), ([0.0, 0.0, 0.0], np.nan), ([3.0], np.nan)],
 )
-def test_the_slope_from_a_single_norm_is_inf_if_it_is_the_last_and_nan_otherwise(weights, slope):
+def test_the_slope_from_one_positive_norm_is_inf_only_if_it_is_the_last_of_several(weights, slope):
     weights = jnp.array(weights)
     _, found = gradtx.temporal_gradients(lambda _, probes: jnp.sum(weights * probes), (), jnp.zeros(len(weights)))
     np.testing.assert_array_equal(found, slope)

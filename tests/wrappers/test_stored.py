@@ -193,7 +193,8 @@ def test_bfloat16_parameters_move_by_small_updates_on_average():
     start = {"w": jnp.ones(2000, jnp.bfloat16)}
     params, _ = jax.lax.scan(step, start, jax.random.split(jax.random.key(0), 50))
     assert float(jnp.mean(params["w"].astype(jnp.float32))) == pytest.approx(0.95, abs=1e-3)
-    assert np.array_equal(optax.apply_updates(start, {"w": jnp.full(2000, -1e-3)})["w"], start["w"])  # nearest
+    # Rounding to nearest loses every update.
+    assert np.array_equal(optax.apply_updates(start, {"w": jnp.full(2000, -1e-3)})["w"], start["w"])
 
 
 def test_apply_updates_stochastic_updates_other_dtypes_like_optax():
