@@ -33,8 +33,8 @@ CONDITIONINGS = {
     "1e5, 20 curvatures": (np.geomspace(1e-3, 1e2, 20), 0, 1.7),
     "a flat direction": ([0.0, 0.5, 3.0], 0, 1.7),
     "one dimension": ([20.0], None, 0.0),
-    "a saddle, steeper down than up": ([-5.0, 1.0, 3.0], None, 0.0),
-    "as far down as up": ([-3.0, 3.0, 1.0], 2, 1.7),
+    "a saddle, steeper downwards": ([-5.0, 1.0, 3.0], None, 0.0),
+    "a saddle with opposite curvatures": ([-3.0, 3.0, 1.0], 2, 1.7),
 }
 
 

@@ -137,7 +137,7 @@ def test_the_trace_is_the_mean_over_its_probes(x64):
     np.testing.assert_allclose(error, stats.sem(samples), rtol=1e-12)
 
 
-def test_the_standard_error_of_the_trace_covers_the_truth_as_often_as_it_should():
+def test_the_standard_error_of_the_trace_covers_the_truth_at_the_expected_rate():
     matrix = np.float32(symmetric(20))
     estimate = jax.jit(jax.vmap(lambda key: gradtx.hessian_trace(quadratic(matrix), jnp.zeros(20), key=key)))
     traces, errors = estimate(jax.random.split(KEY, 1000))
