@@ -1,4 +1,4 @@
-"""One way to compare trees in the tests: structure, shapes and dtypes always, values exactly or within a tolerance."""
+"""Tests compare trees here: structure, shapes and dtypes always, and values exactly or within a tolerance."""
 
 from contextlib import contextmanager
 
@@ -9,7 +9,7 @@ import numpy as np
 
 @contextmanager
 def enable_x64():
-    """float64 on, as with `JAX_ENABLE_X64=1`."""
+    """Enables float64, like `JAX_ENABLE_X64=1`."""
     jax.config.update("jax_enable_x64", True)
     try:
         yield
@@ -18,9 +18,9 @@ def enable_x64():
 
 
 def assert_same(got, expected, **tolerance):
-    """Raises unless two trees have equal structures, shapes, dtypes and values; NaN equals NaN.
+    """Raises unless two trees have equal structures, shapes, dtypes and values. NaN equals NaN.
 
-    `tolerance` (`rtol`, `atol`) is for the values; without it they must be equal bit for bit.
+    `tolerance` (`rtol`, `atol`) is for the values. Without it they must be equal bit for bit.
     """
     chex.assert_trees_all_equal_shapes_and_dtypes(got, expected)
     if tolerance:
@@ -30,7 +30,7 @@ def assert_same(got, expected, **tolerance):
 
 
 def types(tree):
-    """Shapes, dtypes and weak types of a tree of arrays, or of what `jax.eval_shape` returns."""
+    """Returns shapes, dtypes and weak types of a tree of arrays or of a result of `jax.eval_shape`."""
     return jax.tree.map(lambda x: (x.shape, x.dtype, getattr(x, "weak_type", False)), tree)
 
 

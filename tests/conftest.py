@@ -26,10 +26,10 @@ ROW_NAMES = {row.name for row in ROWS}
 
 
 def pytest_configure(config):
-    """Keeps compiled programs, which most of the time goes into, in pytest's cache (`--cache-clear` drops them).
+    """Keeps compiled programs in pytest's cache, as compiling takes most of the time. `--cache-clear` drops them.
 
-    Each worker writes into its own directory: one might read what another has half written. Before the workers start,
-    each directory gets what the others have.
+    Each worker writes into a separate directory, so that it does not read a file that another worker is writing. Before
+    the workers start, the files of each directory are copied into the others.
     """
     if cache := getattr(config, "cache", None):
         worker = os.environ.get("PYTEST_XDIST_WORKER")
@@ -50,7 +50,7 @@ def share(directories):
 
 @pytest.fixture
 def x64():
-    """`enable_x64` for one test."""
+    """Enables float64 for one test."""
     with enable_x64():
         yield
 
@@ -94,7 +94,7 @@ def group_of(nodeid):
 
 
 def mark_unsampled(items):
-    """Of a test that is marked `sampled(n)`, n cases are in the first tier. They are spread evenly over all cases."""
+    """Puts n cases of a test marked `sampled(n)` into the first tier. They are spread evenly over all cases."""
     cases = {}
     for item in items:
         if item.get_closest_marker("sampled"):
@@ -126,17 +126,17 @@ class Memory:
 def pytest_runtest_teardown():
     """Drops JAX's compiled programs when they take much memory, and before Linux refuses to map more of them.
 
-    The allocator keeps much of what is freed, so the next time is when a gigabyte more is in use.
+    The allocator keeps much of the freed memory, so the programs are dropped again after another gigabyte.
     """
     if next(TESTS_RUN) % 20 == 0 and (memory_in_use() > Memory.limit or maps_in_use() > Memory.most_maps):
         jax.clear_caches()
-        chex.clear_trace_counter()  # what is dropped has to be traced again
+        chex.clear_trace_counter()  # dropped programs have to be traced again
         gc.collect()
         Memory.limit = max(Memory.limit, memory_in_use() + 1e9)
 
 
 def memory_in_use():
-    """Bytes of this process that are in memory; 0 if the system does not tell."""
+    """Returns the bytes of this process that are in memory, or 0 if the system does not provide them."""
     pages = Path("/proc/self/statm")
     return int(pages.read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") if pages.exists() else 0
 
@@ -148,7 +148,7 @@ def maps_in_use():
 
 
 def pytest_terminal_summary(terminalreporter):
-    """The confusion table of the diagnosis, over all labelled runs of `tests/planted.py` that were made."""
+    """Prints the confusion table of the diagnosis over all labelled runs of `tests/planted.py` in this session."""
     reports = (report for reports in terminalreporter.stats.values() for report in reports)
     properties = (p for r in reports if getattr(r, "when", "") == "call" for p in r.user_properties)
     diagnosed = [value for name, value in properties if name == "diagnosed"]
@@ -158,7 +158,7 @@ def pytest_terminal_summary(terminalreporter):
 
 
 def confusion_table(diagnosed):
-    """A row a label: how many runs, in how many it was named (healthy: nothing was), and what was named beside it."""
+    """Returns a row per label: its runs, the runs in which it was named (healthy: none was), and other findings."""
     rows = ["| planted | runs | found | named beside it |", "|---|---|---|---|"]
     for label in sorted({label for label, _ in diagnosed}):
         found = [set(challenges) for planted, challenges in diagnosed if planted == label]

@@ -1,4 +1,4 @@
-"""What oracles share: a problem and a schedule, a loop that trains with gradtx, matrices of a known spectrum."""
+"""Helpers for oracles: a problem, a schedule, a training loop with gradtx, and matrices of a known spectrum."""
 
 from collections.abc import Callable
 from typing import Any
@@ -15,28 +15,28 @@ Gradient = Callable[[np.ndarray, int], np.ndarray]
 
 
 def gradient(theta: np.ndarray, k: int) -> np.ndarray:
-    """Gradient of a quadratic with noise that depends on the step: a minibatch gradient."""
+    """Returns the gradient of a quadratic plus the noise of step k, like a minibatch gradient."""
     return H @ theta + NOISE[k]
 
 
 def rate(k: Any) -> Any:
-    """A learning rate that falls."""
+    """Returns a learning rate that falls with k."""
     return 0.05 / (1 + 0.3 * k)
 
 
 def rotation(size: int, seed: int = 0) -> np.ndarray:
-    """An orthogonal matrix."""
+    """Returns an orthogonal matrix."""
     return np.linalg.qr(np.random.default_rng(seed).normal(size=(size, size)))[0]
 
 
 def rotated(spectrum: Any, seed: int = 0) -> np.ndarray:
-    """A symmetric matrix with these eigenvalues, in directions that are no axes."""
+    """Returns a symmetric matrix with these eigenvalues, whose eigenvectors are not the axes."""
     directions = rotation(len(spectrum), seed)
     return directions * np.array(spectrum) @ directions.T
 
 
 def train(tx: Any, steps: int = 25, dtype: Any = jnp.float64) -> tuple[np.ndarray, Any]:
-    """The parameters after each step, [steps, 3], and the last state."""
+    """Returns the parameters after each step, [steps, 3], and the last state."""
     params = jnp.asarray(START, dtype)
     state = tx.init(params)
     path = []
@@ -49,7 +49,7 @@ def train(tx: Any, steps: int = 25, dtype: Any = jnp.float64) -> tuple[np.ndarra
 
 
 def updates_of(tx: Any, gradients: Any) -> np.ndarray:
-    """The updates that a given sequence of gradients gets."""
+    """Returns the updates for a given sequence of gradients."""
     gradients = jnp.asarray(gradients)
     state = tx.init(jnp.zeros(gradients.shape[1:]))
     out = []

@@ -1,4 +1,4 @@
-"""The ledger of the chapter: each of its 146 claims is named by an assertion that a notebook executes.
+"""Each of the chapter's 146 claims is named by an assertion that a notebook executes.
 
 An assertion in the last cell of a notebook ends in a comment that names the claims it stands for:
 
@@ -33,7 +33,7 @@ def comments_by_line(code):
 
 
 def named_claims(code):
-    """[(the claims that it names, the assertion)] of a cell, in its order."""
+    """Returns [(the claims that it names, the assertion)] for the assertions of a cell, in their order."""
     comments, found = comments_by_line(code), []
     for node in ast.walk(ast.parse(code)):
         if isinstance(node, ast.Assert):
@@ -46,7 +46,7 @@ def named_claims(code):
 
 
 def computed_names(node):
-    """The variables that an assertion looks at: without one it asserts a constant."""
+    """Returns the variables of an assertion. An assertion without variables asserts a constant."""
     return {name.id for name in ast.walk(node) if isinstance(name, ast.Name)}
 
 
@@ -55,7 +55,7 @@ def last_cell(source):
 
 
 def claimed():
-    """number -> the notebooks that claim it."""
+    """Returns a dict from each claimed number to the notebooks that claim it."""
     found = {}
     for source in SOURCES:
         for numbers, _ in named_claims(last_cell(source)):
@@ -82,8 +82,8 @@ def test_every_assertion_of_a_last_cell_names_known_claims(source):
 
 
 @pytest.mark.parametrize("source", SOURCES, ids=lambda path: path.stem)
-def test_the_assertions_of_a_last_cell_all_run(source):
-    """None stands in a branch or in a function that nobody calls; a loop must be over something."""
+def test_every_assertion_of_a_last_cell_is_executed(source):
+    """Assertions in branches and functions are refused, because they might not run. Assertions in loops are allowed."""
     for statement in ast.parse(last_cell(source)).body:
         if any(isinstance(node, ast.Assert) for node in ast.walk(statement)):
             assert isinstance(statement, ast.Assert | ast.For)
@@ -95,7 +95,7 @@ def test_every_claim_is_named_by_an_assertion_of_a_notebook():
     assert not missing
 
 
-def test_an_open_claim_is_known_and_nobody_claims_it():
+def test_an_open_claim_is_in_the_ledger_and_no_notebook_claims_it():
     assert CLAIMS.keys() >= OPEN
     assert not OPEN & (claimed().keys() | TESTED.keys())
 
@@ -135,7 +135,7 @@ def test_an_assertion_without_a_named_claim_is_refused(code, message):
         named_claims(code)
 
 
-def test_the_comment_may_stand_behind_the_last_line_of_a_long_assertion():
+def test_the_comment_of_a_long_assertion_may_follow_its_last_line():
     code = (
         "x = 1\nassert all(\n    x == y for y in [1]\n)  # 1.1.1, 2.2.2a: x is one\nassert x  # beyond the chapter: so"
     )

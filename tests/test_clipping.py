@@ -1,4 +1,4 @@
-"""Clipping bounds the step, keeps the direction, and tells what it did."""
+"""Clipping bounds the step, keeps its direction, and records what it did."""
 
 import jax
 import jax.numpy as jnp
@@ -17,7 +17,7 @@ def test_global_norm_clipping_keeps_the_direction():
     np.testing.assert_allclose(updates["b"], 6.0, rtol=1e-6)
 
 
-def test_state_tells_the_norm_before_clipping_whether_and_how_often():
+def test_the_state_holds_the_norm_before_clipping_whether_it_clipped_and_how_often():
     scripted = [1.0, 5.0, 0.5, 7.0]
     seen = {"value": [], "norm": [], "global": []}
     rows = {
@@ -34,7 +34,7 @@ def test_state_tells_the_norm_before_clipping_whether_and_how_often():
 
 
 @pytest.mark.parametrize("factory", [gradtx.clip_by_norm, gradtx.clip_by_global_norm])
-def test_a_gradient_at_or_under_the_limit_is_returned_bit_for_bit(factory):
+def test_a_gradient_at_or_below_the_limit_is_returned_bit_for_bit(factory):
     g = jnp.array([3.0, 4.0])
     for limit in (5.0, 5.1, float("inf")):
         tx = factory(limit)
@@ -43,13 +43,13 @@ def test_a_gradient_at_or_under_the_limit_is_returned_bit_for_bit(factory):
 
 @pytest.mark.parametrize("factory", [gradtx.clip_by_norm, gradtx.clip_by_global_norm])
 @pytest.mark.parametrize("over", [1.001, 1.5, 3.0])
-def test_a_gradient_over_the_limit_comes_out_at_the_limit(factory, over):
+def test_a_gradient_above_the_limit_is_scaled_to_the_limit(factory, over):
     tx = factory(5.0)
     updates, _ = tx.update(over * jnp.array([3.0, 4.0]), tx.init(jnp.zeros(2)))
     np.testing.assert_allclose(updates, [3.0, 4.0], rtol=1e-6)
 
 
-def test_a_float16_leaf_beside_a_norm_it_cannot_hold_is_right():
+def test_a_float16_leaf_is_right_if_the_global_norm_exceeds_the_range_of_float16():
     grads = {"half": jnp.array([1000.0], jnp.float16), "full": jnp.array([1e6])}
     tx = gradtx.clip_by_global_norm(1.0)
     updates, state = tx.update(grads, tx.init(grads))
@@ -58,7 +58,7 @@ def test_a_float16_leaf_beside_a_norm_it_cannot_hold_is_right():
 
 
 @pytest.mark.parametrize("largest", [3e38, 1e30, 1e-25, 1e-37])
-def test_extreme_norms_come_out_at_the_limit(largest):
+def test_gradients_with_extreme_norms_are_scaled_to_the_limit(largest):
     g = jnp.array([largest, -largest, largest, 0.0], jnp.float32)
     limit = 0.5 * min(largest, 1.0)
     tx = gradtx.clip_by_global_norm(limit)
@@ -67,7 +67,7 @@ def test_extreme_norms_come_out_at_the_limit(largest):
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf])
-def test_a_bad_entry_makes_its_leaf_nan_by_norm_and_the_tree_by_global_norm(bad):
+def test_a_nonfinite_entry_makes_its_leaf_nan_by_norm_and_the_tree_by_global_norm(bad):
     grads = {"bad": jnp.array([1.0, bad]), "good": jnp.array([3.0, 4.0])}
     by_leaf, by_tree = gradtx.clip_by_norm(1.0), gradtx.clip_by_global_norm(1.0)
     u, _ = by_leaf.update(grads, by_leaf.init(grads))
@@ -78,13 +78,13 @@ def test_a_bad_entry_makes_its_leaf_nan_by_norm_and_the_tree_by_global_norm(bad)
     assert np.isnan(u["good"]).all()
 
 
-def test_by_value_limits_an_infinity_and_shows_a_nan():
+def test_clipping_by_value_limits_infinities_and_keeps_nan():
     tx = gradtx.clip_by_value(1.0)
     u, _ = tx.update(jnp.array([np.inf, -np.inf, np.nan, 0.5]), tx.init(jnp.zeros(4)))
     np.testing.assert_array_equal(u, [1.0, -1.0, np.nan, 0.5])
 
 
-def test_a_complex_leaf_counts_as_its_two_parts():
+def test_the_norm_of_a_complex_leaf_counts_both_parts():
     g = jnp.array([3.0 + 4.0j])
     tx = gradtx.clip_by_global_norm(1.0)
     u, state = tx.update(g, tx.init(g))
@@ -130,7 +130,7 @@ def test_optax_agrees_on_ordinary_gradients():
 
 
 @pytest.mark.parametrize("axis_name", [None, "x"])
-def test_by_value_inside_shard_map_tells_of_the_whole_gradient(axis_name):
+def test_the_state_of_clip_by_value_inside_shard_map_is_that_of_the_whole_gradient(axis_name):
     tx = gradtx.clip_by_value(3.0, axis_name=axis_name)
     mesh = jax.make_mesh((8,), ("x",), axis_types=(jax.sharding.AxisType.Auto,))
     g = jnp.arange(8.0)
@@ -143,8 +143,8 @@ def test_by_value_inside_shard_map_tells_of_the_whole_gradient(axis_name):
 
 
 @pytest.mark.parametrize("largest", [3e38, 1e30, 1.0, 1e-25, 1e-37, 0.0, jnp.inf, jnp.nan])
-def test_three_sums_in_one_pass_are_the_norm_and_its_derivative(largest):
-    """What GPUs and TPUs compute, run here: on a CPU the same numbers come from a second read."""
+def test_the_norm_and_its_derivative_from_one_pass_equal_those_from_two_passes(largest):
+    """GPUs and TPUs read the leaves once. A CPU reads them twice and gets the same numbers."""
     from gradtx._core import norms
 
     leaves = [largest * jnp.array([1.0, -0.5]), largest * jnp.array([0.25])]
@@ -156,7 +156,7 @@ def test_three_sums_in_one_pass_are_the_norm_and_its_derivative(largest):
         np.testing.assert_allclose(slope, expected, rtol=1e-5)
 
 
-def test_each_clip_and_a_rate_that_changes_are_readings():
+def test_every_clip_and_a_scheduled_learning_rate_have_readings():
     tx = gradtx.chain(
         gradtx.clip_by_norm(4.0),
         gradtx.clip_by_global_norm(9.0),

@@ -1,4 +1,4 @@
-"""The code is clean to the tools that read it: the style, the types, and the directions of the imports."""
+"""The code passes the tools that check style, types and the directions of imports."""
 
 import subprocess
 import sys
@@ -20,6 +20,6 @@ COMMANDS = {
 
 
 @pytest.mark.parametrize("name", COMMANDS)
-def test_code_passes(name):
+def test_the_code_passes(name):
     result = subprocess.run([sys.executable, *COMMANDS[name]], cwd=ROOT, capture_output=True, text=True, check=False)
     assert result.returncode == 0, f"{result.stdout}\n{result.stderr}"

@@ -1,7 +1,7 @@
-"""What real compilers for GPUs and TPUs make of a step, and what one exported program computes on every platform.
+"""A step compiled for GPUs and TPUs moves only the necessary bytes. A step can be exported for every platform.
 
-`tests/benchmarks/compiled.py` has the whole table. It needs no device but a compiler: the extras `compilers-tpu` and
-`compilers-gpu` install them.
+`tests/benchmarks/compiled.py` makes the whole table. It needs the compilers and not the devices. The extras
+`compilers-tpu` and `compilers-gpu` install the compilers.
 """
 
 import jax
@@ -17,7 +17,7 @@ SHORT = ["sgd", "rmsprop, nesterov", "adadelta", "clip, rmsprop, nesterov", "acc
 
 @pytest.mark.slow
 @pytest.mark.parametrize("device", compiled.WHEELS)
-def test_a_step_moves_no_more_than_it_has_to(device):
+def test_a_compiled_step_moves_only_the_necessary_bytes(device):
     if not compiled.is_installed(device):
         pytest.skip(f"no compiler for {device}: pip install 'gradtx[compilers-tpu]' or 'gradtx[compilers-gpu]'")
     if jax.__version_info__ < (0, 10):
@@ -31,7 +31,7 @@ def test_a_step_moves_no_more_than_it_has_to(device):
         assert ours["bytes"] < 1.01 * least, name
         assert ours["temporaries"] < 0.01, name
         assert ours["conditionals"] == 0, name
-        if device == "H100" and not name.startswith("clip"):  # a clip writes readings, which Optax's has not
+        if device == "H100" and not name.startswith("clip"):  # a clip of gradtx also writes readings
             assert ours["kernels"] <= theirs["kernels"], name
 
 

@@ -1,4 +1,4 @@
-"""gradtx where Optax stands today: Optax's kinds of tests over gradtx's recipes, and the libraries above it."""
+"""gradtx can replace Optax: it passes tests like Optax's, and it works with the libraries that use Optax."""
 
 import jax
 import jax.numpy as jnp
@@ -43,7 +43,7 @@ PROBLEMS = {"parabola": parabola, "rosenbrock": rosenbrock, "matrix parabola": m
 @pytest.mark.parametrize("dtype", [jnp.float32, jnp.complex64])
 @pytest.mark.parametrize("problem", PROBLEMS)
 @pytest.mark.parametrize("recipe", RECIPES)
-def test_converges(recipe, problem, dtype):
+def test_every_recipe_converges(recipe, problem, dtype):
     if dtype == jnp.complex64 and (recipe == "delta_bar_delta" or problem == "rosenbrock"):
         pytest.skip("needs the sign of a gradient, or a real-valued cost")
     start, goal, cost = PROBLEMS[problem](dtype)
@@ -58,7 +58,7 @@ def test_converges(recipe, problem, dtype):
     np.testing.assert_allclose(params, goal, atol=3e-2)
 
 
-def test_trains_a_flax_nnx_module():
+def test_a_chain_trains_a_flax_nnx_module():
     nnx = pytest.importorskip("flax.nnx", reason="Flax comes with the test extra")
     model = nnx.Linear(3, 1, rngs=nnx.Rngs(0))
     tx = optax.chain(gradtx.clip_by_global_norm(1.0), gradtx.rmsprop(1e-2, momentum=0.9, nesterov=True))
@@ -81,8 +81,8 @@ def test_trains_a_flax_nnx_module():
 
 @pytest.mark.parametrize("row", ROWS, ids=str)
 @pytest.mark.sampled(10)
-def test_trains_in_a_flax_nnx_optimizer_as_outside_of_it(row):
-    """The optimizer keeps parameters and state in variables; parameters, updates and readings are the same."""
+def test_a_flax_nnx_optimizer_gives_the_same_parameters_and_readings(row):
+    """The optimizer keeps parameters and state in variables. Parameters and readings are the same as without it."""
     nnx = pytest.importorskip("flax.nnx", reason="Flax comes with the test extra")
     model, tx = nnx.Linear(2, 1, rngs=nnx.Rngs(0)), row.make()
     optimizer = nnx.Optimizer(model, tx, wrt=nnx.Param)
@@ -130,7 +130,7 @@ def test_states_survive_flax_msgpack(row):
 
 
 @pytest.mark.parametrize("pass_model_as_params", [False, True])
-def test_trains_an_equinox_module_with_leaves_that_are_no_arrays(pass_model_as_params):
+def test_an_equinox_module_with_leaves_that_are_not_arrays_can_be_trained(pass_model_as_params):
     eqx = pytest.importorskip("equinox", reason="Equinox comes with the test extra")
     model = eqx.nn.MLP(2, "scalar", 8, 1, activation=jax.nn.tanh, key=jax.random.key(0))
     tx = optax.chain(gradtx.clip_by_norm(1.0), gradtx.sgd(0.1, momentum=0.9, nesterov=True))
@@ -152,8 +152,8 @@ def test_trains_an_equinox_module_with_leaves_that_are_no_arrays(pass_model_as_p
     assert losses[-1] < 0.05 * losses[0]
 
 
-def test_injected_bfloat16_hyperparameters_train():
-    """`inject_hyperparams` casts 0.999 to bfloat16, where it is 1: `optax.adam` is NaN from the first step on."""
+def test_bfloat16_parameters_can_be_trained_with_injected_hyperparameters():
+    """`inject_hyperparams` casts 0.999 to bfloat16, which gives 1, so that `optax.adam` is NaN from the first step."""
     params = jnp.ones(4, jnp.bfloat16)
     tx = optax.inject_hyperparams(gradtx.adam)(learning_rate=0.1)
     state = tx.init(params)
@@ -163,10 +163,10 @@ def test_injected_bfloat16_hyperparameters_train():
     assert float(jnp.max(jnp.abs(params))) < 0.3
 
 
-@pytest.mark.usefixtures("x64")  # in float32 rounding alone is 3e-6 after 50 steps
+@pytest.mark.usefixtures("x64")  # rounding in float32 reaches 3e-6 after 50 steps
 @pytest.mark.parametrize("is_scheduled", [False, True])
-def test_decoupled_weight_decay_is_optax_adamw(is_scheduled):
-    """The decay stands before the rate, so that it is scaled by it, and after Adam, so that it is not."""
+def test_a_chain_with_decoupled_weight_decay_equals_optax_adamw(is_scheduled):
+    """The decay comes after Adam, which does not scale it, and before the learning rate, which does."""
     rate = optax.linear_schedule(1e-2, 1e-3, 20) if is_scheduled else 1e-2
     mine = optax.chain(gradtx.scale_by_adam(), optax.add_decayed_weights(0.1), gradtx.scale_by_learning_rate(rate))
     start = {"w": jax.random.normal(jax.random.key(0), (4, 3)), "b": jnp.ones(3)}

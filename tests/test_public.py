@@ -1,4 +1,4 @@
-"""The public surface: these names and no others, each documented and each in the README."""
+"""The public names are exactly the listed ones. Each has a docstring and is in the README."""
 
 import inspect
 import re
@@ -30,7 +30,7 @@ def public():
     return {name for name, value in vars(gradtx).items() if not name.startswith("_") and not inspect.ismodule(value)}
 
 
-def test_the_public_names_are_these():
+def test_the_public_names_are_exactly_the_listed_ones():
     assert public() == NAMES
 
 
@@ -55,7 +55,7 @@ def test_every_transformation_is_a_plain_pair_of_init_and_update():
         assert not vars(row.make()), row
 
 
-def test_the_method_table_of_the_readme_is_true():
+def test_the_method_table_of_the_readme_is_complete_and_its_state_sizes_are_right():
     rows = re.findall(r"^\| `gradtx\.(\w+)\(([^`]*)\)` \|.*\|$", README, flags=re.MULTILINE)
     in_zoo = {row.factory.__name__ for row in ROWS if row.flips_sign and not row.checked_by}
     assert {name for name, _ in rows} >= in_zoo - {"scale_by_learning_rate"}
@@ -64,7 +64,7 @@ def test_the_method_table_of_the_readme_is_true():
         assert formula
         assert source
         assert twin
-        tx = eval(call.strip("`"), {"gradtx": gradtx})  # the call as a reader would paste it
+        tx = eval(call.strip("`"), {"gradtx": gradtx})  # evaluates the call of the table
         assert sum(x.size > 1 for x in _leaves(tx)) == int(state.split()[0]), call
 
 

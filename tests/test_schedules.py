@@ -1,4 +1,4 @@
-"""The schedules, and what Robbins and Monro say of schedules."""
+"""Schedules follow their formulas, and `robbins_monro` judges schedules correctly."""
 
 import jax
 import jax.numpy as jnp
@@ -13,7 +13,7 @@ import gradtx
     ("first", "last", "steps"), [(1.0, 0.01, 100), (0.3, 0.003, 120), (1.0, 0.0, 7), (0.0, 1.0, 3)]
 )
 @pytest.mark.parametrize("wrap", [lambda f: f, jax.jit], ids=["eager", "jit"])
-def test_linear_decay_is_a_line_and_then_exactly_the_floor(first, last, steps, wrap):
+def test_linear_decay_is_a_line_and_then_exactly_the_final_value(first, last, steps, wrap):
     schedule = wrap(gradtx.linear_decay(first, last, steps))
     for k in range(steps):
         np.testing.assert_allclose(schedule(k), first + (last - first) * k / steps, rtol=1e-5, atol=1e-7)
@@ -21,7 +21,7 @@ def test_linear_decay_is_a_line_and_then_exactly_the_floor(first, last, steps, w
         assert float(schedule(jnp.int32(k))) == np.float32(last)
 
 
-def test_inverse_time_decay_halves_after_its_steps():
+def test_inverse_time_decay_halves_the_rate_after_the_given_steps():
     schedule = gradtx.inverse_time_decay(0.4, 50)
     assert [float(schedule(k)) for k in (0, 50, 150)] == pytest.approx([0.4, 0.2, 0.1])
 
@@ -34,7 +34,7 @@ BEFORE = {
 
 @pytest.mark.parametrize("name", BEFORE)
 @pytest.mark.parametrize("count", [-1, -7, -14, -(2**31) + 1, -0.5])
-def test_before_step_0_the_rate_is_that_of_step_0(name, count):
+def test_the_rate_before_step_0_is_that_of_step_0(name, count):
     schedule = BEFORE[name](7)
     for k in (count, jnp.asarray(count), np.asarray(count)):
         assert float(schedule(k)) == np.float32(0.3)
@@ -43,13 +43,13 @@ def test_before_step_0_the_rate_is_that_of_step_0(name, count):
 
 @pytest.mark.parametrize("name", BEFORE)
 def test_derivatives_pass_through_joined_schedules(name):
-    """At step 3 of a join at 10 the later schedule is asked for k = -7, where 1 + k / 7 is 0."""
+    """At step 3 of a join at 10 the later schedule is called with k = -7, for which 1 + k / 7 is 0."""
 
     def rate(τ, step):
         return optax.join_schedules([optax.constant_schedule(0.3), BEFORE[name](τ)], [10])(step)
 
     assert [float(jax.grad(rate)(7.0, step)) for step in (0, 3, 9)] == [0.0, 0.0, 0.0]
-    assert float(jax.grad(rate)(7.0, 12)) > 0  # a longer τ keeps the rate up
+    assert float(jax.grad(rate)(7.0, 12)) > 0  # the rate grows with τ
     assert float(rate(7.0, 10)) == np.float32(0.3)
 
 
@@ -101,11 +101,11 @@ def test_robbins_monro_names_the_condition_that_fails(name):
     assert words[first, second] in str(report)
 
 
-def test_robbins_monro_says_that_a_floor_fails_the_second_condition():
+def test_the_verdict_of_robbins_monro_names_a_linear_decay_to_a_floor():
     assert "a linear decay to a floor" in gradtx.robbins_monro(gradtx.linear_decay(1.0, 0.01, 100)).verdict
 
 
-def test_robbins_monro_does_not_say_of_a_falling_rate_that_the_noise_stays():
+def test_the_verdict_of_robbins_monro_on_a_power_of_k_names_the_exponent():
     falling = gradtx.robbins_monro(lambda k: 0.1 / (1 + k) ** 0.5).verdict
     assert "falls as k^-0.50" in falling
     assert "shrinks only as slowly as the rate" in falling
@@ -119,7 +119,7 @@ def test_robbins_monro_gives_the_partial_sums():
     np.testing.assert_allclose(report.sums_of_squares[-1], np.pi**2 / 6, rtol=1e-5)
 
 
-def test_robbins_monro_refuses_what_is_no_learning_rate():
+def test_robbins_monro_refuses_schedules_that_are_not_learning_rates():
     with pytest.raises(ValueError, match=r"must stay in \[0, inf\), got -"):
         gradtx.robbins_monro(lambda k: 0.5 - 0.1 * k)
     with pytest.raises(ValueError, match="nothing is learned"):

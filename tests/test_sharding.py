@@ -1,5 +1,7 @@
-"""Eight devices: state is sharded as the parameters are, leaf by leaf, the numbers are those of one device, and the
-compiled programs hold the collectives that `tests/benchmarks/README.md` says."""
+"""On eight devices the state is sharded like the parameters, and the numbers are those of one device.
+
+The compiled programs contain exactly the collectives that `tests/benchmarks/README.md` states.
+"""
 
 import re
 from collections import Counter
@@ -14,7 +16,7 @@ from jax.sharding import AxisType, NamedSharding
 import gradtx
 
 P = jax.P
-SPECS = {"w": P("x", None), "b": P("x"), "s": P()}  # FSDP: what can be cut is cut, a scalar is replicated
+SPECS = {"w": P("x", None), "b": P("x"), "s": P()}  # FSDP splits arrays and replicates scalars
 
 
 def tree(seed):
@@ -35,7 +37,7 @@ def shardings(mesh):
 
 
 def layout_of_state(tx, state, mesh):
-    """The sharding that each leaf of a state should have: the parameters' where it is like them, else replicated."""
+    """Returns the expected sharding of each leaf of a state: that of its parameter, or else replicated."""
     replicated = NamedSharding(mesh, P())
     return optax.tree.map_params(
         tx, lambda _, like: like, state, shardings(mesh), transform_non_params=lambda _: replicated
@@ -65,7 +67,7 @@ def trained(tx, params, gradients, update):
 
 @pytest.mark.parametrize("name", TRANSFORMATIONS)
 @pytest.mark.parametrize("kind", [AxisType.Auto, AxisType.Explicit], ids=str)
-def test_state_is_sharded_as_the_parameters_and_the_numbers_are_those_of_one_device(name, kind):
+def test_the_state_is_sharded_like_the_parameters_and_gives_the_numbers_of_one_device(name, kind):
     tx, mesh = TRANSFORMATIONS[name](), mesh_of(kind)
     gradients = [tree(k) for k in range(1, 5)]
     expected = trained(tx, tree(0), gradients, jax.jit(tx.update))
@@ -88,8 +90,8 @@ def test_state_is_sharded_as_the_parameters_and_the_numbers_are_those_of_one_dev
         np.testing.assert_allclose(leaf, wanted, rtol=1e-5, atol=1e-6)
 
 
-def test_fully_sharded_training_inside_shard_map_is_that_of_one_device():
-    """Parameters, state, minibatch in eight parts: gather to differentiate, scatter the mean gradient, step locally."""
+def test_fully_sharded_training_inside_shard_map_gives_the_numbers_of_one_device():
+    """Each device has an eighth of parameters, state and minibatch. It gathers parameters and scatters gradients."""
     x, y = jax.random.normal(jax.random.key(1), (32, 16)), jax.random.normal(jax.random.key(2), (32, 4))
 
     def loss(w, x, y):
@@ -121,7 +123,7 @@ def test_fully_sharded_training_inside_shard_map_is_that_of_one_device():
     np.testing.assert_allclose(jax.jit(mapped)(w, x, y), alone, rtol=1e-5, atol=1e-6)
 
 
-# The table "Scale on paper" of tests/benchmarks/README.md: bytes of state a parameter, collectives of the compiled step
+# The table in "Estimated cost at scale" of tests/benchmarks/README.md: bytes per parameter, collectives per step
 
 BYTES = {
     "sgd": 0, "sgd, momentum": 4, "sgd, nesterov": 4, "delta_bar_delta": 8, "adagrad": 4, "rmsprop": 4,
@@ -131,13 +133,13 @@ BYTES = {
 
 
 @pytest.mark.parametrize("name", BYTES)
-def test_state_takes_these_bytes_a_parameter_also_beside_bfloat16_parameters(name):
+def test_the_state_takes_the_stated_bytes_per_bfloat16_parameter(name):
     n = 10_000
     state = jax.eval_shape(CHECKED[name][0]().init, jax.ShapeDtypeStruct((n,), jnp.bfloat16))
     assert sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(state)) // n == BYTES[name]
 
 
-CHECKED = {  # (on every step, in the branch for norms whose squares over- or underflow)
+CHECKED = {  # all-reduces at every step, and in the branch for squares that over- or underflow
     "sgd": (lambda: gradtx.sgd(0.1), 0, 0),
     "sgd, momentum": (lambda: gradtx.sgd(0.1, momentum=0.9), 0, 0),
     "sgd, nesterov": (lambda: gradtx.sgd(0.1, momentum=0.9, nesterov=True), 0, 0),
@@ -158,7 +160,7 @@ CHECKED = {  # (on every step, in the branch for norms whose squares over- or un
 
 
 def collectives(compiled):
-    """Names of all collective operations: in the entry computation, which runs at every step, and in the rest."""
+    """Counts collective operations in the entry computation, which runs at every step, and in the rest."""
     kinds = "all-reduce|all-gather|reduce-scatter|all-to-all|collective-permute"
     entry, _, _ = compiled.as_text().partition("\nENTRY")[2].partition("\n}")
     everywhere = Counter(re.findall(rf"\s({kinds})(?:-start)?\(", compiled.as_text()))
@@ -167,7 +169,7 @@ def collectives(compiled):
 
 
 @pytest.mark.parametrize("name", CHECKED)
-def test_an_update_of_sharded_arrays_needs_these_collectives_and_no_more(name):
+def test_an_update_of_sharded_arrays_has_exactly_the_stated_collectives(name):
     make_tx, always, rarely = CHECKED[name]
     tx, mesh = make_tx(), mesh_of(AxisType.Auto)
     params = jax.device_put(tree(0), shardings(mesh))
@@ -179,7 +181,7 @@ def test_an_update_of_sharded_arrays_needs_these_collectives_and_no_more(name):
     assert in_branches == Counter({"all-reduce": rarely} if rarely else {})
 
 
-def test_a_data_parallel_step_has_one_all_reduce_with_clipping_too():
+def test_a_data_parallel_step_with_clipping_has_one_all_reduce():
     tx, mesh = optax.chain(gradtx.clip_by_global_norm(1.0), gradtx.adam(0.1)), mesh_of(AxisType.Auto)
     replicated, cut = NamedSharding(mesh, P()), NamedSharding(mesh, P("x"))
     params = jax.device_put({"w": jnp.ones((16, 4)), "b": jnp.ones(4)}, replicated)
@@ -196,7 +198,7 @@ def test_a_data_parallel_step_has_one_all_reduce_with_clipping_too():
     assert not in_branches
 
 
-def test_the_shard_map_form_needs_no_more_than_the_compiler():
+def test_clipping_inside_shard_map_has_one_all_reduce_and_one_more_in_a_branch():
     tx, mesh = gradtx.clip_by_global_norm(1.0, axis_name="x"), mesh_of(AxisType.Auto)
     params = jax.device_put(tree(0), shardings(mesh))
     mapped = jax.shard_map(lambda g: tx.update(g, tx.init(g))[0], mesh=mesh, in_specs=(SPECS,), out_specs=SPECS)

@@ -1,4 +1,4 @@
-"""Early stopping against a loop that reads the curve."""
+"""Early stopping agrees with a loop over the curve."""
 
 import jax
 import jax.numpy as jnp
@@ -20,7 +20,7 @@ def stop_of(curve, patience, min_delta, sign):
 
 @pytest.mark.parametrize("mode", ["min", "max"])
 @pytest.mark.parametrize("min_delta", [0.0, 0.2])
-def test_stops_where_a_reader_of_the_curve_would(mode, min_delta):
+def test_early_stopping_stops_at_the_step_that_a_loop_over_the_curve_finds(mode, min_delta):
     stopping = gradtx.early_stopping(3, min_delta, mode)
     for seed in range(10):
         curve = np.random.default_rng(seed).normal(size=30).astype(np.float32)
@@ -35,7 +35,7 @@ def test_stops_where_a_reader_of_the_curve_would(mode, min_delta):
         assert float(state.best) == pytest.approx(best)
 
 
-def test_a_nan_is_no_improvement():
+def test_a_nan_metric_does_not_count_as_an_improvement():
     stopping = gradtx.early_stopping(2)
     state = stopping.init()
     for metric in (1.0, float("nan"), float("nan")):
@@ -46,7 +46,7 @@ def test_a_nan_is_no_improvement():
 
 @pytest.mark.parametrize("mode", ["min", "max"])
 @pytest.mark.parametrize("min_delta", [0.0, 0.25])
-def test_a_gain_of_just_min_delta_is_none_and_after_the_stop_nothing_changes(mode, min_delta):
+def test_a_gain_of_exactly_min_delta_does_not_count_and_a_stopped_state_is_constant(mode, min_delta):
     stopping = gradtx.early_stopping(2, min_delta, mode)
     gained = 1 - min_delta if mode == "min" else 1 + min_delta
     state = stopping.update(1.0, stopping.init())
@@ -57,7 +57,7 @@ def test_a_gain_of_just_min_delta_is_none_and_after_the_stop_nothing_changes(mod
     assert stopping.update(-9.0 if mode == "min" else 9.0, state) == state
 
 
-def test_no_mode_is_min_and_nothing_infinite_is_made():
+def test_the_default_mode_is_min_and_no_infinities_are_computed():
     stopping = gradtx.early_stopping(2)
     with jax.debug_infs(True), jax.debug_nans(True):
         state = jax.jit(stopping.init)()
@@ -67,7 +67,7 @@ def test_no_mode_is_min_and_nothing_infinite_is_made():
     assert (float(state.best), int(state.best_evaluation), bool(state.should_stop)) == (2.0, 1, True)
 
 
-def test_bad_arguments_are_refused():
+def test_bad_arguments_are_refused_by_name():
     for arguments in ((0,), (1, -0.1), (1, float("nan")), (1, 0.0, "up")):
         with pytest.raises(ValueError, match=r"^early_stopping: "):
             gradtx.early_stopping(*arguments)

@@ -1,4 +1,4 @@
-"""One row for each public transformation; `tests/contract/` multiplies the rows by the promises."""
+"""The zoo has one row for each public transformation. `tests/contract/` tests each promise on the rows."""
 
 import inspect
 from collections.abc import Callable
@@ -13,12 +13,12 @@ import gradtx
 
 @dataclass(frozen=True)
 class Row:
-    """A transformation as the contract tests need to know it."""
+    """Describes a transformation for the tests of the contract."""
 
     name: str
     factory: Callable[..., Any]
-    hyperparameters: dict[str, float]  # the numeric ones, with a value that is good for a test
-    out_of_range: dict[str, tuple[float, ...]]  # for each of them, values that must be refused
+    hyperparameters: dict[str, float]  # the numeric ones, with a value for the tests
+    out_of_range: dict[str, tuple[float, ...]]  # values that must be refused
     fixed: dict[str, Any] = field(default_factory=dict)  # the other arguments
     flips_sign: bool = True
     is_elementwise: bool = True
@@ -28,10 +28,10 @@ class Row:
     is_instrument: bool = False  # has readings, which may be NaN
     static: frozenset[str] = frozenset()  # arguments that optax.inject_hyperparams must not turn into arrays
     allows_sharding: bool = True
-    checked_by: str = ""  # of a wrapper: the transformation inside, which refuses bad hyper-parameters
-    keeps_another_form: bool = False  # the state is over the user's tree only as `state.restored()`
-    skips: bool = False  # leaves out steps that it does not trust
-    is_part_of: str = ""  # another row that shows the same rule: this one's tests are in the second tier
+    checked_by: str = ""  # the transformation inside a wrapper, which refuses bad hyper-parameters
+    keeps_another_form: bool = False  # only `state.restored()` has the user's tree
+    skips: bool = False  # skips steps that are not finite
+    is_part_of: str = ""  # another row that shows the same rule, so that this one's tests are in the second tier
 
     def __str__(self) -> str:
         return self.name
@@ -48,7 +48,7 @@ class Row:
 
 
 def bowl(params: Any) -> jax.Array:
-    """A convex quadratic on any tree, with curvatures 1, 2, 3, ... over its leaves."""
+    """Returns a convex quadratic of any tree, with curvatures 1, 2, 3, ... over its leaves."""
     total = jnp.zeros(())
     for curvature, leaf in enumerate(jax.tree.leaves(params), start=1):
         total = total + 0.5 * curvature * jnp.sum(leaf.astype(jnp.float32) ** 2)
@@ -56,7 +56,7 @@ def bowl(params: Any) -> jax.Array:
 
 
 def bowls(params: Any) -> jax.Array:
-    """Three examples' losses, whose mean is that of a bowl; each example has a bowl and a slope of its own."""
+    """Returns the losses of three examples with different bowls and slopes. Their mean is `bowl`."""
     slope = sum((jnp.sum(jnp.sin(leaf.astype(jnp.float32))) for leaf in jax.tree.leaves(params)), start=jnp.zeros(()))
     return bowl(params) * jnp.array([0.5, 1.0, 1.5]) + slope * jnp.array([1.0, -1.0, 0.0])
 
@@ -96,7 +96,7 @@ def accumulated_sgd(learning_rate, momentum):
 
 
 def stale_sgd(learning_rate, momentum):
-    """A delay that is drawn, and always 0: the buffer is there, the numbers are those of the method itself."""
+    """Draws a delay that is always 0, so that there is a buffer and the numbers are those of the method."""
     return gradtx.stale(gradtx.sgd(learning_rate, momentum), delay=(1.0, 0.0, 0.0), key=jax.random.key(0))
 
 
@@ -206,7 +206,7 @@ ROWS = [
     row("skip_nonfinite", guarded_sgd, LR | MOMENTUM, is_elementwise=False, checked_by="sgd", skips=True),
     row("skip_spikes", unspiked_sgd, LR | MOMENTUM, is_elementwise=False, checked_by="sgd"),
     row("chain", chained_sgd, LR | MOMENTUM, checked_by="sgd"),
-    # The contract's trees are small, so they stay in float32; test_stored.py has the large ones.
+    # The contract's trees are small, so they stay in float32. test_stored.py tests large ones.
     row("stored_as", stored_adam, LR | ADAM, checked_by="adam"),
     row(
         "observed",

@@ -1,4 +1,4 @@
-"""Arguments of the wrong kind or out of range are named where they are given, in every function that takes them."""
+"""Every function refuses an argument of the wrong kind or out of range, and its message names the argument."""
 
 import re
 
@@ -27,42 +27,42 @@ def evaluated(metric):
 
 
 REFUSED = {
-    "a range test of no function": (
+    "a range test without a function": (
         lambda: gradtx.lr_range_test(3, X),
         TypeError,
         "lr_range_test: value_fn must be a function of the parameters, got 3",
     ),
-    "a range test of no method": (
+    "a range test without a method": (
         lambda: gradtx.lr_range_test(total, X, 0.1),
         TypeError,
         r"lr_range_test: make_tx must be a function of the learning rate, got 0\.1",
     ),
-    "gradients through time of no function": (
+    "gradients through time without a function": (
         lambda: gradtx.temporal_gradients(3, X, X),
         TypeError,
         "temporal_gradients: value_fn must be a function of the parameters and the probes, got 3",
     ),
-    "a curvature of no function": (
+    "a curvature without a function": (
         lambda: updated(gradtx.curvature_ratio(0.1), value_fn=3.0),
         TypeError,
         r"curvature_ratio: value_fn must be a function of the parameters, got 3\.0",
     ),
-    "gradient tests of no function": (
+    "gradient tests without a function": (
         lambda: updated(gradtx.gradient_tests(), losses_fn=X),
         TypeError,
         "gradient_tests: losses_fn must be a function of the parameters, got Array",
     ),
-    "another tree than a lone array": (
+    "an array instead of the tree of init": (
         lambda: gradtx.sgd(0.1, 0.9).update(X, gradtx.sgd(0.1, 0.9).init({"w": X})),
         ValueError,
         "^sgd: the gradients are not the tree that init saw: a leaf without a name is in the gradients only",
     ),
-    "parameters for a state": (
+    "parameters instead of a state": (
         lambda: gradtx.sgd(0.1, 0.9).update(X, X, gradtx.sgd(0.1, 0.9).init(X)),
         TypeError,
         r"^sgd: the state is not one that its init made: call update\(updates, state, params\)",
     ),
-    "no state": (
+    "None instead of a state": (
         lambda: gradtx.scale_by_rms().update(X, None, X),
         TypeError,
         "^scale_by_rms: the state is not one that its init made",
@@ -82,17 +82,17 @@ REFUSED = {
         ValueError,
         r"newton: value_fn must return a real floating scalar, got shape \(2,\) and dtype float32",
     ),
-    "a seed that is a word": (
+    "a seed that is a string": (
         lambda: gradtx.sharpness(seed="a"),
         TypeError,
         "sharpness: seed must be an integer, got 'a'",
     ),
-    "a broken seed of tests": (
+    "a fractional seed of the gradient tests": (
         lambda: gradtx.gradient_tests(seed=1.5),
         TypeError,
         r"gradient_tests: seed must be an integer, got 1\.5",
     ),
-    "a broken seed of the noise scale": (
+    "a fractional seed of the noise scale": (
         lambda: gradtx.gradient_noise_scale(seed=1.5),
         TypeError,
         r"gradient_noise_scale: seed must be an integer, got 1\.5",
@@ -102,28 +102,28 @@ REFUSED = {
         TypeError,
         "sgd: accumulator_dtype must be a floating dtype or None, got 'float33'",
     ),
-    "the look-ahead in whole numbers": (
+    "the look-ahead in integers": (
         lambda: gradtx.nesterov(0.9, accumulator_dtype=jnp.int32),
         TypeError,
         "nesterov: accumulator_dtype must be a floating dtype or None, got .*int32",
     ),
-    "squares in whole numbers": (
+    "squares in integers": (
         lambda: gradtx.scale_by_adagrad(accumulator_dtype=jnp.int32),
         TypeError,
         "scale_by_adagrad: accumulator_dtype must be a floating dtype or None, got .*int32",
     ),
-    "mean squares in truth values": (
+    "mean squares in booleans": (
         lambda: gradtx.scale_by_rms(accumulator_dtype=bool),
         TypeError,
         "scale_by_rms: accumulator_dtype must be a floating dtype or None, got .*bool",
     ),
-    "whole numbers for the only parameter": (
+    "integers as the only parameter": (
         lambda: gradtx.sgd(0.1).init(jnp.arange(3)),
         TypeError,
         "^sgd: params must be of a floating dtype, got int32: take it out",
     ),
-    "a word among the parameters": (
-        lambda: gradtx.sgd(0.1).init({"w": X, "name": "float32"}),  # which JAX takes for the dtype of that name
+    "a string among the parameters": (
+        lambda: gradtx.sgd(0.1).init({"w": X, "name": "float32"}),  # JAX reads this string as a dtype
         TypeError,
         r"^sgd: params\['name'\] must be an array, got str",
     ),
@@ -132,7 +132,7 @@ REFUSED = {
         TypeError,
         r"^sgd: params\['dtype'\] must be an array, got type",
     ),
-    "the look-ahead of another tree": (
+    "parameters with another tree than the look-ahead": (
         lambda: gradtx.nesterov_eval_params({"a": X}, gradtx.nesterov(0.9).init(X)),
         ValueError,
         "nesterov_eval_params: params are not the tree that the state looks ahead for",
@@ -166,14 +166,14 @@ REFUSED = {
 
 
 @pytest.mark.parametrize("name", REFUSED)
-def test_is_refused_by_name(name):
+def test_a_wrong_call_is_refused_with_the_name_of_the_argument(name):
     call, error, message = REFUSED[name]
     with pytest.raises(error, match=message):
         call()
 
 
 @pytest.mark.parametrize("dtype", [None, jnp.float32, np.float32, "bfloat16", jnp.dtype("float16")])
-def test_accumulators_have_any_floating_dtype_that_is_asked_for(dtype):
+def test_accumulators_have_the_floating_dtype_that_was_asked_for(dtype):
     (velocity,) = jax.tree.leaves(gradtx.sgd(0.1, 0.9, accumulator_dtype=dtype).init(X))
     assert velocity.dtype == (X.dtype if dtype is None else jnp.dtype(dtype))
 
@@ -183,7 +183,7 @@ def test_a_real_parameter_keeps_a_real_accumulator_if_a_complex_one_is_asked_for
     assert velocity.dtype == jnp.float32
 
 
-def test_the_dtype_passes_through_optax_as_well():
+def test_inject_hyperparams_accepts_accumulator_dtype():
     tx = optax.inject_hyperparams(gradtx.sgd)(0.1, 0.9, accumulator_dtype=jnp.float32)
     assert jax.tree.leaves(tx.init(X).inner_state)[1].dtype == jnp.float32
 
@@ -241,25 +241,25 @@ WRONG = [
 
 
 @pytest.mark.parametrize(("function", "arguments", "error", "message"), WRONG)
-def test_a_wrong_argument_is_named(function, arguments, error, message):
+def test_a_wrong_argument_of_a_constructor_is_refused_by_name(function, arguments, error, message):
     with pytest.raises(error, match=re.escape(message)):
         function(**arguments)
 
 
 @pytest.mark.parametrize("leaf", ["float32", float, object()])
 @pytest.mark.parametrize("tx", [gradtx.sgd(0.1), gradtx.clip_by_norm(1.0), gradtx.gradient_norm()])
-def test_a_leaf_that_is_no_array_is_named(tx, leaf):
+def test_a_leaf_that_is_not_an_array_is_refused_by_name(tx, leaf):
     with pytest.raises(TypeError, match=r"params\['w'\] must be an array, got \w+\."):
         tx.init({"w": leaf})
 
 
-def test_another_tree_is_refused_by_clip_by_norm_without_parameters_too():
+def test_clip_by_norm_refuses_another_tree_if_params_are_not_given():
     tx = gradtx.clip_by_norm(1.0)
     with pytest.raises(ValueError, match="clip_by_norm: the gradients have 2 leaves, but init saw 1: call init with"):
         tx.update((jnp.ones(2), jnp.ones(2)), tx.init(jnp.ones(2)))
 
 
-def test_a_metric_of_every_example_is_refused_instead_of_stopping_each_by_itself():
+def test_early_stopping_refuses_a_metric_per_example():
     patience = gradtx.early_stopping(3)
     with pytest.raises(ValueError, match=r"metric must be a scalar, got shape \(3,\)"):
         patience.update(jnp.ones(3), patience.init())
@@ -271,7 +271,7 @@ def test_diagnose_refuses_complex_numbers():
 
 
 @pytest.mark.parametrize("tx", [gradtx.sharpness(), gradtx.curvature_ratio(0.1), gradtx.gradient_tests()])
-def test_what_the_loss_raises_comes_through(tx):
+def test_an_error_raised_in_the_loss_reaches_the_caller(tx):
     def losses(params):
         if isinstance(params, jax.core.Tracer):
             raise TypeError("of the user's own making")

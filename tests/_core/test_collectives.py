@@ -1,4 +1,4 @@
-"""Reductions over mesh axes count what is sharded on every device and what is replicated once."""
+"""Reductions over mesh axes count a sharded array on every device and a replicated array once."""
 
 import jax
 import jax.numpy as jnp
@@ -25,7 +25,7 @@ def test_a_sum_is_over_all_devices_of_the_axes(axis_name, expected):
 
 
 @pytest.mark.parametrize("check_vma", [True, False])
-def test_the_axes_of_a_shard_are_those_it_differs_along_where_jax_tracks_them(check_vma):
+def test_shard_axes_are_the_axes_along_which_an_array_differs_if_jax_tracks_them(check_vma):
     seen = {}
 
     def local(x):
@@ -38,7 +38,7 @@ def test_the_axes_of_a_shard_are_those_it_differs_along_where_jax_tracks_them(ch
     assert seen == (untracked | {"b": (), ("a", "b"): ("a",)} if check_vma else untracked)
 
 
-def test_totals_and_maxima_are_those_of_the_whole():
+def test_totals_and_maxima_over_shards_equal_those_of_the_whole_arrays():
     x, y = jnp.arange(8.0), jnp.arange(4.0)
 
     def local(x, y):
@@ -50,6 +50,6 @@ def test_totals_and_maxima_are_those_of_the_whole():
     np.testing.assert_array_equal(jax.jit(mapped)(x, y), (28 + 6 + 1, 7))
 
 
-def test_works_under_a_vmap_that_names_its_axis():
+def test_totals_over_shards_work_under_a_vmap_with_a_named_axis():
     totals = jax.vmap(lambda x: total_over_shards([x, 2 * x], "i", jnp.float32), axis_name="i")(jnp.arange(3.0))
     np.testing.assert_array_equal(totals, 9.0)

@@ -1,4 +1,4 @@
-"""The guarded Lanczos is exact where the Krylov space ends early, and its basis is orthonormal where it does not."""
+"""The guarded Lanczos iteration is exact if the Krylov space ends early. Otherwise its basis is orthonormal."""
 
 import jax
 import jax.numpy as jnp
@@ -16,7 +16,7 @@ SPECTRA = {
     "zero": [0.0] * 6,
     "one outlier": [1.0] * 5 + [10.0],
     "both signs": [3.0, -3.0, 1.0],
-    "a tiny one beside large ones": [1e-3] * 5 + [1e3, -1e3],
+    "tiny and large": [1e-3] * 5 + [1e3, -1e3],
 }
 
 
@@ -26,7 +26,7 @@ def tridiagonal(found):
 
 
 def used(found):
-    """The rows of T before the breakdown."""
+    """Returns a mask of the rows of T before the breakdown."""
     return np.concatenate([[True], np.cumprod(np.asarray(found.off_diagonal) > 0).astype(bool)])
 
 
@@ -38,7 +38,7 @@ def ritz_values(found):
 @pytest.mark.parametrize("compiled", [False, True])
 @pytest.mark.parametrize("name", SPECTRA)
 @pytest.mark.sampled(5)
-def test_finds_each_distinct_eigenvalue_of_a_degenerate_spectrum_and_stops(name, compiled):
+def test_lanczos_finds_each_distinct_eigenvalue_of_a_degenerate_spectrum_and_stops(name, compiled):
     spectrum = jnp.array(SPECTRA[name])
     start = {"a": jax.random.normal(jax.random.key(1), (len(spectrum),))}
 
@@ -51,14 +51,14 @@ def test_finds_each_distinct_eigenvalue_of_a_degenerate_spectrum_and_stops(name,
     np.testing.assert_allclose(ritz_values(found), distinct, atol=3e-6 * max(1, np.abs(spectrum).max()))
     assert found.residual == 0
     rows = np.stack([row["a"] for row in found.basis])
-    np.testing.assert_allclose(rows @ rows.T, np.diag(used(found)), atol=1e-5)  # zeros from the breakdown on
+    np.testing.assert_allclose(rows @ rows.T, np.diag(used(found)), atol=1e-5)  # rows after the breakdown are zero
     after = ~used(found)
     assert not np.asarray(found.diagonal)[after].any()
 
 
 @pytest.mark.parametrize(("value", "size"), [(3.0, 300), (-1e4, 300), (1.0, 100_000)])
 @pytest.mark.sampled(2)
-def test_a_multiple_of_the_identity_is_exhausted_after_one_step_also_where_products_are_rounded(value, size):
+def test_lanczos_stops_after_one_step_on_a_multiple_of_the_identity_despite_rounding(value, size):
     matrix = None if size > 1000 else jnp.asarray(rotated([value] * size), jnp.float32)
     start = jax.random.normal(jax.random.key(0), (size,))
     found = lanczos(lambda v: value * v if matrix is None else matrix @ v, start, 5)
@@ -66,7 +66,7 @@ def test_a_multiple_of_the_identity_is_exhausted_after_one_step_also_where_produ
     np.testing.assert_allclose(found.diagonal[0], value, rtol=1e-5)
 
 
-def test_the_basis_is_orthonormal_and_turns_the_matrix_into_t(x64):
+def test_the_basis_is_orthonormal_and_makes_the_matrix_tridiagonal(x64):
     matrix = jnp.asarray(rotated(np.random.default_rng(1).normal(size=5)))
     found = lanczos(lambda v: matrix @ v, jnp.ones(5), 5)
     rows = np.stack(found.basis)
@@ -74,8 +74,8 @@ def test_the_basis_is_orthonormal_and_turns_the_matrix_into_t(x64):
     np.testing.assert_allclose(rows @ matrix @ rows.T, tridiagonal(found), atol=1e-12)
 
 
-def test_the_basis_stays_orthonormal_in_float32_where_one_pass_of_gram_schmidt_would_lose_it():
-    spectrum = [*np.linspace(0, 1, 57), 1e3, 2e3, 4e3]  # converged outliers come back as ghosts
+def test_the_basis_stays_orthonormal_in_float32_after_outliers_have_converged():
+    spectrum = [*np.linspace(0, 1, 57), 1e3, 2e3, 4e3]  # one pass of Gram-Schmidt would find converged outliers twice
     matrix = jnp.asarray(rotated(spectrum), jnp.float32)
     found = lanczos(lambda v: matrix @ v, jax.random.normal(jax.random.key(0), (60,)), 30)
     rows = np.stack(found.basis)[used(found)]
@@ -85,7 +85,7 @@ def test_the_basis_stays_orthonormal_in_float32_where_one_pass_of_gram_schmidt_w
     np.testing.assert_allclose(values[-3:], [1e3, 2e3, 4e3], rtol=1e-5)
 
 
-def test_the_ends_are_those_of_scipy(x64):
+def test_the_smallest_and_largest_ritz_values_match_scipy(x64):
     matrix = rotated(np.random.default_rng(2).normal(size=100))
     expected = np.sort(eigsh(matrix, k=2, which="BE", return_eigenvectors=False))
     device_matrix = jnp.asarray(matrix)
@@ -93,7 +93,7 @@ def test_the_ends_are_those_of_scipy(x64):
     np.testing.assert_allclose(ritz_values(found)[[0, -1]], expected, rtol=1e-8)
 
 
-def test_an_eigenvalue_lies_within_the_residual(x64):
+def test_an_eigenvalue_lies_within_the_residual_of_each_ritz_value(x64):
     matrix = rotated(np.linspace(-1, 3, 40))
     device_matrix = jnp.asarray(matrix)
     found = lanczos(lambda v: device_matrix @ v, jnp.ones(40), 6)
@@ -105,7 +105,7 @@ def test_an_eigenvalue_lies_within_the_residual(x64):
         assert np.min(np.abs(np.linspace(-1, 3, 40) - value)) <= residual
 
 
-def test_trees_are_one_vector(x64):
+def test_a_tree_gives_the_same_result_as_its_flat_vector(x64):
     matrix = jnp.asarray(rotated(np.random.default_rng(3).normal(size=7)))
     tree = {"a": jnp.arange(6.0).reshape(2, 3), "b": jnp.array(2.0), "none": None}
     flat, unravel = jax.flatten_util.ravel_pytree(tree)
@@ -116,13 +116,13 @@ def test_trees_are_one_vector(x64):
     assert jax.tree.structure(found.basis[3]) == jax.tree.structure(tree)
 
 
-def test_a_start_of_zeros_spans_nothing_and_nan_is_not_hidden():
+def test_a_start_of_zeros_gives_zeros_and_a_nan_product_gives_nan():
     found = lanczos(lambda v: 2 * v, jnp.zeros(3), 2)
     assert not any(np.asarray(x).any() for x in jax.tree.leaves(found))
     assert np.isnan(lanczos(lambda v: jnp.nan * v, jnp.ones(3), 2).diagonal[0])
 
 
-def test_the_product_is_traced_once_for_all_steps_and_all_starts_that_share_a_step():
+def test_the_product_is_traced_once_for_all_iterations_and_starts_that_share_a_step():
     traced = []
 
     def times(matrix, v):

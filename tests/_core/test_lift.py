@@ -1,4 +1,7 @@
-"""Blocks in a row are one rule a leaf: on a CPU nothing waits in memory, elsewhere the program is the plain one."""
+"""A chain of blocks is compiled as one rule per leaf.
+
+On a CPU the compiled step has no gradient-sized temporaries. On other platforms the program is the plain one.
+"""
 
 import json
 import os
@@ -20,7 +23,7 @@ from tests.comparing import assert_same
 
 FLAG = "--xla_backend_extra_options=xla_cpu_use_multi_output_fusion"
 SIZE = 1_000_000
-on_cpu = pytest.mark.skipif(jax.default_backend() != "cpu", reason="XLA off the CPU fuses several outputs by itself")
+on_cpu = pytest.mark.skipif(jax.default_backend() != "cpu", reason="other backends fuse several outputs by themselves")
 
 RMS_NAG = gradtx.rmsprop(0.1, momentum=0.9, nesterov=True)
 METHODS = {
@@ -63,7 +66,7 @@ def step(tx):
 
 
 def temporaries(tx, params):
-    """In units of the tree."""
+    """Returns the size of the temporary buffers relative to the size of the tree."""
     compiled = step(tx).lower(params, tx.init(params), params).compile()
     return compiled.memory_analysis().temp_size_in_bytes / sum(x.nbytes for x in jax.tree.leaves(params))
 
@@ -81,7 +84,7 @@ def test_a_donated_step_has_no_gradient_sized_temporaries(method, clipping):
 @on_cpu
 @pytest.mark.parametrize("method", METHODS)
 @pytest.mark.sampled(5)
-def test_a_guard_adds_a_byte_an_entry(method):
+def test_skip_nonfinite_adds_about_one_byte_per_entry(method):
     assert temporaries(gradtx.skip_nonfinite(METHODS[method]), jnp.ones(SIZE)) < 0.3
 
 
@@ -89,8 +92,8 @@ def test_a_guard_adds_a_byte_an_entry(method):
 @pytest.mark.parametrize(("dtype", "size"), [("8bit", 1), (jnp.bfloat16, 2)], ids=["8 bits", "bfloat16"])
 @pytest.mark.parametrize("method", ["sgd momentum", "rmsprop nesterov", "adam"])
 @pytest.mark.sampled(2)
-def test_a_stored_state_is_copied_once_and_exists_nowhere_in_float32(method, dtype, size):
-    tx, params = gradtx.stored_as(METHODS[method], dtype), jnp.ones(256 * 4000)  # whole blocks: nothing is padded
+def test_a_stored_state_is_copied_once_and_never_held_in_float32(method, dtype, size):
+    tx, params = gradtx.stored_as(METHODS[method], dtype), jnp.ones(256 * 4000)  # whole blocks need no padding
     arrays = sum(x.size == params.size for x in jax.tree.leaves(tx.init(params)))
     assert temporaries(tx, params) < arrays * (size / 4 + 0.05)
 
@@ -107,7 +110,7 @@ class Counted(NamedTuple):
     pass
 
 
-def test_the_rule_is_traced_once_a_shape():
+def test_the_rule_is_traced_once_per_shape():
     traced = []
 
     def rule(store, g):
@@ -121,13 +124,13 @@ def test_the_rule_is_traced_once_a_shape():
 
 @on_cpu
 @pytest.mark.parametrize("name", PIPELINES)
-def test_many_leaves_leave_no_temporaries_either(name):
+def test_a_step_over_many_leaves_has_no_gradient_sized_temporaries(name):
     if jax.__version_info__ < (0, 10) and name.startswith("clip"):
         pytest.skip("XLA of JAX 0.7.2 writes the clipped gradient out; from 0.10 on it does not")
     assert temporaries(PIPELINES[name], {f"layer{i}": jnp.ones(20_000 + i % 2) for i in range(20)}) < 0.25
 
 
-# Nothing is kept between two traces
+# Transformations keep nothing between two traces
 
 
 def trained(tx, params, steps=3, update=None):
@@ -142,13 +145,13 @@ def trained(tx, params, steps=3, update=None):
 assert_close = partial(assert_same, rtol=2e-6, atol=1e-6)
 
 
-def test_an_update_made_in_one_trace_is_read_in_another():
+def test_an_update_from_one_trace_can_be_used_in_another():
     tx = optax.chain(gradtx.scale_by_rms(), gradtx.stale(gradtx.sgd(0.1, momentum=0.9, nesterov=True), delay=0))
     x = jnp.linspace(-1.0, 1.0, 50)
     assert_close(trained(tx, x), trained(tx, x, update=tx.update))
 
 
-def test_two_momenta_take_turns_in_a_branch_after_another_method():
+def test_cond_can_switch_between_two_momenta_after_another_method():
     first, early, late = gradtx.rmsprop(0.1), gradtx.nesterov(0.5), gradtx.nesterov(0.9)
 
     def run(g, s, m, k):
@@ -170,7 +173,7 @@ def test_two_momenta_take_turns_in_a_branch_after_another_method():
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_an_update_depends_on_its_arguments_only(method, monkeypatch):
+def test_the_traced_update_does_not_depend_on_the_environment_or_the_backend(method, monkeypatch):
     x = jnp.linspace(-1.0, 1.0, 50)
     tx = METHODS[method]
     before = str(jax.make_jaxpr(tx.update)(x, tx.init(x), x))
@@ -194,8 +197,8 @@ ELSEWHERE = {
 
 @pytest.mark.parametrize("name", ELSEWHERE)
 @pytest.mark.sampled(4)
-def test_a_state_from_elsewhere_keeps_its_types(name):
-    """A float32 checkpoint resumed with x64 on; a whole state cast to bfloat16."""
+def test_a_state_with_other_dtypes_keeps_its_dtypes(name):
+    """The cases are a float32 checkpoint that is resumed under x64, and a state that was cast to bfloat16."""
     tx, params = ELSEWHERE[name](), {"a": jnp.ones(3), "b": jnp.ones(4)}
     state = tx.init(params)
     half = jax.tree.map(lambda x: x.astype(jnp.bfloat16) if x.dtype == jnp.float32 else x, state)
@@ -228,7 +231,7 @@ def test_barriers_are_in_the_program_for_cpus_only(method):
             assert "optimization_barrier" not in lowered(tx, platform)
 
 
-def test_copies_apart_are_not_merged_on_a_cpu_and_have_the_same_bits():
+def test_xla_does_not_merge_tagged_copies_on_a_cpu_and_the_copies_keep_all_bits():
     x = jnp.array([0.0, -0.0, 1.5, -3e38, jnp.inf, -jnp.inf, jnp.nan, 3.0])
 
     def both(x, copied):
@@ -245,7 +248,7 @@ def test_copies_apart_are_not_merged_on_a_cpu_and_have_the_same_bits():
 # The numbers of chains
 
 
-def test_a_chain_has_the_states_of_optax_and_the_bits_of_its_recipe():
+def test_a_chain_has_the_state_structure_of_optax_and_the_numbers_of_the_recipe():
     blocks = gradtx.scale_by_rms(), gradtx.scale_by_learning_rate(0.1), gradtx.nesterov(0.9)
     x = jnp.linspace(-1.0, 1.0, 50)
     together, apart_, recipe = gradtx.chain(*blocks), optax.chain(*blocks), RMS_NAG
@@ -258,19 +261,19 @@ WRAPPED = {
     "guarded": lambda tx: gradtx.skip_nonfinite(tx),
     "guarded chain of Optax": lambda tx: gradtx.skip_nonfinite(optax.chain(tx)),
     "accumulated": lambda tx: gradtx.accumulate(tx, 1),
-    "late by nothing": lambda tx: gradtx.stale(tx, 0),
+    "delay of 0": lambda tx: gradtx.stale(tx, 0),
 }
 
 
 @pytest.mark.parametrize("wrapper", WRAPPED)
 @pytest.mark.parametrize("method", ["delta_bar_delta", "rmsprop nesterov", "adam"])
 @pytest.mark.sampled(4)
-def test_a_wrapped_step_has_the_numbers_of_a_plain_one(wrapper, method):
+def test_a_wrapped_step_gives_the_numbers_of_the_plain_step(wrapper, method):
     tx, params = clipped("by norm", method), {f"w{i}": jnp.linspace(-1, 1, 30 + i) for i in range(3)}
     assert_close(trained(WRAPPED[wrapper](tx), params)[0], trained(tx, params)[0], rtol=1e-5, atol=1e-6)
 
 
-def test_a_guarded_instrument_measures_once_a_step():
+def test_a_guarded_instrument_evaluates_the_loss_as_often_as_a_plain_one():
     measured = []
 
     def loss(x):
@@ -287,12 +290,12 @@ def test_a_guarded_instrument_measures_once_a_step():
     assert counts[0] == counts[1] == counts[2] > 0
 
 
-# Where XLA on the CPU was told to join loops, a step is one loop a leaf
+# If XLA on the CPU is told to join loops, a step is one loop per leaf
 
 
 @pytest.fixture(scope="module")
 def joined():
-    """What `measure` finds in a process of its own: XLA and gradtx read the flag once."""
+    """Runs `measure` in a new process, because XLA and gradtx read the flag only once."""
     environment = os.environ | {"XLA_FLAGS": FLAG, "JAX_PLATFORMS": "cpu"}
     done = subprocess.run([sys.executable, __file__], env=environment, capture_output=True, text=True, check=True)
     return json.loads(done.stdout)
@@ -300,9 +303,9 @@ def joined():
 
 @pytest.mark.slow
 def test_with_joined_loops_every_method_is_one_loop_without_temporaries(joined):
-    # XLA joins no loop that has read twenty arrays and numbers.
+    # XLA does not join a loop that already reads twenty arrays and numbers.
     within = {k: found for k, found in joined.items() if not k.startswith("blocks: adam, rate, nesterov; by")}
-    if jax.__version_info__ < (0, 10):  # whose XLA writes down what a norm or a maximum is of
+    if jax.__version_info__ < (0, 10):  # this XLA stores the argument of a norm or a maximum
         within = {k: found for k, found in within.items() if k.endswith("alone")}
     assert len(within) >= 13
     assert {k: found for k, found in within.items() if found["temporaries"] > 0.01 or found["loops"] != 1} == {}
@@ -321,7 +324,7 @@ def sample(tx):
 
 
 def measure():
-    """For each method and clipping on one leaf: bytes beside arguments and results, loops over the leaf, numbers."""
+    """Prints the temporary bytes, the loops over the leaf and the numbers for each method and clipping."""
     found = {}
     for method in METHODS:
         for clipping in ("alone", "by value", "by global norm"):

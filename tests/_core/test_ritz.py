@@ -1,4 +1,4 @@
-"""Ritz values, vectors and residuals are those of the matrix, also where the space ends early and in any unit."""
+"""Ritz values, vectors and residuals match the matrix in any unit, even if the Krylov space ends early."""
 
 import jax
 import jax.numpy as jnp
@@ -23,7 +23,7 @@ def test_the_vector_of_the_largest_value_is_its_eigenvector_in_any_unit(unit):
     np.testing.assert_allclose(np.linalg.norm(vector), 1, rtol=1e-5)
 
 
-def test_where_the_space_ends_early_the_largest_is_repeated_without_weight_or_vector():
+def test_if_the_space_ends_early_the_largest_value_is_repeated_with_weight_zero():
     found = found_for(jnp.diag(jnp.array([1.0, 1.0, 1.0, 10.0])), 4, jnp.ones(4))
     np.testing.assert_allclose(found.values, [1, 10, 10, 10], rtol=1e-6)
     np.testing.assert_allclose(found.weights, [0.75, 0.25, 0, 0], atol=1e-6)
@@ -32,7 +32,7 @@ def test_where_the_space_ends_early_the_largest_is_repeated_without_weight_or_ve
     np.testing.assert_allclose(combined(found.vectors[:, 1], found.basis), [0, 0, 0, 1], atol=1e-6)
 
 
-def test_an_eigenvalue_lies_within_each_residual():
+def test_an_eigenvalue_lies_within_the_residual_of_each_ritz_value():
     spectrum = np.linspace(-3.0, 8.0, 40)
     matrix = jnp.asarray(rotated(spectrum), jnp.float32)
     found = found_for(matrix, 8, jax.random.normal(jax.random.key(0), (40,)))
@@ -44,7 +44,7 @@ def test_an_eigenvalue_lies_within_each_residual():
     np.testing.assert_allclose(found.residuals, left, atol=1e-4)
 
 
-def test_a_tree_is_one_vector():
+def test_a_tree_gives_the_same_result_as_its_flat_vector():
     matrix = jnp.asarray(rotated([4.0, 1.0, -2.0]), jnp.float32)
 
     def product(v):
@@ -60,6 +60,6 @@ def test_a_tree_is_one_vector():
     np.testing.assert_allclose(np.abs(both), np.abs(combined(flat.vectors[:, 0], flat.basis)), atol=1e-6)
 
 
-def test_a_nan_in_the_products_shows():
+def test_a_nan_in_the_products_appears_in_the_values():
     found = found_for(jnp.array([[1.0, 0.0], [0.0, jnp.nan]]), 2, jnp.ones(2))
     assert np.isnan(found.values).any()

@@ -13,7 +13,7 @@ SCRIPTS = ("step", "leaves", "trace", "state", "sweep", "instruments", "compiled
 
 
 def replace_section(text: str, script: str, section: str) -> str:
-    """The README with the section of that script put in the place of the old one, or at the end."""
+    """Returns the README with the section of that script in place of the old one, or at the end."""
     old = re.compile(rf"^## `{script}\.py`.*?(?=^## |\Z)", flags=re.MULTILINE | re.DOTALL)
     found = old.search(text)
     if found is None:
@@ -28,7 +28,7 @@ def main() -> None:
     unknown = sorted(set(names) - set(SCRIPTS))
     if unknown:
         parser.error(f"no such benchmark: {', '.join(unknown)}")
-    # Each in a process of its own: how many devices there are is settled before JAX starts, by each script for itself.
+    # Each script runs in a new process, because it sets the number of devices before JAX starts.
     spawn = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(max_workers=1, mp_context=spawn, max_tasks_per_child=1) as pool:
         for name in names or SCRIPTS:

@@ -1,4 +1,4 @@
-"""What do the compilers for an H100 and a TPU v5e make of a step? Neither device is needed: only its compiler."""
+"""What do the compilers for an H100 and a TPU v5e make of a step? Only the compilers are needed, not the devices."""
 
 import argparse
 import importlib.util
@@ -21,8 +21,8 @@ import gradtx
 from .timing import section, table
 
 NAG = {"momentum": 0.9, "nesterov": True}
-# gradtx, Optax's twin, trees that a step of gradtx has to move: the parameters twice, the gradients once (twice where a
-# decision about all of them comes first), the state twice
+# gradtx, Optax's twin, and the number of trees that a step of gradtx has to move: the parameters twice, the state
+# twice, and the gradients once, or twice if a decision about all of them comes first
 STEPS: dict[str, tuple[Callable[[], Any], Callable[[], Any] | None, float]] = {
     "sgd": (lambda: gradtx.sgd(1e-3), lambda: optax.sgd(1e-3), 3),
     "sgd, momentum": (lambda: gradtx.sgd(1e-3, 0.9), lambda: optax.sgd(1e-3, 0.9), 5),
@@ -110,19 +110,19 @@ gpu_device_info {
 platform_name: "CUDA"
 device_description_str: "NVIDIA H100 80GB HBM3"
 """
-WHEELS = {"H100": ["jax_cuda12_plugin", "nvidia.cuda_nvcc"], "TPU v5e": ["libtpu"]}  # what each compiler comes in
+WHEELS = {"H100": ["jax_cuda12_plugin", "nvidia.cuda_nvcc"], "TPU v5e": ["libtpu"]}  # the packages of each compiler
 
 
 def is_installed(device: str) -> bool:
-    """Whether the compiler for this device is on this machine."""
+    """Tells whether the compiler for this device is on this machine."""
     try:
         return all(importlib.util.find_spec(module) for module in WHEELS[device])
-    except ModuleNotFoundError:  # of the package around a module
+    except ModuleNotFoundError:  # the parent package is missing
         return False
 
 
 def measured(device: str, names: Sequence[str], tree: str) -> dict[str, dict[str, dict[str, float]]]:
-    """The figures of these steps, gradtx and Optax, in a process of its own: a compiler reads its settings once."""
+    """Measures these steps of gradtx and Optax in a new process, because a compiler reads its settings once."""
     environment = os.environ | {"JAX_PLATFORMS": "cpu", "TPU_SKIP_MDS_QUERY": "1", "TPU_WORKER_HOSTNAMES": "localhost"}
     if device == "H100":
         (nvcc,) = importlib.util.find_spec("nvidia.cuda_nvcc").submodule_search_locations  # type: ignore[union-attr]
@@ -137,7 +137,7 @@ def measured(device: str, names: Sequence[str], tree: str) -> dict[str, dict[str
 
 
 def compile_step(tx: Any, shapes: list[tuple[int, ...]], device: str) -> Any:
-    """One donated step, `apply_updates` inside, traced on this machine and compiled for that device."""
+    """Traces one donated step with `apply_updates` inside on this machine, and compiles it for that device."""
     from jax.experimental import topologies
 
     if device == "H100":
@@ -165,7 +165,7 @@ FREE = {"parameter", "tuple", "get-tuple-element", "bitcast", "constant"}
 
 
 def figures(compiled: Any, shapes: list[tuple[int, ...]]) -> dict[str, float]:
-    """Kernels, trees of bytes moved, trees of temporaries, conditionals."""
+    """Counts kernels, bytes moved and temporaries in units of the tree, and conditionals."""
     tree = 4 * sum(map(math.prod, shapes))
     entry = compiled.as_text().partition("\nENTRY")[2].partition("\n}")[0].splitlines()[1:]
     lines = [found for line in entry if (found := re.match(r"\s*(?:ROOT )?%?([\w.-]+) = (.*?) ([\w-]+)\((.*)", line))]
@@ -188,7 +188,7 @@ def figures(compiled: Any, shapes: list[tuple[int, ...]]) -> dict[str, float]:
 
 
 def _size(shape: str) -> int:
-    """Bytes of an HLO shape, or of all in a tuple of them."""
+    """Returns the bytes of an HLO shape or of a tuple of shapes."""
     total = 0
     for dtype, axes in re.findall(r"\b([a-z]+\d*)\[([\d,]*)\]", shape):
         total += BYTES[dtype] * math.prod(int(n) for n in axes.split(",") if n)
@@ -197,13 +197,13 @@ def _size(shape: str) -> int:
 
 def main(tree: str = "12 leaves") -> str:
     parts = [
-        "Compiled, not run. One donated step, `apply_updates` inside, traced on a CPU. Bytes and temporaries in units "
-        "of the gradient tree; the floor is what has to be moved. A device's time for small leaves is that of its "
-        "kernels, for large ones that of its bytes."
+        "The programs are compiled and not run. Each is one donated step with `apply_updates` inside, traced on a CPU. "
+        "Bytes and temporaries are in units of the gradient tree. The floor is the number of bytes that must move. On "
+        "a device the time depends on the kernels if leaves are small, and on the bytes if they are large."
     ]
     for device in WHEELS:
         if not is_installed(device):
-            parts.append(f"{device}: not measured, its compiler is not installed.")
+            parts.append(f"{device}: not measured, because its compiler is not installed.")
             continue
         rows = []
         found = measured(device, list(STEPS), tree)

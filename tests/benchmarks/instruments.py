@@ -1,8 +1,9 @@
 """What does an instrument cost?
 
-The time of a jitted training step with it over that of the plain one, on the four shapes of DeepOBS (Schneider et al.
-2019) with synthetic data and plain SGD. Every step is one compiled program with the instrument in the chain, called
-from Python; the plain step and the others take turns. No `scan`: XLA compiles convolutions inside loops badly for CPUs.
+The time of a jitted training step with the instrument is divided by that of the plain step, on the four shapes of
+DeepOBS (Schneider et al. 2019) with synthetic data and plain SGD. Every step is one compiled program with the
+instrument in the chain. It is called from Python, because XLA for CPUs compiles convolutions inside a `scan` badly. The
+plain step and the others take turns.
 """
 
 import argparse
@@ -61,7 +62,7 @@ KEY = jax.random.key(0)
 
 
 class Shape(NamedTuple):
-    """A model and how it is trained. Convolutions get smaller batches, so that the table takes minutes."""
+    """Holds a model and how it is trained. Convolutions have smaller batches, so that the table takes minutes."""
 
     init: Callable[[], Params]
     model: Model
@@ -85,7 +86,7 @@ SHAPES = {
     ),
 }
 
-CHAINS: dict[str, tuple[Callable[[], Any], bool]] = {  # name: (make, whether it stands behind the optimizer)
+CHAINS: dict[str, tuple[Callable[[], Any], bool]] = {  # name: (make, whether it comes after the optimizer)
     "gradient_norm": (gradtx.gradient_norm, False),
     "update_ratio": (gradtx.update_ratio, True),
     "clipping_events": (lambda: gradtx.clipping_events(1.0), False),
@@ -97,14 +98,16 @@ CHAINS: dict[str, tuple[Callable[[], Any], bool]] = {  # name: (make, whether it
     "gain_ratio": (gradtx.gain_ratio, True),
     "gradient_tests": (gradtx.gradient_tests, False),
     "gradient_noise_scale": (gradtx.gradient_noise_scale, False),
-    "sharpness": (lambda: gradtx.sharpness(RATE, num_iterations=2), False),  # its first measurement is not timed
+    # The first measurement of sharpness is not timed.
+    "sharpness": (lambda: gradtx.sharpness(RATE, num_iterations=2), False),
     "panel": (lambda: gradtx.panel(RATE), False),
-    "observed": (lambda: gradtx.observed(optax.scale(-1.0)), False),  # another direction than the gradient's
+    # The direction of this update is not that of the gradient.
+    "observed": (lambda: gradtx.observed(optax.scale(-1.0)), False),
 }
 
 
 class Run:
-    """A training whose step is compiled once, or three times where the host decides what is measured."""
+    """Holds a training whose step is compiled once, or three times if the host decides what is measured."""
 
     def __init__(self, shape: Shape, instrument: Any = None, behind: bool = False, by_host: bool = False):
         rng = np.random.default_rng(0)
@@ -128,7 +131,7 @@ class Run:
         self.compiled = jax.jit(step, static_argnames="measure", donate_argnums=(0, 1))
 
     def __call__(self) -> float:
-        """One step; its seconds."""
+        """Takes one step and returns its seconds."""
         measure = {EVERY - 1: "remember", 0: True}.get(self.taken % EVERY, False) if self.by_host else None
         started = time.perf_counter()
         self.params, self.state, value = self.compiled(self.params, self.state, *self.data, measure=measure)
@@ -138,11 +141,12 @@ class Run:
 
 
 def ratio(run: Run, plain: Run, repeats: int, period: int = 1) -> float:
-    """A step of the one over a step of the other, in turns; a period's mean where its steps are not alike.
+    """Returns the time of a step of `run` divided by that of `plain`. The two take turns.
 
-    Of each place in the period the lower quartile: whoever shares the machine only ever adds to a time.
+    Each step of a period counts with its lower quartile, because other programs on the machine only add to a time. The
+    result is the mean over the period.
     """
-    for _ in range(max(period, 3)):  # compiled, and past what only a first measurement does
+    for _ in range(max(period, 3)):  # compiles, and takes the first measurement
         run()
         plain()
     times: list[list[float]] = [[] for _ in range(period)]
@@ -158,7 +162,7 @@ def quartile(seconds: list[float]) -> float:
 
 
 def column(name: str) -> dict[str, str]:
-    """One shape's figures, by row of the table."""
+    """Measures one shape, and returns its figures by row of the table."""
     shape = SHAPES[name]
     plain = Run(shape)
     plain()
@@ -182,9 +186,9 @@ def main(shapes: tuple[str, ...] = tuple(SHAPES)) -> str:
     return section(
         "instruments.py",
         "what does an instrument cost?",
-        "A jitted training step with it over the plain one, in turns, lower quartiles. The panel makes all the passes "
-        f"of norms, alignment, curvature ratio, gradient tests and noise scale once; with `every={EVERY}` the mean "
-        f"of {EVERY} steps.",
+        "Each figure is the time of a jitted training step with the instrument divided by that of the plain step. Both "
+        "are lower quartiles of runs in turns. The panel shares its passes among norms, alignment, curvature ratio, "
+        f"gradient tests and noise scale. With `every={EVERY}` the figure is the mean over {EVERY} steps.",
         table(["ratio to the plain step", *columns], rows),
     )
 

@@ -1,4 +1,4 @@
-"""What does a small state cost: bytes, time, and the loss that is reached?"""
+"""What does a small state cost in bytes, time and final loss?"""
 
 import argparse
 from pathlib import Path
@@ -46,11 +46,11 @@ def costs(size: int, repeats: int) -> str:
         rows.append(
             [name, f"{num_bytes(step.state) / size:.2f}", 1e3 * taken, taken / whole, f"{step.temporaries:.1f}"]
         )
-    return table(["method", "bytes a parameter", "ms a step", "over float32", "temporaries, leaves"], rows)
+    return table(["method", "bytes per parameter", "ms per step", "ratio to float32", "temporaries, leaves"], rows)
 
 
 def losses(keys: int) -> str:
-    """Trains three problems, draws the curves and returns the table of the losses that were reached."""
+    """Trains three problems, draws the curves and returns the table of the final losses."""
     matplotlib.use("agg")
     import matplotlib.pyplot as plt
 
@@ -79,9 +79,9 @@ def main(size: int = 8_000_000, repeats: int = 11, keys: int = 3) -> str:
     return section(
         "state.py",
         "what does a small state cost?",
-        f"One leaf of {size:,} floats, donated, `apply_updates` inside, interleaved medians:",
+        f"One donated step on a leaf of {size:,} floats with `apply_updates` inside, medians over interleaved runs:",
         costs(size, repeats),
-        f"Training loss that Adam reaches with all of its state in that form (`min_leaf_size=1`), mean and standard "
+        f"Final training loss of Adam with all of its state in each form (`min_leaf_size=1`), mean and standard "
         f"deviation over {keys} keys:",
         losses(keys),
         "![Training loss with a state in float32, bfloat16 and 8 bits](state.png)",

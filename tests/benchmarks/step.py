@@ -1,4 +1,4 @@
-"""How long does a step take, beside Optax, torch and the memory's own speed?"""
+"""How long does a step take, compared with Optax, torch and the speed of the memory?"""
 
 import argparse
 import multiprocessing
@@ -17,7 +17,7 @@ from .timing import HAS_TORCH, Copy, Step, bytes_to_move, interleaved, section, 
 
 JOIN_LOOPS = "--xla_backend_extra_options=xla_cpu_use_multi_output_fusion"
 NAG = {"momentum": 0.9, "nesterov": True}
-# gradtx, Optax, reads of the gradients that cannot be avoided
+# gradtx, Optax, and how often the gradients have to be read
 METHODS: dict[str, tuple[Any, Any, int]] = {
     "sgd": (gradtx.sgd(1e-3), optax.sgd(1e-3), 1),
     "sgd, momentum": (gradtx.sgd(1e-3, 0.9), optax.sgd(1e-3, 0.9), 1),
@@ -48,14 +48,14 @@ METHODS: dict[str, tuple[Any, Any, int]] = {
 
 
 def gpt2_shapes(layers: int = 12, width: int = 768, tokens: int = 50257) -> list[tuple[int, ...]]:
-    """The 148 parameter arrays of the smallest GPT-2."""
+    """Returns the shapes of the 148 parameter arrays of the smallest GPT-2."""
     block = [(width,)] * 4 + [(width, 3 * width), (3 * width,), (width, width), (width,)]
     block += [(width, 4 * width), (4 * width,), (4 * width, width), (width,)]
     return [(tokens, width), (1024, width), *block * layers, (width,), (width,)]
 
 
 def torch_step(name: str, shapes: list[tuple[int, ...]]) -> Callable[[], Any] | None:
-    """torch's fastest twin: fused where it has one, else foreach. None where it has no twin."""
+    """Returns torch's fastest twin: fused if there is one, and otherwise foreach. Returns None if there is no twin."""
     if not HAS_TORCH:
         return None
     import torch
@@ -119,7 +119,7 @@ def tables(size: int, repeats: int, tree: bool) -> list[str]:
 
 
 def tables_with_joined_loops(*arguments: Any) -> list[str]:
-    """In a process of its own, as XLA reads its flags once."""
+    """Measures in a new process, because XLA reads its flags once."""
     flags = os.environ.get("XLA_FLAGS", "")
     os.environ["XLA_FLAGS"] = f"{flags} {JOIN_LOOPS}"
     try:
@@ -131,15 +131,16 @@ def tables_with_joined_loops(*arguments: Any) -> list[str]:
 
 def main(size: int = 50_000_000, repeats: int = 5, tree: bool = True, joined_tree: bool = False) -> str:
     parts = [
-        "Donated, `apply_updates` inside, gradients given, interleaved medians. Above 1 in the two ratios gradtx is "
-        "faster. The limit is the bytes that must move, at the speed of an in-place copy measured in the same turns. "
-        "Temporaries in units of the gradients, from the compiler, exact. torch: fused where it has one, else foreach.",
+        "Each figure is a median over interleaved runs of one donated step with given gradients and `apply_updates` "
+        "inside. If one of the first two ratios is above 1, gradtx is faster. The limit is the time to move the "
+        "necessary bytes at the speed of an in-place copy in the same turns. Temporaries are exact figures of the "
+        "compiler, in units of the gradients. torch uses its fused version if it has one, and otherwise foreach.",
         *tables(size, repeats, tree),
     ]
     if jax.default_backend() == "cpu":
         parts += [
-            f"With `XLA_FLAGS={JOIN_LOOPS}`, which XLA for CPUs has to be told to write several arrays in one loop; "
-            "Optax is run with it too:",
+            f"With `XLA_FLAGS={JOIN_LOOPS}`, without which XLA for CPUs does not write several arrays in one loop. "
+            "Optax runs with it too:",
             *tables_with_joined_loops(size, repeats, joined_tree),
         ]
     return section("step.py", "how long does a step take?", *parts)
@@ -150,6 +151,6 @@ if __name__ == "__main__":
     parser.add_argument("--size", type=int, default=50_000_000, help="floats in the one leaf (default: %(default)s)")
     parser.add_argument("--repeats", type=int, default=5, help="turns (default: %(default)s)")
     parser.add_argument("--no-tree", action="store_true", help="leave GPT-2 out")
-    parser.add_argument("--joined-tree", action="store_true", help="GPT-2 with joined loops too, two minutes more")
+    parser.add_argument("--joined-tree", action="store_true", help="GPT-2 with joined loops, in two more minutes")
     arguments = parser.parse_args()
     main(arguments.size, arguments.repeats, not arguments.no_tree, arguments.joined_tree)

@@ -1,10 +1,11 @@
-"""A sweep of 64 learning rates of a small network beside the same trainings one after the other.
+"""Compares a sweep of 64 learning rates of a small network with the same trainings one after the other.
 
-The network is 64-32-10 on the digits, momentum SGD, batches of 64. Four ways in one process, in turn, several times:
-`lab.sweep`, compiled before; the same trainings as jitted scans, one compiled program called 64 times; a Python loop of
-jitted steps; a loop in torch, where it is installed. Of the two loops a part of the trainings is timed and the rest
-taken to be like it (`--part`). Prints medians, their ratios to the sweep, and what was compiled; CPU seconds
-beside wall seconds, as those are less disturbed by a neighbour. One host device a core, as the command line sets it.
+The network is 64-32-10 on the digits, trained with momentum SGD and batches of 64. Four ways take turns in one
+process: `lab.sweep`, compiled before; jitted scans, which call one compiled program 64 times; a Python loop of jitted
+steps; and a loop in torch, if it is installed. Of the two loops only some trainings are timed, and the others are
+assumed to take as long (`--part`). The script prints medians, their ratios to the sweep, and the number of
+compilations. It also prints CPU seconds, because other programs disturb them less. There is one host device per core,
+as in the command line.
 """
 
 import argparse
@@ -45,7 +46,7 @@ class Compilations:
 
 
 def sequential_scans(problem, rates, steps):
-    """One compiled program, the rate its argument: the sweep without its grid. It evaluates nothing."""
+    """Trains with one compiled program whose argument is the rate. Unlike the sweep, it does not evaluate."""
     key_init, key_batches = jax.random.split(KEY)
     params, batches = problem.init(key_init), minibatches(problem, key_batches, steps)
 
@@ -65,7 +66,7 @@ def sequential_scans(problem, rates, steps):
 
 
 def python_loop(problem, rates, steps):
-    """A jitted step, the rate its argument, called from Python."""
+    """Trains with a jitted step whose argument is the rate, called from Python."""
     key_init, key_batches = jax.random.split(KEY)
     batches = list(minibatches(problem, key_batches, steps))
 
@@ -87,10 +88,10 @@ def python_loop(problem, rates, steps):
 
 
 def torch_loop(problem, rates, steps):
-    """The same network, data and minibatches in torch, with its fused SGD."""
+    """Trains the same network on the same minibatches in torch, with its fused SGD."""
     import torch
 
-    torch.set_num_threads(1)  # so small a network is no quicker on more, and much slower where cores are shared
+    torch.set_num_threads(1)  # more threads are not faster for so small a network
     key_init, key_batches = jax.random.split(KEY)
     images, labels = (torch.from_numpy(np.array(part)) for part in problem.train)
     labels, params = labels.long(), problem.init(key_init)
@@ -125,7 +126,7 @@ def batch(problem, indices):
 
 
 def main(members: int = 64, steps: int = 500, part: int = 2, repeats: int = 5) -> str:
-    """The section of the README. `part`: how many trainings of the slow loops are timed."""
+    """Returns the section of the README. `part` is the number of trainings of the slow loops that are timed."""
     problem = lab.digits()
     rates = jnp.geomspace(1e-3, 0.3, members)
     every = max(1, members // part)
@@ -144,7 +145,8 @@ def main(members: int = 64, steps: int = 500, part: int = 2, repeats: int = 5) -
         ways["torch loop, fused"] = (torch_loop(problem, some, steps), len(some))
     compilations = Compilations()
     losses, compiled = {}, {}
-    lab.sweep(problem, gradtx.sgd, grid, steps=steps, keys=keys, batch_size=BATCH, eval_every=steps)  # shuffling etc.
+    # This compiles the programs that every sweep uses, such as the one for shuffling.
+    lab.sweep(problem, gradtx.sgd, grid, steps=steps, keys=keys, batch_size=BATCH, eval_every=steps)
     for name, (way, _) in ways.items():
         before = compilations.count
         losses[name] = way()
@@ -158,6 +160,7 @@ def main(members: int = 64, steps: int = 500, part: int = 2, repeats: int = 5) -
             cpu_times[name].append((time.process_time() - cpu_started) * len(rates) / timed)
     base = losses["lab.sweep"]
     ours, our_cpu = (statistics.median(measured["lab.sweep"]) for measured in (times, cpu_times))
+    header = ["way", "compilations", "seconds", "ratio to the sweep", "ratio of CPU seconds", "greatest difference"]
     rows = []
     for name, (_, timed) in ways.items():
         seconds, cpu = statistics.median(times[name]), statistics.median(cpu_times[name])
@@ -167,9 +170,10 @@ def main(members: int = 64, steps: int = 500, part: int = 2, repeats: int = 5) -
     return section(
         "sweep.py",
         f"what do {members} learning rates of one small network cost?",
-        f"Digits MLP 64-32-10, momentum SGD, batches of {BATCH}, {steps} steps; {jax.local_device_count()} host "
-        f"devices. All {members} trainings, compiled before; of the loops a part is timed, the rest taken to be alike.",
-        table(["way", "compilations", "seconds", "over the sweep's", "CPU seconds over", "greatest difference"], rows),
+        f"A 64-32-10 net is trained on the digits with momentum SGD, batches of {BATCH} and {steps} steps, on "
+        f"{jax.local_device_count()} host devices. The times are those of all {members} trainings without compilation. "
+        "Of the loops only some trainings are timed, and the others are assumed to take as long.",
+        table(header, rows),
     )
 
 

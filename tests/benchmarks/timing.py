@@ -1,4 +1,4 @@
-"""How every benchmark measures: all contenders interleaved in one process, medians, next to the memory's own speed."""
+"""Every benchmark runs all contenders interleaved in one process and takes medians."""
 
 import importlib.util
 import platform
@@ -16,14 +16,14 @@ HAS_TORCH = importlib.util.find_spec("torch") is not None
 
 
 def interleaved(runs: dict[str, Callable[[], Any]], repeats: int, warm_up: int = 2) -> dict[str, float]:
-    """Median seconds of each run, taken in turn: A B C C B A ..., so that what slows the machine slows all of them.
+    """Returns median seconds of each run. The order is A B C C B A ..., so that a slow phase affects all runs alike.
 
-    A run returns what to wait for; None if it has waited itself.
+    A run returns the arrays to wait for, or None if it has already waited.
     """
     seconds: dict[str, list[float]] = {name: [] for name in runs}
     for turn in range(warm_up + repeats):
         for name, run in list(runs.items())[:: 1 if turn % 2 else -1]:
-            time.sleep(0.02)  # torch's threads wait for more work a while, and whoever comes next would pay for that
+            time.sleep(0.02)  # torch's threads stay busy for a moment, which would slow the next run
             started = time.perf_counter()
             jax.block_until_ready(run())
             seconds[name].append(time.perf_counter() - started)
@@ -32,9 +32,9 @@ def interleaved(runs: dict[str, Callable[[], Any]], repeats: int, warm_up: int =
 
 @dataclass
 class Step:
-    """One donated training step, `apply_updates` inside, gradients given: call it to do the next one.
+    """Holds one donated step with given gradients and `apply_updates` inside. Each call takes the next step.
 
-    Holds its own copies of the parameters and the state; the compiler's exact figures are beside it.
+    It has copies of the parameters and the state, and exact figures of the compiler.
     """
 
     tx: optax.GradientTransformation
@@ -63,13 +63,13 @@ class Step:
 
     @property
     def temporaries(self) -> float:
-        """Bytes the compiled step holds beside arguments and results, in units of the gradients."""
+        """Returns the bytes of the compiled step beside arguments and results, in units of the gradients."""
         analysis = self.compiled.memory_analysis()
         return analysis.temp_size_in_bytes / num_bytes(self.grads) if analysis else float("nan")
 
 
 class Copy:
-    """Adds 1 to an array in its place: the fastest that memory goes. Run it among the others."""
+    """Adds 1 to an array in place, which shows the speed of the memory. It takes turns with the others."""
 
     def __init__(self, size: int) -> None:
         self.array = jnp.zeros(size)
@@ -85,7 +85,7 @@ class Copy:
 
 
 def bytes_to_move(step: Step, *, reads_gradients: int = 1) -> int:
-    """What a step cannot avoid: parameters and state read and written once, the gradients read once (or more)."""
+    """Returns the bytes that a step must move: it reads and writes parameters and state, and reads the gradients."""
     return 2 * num_bytes(step.params) + 2 * num_bytes(step.state) + reads_gradients * num_bytes(step.grads)
 
 
@@ -94,7 +94,7 @@ def num_bytes(tree: Any) -> int:
 
 
 def table(header: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
-    """A Markdown table; floats with three figures."""
+    """Returns a Markdown table. Floats have three significant digits."""
 
     def cell(x: Any) -> str:
         return f"{x:.3g}" if isinstance(x, float) else str(x)
@@ -104,7 +104,7 @@ def table(header: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
 
 
 def section(script: str, question: str, *paragraphs: str) -> str:
-    """A benchmark's part of the README; prints it."""
+    """Prints and returns the section of a benchmark in the README."""
     text = "\n\n".join([f"## `{script}`: {question}", environment(), *paragraphs]) + "\n"
     print(text, flush=True)
     return text

@@ -1,4 +1,4 @@
-"""A row of the zoo and its programs, for as long as the tests of that row last."""
+"""The fixtures are a row of the zoo and its programs. They live as long as the tests of that row."""
 
 import pytest
 
@@ -8,11 +8,11 @@ from tests.zoo import ROWS
 
 @pytest.fixture(scope="session", params=ROWS, ids=str)
 def row(request):
-    """Every row in turn."""
+    """Gives every row in turn."""
     return request.param
 
 
 @pytest.fixture(scope="session")
 def made(row):
-    """The row's programs."""
+    """Gives the row's programs."""
     return Programs(row)

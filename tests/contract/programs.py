@@ -1,6 +1,6 @@
-"""Each row's programs, made once: most of the time of a test run goes into compiling, so the promises share them.
+"""The tests of all promises share the programs of a row, because compiling takes most of the time of a test run.
 
-`loop` runs op by op, and its small programs are shared by all rows, as all trees have the same shapes. The others are
+`loop` runs op by op. All rows share its small programs, because all trees have the same shapes. The others are
 compiled: one step per dtype, a run, many runs side by side, and the derivative of a run.
 """
 
@@ -19,7 +19,7 @@ STEPS = 4
 
 
 def tree(dtype=jnp.float32, seed=0):
-    """Three leaves of three ranks, drawn with NumPy, so that nothing is compiled for them."""
+    """Returns leaves of ranks 2, 1 and 0. NumPy draws them, so that nothing is compiled for them."""
     random = np.random.default_rng(seed)
     return {name: jnp.asarray(random.normal(size=shape), dtype) for name, shape in SHAPES.items()}
 
@@ -29,7 +29,7 @@ def stacked(*trees):
 
 
 def part(tree, number):
-    """One of the trees that were stacked."""
+    """Returns one of the trees that were stacked."""
     return jax.tree.map(lambda x: x[number], tree)
 
 
@@ -43,7 +43,7 @@ def advance(row: Row, tx, params, state, grads):
 
 
 def loop(row: Row, tx, params, gradients, state=None):
-    """Parameters, state and updates after each step, op by op; a `cond` inside is a Python `if`."""
+    """Returns parameters, state and updates after each step. It runs op by op, so a `cond` inside is a Python `if`."""
     state, path = tx.init(params) if state is None else state, []
     with jax.disable_jit():
         for grads in gradients:
@@ -53,7 +53,7 @@ def loop(row: Row, tx, params, gradients, state=None):
 
 
 def run(row: Row, hyperparameters, params, gradients):
-    """A scan over the stacked gradients from `init` on: the last parameters and state, and all updates."""
+    """Scans over the stacked gradients from `init` on. Returns the last parameters and state, and all updates."""
     tx = row.make(**hyperparameters)
 
     def body(carry, grads):
@@ -65,7 +65,7 @@ def run(row: Row, hyperparameters, params, gradients):
 
 
 class Programs:
-    """The programs of one row and what came out of them."""
+    """Holds the programs of one row and their results."""
 
     def __init__(self, row: Row):
         self.row = row
@@ -76,47 +76,47 @@ class Programs:
 
     @cached_property
     def path(self):
-        """`loop` over the gradients."""
+        """Returns the result of `loop` over the gradients."""
         return loop(self.row, self.tx, self.params, self.gradients)
 
     @property
     def state(self):
-        """The state after the last step."""
+        """Returns the state after the last step."""
         return self.path[-1][1]
 
     @cached_property
     def abstract_state(self):
-        """What `init` returns, without running it."""
+        """Returns the shapes and dtypes of the state, without running `init`."""
         return jax.eval_shape(self.tx.init, self.params)
 
     @cache  # noqa: B019 (one row's programs live as long as the row's tests)
     def step_of(self, dtype):
-        """`update`, compiled for trees of that dtype. A second trace is an error (promise 13)."""
+        """Returns `update` compiled for trees of that dtype. A second trace is an error (promise 13)."""
 
         def update(grads, state, params):
             return step(self.row, self.tx, grads, state, params)
 
-        update.__name__ = f"update_{self.row}_{jnp.dtype(dtype)}"  # chex counts the traces of a name
+        update.__name__ = f"update_{self.row}_{jnp.dtype(dtype)}"  # chex counts traces by name
         return jax.jit(chex.assert_max_traces(update, n=1))
 
     @property
     def step(self):
-        """`update`, compiled, in float32."""
+        """Returns `update` compiled for float32."""
         return self.step_of(jnp.float32)
 
     @cached_property
     def run(self):
-        """`run`, compiled, with the hyper-parameters as arguments."""
+        """Returns `run` compiled, with the hyper-parameters as arguments."""
         return jax.jit(partial(run, self.row))
 
     @cached_property
     def runs(self):
-        """`run` of many hyper-parameters and parameters side by side."""
+        """Returns `run` compiled for many hyper-parameters and parameters side by side."""
         return jax.jit(jax.vmap(partial(run, self.row), in_axes=(0, 0, None)))
 
     @cached_property
     def derivative(self):
-        """Of the summed sine of all updates of a run, to the hyper-parameters and to the gradients."""
+        """Returns the derivative of the summed sine of all updates, by the hyper-parameters and by the gradients."""
 
         def summed(hyperparameters, params, gradients):
             updates = run(self.row, hyperparameters, params, gradients)[2]

@@ -1,4 +1,4 @@
-"""E: composition with Optax and JAX, 26 to 28."""
+"""Part E of the contract is composition with Optax and JAX: promises 26 to 28."""
 
 import jax
 import jax.numpy as jnp
@@ -50,8 +50,8 @@ def pairs():
 
 
 @pytest.mark.parametrize(("row", "composition"), list(pairs()), ids=str, indirect=["row"], scope="session")
-def test_composes_without_changing_the_numbers(row, made, composition):
-    """Two steps, the second from the first's state. The types are checked by tracing, where `cond` is a `cond`."""
+def test_a_composition_gives_the_numbers_of_the_transformation_alone(row, made, composition):
+    """Takes two steps. The types are checked by tracing, because `loop` turns a `cond` into a Python `if`."""
     tx = COMPOSITIONS[composition](made.tx)
     path = loop(row, tx, made.params, made.gradients[:2])
     assert_same([u for _, _, u in path], [u for _, _, u in made.path[:2]], **CLOSE)
@@ -60,7 +60,7 @@ def test_composes_without_changing_the_numbers(row, made, composition):
     assert types(new) == types(state) == types(path[-1][1])
 
 
-def test_a_mask_leaves_the_rest_alone(row, made):
+def test_a_mask_does_not_change_the_other_leaves(row, made):
     tx, grads = optax.masked(made.tx, {"w": True, "b": False, "s": True}), made.gradients[0]
     [(_, _, updates)] = loop(row, tx, made.params, [grads])
     assert_same(updates["b"], grads["b"])
@@ -69,14 +69,15 @@ def test_a_mask_leaves_the_rest_alone(row, made):
     assert_same({k: updates[k] for k in ("w", "s")}, expected, rtol=1e-6, atol=1e-7)
 
 
-def test_works_under_freeze(row, made):
+def test_a_frozen_leaf_gets_zero_updates(row, made):
     frozen = optax.transforms.selective_transform(made.tx, freeze_mask={"w": False, "b": True, "s": False})
     [(_, _, updates)] = loop(row, frozen, made.params, made.gradients[:1])
     assert_same(updates["b"], zeros_like(made.params["b"]))
 
 
-@only(lambda row: not (row.needs_params or row.needs))  # these show points that are not the loss's arguments
-def test_works_under_lookahead_and_schedule_free(row, made):
+# Both pass params that are not arguments of the loss.
+@only(lambda row: not (row.needs_params or row.needs))
+def test_parameters_stay_finite_under_lookahead_and_schedule_free(row, made):
     slow_and_fast = optax.LookaheadParams.init_synced(made.params)
     lookahead = optax.lookahead(made.tx, sync_period=2, slow_step_size=0.5)
     assert is_finite(loop(row, lookahead, slow_and_fast, made.gradients[:3])[-1][0])
@@ -84,8 +85,9 @@ def test_works_under_lookahead_and_schedule_free(row, made):
     assert is_finite(loop(row, free, made.params, made.gradients[:3])[-1][0])
 
 
-@only(lambda row: row.is_elementwise or row.skips)  # other norms and Hessians see their shard, as the docstrings say
-def test_runs_under_shard_map(row, made):
+# Other rows use norms or Hessians, which are those of one shard, as their docstrings say.
+@only(lambda row: row.is_elementwise or row.skips)
+def test_shard_map_gives_the_same_numbers(row, made):
     mesh = jax.make_mesh((8,), ("x",), axis_types=(jax.sharding.AxisType.Explicit,))
     params = {"w": jnp.asarray(np.random.default_rng(0).normal(size=(16, 2)), jnp.float32)}
     grads = jax.tree.map(lambda x: jnp.sin(3 * x), params)
@@ -102,9 +104,9 @@ def test_runs_under_shard_map(row, made):
     assert_same(got, expected, rtol=1e-6, atol=1e-7)
 
 
-def test_stays_finite_on_the_partial_means_of_multisteps(row, made):
+def test_parameters_stay_finite_on_the_partial_means_of_multisteps(row, made):
     """Promise 28: every other micro-batch has a zero gradient."""
     gradients = [zeros_like(made.params) if k % 2 else tree(seed=k) for k in range(7)]
     params, state, _ = loop(row, optax.MultiSteps(made.tx, every_k_schedule=3), made.params, gradients)[-1]
     assert is_finite(params)
-    assert row.is_instrument or is_finite(state)  # there is no cosine with a zero gradient
+    assert row.is_instrument or is_finite(state)  # a cosine with a zero gradient is undefined

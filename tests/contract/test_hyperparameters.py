@@ -1,4 +1,4 @@
-"""D: what every hyper-parameter promises, 22 to 25 (25, vmap, stands in test_update.py)."""
+"""Part D of the contract is hyper-parameters: promises 22 to 25. Promise 25, vmap, is tested in test_update.py."""
 
 import inspect
 import itertools
@@ -20,10 +20,10 @@ KINDS = (np.float64, np.asarray, jnp.float32)
 
 
 @with_hyperparameters
-def test_takes_every_kind_of_number(row, made):
-    """Each hyper-parameter as another kind. One place turns all kinds into a value, so they need not all be crossed.
+def test_hyperparameters_accept_every_kind_of_number(row, made):
+    """Gives each hyper-parameter another kind of number. One function converts all kinds, so one kind each suffices.
 
-    Python numbers are in `made.path` and tracers in `made.run`.
+    `made.path` covers Python numbers, and `made.run` covers tracers.
     """
     kinds = itertools.islice(itertools.cycle(KINDS), ROWS.index(row) % len(KINDS), None)
     tx = row.make(
@@ -34,7 +34,7 @@ def test_takes_every_kind_of_number(row, made):
 
 
 @with_hyperparameters
-def test_takes_a_schedule_which_sees_count_0_first_and_then_one_step_after_the_other(row, made):
+def test_a_schedule_is_called_with_count_0_first_and_then_with_each_step(row, made):
     seen = {name: [] for name in row.hyperparameters}
 
     def schedule(name):
@@ -52,16 +52,16 @@ def test_takes_a_schedule_which_sees_count_0_first_and_then_one_step_after_the_o
     for name, counts in seen.items():
         assert counts, name
         assert counts[0] == 0, name
-        assert {0, 1, 2} <= set(counts) or counts == at_init[name], name  # an initial value is asked for once
+        assert {0, 1, 2} <= set(counts) or counts == at_init[name], name  # an initial value is read once
 
 
-# A change of 1e-12 does not show in these: they decide between two branches, or from which step on.
+# A change of 1e-12 in one of these has no effect, because they are only compared with other numbers.
 THRESHOLDS = {"threshold", "burn_in"}
 
 
 @with_hyperparameters
 def test_hyperparameters_are_float64_under_x64(row, made, x64):
-    """1 + 1e-12 is 1 in float32: a hyper-parameter that passed through float32 would make no difference."""
+    """1 + 1e-12 is 1 in float32, so the change has no effect if a hyper-parameter passes through float32."""
     params, gradients = tree(jnp.float64), stacked(*(tree(jnp.float64, seed=1 + k) for k in range(3)))
     values = {name: np.float64(0.3 if name in SMALL else value) for name, value in row.hyperparameters.items()}
     near = made.run(values, params, gradients)
@@ -79,7 +79,7 @@ def test_float32_gradients_stay_float32_under_x64(row, made, x64):
     assert all(x.dtype == jnp.float32 for x in jax.tree.leaves(updates))
 
 
-def test_out_of_range_is_refused_by_name_and_value(row):
+def test_a_value_out_of_range_or_of_a_wrong_type_is_refused_by_name(row):
     name = row.checked_by or row.factory.__name__
     for argument, values in row.out_of_range.items():
         for bad in values:
@@ -93,12 +93,12 @@ def test_out_of_range_is_refused_by_name_and_value(row):
                 row.make(**{argument: wrong})
 
 
-def test_signatures_are_plain(row):
+def test_signatures_have_no_variadic_arguments(row):
     kinds = {p.kind for p in inspect.signature(row.factory).parameters.values()}
     assert kinds <= {inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY}
 
 
-def test_inject_hyperparams_works(row, made):
+def test_inject_hyperparams_gives_the_same_numbers(row, made):
     tx = optax.inject_hyperparams(row.factory, static_args=row.static)(**row.hyperparameters, **row.fixed)
     path = loop(row, tx, made.params, made.gradients[:2])
     assert set(row.hyperparameters) <= set(path[-1][1].hyperparams)
@@ -106,8 +106,8 @@ def test_inject_hyperparams_works(row, made):
 
 
 @only(lambda row: row.hyperparameters and changes_updates(row))
-def test_inject_hyperparams_works_for_bfloat16(row):
-    """Optax rounds what it injects to bfloat16, where 0.999 is 1."""
+def test_inject_hyperparams_stays_finite_for_bfloat16(row):
+    """Optax rounds the injected numbers to bfloat16, in which 0.999 becomes 1."""
     factory = optax.inject_hyperparams(row.factory, static_args=row.static)
     tx, params = factory(**row.hyperparameters, **row.fixed), tree(jnp.bfloat16)
 

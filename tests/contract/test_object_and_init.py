@@ -1,4 +1,4 @@
-"""A and B: what a transformation is, and what `init` promises. The numbers are those of the promises."""
+"""Parts A and B of the contract are the transformation and its `init`. The numbers are those of the promises."""
 
 import copy
 import inspect
@@ -16,18 +16,18 @@ from tests.contract.programs import SHAPES, step, tree
 # A. The object: 1 to 4
 
 
-def test_is_a_transformation_with_extra_args(row):
+def test_every_row_is_a_transformation_with_extra_args(row):
     assert isinstance(row.make(), optax.GradientTransformationExtraArgs)
 
 
-def test_takes_params_by_position_or_keyword_and_ignores_unknown_arguments(row, made):
+def test_update_takes_params_by_position_or_keyword_and_ignores_unknown_arguments(row, made):
     start, grads = made.tx.init(made.params), made.gradients[0]
     with jax.disable_jit():
         by_keyword = made.tx.update(grads, start, params=made.params, unheard_of=1, **row.extra())
     assert_same(by_keyword, (made.path[0][2], made.path[0][1]))
 
 
-def test_works_without_params_or_says_that_it_needs_them(row, made):
+def test_update_works_without_params_or_says_that_params_are_needed(row, made):
     grads, state = made.gradients[0], made.tx.init(made.params)
     if row.needs_params:
         name = row.factory.__name__
@@ -48,7 +48,7 @@ def test_only_the_learning_rate_stage_flips_the_sign(row, made):
 # B. init: 5 to 9
 
 
-def test_init_is_the_same_eager_jitted_and_abstract(made):
+def test_init_gives_the_same_state_eager_jitted_and_abstract(made):
     eager, jitted = made.tx.init(made.params), jax.jit(made.tx.init)(made.params)
     assert_same(jitted, eager)
     assert types(jitted) == types(eager) == types(made.abstract_state)
@@ -69,8 +69,8 @@ ODD_TREES = {
 }
 
 
-def test_trains_odd_trees(row, made):
-    """Empty trees and leaves, scalars, missing and masked leaves, lists in tuples: all in one program."""
+def test_odd_trees_can_be_updated(row, made):
+    """One program updates empty trees and leaves, scalars, missing and masked leaves, and nested lists."""
 
     def both(trees):
         states = {kind: made.tx.init(params) for kind, params in trees.items()}
@@ -124,7 +124,7 @@ def test_map_params_sees_every_param_shaped_field(row, made):
     tx, state = made.tx, made.state
     assert_same(optax.tree.map_params(tx, lambda v: v, state), state)
     if row.keeps_another_form:
-        # A vector that many leaves share has no single spec. The state over the user's tree has, and it goes back.
+        # A vector that many leaves share has no single spec. The state restored to the user's tree has specs.
         assert_same(state.replaced(state.restored()), state)
         tx, state = getattr(gradtx, row.checked_by)(**row.hyperparameters), state.restored()
     specs = {name: f"spec {name}" for name in SHAPES}
@@ -138,7 +138,7 @@ def test_map_params_sees_every_param_shaped_field(row, made):
     assert all(x.ndim <= 1 for x in seen if not is_pair(x)), "a param-shaped field was not recognised"
 
 
-def test_state_leaves_are_strong_own_their_buffers_and_count_in_int32(made):
+def test_state_leaves_are_strongly_typed_own_their_buffers_and_count_in_int32(made):
     state = made.tx.init(made.params)
     leaves = jax.tree.leaves(state)
     assert all(isinstance(x, jax.Array) and not x.weak_type for x in leaves)
@@ -149,14 +149,14 @@ def test_state_leaves_are_strong_own_their_buffers_and_count_in_int32(made):
         assert all(x.dtype == jnp.int32 for count in counts for x in jax.tree.leaves(count))
 
 
-def test_counts_saturate(made):
+def test_counts_saturate_at_the_largest_int32(made):
     last = np.iinfo(np.int32).max
     state = jax.tree.map(lambda x: jnp.full_like(x, last) if x.dtype == jnp.int32 else x, made.tx.init(made.params))
     _, state = made.step(made.gradients[0], state, made.params)
     assert all(bool(np.all(x >= 0)) for x in jax.tree.leaves(state) if x.dtype == jnp.int32)
 
 
-def test_update_does_not_change_what_it_is_given(row, made):
+def test_update_does_not_change_its_arguments(row, made):
     given = (made.gradients[0], made.tx.init(made.params), made.params)
     before = copy.deepcopy(given)
     with jax.disable_jit():

@@ -1,4 +1,4 @@
-"""F: states that are kept, copied and read again, 29 and 30."""
+"""Part F of the contract is saving, copying and restoring states: promises 29 and 30."""
 
 import copy
 import pickle
@@ -21,7 +21,7 @@ def test_states_survive_pickle_copy_and_flattening(made):
         assert jax.tree.structure(restored) == treedef
 
 
-def test_a_run_resumed_from_a_file_is_bit_equal(made, tmp_path):
+def test_a_run_resumed_from_a_file_is_bit_equal_to_an_uninterrupted_run(made, tmp_path):
     def train(params, state, gradients):
         for grads in gradients:
             updates, state = made.step(grads, state, params)
@@ -37,7 +37,7 @@ def test_a_run_resumed_from_a_file_is_bit_equal(made, tmp_path):
 
 
 def test_the_states_of_all_rows_round_trip_through_orbax(tmp_path):
-    """In one checkpoint: a file system takes longer than a state."""
+    """One checkpoint holds all states, because opening a checkpoint takes most of the time."""
     states = {row.name: loop(row, row.make(), tree(), [tree(seed=1)])[-1][1] for row in ROWS}
     with ocp.StandardCheckpointer() as checkpointer:
         checkpointer.save(tmp_path / "states", states)

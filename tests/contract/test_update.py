@@ -1,4 +1,4 @@
-"""C: what `update` promises. The numbers are those of the promises."""
+"""Part C of the contract is `update`. The numbers are those of the promises."""
 
 import gc
 
@@ -16,17 +16,17 @@ from tests.zoo import ROWS
 
 CLOSE = {"rtol": 2e-4, "atol": 1e-5}  # conjugate gradients stop by their residual
 HALF = (jnp.bfloat16, jnp.float16)
-SMALL = {"eps", "initial_accumulator"}  # too small in the zoo for a difference of the updates to show
+SMALL = {"eps", "initial_accumulator"}  # so small in the zoo that a change of them has no visible effect
 
 
 def only(condition):
-    """The rows for which a promise can fail."""
+    """Selects the rows for which a promise can fail."""
     rows = [row for row in ROWS if condition(row)]
     return pytest.mark.parametrize("row", rows, ids=str, indirect=True, scope="session")
 
 
 def changes_updates(row):
-    """An instrument passes them through, which `test_only_the_learning_rate_stage_flips_the_sign` and the runs show."""
+    """Instruments do not change updates, as `test_only_the_learning_rate_stage_flips_the_sign` shows."""
     return not row.is_instrument
 
 
@@ -43,7 +43,7 @@ def test_updates_keep_structure_shapes_and_dtypes_of_mixed_gradients(row, made):
     chex.assert_trees_all_equal_shapes_and_dtypes(updates, grads)
 
 
-def test_state_keeps_its_types_also_in_a_branch(row, made):
+def test_the_state_keeps_its_types_inside_and_outside_of_cond(row, made):
     for param_dtype in (jnp.float32, *HALF):
         params = tree(param_dtype)
         state = jax.eval_shape(made.tx.init, params)
@@ -63,25 +63,25 @@ def test_accumulators_are_float32_for_half_precision_parameters(made):
 
 
 @only(lambda row: row.takes("accumulator_dtype"))
-def test_accumulators_follow_the_parameters_if_asked(row):
+def test_accumulators_have_the_dtype_of_the_parameters_if_asked(row):
     params = tree(jnp.bfloat16)
     for dtype, expected in ((None, jnp.bfloat16), (jnp.float32, jnp.float32)):
         state = jax.eval_shape(row.make(accumulator_dtype=dtype).init, params)
         assert all(x.dtype == expected for x in jax.tree.leaves(state) if x.ndim > 0)
 
 
-# 13 and 14: compiled once, and the same however it is run
+# 13 and 14: a step is compiled once, and every way of running it gives the same numbers
 
 
-def test_a_compiled_scan_is_the_plain_loop(made):
-    """The scan has traced hyper-parameters. Its state may hold more: a rate that may change is a reading."""
+def test_a_compiled_scan_gives_the_numbers_of_the_plain_loop(made):
+    """The scan has traced hyper-parameters. Its state may hold more, because a rate that can change is a reading."""
     params, _, updates = made.run(made.values, made.params, stacked(*made.gradients))
     assert_same(params, made.path[-1][0], **CLOSE)
     for k in range(STEPS):
         assert_same(part(updates, k), made.path[k][2], **CLOSE)
 
 
-def test_compiled_steps_are_the_plain_loop_and_are_traced_once(made):
+def test_compiled_steps_give_the_numbers_of_the_plain_loop_and_are_traced_once(made):
     """`made.step` raises if it is traced a second time, so a state that changes its types fails here."""
     params, state = made.params, made.tx.init(made.params)
     for grads, (_, expected_state, expected) in zip(made.gradients, made.path, strict=True):
@@ -90,8 +90,8 @@ def test_compiled_steps_are_the_plain_loop_and_are_traced_once(made):
         assert_same((updates, state), (expected, expected_state), **CLOSE)
 
 
-def test_vmap_over_parameters_and_each_hyperparameter_is_a_loop(row, made):
-    """Promises 14 and 25: the members are twice and minus the parameters, and each hyper-parameter at a half of it."""
+def test_vmap_over_parameters_and_hyperparameters_gives_the_numbers_of_single_runs(row, made):
+    """Promises 14 and 25. The members are the parameters times 1, 2 and -1, and each hyper-parameter halved."""
     members = [(made.values, factor) for factor in (1, 2, -1)]
     members += [({**made.values, name: (value or 0.1) / 2}, 1) for name, value in made.values.items()]
     members = [(values, jax.tree.map(lambda x, f=factor: f * x, made.params)) for values, factor in members]
@@ -105,7 +105,7 @@ def test_vmap_over_parameters_and_each_hyperparameter_is_a_loop(row, made):
 
 
 @only(lambda row: row.allows_sharding)
-def test_keeps_explicit_shardings_and_gives_the_same_numbers(row, made):
+def test_explicit_shardings_are_kept_and_give_the_same_numbers(row, made):
     mesh = jax.make_mesh((8,), ("x",), axis_types=(jax.sharding.AxisType.Explicit,))
     params = {"w": jnp.asarray(np.random.default_rng(0).normal(size=(16, 2)), jnp.float32), "b": ones(3)}
     gradients = [jax.tree.map(lambda x, k=k: jnp.sin(k + 3 * x), params) for k in range(2)]
@@ -147,7 +147,7 @@ def test_zero_gradients_give_zero_updates(made, dtype):
 
 @only(changes_updates)
 @pytest.mark.parametrize("size", [1e25, -400.0])
-def test_squares_that_overflow_are_right_or_show(made, size):
+def test_updates_are_right_or_nan_if_squares_overflow(made, size):
     """The square of each gradient is inf in its dtype. The update is that of float64 arithmetic, or NaN."""
     dtype, rtol = (jnp.float32, 1e-5) if size > 1e20 else (jnp.float16, 2e-3)
 
@@ -165,7 +165,7 @@ def test_squares_that_overflow_are_right_or_show(made, size):
 
 
 @only(lambda row: row.name in ("clip_by_norm", "clip_by_global_norm"))
-def test_norms_neither_overflow_nor_underflow_nor_stall(row):
+def test_clipping_norms_neither_overflow_nor_underflow_nor_stall_in_bfloat16(row):
     for entries, size, dtype, norm in (
         (1e30, 4, jnp.float32, 2e30),
         (1e-25, 4, jnp.float32, 2e-25),
@@ -182,7 +182,7 @@ def test_norms_neither_overflow_nor_underflow_nor_stall(row):
 
 @only(lambda row: row.is_elementwise)
 @pytest.mark.parametrize("bad", [float("nan"), float("inf")])
-def test_a_bad_entry_shows_and_does_not_spread(row, made, bad):
+def test_a_nonfinite_entry_stays_visible_and_does_not_spread(row, made, bad):
     grads = made.gradients[0]
     spoiled = {**grads, "w": jnp.asarray(np.where(np.arange(6).reshape(2, 3) == 1, bad, grads["w"]))}
     start = made.tx.init(made.params)
@@ -200,19 +200,19 @@ def test_a_bad_entry_shows_and_does_not_spread(row, made, bad):
 
 
 @only(lambda row: changes_updates(row) and row.name != "newton_saddle_free_cg")  # at g = 0 its Krylov space is empty
-def test_derivatives_are_finite_also_at_a_zero_gradient(made):
+def test_derivatives_are_finite_even_at_a_zero_gradient(made):
     gradients = stacked(*made.gradients)
     partly = {**gradients, "b": zeros_like(gradients["b"])}
     for g in (gradients, zeros_like(gradients), partly):
         assert is_finite(made.derivative(made.values, made.params, g))
 
 
-# Conjugate gradients stop by their residual, so they have no difference quotient. That of the saddle-free Krylov step,
-# whose derivative through four steps takes half a minute to compile, is in tests/methods/test_newton.py.
+# Conjugate gradients stop by their residual, so a difference quotient says nothing about them. The saddle-free Krylov
+# step is tested in tests/methods/test_newton.py, because its derivative takes half a minute to compile here.
 @only(
     lambda row: changes_updates(row) and row.hyperparameters and row.name not in ("newton_cg", "newton_saddle_free_cg")
 )
-def test_the_derivative_to_a_hyperparameter_is_the_difference_quotient(row, made):
+def test_the_derivative_by_a_hyperparameter_matches_the_difference_quotient(row, made):
     gradients, h = stacked(*made.gradients), 3e-3
     values = {
         **made.values,
@@ -234,13 +234,13 @@ def test_the_derivative_to_a_hyperparameter_is_the_difference_quotient(row, made
 
 @pytest.fixture
 def frozen_heap():
-    """JAX looks for leaked tracers with the garbage collector, which need not search what is older than the test."""
+    """Keeps the garbage collector, with which JAX looks for leaked tracers, from searching older objects."""
     gc.freeze()
     yield
     gc.unfreeze()
 
 
-def test_is_clean_under_strict_promotion_and_leak_checks(row, made, frozen_heap):
+def test_update_passes_strict_promotion_and_leak_checks(row, made, frozen_heap):
     with jax.numpy_dtype_promotion("strict"), jax.numpy_rank_promotion("raise"), jax.checking_leaks():
         for dtype in (jnp.float32, jnp.bfloat16):
             params = tree(dtype)
@@ -248,7 +248,7 @@ def test_is_clean_under_strict_promotion_and_leak_checks(row, made, frozen_heap)
 
 
 @only(changes_updates)
-def test_is_clean_under_nan_checks(row, made):
+def test_update_passes_nan_checks(row, made):
     with jax.debug_nans(True), jax.disable_jit():
         state = made.tx.init(made.params)
         for grads in (made.gradients[0], zeros_like(made.params)):
@@ -257,8 +257,8 @@ def test_is_clean_under_nan_checks(row, made):
 
 
 @only(lambda row: row.allows_complex)
-def test_complex_leaves_are_right(row, made):
-    """Turning all gradients by one phase turns all updates by it."""
+def test_complex_updates_turn_with_the_phase_of_the_gradients(row, made):
+    """Turning all gradients by a phase turns all updates by the same phase."""
     params = [jnp.asarray(np.array([1 + 2j, -3j, 0.5], np.complex64))]
     phase = np.complex64(np.exp(0.7j))
     state = turned = made.tx.init(params)
@@ -289,7 +289,7 @@ def test_integer_and_float0_gradients_are_refused_by_name(row, made):
             step(row, made.tx, {"w": ones(3), "a": bad}, made.tx.init(params), params)
 
 
-def test_a_missing_gradient_leaves_that_leaf_alone(row, made):
+def test_a_missing_gradient_leaves_its_leaf_and_accumulators_unchanged(row, made):
     state = made.state
     with jax.disable_jit():
         updates, new_state = step(row, made.tx, {**made.gradients[0], "b": None}, state, made.params)
@@ -302,14 +302,14 @@ def test_a_missing_gradient_leaves_that_leaf_alone(row, made):
                 assert_same(getattr(new, field)["b"], getattr(old, field)["b"])
 
 
-def test_shapes_that_only_broadcast_are_refused(row, made):
+def test_a_gradient_of_another_shape_is_refused_even_if_it_broadcasts(row, made):
     params = {"w": ones(3)}
     for shape in ((1,), (), (2, 3), (3, 1)):
         with pytest.raises(ValueError, match=r"\['w'\].*shape"):
             step(row, made.tx, {"w": ones(*shape)}, made.tx.init(params), params)
 
 
-def test_another_tree_than_init_saw_is_refused(row, made):
+def test_gradients_with_another_tree_than_that_of_init_are_refused(row, made):
     params = {"w": ones(3)}
     for grads in ({"w": ones(3), "extra": ones(3)}, {}, [ones(3)], {"w": [ones(3)]}):
         with pytest.raises(ValueError, match=r"init"):

@@ -1,4 +1,4 @@
-"""What the tests of the instruments share: runs under one compiled scan that keep the readings of every step."""
+"""Helpers for the tests of the instruments: runs under one compiled scan that keep the readings of every step."""
 
 import jax
 import jax.numpy as jnp
@@ -10,7 +10,7 @@ from tests.oracles import rotation as rotation
 
 
 def watched(instrument, updates, params=None, **extra):
-    """Readings [steps] of an instrument that is shown `updates` (a tree of [steps, ...]) and `extra` (of [steps])."""
+    """Returns readings [steps] of an instrument that sees `updates` (a tree of [steps, ...]) and `extra` [steps]."""
     like = jax.tree.map(lambda x: jnp.zeros_like(x[0]), updates) if params is None else params
 
     @jax.jit
@@ -28,7 +28,7 @@ def watched(instrument, updates, params=None, **extra):
 
 
 def trained(tx, value_fn, params, steps, noise=None, losses_fn=None):
-    """Readings [steps] and parameters before each step [steps, ...] of a training; `noise` is added to gradients."""
+    """Trains, and returns readings [steps] and the parameters before each step. `noise` is added to the gradients."""
     losses = {} if losses_fn is None else {"losses_fn": losses_fn}
 
     def step(carry, kick):
@@ -43,7 +43,7 @@ def trained(tx, value_fn, params, steps, noise=None, losses_fn=None):
 
 
 def quadratic(*curvatures, rotation=None):
-    """½ x'Hx with the given eigenvalues, and H."""
+    """Returns the function ½ x'Hx with the given eigenvalues, and H."""
     h = np.diag(np.asarray(curvatures, np.float64))
     h = h if rotation is None else rotation @ h @ rotation.T
     matrix = jnp.asarray(h, jnp.float32)
@@ -51,7 +51,7 @@ def quadratic(*curvatures, rotation=None):
 
 
 def net(hidden, examples=12, seed=0):
-    """A tanh net 3-hidden-1: its parameters and the squared errors of its examples."""
+    """Returns the parameters of a tanh net with 3 inputs and 1 output, and the squared errors of its examples."""
     keys = jax.random.split(jax.random.key(seed), 4)
     x = jax.random.normal(keys[0], (examples, 3))
     y = jnp.sin(2 * x[:, 0]) + 0.3 * jax.random.normal(keys[1], (examples,))
@@ -69,7 +69,7 @@ def mean(losses_fn):
 
 @jax.custom_vjp
 def opaque(x):
-    """The identity, which forward mode cannot see through."""
+    """Returns x. Forward-mode differentiation of it is not possible."""
     return x
 
 

@@ -1,4 +1,4 @@
-"""Consecutive gradients: cosine, Pflug's sum and the agreement of signs."""
+"""Consecutive gradients are compared by their cosine, Pflug's sum and the agreement of their signs."""
 
 import jax
 import jax.numpy as jnp
@@ -12,14 +12,14 @@ from .runs import quadratic, trained, watched
 
 
 @pytest.mark.parametrize("rate", [0.2, 0.9, 1.1, 1.9])
-def test_cosine_on_a_quadratic_is_the_sign_of_one_minus_rate_times_curvature(rate):
+def test_the_cosine_on_a_quadratic_is_the_sign_of_one_minus_rate_times_curvature(rate):
     value_fn, _ = quadratic(1.0)
     found, _ = trained(optax.chain(gradtx.gradient_alignment(), gradtx.sgd(rate)), value_fn, jnp.ones(1), 12)
     assert np.isnan(found["gradient_alignment/cosine"][0])
     np.testing.assert_allclose(found["gradient_alignment/cosine"][1:], np.sign(1 - rate), rtol=1e-6)
 
 
-def test_pflugs_sum_rises_on_the_way_and_falls_once_it_only_hovers():
+def test_pflugs_sum_rises_during_descent_and_falls_at_stationarity():
     value_fn, _ = quadratic(1.0, 0.5)
     noise = jax.random.normal(jax.random.key(0), (4000, 2))
     tx = optax.chain(gradtx.gradient_alignment(), gradtx.sgd(0.1))
@@ -31,7 +31,7 @@ def test_pflugs_sum_rises_on_the_way_and_falls_once_it_only_hovers():
     assert s[-1] < s[2000] < s[arrived + 200]
 
 
-def test_pflugs_sum_with_a_burn_in_is_negative_when_stationary():
+def test_pflugs_sum_with_a_burn_in_is_negative_at_stationarity():
     value_fn, _ = quadratic(1.0, 0.5)
     noise = jax.random.normal(jax.random.key(0), (4000, 2))
     tx = optax.chain(gradtx.gradient_alignment(burn_in=300), gradtx.sgd(0.1))
@@ -41,7 +41,7 @@ def test_pflugs_sum_with_a_burn_in_is_negative_when_stationary():
     assert s[-1] < 0
 
 
-def test_all_three_are_numpys_on_a_tree_of_two_leaves():
+def test_all_three_readings_match_numpy_on_a_tree_of_two_leaves():
     g = np.random.default_rng(0).normal(size=(8, 7)).astype(np.float32)
     g[3, :4] = 0
     found = watched(
@@ -63,14 +63,14 @@ def test_the_cosine_of_gradients_of_1e30_and_of_1e_minus_30_is_right():
     )
 
 
-def test_with_every_it_compares_with_the_step_before_not_with_the_last_measured():
+def test_with_every_the_gradient_is_compared_with_that_of_the_step_before():
     g = jnp.array([1.0, 2.0, -3.0, 4.0, 5.0, 6.0, 7.0])[:, None]
     found = watched(gradtx.gradient_alignment(every=3), g)
     np.testing.assert_array_equal(found["gradient_alignment/cosine"], [np.nan] * 3 + [-1.0] * 3 + [1.0])
     np.testing.assert_array_equal(found["gradient_alignment/pflug"], [np.nan] * 3 + [-12.0] * 3 + [30.0])
 
 
-def test_the_host_has_to_measure_two_steps_in_a_row():
+def test_the_cosine_is_nan_until_the_host_has_measured_two_steps_in_a_row():
     tx = gradtx.gradient_alignment()
     g = jnp.array([1.0, 2.0])
     state, seen = tx.init(g), []

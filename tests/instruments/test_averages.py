@@ -1,4 +1,4 @@
-"""The running averages and the trend are those of NumPy's weighted formulas."""
+"""The running averages and the trend match weighted formulas in NumPy."""
 
 import jax
 import jax.numpy as jnp
@@ -28,14 +28,14 @@ def trend(times, values, decay):
 
 
 @pytest.mark.parametrize("decay", [0.0, 0.5, 0.97])
-def test_with_a_decay_it_is_the_exponentially_weighted_mean(decay):
+def test_the_average_with_a_decay_is_the_exponentially_weighted_mean(decay):
     weights = decay ** np.arange(59, -1, -1.0)
     np.testing.assert_allclose(
         means_of(averages(VALUES, decay)[-1]), weights @ VALUES / weights.sum(), rtol=1e-4, atol=1e-6
     )
 
 
-def test_without_a_decay_the_weights_grow_as_the_eighth_power():
+def test_the_weights_of_the_average_without_a_decay_grow_as_the_eighth_power():
     n = np.arange(1, 61.0)
     weights = np.array([np.prod([m + i for i in range(8)]) for m in n])  # m (m + 1) ... (m + 7), about m⁸
     np.testing.assert_allclose(
@@ -43,7 +43,7 @@ def test_without_a_decay_the_weights_grow_as_the_eighth_power():
     )
 
 
-def test_without_a_decay_it_forgets_the_start_however_long_the_run():
+def test_the_average_without_a_decay_forgets_the_start_in_short_and_long_runs():
     for steps in (100, 1000):
         started_badly = np.where(np.arange(steps) < steps // 2, 1e3, 1.0)[:, None]
         means = np.asarray(means_of(averages(started_badly, None)))[:, 0]
@@ -52,7 +52,7 @@ def test_without_a_decay_it_forgets_the_start_however_long_the_run():
         assert np.mean(started_badly) > 500
 
 
-def test_is_nan_before_the_first_value_and_leaves_out_what_is_not_finite():
+def test_the_average_is_nan_before_the_first_value_and_ignores_nonfinite_values():
     assert np.isnan(means_of(no_average(2))).all()
     values = np.array([[1.0, 2.0], [np.nan, 5.0], [np.inf, 5.0], [3.0, 4.0]])
     np.testing.assert_allclose(
@@ -75,7 +75,7 @@ def test_the_trend_is_the_weighted_least_squares_line_with_its_standard_error(de
     np.testing.assert_allclose([slope, error], [fit[1], np.sqrt(covariance[1, 1])], rtol=2e-3)
 
 
-def test_equal_weights_give_the_textbook_standard_error():
+def test_equal_weights_give_the_standard_error_of_least_squares():
     y = VALUES[:10, 0]
     t = np.arange(10.0)
     slope, error = slope_of(trend(np.arange(10), y, 0.9999999))
@@ -83,7 +83,7 @@ def test_equal_weights_give_the_textbook_standard_error():
     np.testing.assert_allclose([slope, error], [fit[0], np.sqrt(covariance[0, 0])], rtol=1e-3)
 
 
-def test_slope_needs_two_values_and_its_error_three():
+def test_the_slope_needs_two_values_and_its_standard_error_three():
     for n, known in ((0, (False, False)), (1, (False, False)), (2, (True, False)), (3, (True, True))):
         found = slope_of(trend(np.arange(n), VALUES[:n, 0], 0.9)) if n else slope_of(no_trend())
         assert tuple(np.isfinite(found)) == known

@@ -1,4 +1,4 @@
-"""Examples that mix are seen in the program of the losses, and what does not mix is not taken for it."""
+"""The program of the losses shows whether the loss of an example depends on other examples."""
 
 import warnings
 
@@ -57,17 +57,17 @@ ALONE = {
 
 
 @pytest.mark.parametrize("name", MIXED)
-def test_examples_that_mix_are_seen(name):
+def test_losses_that_depend_on_other_examples_are_detected(name):
     assert mixes_examples(MIXED[name], PARAMS)
 
 
 @pytest.mark.parametrize("name", ALONE)
-def test_examples_that_stay_alone_are_not_taken_for_mixed(name):
+def test_losses_that_depend_on_one_example_each_are_not_reported(name):
     assert not mixes_examples(ALONE[name], PARAMS)
 
 
 @pytest.mark.parametrize("name", ["gradient_noise_scale", "gradient_tests", "panel"])
-def test_instruments_that_need_single_examples_warn_by_name_and_only_then(name):
+def test_instruments_warn_only_if_the_loss_of_an_example_depends_on_other_examples(name):
     tx = gradtx.panel(0.1) if name == "panel" else getattr(gradtx, name)()
 
     def trace(losses_fn):

@@ -1,4 +1,4 @@
-"""Clipping events are those that the clip itself would say; spikes are those planted."""
+"""Clipping events match those of the clip itself, and the counted spikes are the planted ones."""
 
 import jax
 import jax.numpy as jnp
@@ -11,7 +11,7 @@ import gradtx
 from .runs import watched
 
 
-def test_a_scripted_sequence_of_norms():
+def test_fraction_and_shrink_are_right_for_a_scripted_sequence_of_norms():
     found = watched(gradtx.clipping_events(1.0), jnp.array([[0.5], [2.0], [-4.0], [1.0], [jnp.nan], [0.0]]))
     np.testing.assert_allclose(found["clipping_events/fraction"], [0, 1 / 2, 2 / 3, 1 / 2, 1 / 2, 2 / 5], rtol=1e-6)
     shrink = np.cumsum([1, 1 / 2, 1 / 4, 1, 0, 1]) / [1, 2, 3, 4, 4, 5]
@@ -23,7 +23,7 @@ def length(tree):
 
 
 @pytest.mark.parametrize("limit", [0.1, 1.0, np.inf])
-def test_fraction_and_shrink_are_what_optax_does_to_the_same_tree(limit):
+def test_fraction_and_shrink_match_the_clipping_of_optax(limit):
     keys = jax.random.split(jax.random.key(0), 20)
     trees = [{"a": jax.random.normal(k, (2, 3)) / 3, "b": jax.random.normal(k, ()) / 3} for k in keys]
     clip = optax.clip_by_global_norm(limit)
@@ -34,7 +34,7 @@ def test_fraction_and_shrink_are_what_optax_does_to_the_same_tree(limit):
     np.testing.assert_allclose(found["clipping_events/shrink"][-1], np.mean(factors), rtol=1e-5)
 
 
-def test_without_a_limit_there_is_nothing_to_say_about_clipping():
+def test_fraction_and_shrink_are_nan_without_a_limit():
     found = watched(gradtx.clipping_events(), jnp.ones((3, 1)))
     assert np.isnan(found["clipping_events/fraction"]).all()
     assert np.isnan(found["clipping_events/shrink"]).all()
@@ -50,23 +50,23 @@ def spikes(sequence):
     )
 
 
-def test_isolated_spikes_are_counted_each_once_and_noise_is_not():
+def test_each_isolated_spike_is_counted_once_and_noise_is_not_counted():
     sequence = norms(200)
     assert spikes(sequence)[-1] == 0
     sequence[[60, 61, 150]] *= 10
     np.testing.assert_array_equal(np.flatnonzero(np.diff(spikes(sequence))) + 1, [60, 61, 150])
 
 
-def test_a_cliff_does_not_hide_the_next_and_warm_up_counts_none():
+def test_a_huge_spike_does_not_hide_the_next_one_and_no_spike_is_counted_during_warm_up():
     sequence = norms(100)
     sequence[10] = 100
     sequence[[50, 55]] = 1e6, 3
-    assert spikes(sequence)[-1] in (1, 2)  # what was seen while warming up may widen the level
+    assert spikes(sequence)[-1] in (1, 2)  # a spike during warm-up may widen the usual range
     sequence[10] = 1
     assert spikes(sequence)[-1] == 2
 
 
-def test_a_level_that_has_changed_for_good_is_learnt():
+def test_a_lasting_change_of_the_level_is_learnt():
     sequence = norms(400) * np.where(np.arange(400) < 100, 1, 5)
     found = spikes(sequence)
     assert 1 <= found[-1] < 60

@@ -1,4 +1,4 @@
-"""The kind of a point is told rightly, and the ends of the spectrum are right where it is degenerate."""
+"""The kind of a point is right, and so are the extreme eigenvalues, even of a degenerate spectrum."""
 
 import jax
 import jax.numpy as jnp
@@ -26,7 +26,7 @@ def diagonal(*curvatures):
 POINTS = {
     "saddle of x² - y²": (lambda p: p[0] ** 2 - p[1] ** 2, jnp.zeros(2), "saddle"),
     "beside that saddle": (lambda p: p[0] ** 2 - p[1] ** 2, jnp.array([1.0, 1.0]), "descending"),
-    "within rounding of it": (lambda p: p[0] ** 2 - p[1] ** 2, jnp.array([1e-6, 1e-6]), "saddle"),
+    "within rounding of that saddle": (lambda p: p[0] ** 2 - p[1] ** 2, jnp.array([1e-6, 1e-6]), "saddle"),
     "monkey saddle": (lambda p: p[0] ** 3 - 3 * p[0] * p[1] ** 2, jnp.zeros(2), "plateau"),
     "Rosenbrock's minimum": (rosenbrock, {"x": 1.0, "y": 1.0}, "minimum-like"),
     "Rosenbrock's start": (rosenbrock, {"x": -1.2, "y": 1.0}, "descending"),
@@ -48,14 +48,14 @@ POINTS = {
 
 @pytest.mark.parametrize("name", POINTS)
 @pytest.mark.sampled(8)
-def test_names_the_kind_of(name):
+def test_critical_point_finds_the_right_kind_of_point(name):
     value_fn, params, kind = POINTS[name]
     found = gradtx.critical_point(value_fn, params, key=KEY)
     assert found.kind == kind, found
 
 
 @pytest.mark.parametrize("unit", [1e-25, 1e-6, 1e6, 1e25])
-def test_the_unit_of_the_loss_does_not_matter(unit):
+def test_the_unit_of_the_loss_does_not_change_the_kind(unit):
     for value_fn, at, kind in ((POINTS["saddle of x² - y²"]), (POINTS["beside that saddle"])):
         found = gradtx.critical_point(lambda p, f=value_fn: unit * f(p), at, key=KEY)
         assert found.kind == kind
@@ -71,7 +71,7 @@ SPECTRA = [
 @pytest.mark.parametrize("spectrum", SPECTRA, ids=str)
 @pytest.mark.parametrize("seed", range(3))
 @pytest.mark.sampled(7)
-def test_both_ends_of_a_degenerate_spectrum_are_exact(spectrum, seed):
+def test_both_extreme_eigenvalues_of_a_degenerate_spectrum_are_exact(spectrum, seed):
     root = np.random.default_rng(seed).normal(size=(len(spectrum), len(spectrum)))
     rotation = np.linalg.qr(root)[0]
     matrix = jnp.asarray(rotation * spectrum @ rotation.T, jnp.float32)
@@ -82,7 +82,7 @@ def test_both_ends_of_a_degenerate_spectrum_are_exact(spectrum, seed):
 
 
 @pytest.mark.slow
-def test_agrees_with_the_eigenvalues_of_the_dense_hessian_of_a_net(x64):
+def test_the_extreme_eigenvalues_of_a_net_match_its_dense_hessian(x64):
     params = {"w": jax.random.normal(KEY, (3, 4)), "none": None, "v": jax.random.normal(jax.random.key(1), (4,))}
     x = jax.random.normal(jax.random.key(2), (10, 3))
 
@@ -100,7 +100,7 @@ def test_agrees_with_the_eigenvalues_of_the_dense_hessian_of_a_net(x64):
 
 
 @pytest.mark.slow
-def test_an_eigenvalue_lies_within_the_residual_and_the_ends_are_approached_from_inside():
+def test_an_eigenvalue_lies_within_the_residual_and_estimates_stay_inside_the_spectrum():
     spectrum = jnp.linspace(-1.0, 4.0, 200)
     gaps = []
     for k in (1, 3, 10, 30):
@@ -114,8 +114,11 @@ def test_an_eigenvalue_lies_within_the_residual_and_the_ends_are_approached_from
     assert gaps[-1] < 0.02
 
 
-def test_each_end_has_its_own_residual():
-    spectrum = [*np.linspace(0.0, 1.0, 100), 100.0]  # an end alone is found at once, one in a crowd is not
+def test_each_extreme_eigenvalue_has_a_separate_residual():
+    spectrum = [
+        *np.linspace(0.0, 1.0, 100),
+        100.0,
+    ]  # only the isolated eigenvalue converges
     found = gradtx.critical_point(diagonal(*spectrum), jnp.zeros(101), key=KEY, num_iterations=8)
     assert found.residual_max < 1e-3 < 1e-2 < found.residual_min
 
@@ -135,7 +138,7 @@ def test_a_fitted_net_with_flat_directions_is_minimum_like():
     assert abs(found.lambda_min) < 1e-3 * found.lambda_max  # 64 parameters, 8 examples
 
 
-def test_never_says_minimum_without_the_residual():
+def test_the_text_about_a_minimum_states_the_residual():
     found = gradtx.critical_point(diagonal(*range(1, 50)), jnp.zeros(49), key=KEY, num_iterations=4)
     assert found.residual_min > 0.1
     for text in (str(found), repr(found)):
@@ -144,7 +147,7 @@ def test_never_says_minimum_without_the_residual():
         assert "to within the residual" in text
 
 
-def test_the_numbers_are_legal_under_jit_and_vmap():
+def test_critical_point_works_under_jit_and_vmap():
     points = jnp.array([[0.0, 0.0], [1.0, 1.0]])
     find = jax.jit(jax.vmap(lambda p: gradtx.critical_point(lambda q: q[0] ** 2 - q[1] ** 2, p, key=KEY)))
     found = find(points)
@@ -159,10 +162,10 @@ def test_bfloat16_parameters_are_judged_in_float32():
     params = {"x": jnp.array(1.0, jnp.bfloat16), "y": jnp.array(1.0, jnp.bfloat16)}
     found = gradtx.critical_point(rosenbrock, params, key=KEY)
     exact = np.linalg.eigvalsh([[802.0, -400.0], [-400.0, 200.0]])
-    np.testing.assert_allclose([found.lambda_min, found.lambda_max], exact, atol=1e-6 * exact[1])  # float32's noise
+    np.testing.assert_allclose([found.lambda_min, found.lambda_max], exact, atol=1e-6 * exact[1])  # rounding of float32
 
 
-def test_a_loss_that_is_not_finite_is_no_kind_of_point():
+def test_a_nonfinite_loss_is_refused():
     with pytest.raises(ValueError, match="not finite here"):
         gradtx.critical_point(lambda p: jnp.sum(jnp.log(p)), jnp.zeros(2), key=KEY)
 
@@ -187,7 +190,7 @@ def test_a_loss_that_is_not_finite_is_no_kind_of_point():
         ({"params": {"none": None}}, ValueError, "params must hold at least one number"),
     ],
 )
-def test_bad_input_is_named(change, error, message):
+def test_bad_arguments_are_refused_by_name(change, error, message):
     arguments = {"value_fn": lambda p: jnp.sum(p**2), "params": jnp.zeros(2), "key": KEY} | change
     with pytest.raises(error, match=message):
         gradtx.critical_point(arguments.pop("value_fn"), arguments.pop("params"), **arguments)

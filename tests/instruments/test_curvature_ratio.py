@@ -1,4 +1,4 @@
-"""g'Hg is exact, and the ratio tells whether a step raises the loss."""
+"""g'Hg is exact, and the ratio shows whether a step raises the loss."""
 
 import jax
 import jax.numpy as jnp
@@ -18,7 +18,7 @@ def measured(tx, loss, params, **extra):
 
 @pytest.mark.parametrize("turned", [False, True])
 @pytest.mark.parametrize("unit", [1e-12, 1.0, 1e12])
-def test_on_a_quadratic_all_three_are_exact(turned, unit):
+def test_all_three_readings_are_exact_on_a_quadratic(turned, unit):
     value_fn, h = quadratic(*(unit * np.array([1.0, 4.0, -2.0])), rotation=rotation(3) if turned else None)
     x = np.array([1.0, -2.0, 0.5])
     _, found = measured(gradtx.curvature_ratio(0.1 / unit), value_fn, jnp.asarray(x, jnp.float32))
@@ -28,14 +28,14 @@ def test_on_a_quadratic_all_three_are_exact(turned, unit):
     np.testing.assert_allclose(found["curvature_ratio/ratio"], 0.1 / unit / 2 * (g @ h @ g) / (g @ g), rtol=1e-5)
 
 
-def test_along_negative_curvature_the_ratio_is_negative_and_no_rate_is_too_high():
+def test_negative_curvature_gives_a_negative_ratio_and_an_infinite_critical_rate():
     value_fn, _ = quadratic(-1.0, -3.0)
     _, found = measured(gradtx.curvature_ratio(0.1), value_fn, jnp.ones(2))
     assert found["curvature_ratio/ratio"] < 0
     assert found["curvature_ratio/critical_learning_rate"] == np.inf
 
 
-def test_from_1_on_the_step_raises_a_quadratics_loss_and_the_predicted_change_is_the_actual_one():
+def test_a_step_raises_a_quadratic_loss_if_and_only_if_the_ratio_is_at_least_1():
     value_fn, _ = quadratic(1.0, 4.0, 9.0, rotation=rotation(3))
     x = jnp.array([1.0, -2.0, 0.5])
     rates = jnp.linspace(0.01, 0.6, 25)
@@ -49,7 +49,7 @@ def test_from_1_on_the_step_raises_a_quadratics_loss_and_the_predicted_change_is
 
 @pytest.mark.parametrize("by", ["value_fn", "losses_fn"])
 @pytest.mark.sampled(1)
-def test_on_a_net_it_is_the_product_with_the_hessian(by):
+def test_ghg_of_a_net_matches_the_product_with_the_hessian(by):
     params, losses_fn = net(8)
     extra = {"value_fn": mean(losses_fn)} if by == "value_fn" else {"losses_fn": losses_fn}
     g, found = measured(gradtx.curvature_ratio(0.1), mean(losses_fn), params, **extra)
@@ -58,7 +58,7 @@ def test_on_a_net_it_is_the_product_with_the_hessian(by):
     np.testing.assert_allclose(found["curvature_ratio/gHg"], expected, rtol=1e-4)
 
 
-def test_where_forward_mode_is_blocked_finite_differences_agree():
+def test_finite_differences_agree_if_forward_mode_is_not_possible():
     params, losses_fn = net(8)
     _, exact = measured(gradtx.curvature_ratio(0.1), mean(losses_fn), params, losses_fn=losses_fn)
     _, found = measured(gradtx.curvature_ratio(0.1), mean(losses_fn), params, losses_fn=lambda p: opaque(losses_fn(p)))
@@ -66,14 +66,14 @@ def test_where_forward_mode_is_blocked_finite_differences_agree():
         np.testing.assert_allclose(found[name], exact[name], rtol=1e-2)
 
 
-def test_without_a_gradient_there_is_no_direction():
+def test_ratio_and_critical_rate_are_nan_at_a_zero_gradient():
     value_fn, _ = quadratic(1.0, 2.0)
     _, found = measured(gradtx.curvature_ratio(0.1), value_fn, jnp.zeros(2))
     assert np.isnan(found["curvature_ratio/ratio"])
     assert np.isnan(found["curvature_ratio/critical_learning_rate"])
 
 
-def test_the_ratio_is_of_this_steps_rate_of_a_schedule():
+def test_the_ratio_uses_the_scheduled_rate_of_the_current_step():
     value_fn, _ = quadratic(2.0)
     x = jnp.array([1.0])
     tx = gradtx.curvature_ratio(lambda k: 0.1 * (k + 1))

@@ -1,4 +1,4 @@
-"""The largest eigenvalues with their eigenvectors are NumPy's, also where they repeat, and the residuals are true."""
+"""The largest eigenvalues and their eigenvectors match NumPy, even if eigenvalues repeat. The residuals are right."""
 
 import jax
 import jax.numpy as jnp
@@ -16,7 +16,7 @@ def quadratic(matrix):
     return lambda x: x @ matrix @ x / 2
 
 
-def test_all_steps_give_numpys_eigenvalues_and_eigenvectors(x64):
+def test_as_many_iterations_as_parameters_give_numpys_eigenvalues_and_eigenvectors(x64):
     root = np.random.default_rng(0).normal(size=(12, 12))
     matrix = root + root.T
     found = gradtx.top_eigenvalues(quadratic(matrix), jnp.zeros(12), 4, key=KEY)
@@ -28,14 +28,14 @@ def test_all_steps_give_numpys_eigenvalues_and_eigenvectors(x64):
 
 
 @pytest.mark.slow
-def test_fewer_steps_find_less_and_the_residuals_are_those_of_the_pairs(x64):
+def test_the_residuals_after_few_iterations_are_those_of_the_eigenpairs(x64):
     matrix = rotated(np.linspace(-3, 10, 60))
     found = gradtx.top_eigenvalues(quadratic(matrix), jnp.zeros(60), 3, key=KEY, num_iterations=12)
     vectors, spectrum = np.asarray(found.vectors), np.linspace(-3, 10, 60)
     np.testing.assert_allclose(vectors @ vectors.T, np.eye(3), atol=1e-10)
     off = np.linalg.norm(matrix @ vectors.T - vectors.T * np.asarray(found.values), axis=0)
     np.testing.assert_allclose(found.residuals, off, rtol=1e-6)
-    assert found.residuals[2] > 1e-3  # not there yet
+    assert found.residuals[2] > 1e-3  # the third has not converged
     assert np.all(found.values <= spectrum[::-1][:3])
     for value, residual in zip(found.values, found.residuals, strict=True):
         assert np.min(np.abs(spectrum - value)) <= residual
@@ -53,7 +53,7 @@ SPECTRA = {
 
 @pytest.mark.parametrize("name", SPECTRA)
 @pytest.mark.sampled(3)
-def test_an_eigenvalue_is_found_as_often_as_it_occurs(name):
+def test_a_repeated_eigenvalue_is_found_as_often_as_it_occurs(name):
     spectrum = np.array(SPECTRA[name])
 
     def loss(x):
@@ -67,7 +67,7 @@ def test_an_eigenvalue_is_found_as_often_as_it_occurs(name):
     assert np.all(residuals <= 1e-5 * size)
 
 
-def test_the_smallest_are_the_largest_of_the_loss_upside_down():
+def test_the_negative_loss_gives_the_smallest_eigenvalues():
     def loss(x):
         return jnp.sum(jnp.array([1.0, -3.0, 2.0]) * x**2) / 2
 
@@ -75,7 +75,7 @@ def test_the_smallest_are_the_largest_of_the_loss_upside_down():
     np.testing.assert_allclose(-found.values, [-3.0], rtol=1e-5)
 
 
-def test_trees_keep_their_structure_and_half_precision_is_widened():
+def test_eigenvectors_have_the_structure_of_the_parameters_in_float32():
     params = {"w": jnp.ones((2, 3), jnp.bfloat16), "none": None, "b": jnp.zeros(2, jnp.bfloat16)}
 
     def loss(p):
@@ -89,7 +89,7 @@ def test_trees_keep_their_structure_and_half_precision_is_widened():
     }  # fmt: skip
 
 
-def test_is_the_same_under_jit_and_repeats_with_the_same_key():
+def test_top_eigenvalues_agree_under_jit_and_repeat_with_the_same_key():
     matrix = np.float32(rotated([5.0, 3.0, 1.0, -2.0]))
 
     def top(x):
@@ -113,7 +113,7 @@ def test_is_the_same_under_jit_and_repeats_with_the_same_key():
         ({"value_fn": lambda p: jnp.sum(jnp.log(p - 2))}, ValueError, "top_eigenvalues: the loss, .* is not finite"),
     ],
 )
-def test_bad_input_is_named(change, error, message):
+def test_bad_arguments_are_refused_by_name(change, error, message):
     arguments = {"value_fn": lambda p: jnp.sum(p**2), "params": jnp.ones(2), "k": 1, "key": KEY} | change
     with pytest.raises(error, match=message):
         gradtx.top_eigenvalues(**arguments)

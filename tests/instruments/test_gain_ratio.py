@@ -1,4 +1,4 @@
-"""The gain ratio is 1 where the model holds, and alpha tells where the step landed."""
+"""The gain ratio is 1 if the quadratic model holds, and alpha shows how far the step went."""
 
 import jax
 import jax.numpy as jnp
@@ -18,7 +18,7 @@ def measured(instrument, rate, value_fn, params, wrapped=lambda f: f):
 
 
 @pytest.mark.parametrize("rate", [0.05, 0.3, 0.7])
-def test_on_a_quadratic_it_is_1_with_the_curvature_and_1_minus_the_curvature_ratio_without(rate):
+def test_the_gain_ratio_on_a_quadratic_is_1_or_1_minus_the_curvature_ratio_by_order(rate):
     value_fn, _ = quadratic(1.0, 4.0, -2.0, rotation=rotation(3))
     x = jnp.array([1.0, -2.0, 0.5])
     second, first = (measured(gradtx.gain_ratio(order=order), rate, value_fn, x) for order in (2, 1))
@@ -32,14 +32,14 @@ def test_alpha_is_minus_1_at_the_start_0_at_the_minimum_and_1_at_the_mirror_poin
     np.testing.assert_allclose(found["gain_ratio/alpha"], alpha, atol=1e-5)
 
 
-def test_beyond_a_cliff_the_gain_is_not_what_was_predicted():
+def test_the_gain_ratio_of_a_step_onto_a_cliff_is_very_negative():
     def cliff(x):
         return jnp.where(x < 0, 100.0, 0.5 * x)
 
     assert measured(gradtx.gain_ratio(), 1.0, cliff, jnp.array(0.2))["gain_ratio/gain_ratio"] < -100
 
 
-def test_where_forward_mode_is_blocked_finite_differences_agree_also_for_a_tiny_step():
+def test_finite_differences_agree_for_large_and_small_steps_if_forward_mode_is_not_possible():
     params, losses_fn = net(8)
     for rate in (0.3, 1e-2):
         exact = measured(gradtx.gain_ratio(), rate, mean(losses_fn), params)
@@ -48,7 +48,7 @@ def test_where_forward_mode_is_blocked_finite_differences_agree_also_for_a_tiny_
             np.testing.assert_allclose(found[name], exact[name], rtol=2e-2, err_msg=f"{name} at {rate}")
 
 
-def test_where_nothing_moves_there_is_nothing_to_compare():
+def test_gain_ratio_and_alpha_are_nan_for_a_step_of_zero():
     value_fn, _ = quadratic(1.0, 2.0)
     found = measured(gradtx.gain_ratio(), 0.1, value_fn, jnp.zeros(2))
     assert np.isnan(found["gain_ratio/gain_ratio"])

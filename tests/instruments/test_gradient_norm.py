@@ -1,4 +1,4 @@
-"""The gradient's norm is the closed form's, of entries of any size, and its slope is the rate of growth."""
+"""The gradient norm matches closed forms for entries of any size, and its slope is the rate of growth."""
 
 import jax.numpy as jnp
 import numpy as np
@@ -10,7 +10,7 @@ import gradtx
 from .runs import quadratic, rotation, trained, watched
 
 
-def test_on_a_quadratic_it_is_the_norm_of_the_powers_of_one_minus_rate_times_curvature():
+def test_the_gradient_norms_on_a_quadratic_match_the_closed_form():
     value_fn, h = quadratic(1.0, 4.0, 9.0, rotation=rotation(3))
     x = np.array([1.0, -2.0, 0.5])
     tx = optax.chain(gradtx.gradient_norm(), gradtx.sgd(0.05))
@@ -20,7 +20,7 @@ def test_on_a_quadratic_it_is_the_norm_of_the_powers_of_one_minus_rate_times_cur
 
 
 @pytest.mark.parametrize(("rate", "decay"), [(0.1, 0.95), (0.9, 0.5), (1.5, 0.95)])
-def test_slope_on_a_quadratic_is_the_logarithm_of_one_minus_rate_times_curvature(rate, decay):
+def test_the_slope_on_a_quadratic_is_the_logarithm_of_one_minus_rate_times_curvature(rate, decay):
     value_fn, _ = quadratic(2.0)
     tx = optax.chain(gradtx.gradient_norm(decay=decay), gradtx.sgd(rate))
     found, _ = trained(tx, value_fn, jnp.ones(1), 20)
@@ -28,23 +28,23 @@ def test_slope_on_a_quadratic_is_the_logarithm_of_one_minus_rate_times_curvature
     np.testing.assert_allclose(found["gradient_norm/slope"][1:], np.log(abs(1 - rate * 2)), rtol=1e-4)
 
 
-def test_slope_is_a_step_also_where_only_every_fourth_is_measured():
+def test_the_slope_is_per_step_even_if_every_fourth_step_is_measured():
     found = watched(gradtx.gradient_norm(every=4), jnp.exp(0.1 * jnp.arange(20))[:, None])
     np.testing.assert_allclose(found["gradient_norm/slope"][8:], 0.1, rtol=1e-4)
 
 
-def test_entries_of_1e30_do_not_overflow():
+def test_the_norm_of_entries_of_1e30_does_not_overflow():
     found = watched(gradtx.gradient_norm(per_leaf=True), {"a": jnp.full((1, 100), 1e30), "b": jnp.full((1, 4), 1e-30)})
     np.testing.assert_allclose(found["gradient_norm/global"], 1e31, rtol=1e-6)
     np.testing.assert_allclose(found["gradient_norm/leaves"], [[1e31, 2e-30]], rtol=1e-6)
 
 
-def test_a_thousand_ones_in_bfloat16_have_norm_31_6():
+def test_the_norm_of_a_thousand_ones_in_bfloat16_is_right():
     found = watched(gradtx.gradient_norm(), jnp.ones((1, 1000), jnp.bfloat16))
     np.testing.assert_allclose(found["gradient_norm/global"], 1000**0.5, rtol=1e-6)
 
 
-def test_entries_that_are_not_finite_are_counted_and_added_up():
+def test_nonfinite_entries_are_counted_over_all_steps():
     g = jnp.ones((4, 5)).at[1, 2].set(jnp.nan).at[3, :2].set(-jnp.inf)
     found = watched(gradtx.gradient_norm(), {"a": g, "b": g})
     np.testing.assert_array_equal(found["gradient_norm/nonfinite"], [0, 2, 2, 6])
@@ -52,13 +52,13 @@ def test_entries_that_are_not_finite_are_counted_and_added_up():
     np.testing.assert_allclose(found["gradient_norm/slope"][1:], [np.nan, 0, 0], atol=1e-6)
 
 
-def test_a_zero_gradient_has_no_place_on_the_line():
+def test_a_zero_gradient_is_left_out_of_the_slope():
     norms = np.exp(-0.5 * np.arange(6.0)) * [1, 1, 0, 1, 0, 1]
     found = watched(gradtx.gradient_norm(), jnp.asarray(norms, jnp.float32)[:, None])
     np.testing.assert_allclose(found["gradient_norm/slope"][1:], -0.5, rtol=1e-4)
 
 
-def test_a_leaf_without_gradient_keeps_its_norm_and_the_others_theirs():
+def test_a_leaf_without_a_gradient_keeps_its_last_norm():
     tx = gradtx.gradient_norm(per_leaf=True)
     params = {"a": jnp.zeros(2), "b": jnp.zeros(2)}
     state = tx.init(params)

@@ -1,4 +1,4 @@
-"""The tests of the gradient are those of explicit per-example gradients, and the standard error falls as 1/√n."""
+"""The gradient tests match those from explicit per-example gradients, and the standard error falls as 1/√n."""
 
 import jax
 import jax.numpy as jnp
@@ -12,7 +12,7 @@ from .runs import mean, net, opaque
 
 
 def explicit(params, losses_fn):
-    """All four from the gradients of single examples."""
+    """Computes all four readings from the gradients of single examples."""
     rows = jax.jacrev(losses_fn)(params)
     g = np.concatenate([np.asarray(x, np.float64).reshape(len(x), -1) for x in jax.tree.leaves(rows)], axis=1)
     n, whole = len(g), g.mean(axis=0)
@@ -27,7 +27,7 @@ def explicit(params, losses_fn):
 
 
 def measured(params, losses_fn, steps=None, **options):
-    """Readings; with `steps`, [steps] of them at one point: each step has its own probes."""
+    """Returns readings at one point, with a leading axis if `steps` is given. Each step has different probes."""
     tx = gradtx.gradient_tests(**options)
 
     @jax.jit
@@ -44,7 +44,7 @@ def measured(params, losses_fn, steps=None, **options):
     return found if steps else {name: value[0] for name, value in found.items()}
 
 
-def test_with_few_parameters_all_four_are_those_of_explicit_per_example_gradients():
+def test_all_four_readings_match_per_example_gradients_if_parameters_are_few():
     params, losses_fn = net(6)
     expected, found = explicit(params, losses_fn), measured(params, losses_fn)
     for name, value in expected.items():
@@ -58,7 +58,7 @@ def many():
     return params, losses_fn, explicit(params, losses_fn)
 
 
-def test_with_many_parameters_the_inner_product_is_exact_and_the_trace_unbiased(many):
+def test_the_inner_product_is_exact_and_the_trace_unbiased_if_parameters_are_many(many):
     params, losses_fn, expected = many
     found = measured(params, losses_fn, steps=400)
     np.testing.assert_allclose(found["inner_product"], expected["inner_product"], rtol=1e-4)
@@ -70,10 +70,10 @@ def test_with_many_parameters_the_inner_product_is_exact_and_the_trace_unbiased(
 
 
 @pytest.mark.slow
-def test_more_probes_scatter_less(many):
+def test_four_probes_halve_the_standard_deviation_of_the_trace(many):
     params, losses_fn, _ = many
     one, four = (measured(params, losses_fn, steps=200, num_probes=n)["standard_error"] ** 2 for n in (1, 4))
-    assert 1.5 < one.std() / four.std() < 2.7  # 2
+    assert 1.5 < one.std() / four.std() < 2.7  # the expected ratio is 2
 
 
 def test_the_standard_error_falls_as_one_over_the_root_of_the_batch():
@@ -86,12 +86,12 @@ def test_the_standard_error_falls_as_one_over_the_root_of_the_batch():
     np.testing.assert_allclose(products, products[-1], rtol=0.15)
 
 
-def test_one_example_has_no_spread():
+def test_all_readings_are_nan_for_a_single_example():
     found = measured(jnp.ones(2), lambda p: jnp.sum(p**2)[None])
     assert all(np.isnan(value) for value in found.values())
 
 
-def test_where_forward_mode_is_blocked_finite_differences_agree(many):
+def test_finite_differences_agree_if_forward_mode_is_not_possible(many):
     params, losses_fn, _ = many
     exact, found = measured(params, losses_fn), measured(params, lambda p: opaque(losses_fn(p)))
     for name in exact:

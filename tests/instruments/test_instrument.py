@@ -1,4 +1,4 @@
-"""What every instrument does alike: when it measures, what it refuses, and where it is legal."""
+"""These tests hold for every instrument: when it measures, what it refuses, and where it can be used."""
 
 import re
 
@@ -32,16 +32,16 @@ ALL = {
 every_instrument = pytest.mark.parametrize("name", ALL)
 
 
-def test_with_every_n_it_measures_at_0_n_2n():
+def test_an_instrument_with_every_n_measures_steps_0_n_2n():
     g = jnp.arange(1.0, 9.0)[:, None]
     found = watched(gradtx.gradient_norm(every=3), g)["gradient_norm/global"]
     np.testing.assert_array_equal(found, [1, 1, 1, 4, 4, 4, 7, 7])
 
 
 @every_instrument
-def test_the_host_decides_and_a_step_that_is_not_measured_has_no_trace_of_it(name):
+def test_a_step_with_measure_false_only_counts(name):
     if name == "trajectory":
-        pytest.skip("with every=1 each step of a path is measured, see test_trajectory.py")
+        pytest.skip("a trajectory measures each step of a path, see test_trajectory.py")
     tx = ALL[name](every=1)
     state = tx.init(PARAMS)
 
@@ -51,11 +51,11 @@ def test_the_host_decides_and_a_step_that_is_not_measured_has_no_trace_of_it(nam
 
         return len(jax.make_jaxpr(step)(GRADS, state, PARAMS).eqns)
 
-    assert equations(False) <= 6  # count + 1, saturated
+    assert equations(False) <= 6  # these add 1 to a count that saturates
     assert equations(True) > equations(False)
 
 
-def test_on_the_hosts_route_readings_stay_until_the_next_measured_step():
+def test_readings_stay_the_same_until_the_next_step_with_measure_true():
     tx = gradtx.gradient_norm()
     step = jax.jit(lambda g, s, measure: tx.update(g, s, measure=measure)[1], static_argnames="measure")
     state, seen = tx.init(jnp.zeros(1)), []
@@ -68,7 +68,7 @@ def test_on_the_hosts_route_readings_stay_until_the_next_measured_step():
 
 @pytest.mark.parametrize("name", ["gradient_alignment", "panel"])
 @pytest.mark.sampled(1)
-def test_on_the_hosts_route_a_remembered_step_is_as_good_as_with_every(name):
+def test_measure_remember_gives_the_readings_of_every(name):
     grads = [jax.tree.map(lambda g, k=k: (-1) ** k * (k + 1) * g, GRADS) for k in range(7)]
     tx, periodic = ALL[name](every=1), ALL[name](every=3)
     states = [tx.init(PARAMS), periodic.init(PARAMS)]
@@ -85,7 +85,7 @@ def test_on_the_hosts_route_a_remembered_step_is_as_good_as_with_every(name):
 
 
 @pytest.mark.parametrize("measure", [1, jnp.array(True), "yes"])
-def test_measure_is_a_python_bool_or_remember(measure):
+def test_measure_must_be_a_python_bool_or_remember(measure):
     tx = gradtx.gradient_norm()
     rule = 'gradient_norm: measure must be True, False, "remember" or None, a static argument'
     with pytest.raises(TypeError, match=rule):
@@ -105,14 +105,14 @@ NEEDS = {
 
 
 @pytest.mark.parametrize("name", NEEDS)
-def test_what_is_missing_is_named_with_the_call_that_has_it(name):
+def test_a_missing_argument_is_named_with_the_call_that_gives_it(name):
     extra, message = NEEDS[name]
     tx = ALL[name]()
     with pytest.raises(ValueError, match=f"{name} {message}"):
         tx.update(GRADS, tx.init(PARAMS), None if "parameters" in message else PARAMS, **extra)
 
 
-def test_losses_of_a_wrong_shape_are_named():
+def test_losses_of_a_wrong_shape_are_refused_by_name():
     tx = gradtx.gradient_tests()
     with pytest.raises(ValueError, match=r"gradient_tests: losses_fn must return an array \[batch\], got shape \(\)"):
         tx.update(GRADS, tx.init(PARAMS), PARAMS, losses_fn=mean(LOSSES))
@@ -121,7 +121,7 @@ def test_losses_of_a_wrong_shape_are_named():
         tx.update(GRADS, tx.init(PARAMS), PARAMS, value_fn=LOSSES)
 
 
-def test_masked_parameters_are_named_as_what_the_loss_cannot_take():
+def test_a_loss_of_masked_parameters_is_refused_with_advice():
     tx = optax.masked(gradtx.curvature_ratio(0.1), {"b": False, "v": True, "w": True})
     with pytest.raises(ValueError, match=r"1 of 3 parameters are masked: chain the instrument outside optax.masked"):
         tx.update(GRADS, tx.init(PARAMS), PARAMS, value_fn=mean(LOSSES))
@@ -129,17 +129,17 @@ def test_masked_parameters_are_named_as_what_the_loss_cannot_take():
 
 @every_instrument
 @pytest.mark.sampled(4)
-def test_a_leaf_without_gradient_counts_as_one_that_stays(name):
+def test_a_leaf_without_a_gradient_counts_as_one_with_a_zero_gradient(name):
     tx = ALL[name]()
     step = jax.jit(lambda g, p: gradtx.readings(tx.update(g, tx.init(p), p, **EXTRA)[1]))
     found = step(GRADS | {"b": None}, PARAMS)
     zero = step(GRADS | {"b": jnp.zeros_like(PARAMS["b"])}, PARAMS)
     for key in found:
-        if key != "update_ratio/global":  # leaves what does not move out of the parameters' norm too
+        if key != "update_ratio/global":  # its norm of the parameters leaves out such a leaf
             np.testing.assert_allclose(found[key], zero[key], rtol=1e-6, err_msg=key)
 
 
-def test_a_whole_chain_of_instruments_stacks_in_a_scan_beside_adam_and_changes_nothing():
+def test_a_chain_of_all_instruments_in_a_scan_does_not_change_adam():
     plain, seen = optax.adam(1e-2), optax.chain(*(make() for make in ALL.values()), optax.adam(1e-2))
 
     def run(tx):
@@ -155,10 +155,10 @@ def test_a_whole_chain_of_instruments_stacks_in_a_scan_beside_adam_and_changes_n
         np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-7)
     assert all(value.shape == (4,) for value in curves.values())
     assert {name.split("/")[0] for name in curves} >= ALL.keys() - {"panel"}
-    assert {"gradient_norm@2/global", "curvature_ratio@2/gHg"} <= curves.keys()  # the panel's
+    assert {"gradient_norm@2/global", "curvature_ratio@2/gHg"} <= curves.keys()  # from the panel
 
 
-def test_rates_can_be_swept_under_vmap():
+def test_learning_rates_can_be_swept_under_vmap():
     def ratio(rate):
         tx = optax.chain(gradtx.panel(rate), gradtx.sharpness(rate, num_iterations=2), gradtx.stationarity(rate, rate))
         found = gradtx.readings(tx.update(GRADS, tx.init(PARAMS), PARAMS, losses_fn=LOSSES)[1])
@@ -179,7 +179,7 @@ SHARDED = {
 }
 
 
-def test_with_axis_name_shards_say_what_the_whole_says_and_what_is_replicated_counts_once():
+def test_readings_of_shards_with_axis_name_equal_those_of_the_whole_arrays():
     mesh = jax.make_mesh((8,), ("x",), axis_types=(jax.sharding.AxisType.Explicit,))
     specs = {"b": jax.P(), "w": jax.P("x", None)}
     rng = np.random.default_rng(0)
@@ -211,7 +211,7 @@ def test_with_axis_name_shards_say_what_the_whole_says_and_what_is_replicated_co
     assert found[2]["gradient_norm/nonfinite"] == 1
 
 
-def test_the_panel_is_legal_inside_shard_map():
+def test_the_panel_works_inside_shard_map():
     mesh = jax.make_mesh((8,), ("x",), axis_types=(jax.sharding.AxisType.Explicit,))
     tx = gradtx.panel(0.1, every=2)
 
@@ -231,16 +231,16 @@ def test_the_panel_is_legal_inside_shard_map():
 
 
 @pytest.mark.parametrize("axis_name", [1, ("x", 2)])
-def test_an_axis_name_is_a_string_or_several(axis_name):
+def test_an_axis_name_must_be_a_string_or_a_tuple_of_strings(axis_name):
     with pytest.raises(TypeError, match="gradient_norm: axis_name must be a string, a tuple of strings or None"):
         gradtx.gradient_norm(axis_name=axis_name)
 
 
-# Measured now and then
+# Instruments that measure every few steps
 
 
 def sometimes(name, every=3):
-    """(the compiled training step, arguments) of a net whose largest leaf has the shape [3, 50]."""
+    """Returns a compiled training step of a net whose largest leaf has the shape [3, 50], and its arguments."""
     params, losses = net(50)
     tx = optax.chain(ALL[name](every=every), optax.sgd(0.1))
 
@@ -255,9 +255,9 @@ def sometimes(name, every=3):
 
 @every_instrument
 @pytest.mark.sampled(4)
-def test_a_step_between_two_measurements_copies_nothing_of_the_parameters_size(name):
+def test_a_step_between_two_measurements_copies_no_array_of_the_parameters_size(name):
     if name == "trajectory":
-        pytest.skip("its way is measured at each step")
+        pytest.skip("a trajectory is measured at each step")
     step, arguments = sometimes(name)
     program = step.lower(*arguments).compile().as_text()
     copies = re.findall(r"f32\[3,50\]\S* copy\(", program[program.index("ENTRY") :])
@@ -265,7 +265,7 @@ def test_a_step_between_two_measurements_copies_nothing_of_the_parameters_size(n
 
 
 @pytest.mark.parametrize("name", ["gradient_norm", "gradient_alignment"])
-def test_outside_jit_the_same_steps_are_measured(name):
+def test_the_same_steps_are_measured_outside_jit(name):
     tx, g = ALL[name](every=3), jnp.array([[1.0, 2.0], [-1.0, 1.0], [3.0, 0.5], [1.0, -2.0], [0.5, 0.5]])
     expected, state = watched(tx, g), tx.init(g[0])
     for k in range(5):
@@ -276,7 +276,7 @@ def test_outside_jit_the_same_steps_are_measured(name):
 
 @every_instrument
 @pytest.mark.sampled(4)
-def test_updates_pass_bit_for_bit_also_where_it_measures_now_and_then(name):
+def test_updates_pass_bit_for_bit_at_measured_and_unmeasured_steps(name):
     tx = ALL[name](every=2)
     bad = jax.tree.map(lambda g: g.at[0].set(-0.0).at[1].set(jnp.nan).at[2].set(jnp.inf), GRADS)
     state, update = tx.init(PARAMS), jax.jit(lambda g, s: tx.update(g, s, PARAMS, **EXTRA))
@@ -288,7 +288,7 @@ def test_updates_pass_bit_for_bit_also_where_it_measures_now_and_then(name):
 
 @every_instrument
 @pytest.mark.sampled(3)
-def test_the_derivative_of_a_training_is_what_it_is_without_an_instrument(name):
+def test_an_instrument_does_not_change_the_derivative_of_a_training(name):
     def trained(log_rate, weight, tx):
         def losses(p):
             return weight * LOSSES(p)
@@ -309,7 +309,7 @@ def test_the_derivative_of_a_training_is_what_it_is_without_an_instrument(name):
 
 
 @every_instrument
-def test_its_docstring_says_what_it_means_inside_accumulate(name):
+def test_the_docstring_of_each_instrument_explains_its_use_inside_accumulate(name):
     assert "Inside `accumulate`" in (getattr(gradtx, name).__doc__ or "")
 
 
@@ -325,14 +325,14 @@ MISSING = {
 
 
 @pytest.mark.parametrize("name", MISSING)
-def test_all_that_is_missing_is_named_in_one_error(name):
+def test_one_error_names_all_missing_arguments(name):
     tx = ALL[name]()
     with pytest.raises(ValueError, match=re.escape(f"{name} needs {MISSING[name]}")):
         tx.update(GRADS, tx.init(PARAMS))
 
 
 @pytest.mark.parametrize("given", [{}, {"value": jnp.float32(1.0)}, {"value_fn": mean(LOSSES)}, {"losses_fn": None}])
-def test_a_panel_asks_for_the_losses_at_once_and_not_for_something_else_first(given):
+def test_a_panel_asks_for_losses_fn_whatever_else_was_given(given):
     tx = ALL["panel"]()
     with pytest.raises(ValueError, match=r"^panel needs the loss of each example: call update.*losses_fn=losses"):
         tx.update(GRADS, tx.init(PARAMS), PARAMS, **given)
@@ -341,7 +341,7 @@ def test_a_panel_asks_for_the_losses_at_once_and_not_for_something_else_first(gi
 WRONG = {
     "a function as value": ("plateau", {"value": mean(LOSSES)}, "value must be a number, got a function .*value_fn"),
     "a pair as value": ("plateau", {"value": (1.0, {"aux": 2})}, r"got a tuple of 2: .*value=value\[0\]\."),
-    "a word as value": ("plateau", {"value": "0.5"}, "value must be a number, got '0.5'.*pass one number"),
+    "a string as value": ("plateau", {"value": "0.5"}, "value must be a number, got '0.5'.*pass one number"),
     "losses as value": ("plateau", {"value": jnp.ones(8)}, r"scalar, got shape \(8,\): .*value=jnp.mean\(value\)\."),
     "a number as value_fn": (
         "curvature_ratio",
@@ -364,12 +364,16 @@ WRONG = {
         r"losses_fn must return an array \[batch\], got tuple of 2: .*losses\(params\)\[0\]\.",
     ),
     "value_fn without return": ("sharpness", {"value_fn": lambda p: None}, "got NoneType: .*`return loss`"),
-    "value_fn of whole numbers": ("curvature_ratio", {"value_fn": lambda p: jnp.int32(1)}, "floating.*got dtype int32"),
+    "value_fn with an integer": (
+        "curvature_ratio",
+        {"value_fn": lambda p: jnp.int32(1)},
+        "floating.*got dtype int32",
+    ),
 }
 
 
 @pytest.mark.parametrize("kind", WRONG)
-def test_a_wrong_extra_argument_is_refused_in_one_sentence_that_says_what_to_write(kind):
+def test_a_wrong_extra_argument_is_refused_with_the_correct_call(kind):
     name, extra, message = WRONG[kind]
     tx = ALL[name]()
     with pytest.raises((TypeError, ValueError), match=message) as caught:
@@ -382,8 +386,8 @@ PER_LEAF = {"gradient_norm": gradtx.gradient_norm, "update_ratio": gradtx.update
 
 
 @pytest.mark.parametrize("name", PER_LEAF)
-def test_a_reading_of_each_leaf_makes_a_program_that_grows_as_the_number_of_leaves(name):
-    """One choice for all leaves: a choice for each took XLA 194 s to compile for a thousand leaves."""
+def test_the_program_of_readings_per_leaf_grows_linearly_with_the_number_of_leaves(name):
+    """The program has one conditional for all leaves. With one per leaf, XLA took 194 s for a thousand leaves."""
     tx = PER_LEAF[name](per_leaf=True)
 
     def program(leaves):
@@ -398,7 +402,7 @@ def test_a_reading_of_each_leaf_makes_a_program_that_grows_as_the_number_of_leav
 
 
 @pytest.mark.parametrize("name", PER_LEAF)
-def test_a_reading_of_each_leaf_is_right_beside_leaves_that_over_and_underflow(name):
+def test_readings_per_leaf_are_right_if_squares_of_other_leaves_overflow_or_underflow(name):
     sizes = {"a": 1e30, "b": 1.0, "c": 1e-30, "d": 0.0, "e": 3.0}
     grads = {key: jnp.full(4, size) for key, size in sizes.items()}
     params = {key: jnp.full(4, 2.0) for key in sizes}
@@ -413,8 +417,8 @@ def test_a_reading_of_each_leaf_is_right_beside_leaves_that_over_and_underflow(n
 
 
 @pytest.mark.parametrize("name", PER_LEAF)
-def test_a_reading_of_each_leaf_is_that_of_the_whole_leaf_inside_shard_map(name):
-    """One leaf is sharded and one is on every device: each is counted once."""
+def test_readings_per_leaf_are_those_of_the_whole_leaf_inside_shard_map(name):
+    """One leaf is sharded and one is replicated. Each is counted once."""
     mesh = jax.make_mesh((8,), ("x",), axis_types=(jax.sharding.AxisType.Explicit,))
     grads, params = {"s": jnp.arange(1.0, 9.0), "r": jnp.array([3.0, 4.0])}, {"s": jnp.ones(8), "r": jnp.ones(2)}
     alone = PER_LEAF[name](per_leaf=True)
@@ -434,7 +438,7 @@ def test_a_reading_of_each_leaf_is_that_of_the_whole_leaf_inside_shard_map(name)
 
 @pytest.fixture
 def debugging():
-    """NaN and inf stop the program, as `JAX_DEBUG_NANS=1 JAX_DEBUG_INFS=1`."""
+    """Makes NaN and inf stop the program, like `JAX_DEBUG_NANS=1 JAX_DEBUG_INFS=1`."""
     jax.clear_caches()  # programs that were traced without the flags keep their NaN
     with jax.debug_nans(True), jax.debug_infs(True):
         yield
@@ -444,8 +448,8 @@ def debugging():
 @pytest.mark.parametrize("name", ["panel", "plateau", "sharpness", "gain_ratio", "trajectory", "update_ratio"])
 @pytest.mark.usefixtures("debugging")
 @pytest.mark.sampled(2)
-def test_a_healthy_run_sets_off_neither_debug_nans_nor_debug_infs(name):
-    """From the first step on, where most readings say nothing yet; also with zeros and with a batch of one example."""
+def test_a_healthy_run_does_not_trigger_debug_nans_or_debug_infs(name):
+    """This includes the first step, at which most readings are not known yet, zeros, and a batch of one example."""
     tx = ALL[name]()
     params = jax.tree.map(jnp.zeros_like, PARAMS) if name == "update_ratio" else PARAMS
     one = {"losses_fn": lambda p: LOSSES(p)[:1]}
@@ -460,7 +464,7 @@ def test_a_healthy_run_sets_off_neither_debug_nans_nor_debug_infs(name):
 
 
 @pytest.mark.usefixtures("debugging")
-def test_8_bit_states_and_early_stopping_set_off_neither_of_them():
+def test_8_bit_states_and_early_stopping_do_not_trigger_debug_nans_or_debug_infs():
     tx, g = gradtx.stored_as(gradtx.adam(0.1), "8bit", min_leaf_size=256), jnp.ones(300).at[:100].set(0.0)
     state = tx.init(g)
     for _ in range(2):

@@ -1,4 +1,4 @@
-"""The range test tells the rate from which descent diverges: on a quadratic 2/λ_max, wherever it starts."""
+"""The range test finds the rate above which descent diverges. On a quadratic it is 2/λ_max for every start."""
 
 import re
 
@@ -14,7 +14,7 @@ X = np.random.default_rng(0).normal(size=(100, 16, 4)).astype(np.float32)
 
 
 def quadratic(spectrum, seed=None, centre=0.0):
-    """A quadratic with these curvatures, its axes turned at random unless `seed` is None."""
+    """Returns a quadratic with these curvatures. Its axes are turned at random unless `seed` is None."""
     rotation = np.eye(len(spectrum))
     if seed is not None:
         rotation = np.linalg.qr(np.random.default_rng(seed).normal(size=rotation.shape))[0]
@@ -33,14 +33,14 @@ CONDITIONINGS = {
     "1e5, 20 curvatures": (np.geomspace(1e-3, 1e2, 20), 0, 1.7),
     "a flat direction": ([0.0, 0.5, 3.0], 0, 1.7),
     "one dimension": ([20.0], None, 0.0),
-    "a saddle, steeper down than up": ([-5.0, 1.0, 3.0], None, 0.0),
-    "as far down as up": ([-3.0, 3.0, 1.0], 2, 1.7),
+    "a saddle, steeper downwards": ([-5.0, 1.0, 3.0], None, 0.0),
+    "a saddle with opposite curvatures": ([-3.0, 3.0, 1.0], 2, 1.7),
 }
 
 
 @pytest.mark.parametrize("name", CONDITIONINGS)
 @pytest.mark.sampled(3)
-def test_diverges_from_two_over_the_largest_curvature(name):
+def test_the_divergence_is_at_two_over_the_largest_curvature(name):
     spectrum, seed, centre = CONDITIONINGS[name]
     found = gradtx.lr_range_test(quadratic(spectrum, seed, centre), jnp.ones(len(spectrum)))
     np.testing.assert_allclose(found.divergence, 2 / max(spectrum), rtol=1e-3)
@@ -55,20 +55,20 @@ STARTS = {
 
 @pytest.mark.parametrize("name", STARTS)
 @pytest.mark.sampled(1)
-def test_the_start_does_not_matter(name):
+def test_the_divergence_does_not_depend_on_the_start(name):
     np.testing.assert_allclose(gradtx.lr_range_test(ill, jnp.array(STARTS[name])).divergence, 0.1, rtol=1e-3)
 
 
 @pytest.mark.parametrize("steps", [40, 1000])
-def test_neither_does_the_number_of_steps(steps):
-    found = gradtx.lr_range_test(ill, jnp.ones(2), steps=steps)  # in 1000, all gradients are 0 before that rate comes
+def test_the_divergence_does_not_depend_on_the_number_of_steps(steps):
+    found = gradtx.lr_range_test(ill, jnp.ones(2), steps=steps)  # with 1000, gradients are 0 before 0.1
     np.testing.assert_allclose(found.divergence, 0.1, rtol=1e-3)
 
 
-def test_gradient_descent_does_diverge_above_that_rate_and_not_below():
+def test_gradient_descent_diverges_above_the_rate_found_and_not_below():
     loss = quadratic([0.1, 3.0, 8.0], 1)
     divergence = gradtx.lr_range_test(loss, jnp.ones(3)).divergence
-    x = jnp.ones((2, 3))  # a run a row
+    x = jnp.ones((2, 3))  # one run per row
     factors = jnp.array([[0.97], [1.03]])
     descend = jax.jit(jax.vmap(lambda x, rate: x - rate * jax.grad(loss)(x)))
     for _ in range(200):
@@ -78,13 +78,13 @@ def test_gradient_descent_does_diverge_above_that_rate_and_not_below():
     assert above > 100 * loss(jnp.ones(3))
 
 
-def test_nearly_equal_curvatures_are_told_to_within_one_ratio_of_rates():
+def test_the_divergence_at_close_curvatures_is_right_within_one_ratio_of_rates():
     found = gradtx.lr_range_test(quadratic([1.0, 19.0, 20.0], 1), jnp.ones(3), steps=30)
     assert 0.1 * (1 - 1e-5) <= found.divergence <= 0.1 * (1e7 ** (1 / 29))
 
 
 @pytest.mark.parametrize("unit", [1e-25, 1e25])
-def test_the_unit_of_the_loss_only_scales_the_rates(unit):
+def test_the_divergence_scales_with_the_unit_of_the_loss(unit):
     found = gradtx.lr_range_test(lambda x: unit * ill(x), jnp.ones(2), lowest=1e-4 / unit, highest=10 / unit)
     np.testing.assert_allclose(found.divergence * unit, 0.1, rtol=1e-3)
 
@@ -92,7 +92,7 @@ def test_the_unit_of_the_loss_only_scales_the_rates(unit):
 @pytest.mark.parametrize("offset", [0.0, 3.0])
 @pytest.mark.parametrize("diverge", [1.5, 2.0, 5.0])
 @pytest.mark.sampled(2)
-def test_the_run_ends_where_the_loss_has_risen_by_so_many_times_what_was_best_or_gained(diverge, offset):
+def test_the_run_ends_when_the_loss_has_risen_by_the_factor_diverge(diverge, offset):
     found = gradtx.lr_range_test(lambda x: x**2 / 2 + offset, 1.0, lowest=1.5, highest=4, steps=300, diverge=diverge)
     x, best, kept = 1.0, 0.5 + offset, 0
     for rate in found.learning_rates:
@@ -105,14 +105,14 @@ def test_the_run_ends_where_the_loss_has_risen_by_so_many_times_what_was_best_or
     assert np.isfinite(found.losses).sum() == kept
 
 
-def test_a_range_below_the_divergence_does_not_diverge():
+def test_the_divergence_is_infinite_if_all_rates_are_below_it():
     found = gradtx.lr_range_test(ill, jnp.ones(2), highest=0.09)
     assert found.divergence == np.inf
     assert np.isfinite(found.losses).all()
     assert found.minimum > 0.05
 
 
-def test_the_numbers_are_those_of_a_plain_loop():
+def test_losses_and_rates_match_those_of_a_plain_loop():
     sweep = {"steps": 30, "lowest": 1e-3, "highest": 1.0, "skip_first": 2}
     found, sharp = (gradtx.lr_range_test(ill, jnp.ones(2), smooth=s, **sweep) for s in (0.05, 0.0))
     rates, x, losses = np.geomspace(1e-3, 1.0, 30), np.ones(2), []
@@ -129,13 +129,13 @@ def test_the_numbers_are_those_of_a_plain_loop():
     falls = -np.diff([10.5, *losses])
     assert sharp.steepest == rates[2 + np.argmax(falls[2:ended])]
     assert sharp.minimum == rates[np.argmin(losses[:ended])]
-    centred = np.convolve(falls, np.ones(3) / 3, mode="same")  # it shifts nothing to later rates
+    centred = np.convolve(falls, np.ones(3) / 3, mode="same")  # a centred mean does not shift the rates
     assert found.steepest == rates[2 + np.argmax(centred[2 : ended - 5])]
 
 
 METHODS = {
     "optax's sgd": (optax.sgd, 0.1, 0.1),
-    # Heavy ball is stable to 2 (1 + momentum) / λ_max; a sweep with its late rise says no less than plain descent's.
+    # Heavy ball is stable up to 2 (1 + momentum) / λ_max. The sweep rises late, so it finds at least 2 / λ_max.
     "momentum": (lambda rate: gradtx.sgd(rate, momentum=0.9), 0.1, 0.4),
     "clipped": (lambda rate: optax.chain(gradtx.clip_by_global_norm(1.0), gradtx.sgd(rate)), 0.1, 2.0),
     "Adam": (gradtx.adam, 0.1, np.inf),
@@ -145,7 +145,7 @@ METHODS = {
 
 @pytest.mark.parametrize("name", METHODS)
 @pytest.mark.sampled(2)
-def test_other_methods_are_swept_too(name):
+def test_other_methods_can_be_swept(name):
     make_tx, low, high = METHODS[name]
     found = gradtx.lr_range_test(ill, jnp.array([3.0, 2.0]), make_tx)
     assert low * (1 - 1e-3) <= found.divergence <= high * (1 + 1e-3)
@@ -162,13 +162,13 @@ WAITING = {
 
 
 @pytest.mark.parametrize("name", WAITING)
-def test_steps_at_which_accumulation_waits_do_not_hide_the_divergence(name):
+def test_the_divergence_is_found_although_accumulation_waits_at_most_steps(name):
     found = gradtx.lr_range_test(ill, jnp.array([3.0, 2.0]), WAITING[name], steps=160)
     np.testing.assert_allclose(found.divergence, 0.1, rtol=1e-3)
     assert 1e-3 < found.steepest <= found.minimum < 0.4
 
 
-def test_accumulation_over_minibatches_diverges_where_the_mean_of_their_gradients_does():
+def test_the_divergence_of_accumulated_minibatches_is_that_of_their_mean_gradient():
     matrices = jnp.asarray(np.random.default_rng(0).uniform(0.5, 1.5, size=(160, 1, 1)) * np.diag([1.0, 20.0]))
 
     def loss(x, matrix):
@@ -199,8 +199,8 @@ def frozen_and_accumulated(rate):
 @pytest.mark.parametrize("make_tx", [frozen_leaf, frozen_entries, frozen_and_accumulated])
 @pytest.mark.parametrize("curvature", [0.1, 1000.0])
 @pytest.mark.sampled(2)
-def test_what_is_frozen_does_not_count(make_tx, curvature):
-    """The curvature of the frozen leaf is not met; the other's is 20."""
+def test_the_divergence_does_not_depend_on_frozen_parameters(make_tx, curvature):
+    """The largest curvature of the trained leaf is about 20. That of the frozen leaf has no effect."""
 
     def loss(p):
         coupled = jnp.concatenate([p["a"], p["b"]])
@@ -214,7 +214,7 @@ def test_what_is_frozen_does_not_count(make_tx, curvature):
 
 @pytest.mark.parametrize("steps", [2, 3, 5, 9, 15, 29])
 @pytest.mark.sampled(2)
-def test_few_steps_have_a_steepest_rate_too(steps):
+def test_a_run_of_few_steps_has_a_steepest_rate(steps):
     found = gradtx.lr_range_test(ill, jnp.ones(2), lowest=1e-3, highest=0.1, steps=steps)
     assert 1e-3 <= found.steepest <= 0.1
     assert found.remark == ""
@@ -245,7 +245,7 @@ REMARKS = {
 
 
 @pytest.mark.parametrize("kind", REMARKS)
-def test_a_rate_that_was_not_found_has_a_reason_that_says_what_to_do(kind):
+def test_a_remark_says_why_no_steepest_rate_was_found_and_what_to_do(kind):
     change, remark = REMARKS[kind]
     arguments = {"value_fn": ill, "params": jnp.ones(2)} | change
     found = gradtx.lr_range_test(arguments.pop("value_fn"), arguments.pop("params"), **arguments)
@@ -255,7 +255,7 @@ def test_a_rate_that_was_not_found_has_a_reason_that_says_what_to_do(kind):
     assert found.remark in str(found)
 
 
-def test_minibatches_are_taken_one_a_step_and_each_is_judged_on_its_own():
+def test_each_step_uses_one_minibatch_and_its_loss():
     truth = jnp.array([1.0, -2.0, 3.0, 0.5])
     batches = {"x": jnp.asarray(X), "y": jnp.asarray(X) @ truth}
 
@@ -270,7 +270,7 @@ def test_minibatches_are_taken_one_a_step_and_each_is_judged_on_its_own():
     assert min(sharpest) <= found.divergence <= 2 * max(sharpest)
 
 
-def test_a_net_trains_below_the_divergence_and_not_above():
+def test_a_net_trains_below_the_divergence_and_not_far_above():
     x = jax.random.normal(jax.random.key(0), (64, 8))
     y = jnp.sin(x @ jax.random.normal(jax.random.key(1), (8,)))
     params = {
@@ -297,17 +297,17 @@ def test_a_net_trains_below_the_divergence_and_not_above():
     ("loss", "divergence"),
     [
         (jnp.sum, np.inf),  # no curvature
-        (lambda x: -jnp.sum(jnp.log(x)), np.inf),  # it flattens faster than the rates grow
+        (lambda x: -jnp.sum(jnp.log(x)), np.inf),  # the loss flattens faster than the rates grow
         (lambda x: jnp.sum(jnp.sqrt(1 + x**2)), 2.0),
     ],
 )
 @pytest.mark.sampled(1)
-def test_no_quadratic(loss, divergence):
+def test_the_divergence_is_right_for_losses_that_are_not_quadratic(loss, divergence):
     found = gradtx.lr_range_test(loss, jnp.array([1.0, 0.5]))
     np.testing.assert_allclose(found.divergence, divergence, rtol=0.2)
 
 
-def test_half_precision_and_a_loss_without_second_derivative_are_tested_too():
+def test_half_precision_and_losses_without_second_derivatives_are_supported():
     found = gradtx.lr_range_test(ill, jnp.ones(2, jnp.bfloat16))
     np.testing.assert_allclose(found.divergence, 0.1, rtol=0.02)
 
@@ -320,10 +320,10 @@ def test_half_precision_and_a_loss_without_second_derivative_are_tested_too():
 
     square.defvjp(lambda x: (square(x), x), backward)
     found = gradtx.lr_range_test(lambda x: 10 * square(x), jnp.array([3.0, 2.0]))
-    assert 0.1 <= found.divergence < 0.3  # the rise of the loss alone
+    assert 0.1 <= found.divergence < 0.3  # only the rise of the loss shows it
 
 
-def test_where_the_first_step_ends_the_run_there_is_nothing_to_see():
+def test_losses_and_rates_are_nan_if_the_first_step_ends_the_run():
     found = gradtx.lr_range_test(ill, jnp.ones(2), lowest=10.0, highest=100.0)
     assert np.isnan([found.steepest, found.minimum]).all()
     assert np.isnan(found.losses).all()
@@ -334,7 +334,7 @@ def test_where_the_first_step_ends_the_run_there_is_nothing_to_see():
     assert np.isnan(falls_for_ever.losses[0])  # one step to the minimum of -inf
 
 
-def test_prints_one_sentence():
+def test_the_result_prints_the_steepest_and_the_divergent_rate():
     text = str(gradtx.lr_range_test(ill, np.ones(2)))  # NumPy's float64 is taken as JAX takes it
     assert "diverges from 0.1" in text
     assert text.startswith("steepest at ")
@@ -374,7 +374,7 @@ def test_prints_one_sentence():
         ({"make_tx": optax.inject_hyperparams(optax.sgd)}, ValueError, "at state.hyperparams.'learning_rate'."),
     ],
 )
-def test_bad_input_is_named(change, error, message):
+def test_bad_arguments_are_refused_by_name(change, error, message):
     arguments = {"value_fn": ill, "params": jnp.ones(2)} | change
     with pytest.raises(error, match=message):
         gradtx.lr_range_test(arguments.pop("value_fn"), arguments.pop("params"), **arguments)

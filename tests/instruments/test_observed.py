@@ -1,4 +1,4 @@
-"""`observed` leaves the optimizer as it is, and its ratio is that of the step that the optimizer takes."""
+"""`observed` does not change the optimizer, and its curvature ratio is that of the step which the optimizer takes."""
 
 from functools import partial
 
@@ -17,7 +17,7 @@ DATA = jnp.array([[1.0, 0.2], [-0.5, 1.5], [0.3, -2.0], [2.0, 1.0], [1.0, -1.0],
 
 
 def losses(x):
-    """Squares about lines and a fourth power: a Hessian that changes, known by hand."""
+    """Returns least-squares losses plus a fourth power. The Hessian varies and has a closed form."""
     return 0.5 * (DATA @ x - 1.0) ** 2 + 0.1 * jnp.sum(x**4)
 
 
@@ -38,7 +38,7 @@ START = jnp.array([2.0, -1.0])
 
 @pytest.mark.parametrize("name", METHODS)
 @pytest.mark.sampled(2)
-def test_the_ratio_is_that_of_the_update_which_the_method_returns(name):
+def test_the_curvature_ratio_is_that_of_the_update_which_the_method_returns(name):
     tx = METHODS[name]
     seen, places = trained(gradtx.observed(tx), mean(losses), START, 12, losses_fn=losses)
     _, plain_places = trained(tx, mean(losses), START, 12, losses_fn=losses)
@@ -52,17 +52,17 @@ def test_the_ratio_is_that_of_the_update_which_the_method_returns(name):
     np.testing.assert_allclose(seen["update_ratio/global"][:-1], expected, rtol=1e-3)
 
 
-def test_for_plain_descent_all_readings_are_the_panels():
+def test_all_readings_for_plain_descent_equal_those_of_the_panel():
     watched, _ = trained(gradtx.observed(gradtx.sgd(0.1)), mean(losses), START, 8, losses_fn=losses)
     panel, _ = trained(optax.chain(gradtx.panel(0.1), gradtx.sgd(0.1)), mean(losses), START, 8, losses_fn=losses)
     assert set(watched) == set(panel)
     for name in set(panel) - {"update_ratio/global"}:
         np.testing.assert_allclose(watched[name], panel[name], rtol=1e-4, atol=1e-7, err_msg=name)
-    # The panel stands before the step, so that its update ratio is that of the step before.
+    # The panel comes before sgd in the chain, so its update ratio is that of the step before.
     np.testing.assert_allclose(watched["update_ratio/global"][:-1], panel["update_ratio/global"][1:], rtol=1e-4)
 
 
-def test_the_expected_change_of_the_loss_is_the_slope_times_one_minus_the_ratio():
+def test_the_change_of_a_quadratic_loss_is_the_slope_times_one_minus_the_ratio():
     h = np.diag([1.0, 10.0])
 
     def loss(x):
@@ -76,7 +76,7 @@ def test_the_expected_change_of_the_loss_is_the_slope_times_one_minus_the_ratio(
     np.testing.assert_allclose(np.diff(values), slopes * (1 - ratio), rtol=1e-3)
 
 
-def test_the_mean_loss_alone_leaves_what_needs_single_examples_unmeasured():
+def test_readings_that_need_single_examples_are_nan_if_only_the_mean_loss_is_given():
     seen, _ = trained(gradtx.observed(optax.adam(0.1)), mean(losses), START, 4)
     full, _ = trained(gradtx.observed(optax.adam(0.1)), mean(losses), START, 4, losses_fn=losses)
     for name, curve in seen.items():
@@ -86,7 +86,7 @@ def test_the_mean_loss_alone_leaves_what_needs_single_examples_unmeasured():
             np.testing.assert_allclose(curve, full[name], rtol=1e-5, atol=1e-7, err_msg=name)
 
 
-def test_a_step_of_zero_has_no_ratio():
+def test_the_curvature_ratio_of_a_step_of_zero_is_nan():
     tx = gradtx.observed(optax.set_to_zero())
     _, state = tx.update(jnp.ones(2), tx.init(START), START, losses_fn=losses)
     found = gradtx.readings(state)
@@ -94,7 +94,7 @@ def test_a_step_of_zero_has_no_ratio():
     assert found["update_ratio/global"] == 0
 
 
-def test_between_two_measurements_the_readings_stay():
+def test_readings_stay_the_same_between_two_measurements():
     seen, _ = trained(gradtx.observed(optax.adam(0.1), every=3), mean(losses), START, 7, losses_fn=losses)
     every, _ = trained(gradtx.observed(optax.adam(0.1)), mean(losses), START, 7, losses_fn=losses)
     for name in ("curvature_ratio/ratio", "update_ratio/global", "gradient_alignment/cosine"):
@@ -102,7 +102,7 @@ def test_between_two_measurements_the_readings_stay():
         np.testing.assert_allclose(seen[name], held, rtol=1e-5, err_msg=name)
 
 
-def test_members_of_a_vmap_are_measured_each_for_itself():
+def test_each_member_of_a_vmap_has_its_own_readings():
     def run(rate):
         return trained(gradtx.observed(optax.adam(rate)), mean(losses), START, 4, losses_fn=losses)[0]
 
@@ -113,7 +113,7 @@ def test_members_of_a_vmap_are_measured_each_for_itself():
             np.testing.assert_allclose(together[name][i], curve, rtol=1e-4, atol=1e-6, err_msg=name)
 
 
-def test_around_an_accumulation_the_ratio_is_of_the_steps_that_move():
+def test_the_curvature_ratio_around_accumulate_is_that_of_the_steps_that_move():
     tx = gradtx.observed(gradtx.accumulate(gradtx.sgd(0.1), 3))
     seen, _ = trained(tx, mean(losses), START, 6, losses_fn=losses)
     assert np.isnan(seen["curvature_ratio/ratio"][:2]).all()
@@ -124,7 +124,7 @@ def test_around_an_accumulation_the_ratio_is_of_the_steps_that_move():
 
 @pytest.mark.parametrize("inside", [False, True])
 @pytest.mark.sampled(1)
-def test_a_guard_inside_or_outside_leaves_the_steps_as_they_are(inside):
+def test_skip_nonfinite_inside_or_outside_changes_neither_steps_nor_readings(inside):
     guard, method = gradtx.skip_nonfinite, optax.adam(0.1)
     tx = gradtx.observed(guard(method)) if inside else guard(gradtx.observed(method))
     seen, places = trained(tx, mean(losses), START, 5, losses_fn=losses)
@@ -134,7 +134,7 @@ def test_a_guard_inside_or_outside_leaves_the_steps_as_they_are(inside):
         np.testing.assert_allclose(seen[name], curve, rtol=1e-4, atol=1e-6, err_msg=name)
 
 
-def test_inside_optax_wrappers_its_readings_are_found():
+def test_readings_of_observed_are_found_inside_wrappers_of_optax():
     tx = optax.MultiSteps(gradtx.observed(optax.adam(0.1)), 1)
     seen, _ = trained(tx.gradient_transformation(), mean(losses), START, 2, losses_fn=losses)
     assert np.isfinite(seen["curvature_ratio/ratio"]).all()
@@ -143,7 +143,7 @@ def test_inside_optax_wrappers_its_readings_are_found():
     assert {"gradient_norm/global", "gradient_norm@2/global"} <= set(gradtx.readings(state))
 
 
-def test_under_shard_map_each_device_measures_its_part_of_the_batch_along_the_common_step():
+def test_each_device_under_shard_map_measures_its_part_of_the_batch_along_the_common_step():
     params, _ = net(4)
     mesh = jax.sharding.Mesh(np.array(jax.devices()[:2]), ("data",))
     tx = gradtx.observed(optax.chain(gradtx.mean_across("data"), optax.adam(0.1)))
@@ -163,14 +163,15 @@ def test_under_shard_map_each_device_measures_its_part_of_the_batch_along_the_co
     for k in range(2):
         part = x[4 * k : 4 * k + 4]
 
-        def whole(t, p=part):
-            return jnp.mean(batch_losses(jax.tree.map(lambda a, u: a + t * u, params, updates), p))
+        def along(t, part=part):
+            moved = jax.tree.map(lambda a, u: a + t * u, params, updates)
+            return jnp.mean(batch_losses(moved, part))
 
-        slope, curvature = jax.grad(whole)(0.0), jax.grad(jax.grad(whole))(0.0)
+        slope, curvature = jax.grad(along)(0.0), jax.grad(jax.grad(along))(0.0)
         np.testing.assert_allclose(ratios[k], -curvature / (2 * slope), rtol=1e-3)
 
 
-def test_it_asks_for_the_loss_by_name():
+def test_missing_losses_and_bad_arguments_are_refused_by_name():
     tx = gradtx.observed(optax.adam(0.1))
     with pytest.raises(ValueError, match=r"observed needs the loss: call update.*losses_fn"):
         tx.update(jnp.ones(2), tx.init(START), START)

@@ -1,4 +1,4 @@
-"""The panel says what the single instruments say, from one pass over the model."""
+"""The panel gives the readings of the single instruments from one pass over the model."""
 
 import re
 
@@ -24,7 +24,7 @@ SINGLES = {
 
 @pytest.fixture(scope="module", params=[1, 3])
 def both(request):
-    """Readings of a training seen by the panel and by the single instruments."""
+    """Returns the readings of the panel and of the single instruments in the same training."""
     params, losses_fn = net(40)
     flat, unravel = jax.flatten_util.ravel_pytree(params)
     every = request.param
@@ -43,7 +43,7 @@ def both(request):
 
 
 @pytest.mark.sampled(1)
-def test_its_readings_are_those_of_the_single_instruments(both):
+def test_the_readings_of_the_panel_equal_those_of_the_single_instruments(both):
     _, panel, singles = both
     for name, value in singles.items():
         if name != "update_ratio/global":
@@ -52,14 +52,14 @@ def test_its_readings_are_those_of_the_single_instruments(both):
 
 
 @pytest.mark.sampled(1)
-def test_its_update_ratio_is_that_of_the_step_before(both):
+def test_the_update_ratio_of_the_panel_is_that_of_the_step_before(both):
     every, panel, singles = both
     before = np.asarray(singles["update_ratio/global"])
     expected = [np.nan if k < max(every, 1) else before[every * (k // every) - 1] for k in range(8)]
     np.testing.assert_allclose(panel["update_ratio/global"], expected, rtol=1e-3)
 
 
-def test_all_of_it_makes_one_nested_pass_and_one_along_random_signs():
+def test_the_panel_calls_the_losses_three_times_per_trace():
     params, losses_fn = net(40)
     calls = []
 
@@ -70,10 +70,10 @@ def test_all_of_it_makes_one_nested_pass_and_one_along_random_signs():
     tx = gradtx.panel(0.1)
     grads = jax.grad(mean(losses_fn))(params)
     jax.make_jaxpr(lambda g, s, p: tx.update(g, s, p, losses_fn=counted))(grads, tx.init(params), params)
-    assert len(calls) == 3  # the search for losses that mix examples traces it once, and adds nothing to the program
+    assert len(calls) == 3  # a nested pass, one along random signs, and the check for mixed examples
 
 
-def test_where_forward_mode_is_blocked_its_readings_agree():
+def test_the_readings_of_the_panel_agree_if_forward_mode_is_not_possible():
     params, losses_fn = net(40)
     grads = jax.grad(mean(losses_fn))(params)
     tx = gradtx.panel(0.1)
@@ -85,7 +85,7 @@ def test_where_forward_mode_is_blocked_its_readings_agree():
         np.testing.assert_allclose(found[name], exact[name], rtol=2e-2, err_msg=name)
 
 
-def test_its_update_ratio_is_over_the_parameters_before_and_needs_two_measured_steps_in_a_row():
+def test_the_update_ratio_of_the_panel_changes_after_two_measured_steps_in_a_row():
     tx = gradtx.panel(0.5)
     state, seen = tx.init(jnp.array(8.0)), []
 
@@ -99,8 +99,8 @@ def test_its_update_ratio_is_over_the_parameters_before_and_needs_two_measured_s
     np.testing.assert_allclose(seen, [np.nan, 0.5, 0.5, 0.5, 0.75], rtol=1e-6)
 
 
-@pytest.mark.skipif(jax.default_backend() != "cpu", reason="tells copies in what XLA makes for CPUs")
-def test_the_last_gradient_and_parameters_are_not_copied_before_they_are_written_over():
+@pytest.mark.skipif(jax.default_backend() != "cpu", reason="finds copies in the program that XLA makes for CPUs")
+def test_the_stored_gradient_and_parameters_are_overwritten_without_a_copy():
     params = {"w": jnp.ones((30, 41))}
     tx = optax.chain(gradtx.panel(0.1), gradtx.sgd(0.1))
 

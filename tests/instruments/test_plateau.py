@@ -1,4 +1,4 @@
-"""The slope of the loss and an honest error on it."""
+"""The slope of the loss and its standard error are right."""
 
 import jax
 import jax.numpy as jnp
@@ -18,7 +18,7 @@ def slopes(losses, **options):
 
 
 @pytest.mark.parametrize("every", [1, 5])
-def test_a_straight_line_has_its_slope_and_no_error(every):
+def test_the_slope_of_a_straight_line_is_exact_and_its_error_is_zero(every):
     slope, error = slopes(3.0 - 0.25 * np.arange(50), every=every)
     np.testing.assert_allclose(slope[3 * every :], -0.25, rtol=1e-4)
     np.testing.assert_allclose(error[3 * every :], 0, atol=1e-3)
@@ -42,13 +42,13 @@ def test_two_standard_errors_cover_the_true_slope_in_19_of_20_runs(true):
     np.testing.assert_allclose(np.std(slope), np.mean(error), rtol=0.15)
 
 
-def test_a_fall_that_ends_is_forgotten():
+def test_the_slope_forgets_a_fall_that_has_ended():
     slope, error = slopes(np.maximum(1.0, 5 - 0.1 * np.arange(1200)) + 0.1 * np.random.default_rng(0).normal(size=1200))
     assert slope[30] < -2 * error[30]
     assert abs(slope[-1]) < 3 * error[-1]
 
 
-def test_on_x_to_the_fourth_the_slope_fades_as_the_bottom_flattens():
+def test_the_slope_on_x_to_the_fourth_follows_the_falling_loss():
     tx = optax.chain(gradtx.plateau(decay=0.9), gradtx.sgd(0.05))
     found, path = trained(tx, lambda x: jnp.sum(x**4), jnp.ones(1), 400)
     losses = np.asarray(path[:, 0], np.float64) ** 4
@@ -58,13 +58,13 @@ def test_on_x_to_the_fourth_the_slope_fades_as_the_bottom_flattens():
     assert abs(slope[-1]) < 1e-4 * abs(slope[2])
 
 
-def test_a_loss_that_is_not_finite_is_left_out():
+def test_nonfinite_losses_are_left_out_of_the_slope():
     losses = 4 - 0.5 * np.arange(10)
     losses[[4, 6]] = np.nan, np.inf
     np.testing.assert_allclose(slopes(losses)[0][1:], -0.5, rtol=1e-4)
 
 
-def test_a_missing_value_and_one_that_is_no_scalar_are_named():
+def test_a_missing_value_and_a_value_that_is_not_a_scalar_are_refused_by_name():
     tx = gradtx.plateau()
     with pytest.raises(ValueError, match=r"plateau needs the loss's value: call update.*value=value"):
         tx.update(jnp.zeros(1), tx.init(jnp.zeros(1)))

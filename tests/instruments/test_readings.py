@@ -1,4 +1,4 @@
-"""`readings` finds every instrument in any nesting, and tells those of one kind apart by their order."""
+"""`readings` finds every instrument in any nesting, and numbers those of one kind by their order."""
 
 from typing import NamedTuple
 
@@ -12,7 +12,7 @@ import gradtx
 
 
 class LargestState(NamedTuple):
-    """The largest entry that was seen, and how often it was looked: an instrument, because it has `readings`."""
+    """Holds the largest entry that was seen and the number of updates. `readings` makes it an instrument."""
 
     largest_seen: jax.Array  # []
     looks: jax.Array  # [] int32
@@ -29,7 +29,7 @@ class SmallestState(NamedTuple):
 
 
 class HoldingState(NamedTuple):
-    """A wrapper that is an instrument too."""
+    """Holds another instrument and is an instrument itself."""
 
     held_state: LargestState
     held_count: jax.Array  # []
@@ -108,19 +108,19 @@ NESTINGS = {
         PLAIN,
     ),
     "an instrument that holds one": (holding(largest()), {"holding/count": 1.0} | PLAIN),
-    "no instrument": (gradtx.adam(0.1), {}),
+    "a chain without an instrument": (gradtx.adam(0.1), {}),
 }
 
 
 @pytest.mark.parametrize("name", NESTINGS)
-def test_finds_the_instruments_in(name):
+def test_readings_finds_the_instruments_in_every_nesting(name):
     tx, expected = NESTINGS[name]
     found = after(tx)
     assert list(found) == list(expected)  # in the order of the chain
     np.testing.assert_allclose(list(found.values()), list(expected.values()), rtol=1e-5)
 
 
-def test_of_one_kind_the_second_is_numbered_and_another_kind_between_them_is_not():
+def test_the_second_instrument_of_a_kind_is_numbered():
     found = after(optax.chain(largest(), smallest(), optax.scale(2.0), optax.masked(largest(), True), largest()))
     assert found == {
         "largest/seen": 4.0, "largest/looks": 1.0, "smallest/seen": -3.0,
@@ -128,13 +128,13 @@ def test_of_one_kind_the_second_is_numbered_and_another_kind_between_them_is_not
     }  # fmt: skip
 
 
-def test_in_a_partition_the_order_is_that_of_the_labels():
+def test_instruments_in_a_partition_are_in_the_order_of_the_labels():
     found = after(optax.partition({"z": largest(), "a": largest()}, {"a": "z", "b": "a"}))
     assert found["largest/seen"] == 2.0  # of label a
     assert found["largest@2/seen"] == 4.0
 
 
-def test_multi_steps_measures_when_it_takes_a_step():
+def test_an_instrument_inside_multi_steps_measures_only_when_a_step_is_taken():
     tx = optax.MultiSteps(largest(), 3).gradient_transformation()
     state, looks = tx.init(PARAMS), []
     for _ in range(6):
@@ -143,7 +143,7 @@ def test_multi_steps_measures_when_it_takes_a_step():
     assert looks == [0, 0, 1, 1, 1, 2]
 
 
-def test_what_was_not_measured_yet_is_nan_and_has_its_final_name_shape_and_dtype():
+def test_readings_before_the_first_step_are_nan_with_the_final_name_shape_and_dtype():
     tx = optax.chain(largest(), optax.sgd(0.1))
     before = gradtx.readings(tx.init(PARAMS))
     later = gradtx.readings(tx.update(GRADS, tx.init(PARAMS))[1])
@@ -151,12 +151,12 @@ def test_what_was_not_measured_yet_is_nan_and_has_its_final_name_shape_and_dtype
     assert {n: jax.typeof(x) for n, x in before.items()} == {n: jax.typeof(x) for n, x in later.items()}
 
 
-def test_they_are_the_very_arrays_of_the_state():
+def test_readings_are_the_arrays_of_the_state_and_not_copies():
     state = (LargestState(jnp.ones(()), jnp.zeros((), jnp.int32)),)
     assert gradtx.readings(state)["largest/seen"] is state[0].largest_seen
 
 
-def test_a_scan_records_them_step_by_step():
+def test_a_scan_records_the_readings_of_each_step():
     tx = optax.chain(largest(), gradtx.sgd(0.1), largest())
 
     def step(carry, g):
@@ -170,7 +170,7 @@ def test_a_scan_records_them_step_by_step():
     assert gradtx.readings(last)["largest/looks"] == 3
 
 
-def test_under_vmap_and_of_a_stack_of_states_each_run_has_its_own():
+def test_each_run_of_a_vmap_has_its_own_readings_inside_and_outside():
     tx = optax.chain(largest(), gradtx.sgd(0.1))
     grads = jnp.array([[1.0, 2.0], [5.0, 3.0]])
 
@@ -183,7 +183,7 @@ def test_under_vmap_and_of_a_stack_of_states_each_run_has_its_own():
     np.testing.assert_array_equal(gradtx.readings(states)["largest/seen"], [2.0, 5.0])
 
 
-def test_a_state_that_has_the_name_but_is_no_named_tuple_is_no_instrument():
+def test_an_object_with_readings_that_is_not_a_named_tuple_is_ignored():
     class Other:
         def readings(self):
             raise AssertionError
@@ -191,8 +191,8 @@ def test_a_state_that_has_the_name_but_is_no_named_tuple_is_no_instrument():
     assert gradtx.readings((Other(), {"x": jnp.ones(2)}, None)) == {}
 
 
-def test_looks_through_the_variables_of_a_flax_nnx_optimizer():
-    """Every reading is the array that the same chain gives outside of it, also one that is computed from fields."""
+def test_readings_finds_the_instruments_of_a_flax_nnx_optimizer():
+    """Every reading is the array that the same chain gives outside of Flax, even if it is computed from fields."""
     nnx = pytest.importorskip("flax.nnx", reason="Flax comes with the test extra")
     model = nnx.Linear(2, 1, rngs=nnx.Rngs(0))
     params = nnx.as_pure(nnx.state(model, nnx.Param))

@@ -1,4 +1,4 @@
-"""λ_max is the largest eigenvalue, not the largest in magnitude, and 1 is where descent diverges."""
+"""λ_max is the largest eigenvalue, not the largest in magnitude. Descent diverges if stability is above 1."""
 
 import jax
 import jax.numpy as jnp
@@ -19,12 +19,12 @@ def measured(tx, value_fn, params, **extra):
 @pytest.mark.parametrize(
     "spectrum", [(1.0, -3.0, 2.0), (3.0, -3.0, 1.0), (1.0, 1.0, 1.0), (0.0, 0.0, 0.0), (-1.0, -2.0, -3.0)], ids=str
 )
-def test_the_largest_eigenvalue_wins_not_the_largest_magnitude(spectrum):
+def test_lambda_max_is_the_largest_eigenvalue_and_not_the_largest_in_magnitude(spectrum):
     value_fn, _ = quadratic(*spectrum, rotation=rotation(3))
     tx = gradtx.sharpness(0.5)
     step = jax.jit(lambda state, x: tx.update(x, state, x, value_fn=value_fn)[1])
     state = tx.init(jnp.ones(3))
-    for _ in range(12):  # the first by Lanczos, then by the vector that is kept
+    for _ in range(12):  # the first step uses Lanczos, later ones start from the stored vector
         state = step(state, jnp.ones(3))
         found = gradtx.readings(state)
         np.testing.assert_allclose(found["sharpness/lambda_max"], max(spectrum), atol=2e-5)
@@ -32,7 +32,7 @@ def test_the_largest_eigenvalue_wins_not_the_largest_magnitude(spectrum):
 
 
 @pytest.mark.parametrize("unit", [1e-24, 1e24], ids=str)
-def test_the_unit_of_the_loss_is_the_unit_of_the_eigenvalue(unit):
+def test_lambda_max_scales_with_the_unit_of_the_loss(unit):
     value_fn, _ = quadratic(1.0, -3.0, 2.0, rotation=rotation(3))
     tx, x = gradtx.sharpness(), jnp.ones(3)
     state = tx.init(x)
@@ -41,7 +41,7 @@ def test_the_unit_of_the_loss_is_the_unit_of_the_eigenvalue(unit):
         np.testing.assert_allclose(gradtx.readings(state)["sharpness/lambda_max"], 2 * unit, rtol=1e-5)
 
 
-def test_is_followed_through_a_quadratic_that_turns_and_stretches():
+def test_lambda_max_follows_a_quadratic_that_turns_and_stretches():
     tx = gradtx.sharpness()
 
     @jax.jit
@@ -58,7 +58,7 @@ def test_is_followed_through_a_quadratic_that_turns_and_stretches():
     np.testing.assert_allclose(run(), 5 + 0.02 * np.arange(200.0), rtol=0.01)
 
 
-def test_is_followed_through_the_training_of_a_net():
+def test_lambda_max_follows_the_training_of_a_net():
     params, losses_fn = net(6)
     flat, unravel = jax.flatten_util.ravel_pytree(params)
 
@@ -76,7 +76,7 @@ def test_is_followed_through_the_training_of_a_net():
 
 
 @pytest.mark.parametrize(("rate", "diverges"), [(0.49, False), (0.51, True)])
-def test_gradient_descent_on_a_quadratic_diverges_just_where_stability_is_above_1(rate, diverges):
+def test_gradient_descent_on_a_quadratic_diverges_if_and_only_if_stability_is_above_1(rate, diverges):
     value_fn, _ = quadratic(4.0, 1.0, -0.0)
     found, path = trained(optax.chain(gradtx.sharpness(rate), gradtx.sgd(rate)), value_fn, jnp.ones(3), 100)
     assert (found["sharpness/stability"][0] > 1) == diverges
@@ -84,7 +84,7 @@ def test_gradient_descent_on_a_quadratic_diverges_just_where_stability_is_above_
 
 
 @pytest.mark.parametrize("nesterov", [False, True])
-def test_with_momentum_1_is_where_the_linear_recurrence_begins_to_grow(nesterov):
+def test_descent_with_momentum_diverges_if_and_only_if_stability_is_above_1(nesterov):
     value_fn, _ = quadratic(1.0)
     rates, alphas = (x.ravel() for x in np.meshgrid(np.linspace(0.05, 3.99, 30), [0.0, 0.3, 0.9, 0.99]))
 
@@ -103,12 +103,12 @@ def test_with_momentum_1_is_where_the_linear_recurrence_begins_to_grow(nesterov)
     np.testing.assert_array_equal(found[clear] > 1, radii[clear] > 1)
 
 
-def test_without_a_rate_stability_is_nan():
+def test_stability_is_nan_without_a_learning_rate():
     value_fn, _ = quadratic(1.0)
     assert np.isnan(measured(gradtx.sharpness(), value_fn, jnp.ones(1))["sharpness/stability"])
 
 
-def test_where_forward_mode_is_blocked_finite_differences_agree():
+def test_finite_differences_agree_if_forward_mode_is_not_possible():
     params, losses_fn = net(6)
     exact, found = (
         measured(gradtx.sharpness(), None, params, losses_fn=f) for f in (losses_fn, lambda p: opaque(losses_fn(p)))

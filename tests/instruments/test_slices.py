@@ -1,4 +1,4 @@
-"""The slices show the loss at the points they say, and filter normalisation makes nets of different scale compare."""
+"""Slices give the loss at the stated points, and filter normalisation makes nets of different scale comparable."""
 
 import jax
 import jax.numpy as jnp
@@ -25,7 +25,7 @@ def params_of_net(dtype=jnp.float32):
     return {name: jax.random.normal(k, s, dtype) for k, (name, s) in zip(keys, shapes.items(), strict=True)}
 
 
-def test_between_the_wells_of_a_double_well_stands_a_barrier():
+def test_a_line_between_the_wells_of_a_double_well_shows_the_barrier():
     start, end = {"x": jnp.array([-1.0, 1.0])}, {"x": jnp.array([1.0, 1.0])}
     positions, values = gradtx.line_slice(double_well, start, end)
     expected = np.linspace(0, 1, 51)
@@ -35,7 +35,7 @@ def test_between_the_wells_of_a_double_well_stands_a_barrier():
     assert values[25] == 1
 
 
-def test_on_a_linear_loss_the_line_is_straight_and_into_a_bowl_it_only_falls():
+def test_a_line_is_straight_on_a_linear_loss_and_falls_into_a_bowl():
     start, end = jnp.array([1.0, 4.0]), jnp.array([3.0, -2.0])
     positions, values = gradtx.line_slice(lambda p: p @ jnp.array([2.0, 1.0]), start, end, num_points=5)
     np.testing.assert_allclose(values, 6 - 2 * positions, rtol=1e-6)
@@ -43,19 +43,19 @@ def test_on_a_linear_loss_the_line_is_straight_and_into_a_bowl_it_only_falls():
     assert (jnp.diff(values) < 0).all()
 
 
-def test_the_ends_of_the_line_are_exactly_the_losses_at_both_points():
+def test_the_ends_of_a_line_are_exactly_the_losses_at_both_points():
     start = params_of_net()
     end = jax.tree.map(lambda x: 1e8 * x + 0.1, start)
     _, values = gradtx.line_slice(net, start, end, num_points=2)
     assert values.tolist() == [jax.jit(net)(start), jax.jit(net)(end)]
 
 
-def test_the_plane_is_the_loss_along_two_directions_whose_filters_are_as_long_as_those_of_the_parameters():
+def test_the_filters_of_both_directions_of_a_plane_have_the_norms_of_the_parameters():
     shapes = {"matrix": (3, 4), "kernel": (2, 2, 3, 5), "bias": (5,), "scalar": ()}
     params = {n: jax.random.normal(jax.random.key(i), s) + 1 for i, (n, s) in enumerate(shapes.items())}
     names = sorted(shapes)
 
-    def norms(p):  # of each filter, by hand
+    def norms(p):  # of each filter
         return np.concatenate([
             np.ravel(np.sqrt(np.sum(np.reshape(p[n], (-1, p[n].shape[-1] if p[n].ndim > 1 else 1)) ** 2, axis=0)))
             for n in names
@@ -65,7 +65,7 @@ def test_the_plane_is_the_loss_along_two_directions_whose_filters_are_as_long_as
 
     @jax.jit
     @jax.vmap
-    def plane_of_entry(index):  # the points of the plane, one number of theirs at a time
+    def plane_of_entry(index):  # returns one entry of all points of the plane
         def entry(p):
             return jax.flatten_util.ravel_pytree(p)[0][index]
 
@@ -80,7 +80,7 @@ def test_the_plane_is_the_loss_along_two_directions_whose_filters_are_as_long_as
     assert not np.allclose(directions[0]["matrix"], directions[1]["matrix"], atol=0.1)
 
 
-def test_rescaling_a_layer_against_the_next_one_does_not_change_the_plane():
+def test_a_plane_does_not_change_if_a_layer_is_rescaled_against_the_next_one():
     params = params_of_net()
     scale = jnp.array([10.0, 0.1, 3.0, 1.0, 1e-3])
     rescaled = {"first": params["first"] * scale, "bias": 10 * params["bias"], "second": params["second"] / 10}
@@ -91,11 +91,11 @@ def test_rescaling_a_layer_against_the_next_one_does_not_change_the_plane():
     _, _, plain = gradtx.plane_slice(lambda p: net(p | {"first": p["first"] / scale, "bias": p["bias"] / 10,
                                                         "second": p["second"] * 10}),
                                      rescaled, key=KEY, num_points=3)  # fmt: skip
-    np.testing.assert_allclose(plain, expected, rtol=1e-3)  # each column is a filter of its own
+    np.testing.assert_allclose(plain, expected, rtol=1e-3)  # each column is a filter
     assert expected.std() > 0.1
 
 
-def test_the_axis_of_outputs_can_be_the_first():
+def test_the_filter_axis_can_be_the_first_axis():
     params = params_of_net()
     turned = {"first": params["first"].T, "bias": params["bias"], "second": params["second"].T}
     scaled = turned | {"first": turned["first"] * jnp.array([[10.0], [0.1], [3.0], [1.0], [1e-3]])}
@@ -106,7 +106,7 @@ def test_the_axis_of_outputs_can_be_the_first():
     np.testing.assert_allclose(values, expected, rtol=1e-4)
 
 
-def test_the_middle_is_the_point_and_a_filter_of_zeros_does_not_move():
+def test_the_middle_of_a_plane_is_the_point_and_a_filter_of_zeros_does_not_move():
     params = params_of_net() | {"bias": jnp.zeros(5)}
     a, b, values = gradtx.plane_slice(net, params, key=KEY, num_points=3, radius=0.5)
     assert a.tolist() == b.tolist() == [-0.5, 0.0, 0.5]
@@ -116,7 +116,7 @@ def test_the_middle_is_the_point_and_a_filter_of_zeros_does_not_move():
     np.testing.assert_array_equal(biases, 0.0)
 
 
-def test_a_quadratic_along_the_plane_is_a_quadratic():
+def test_a_quadratic_loss_is_quadratic_along_a_plane():
     a, b, values = gradtx.plane_slice(lambda p: jnp.sum(p**2), jnp.ones(30), key=KEY, num_points=5)
     terms = np.stack([np.ones((5, 5)), *np.meshgrid(a, b, indexing="ij")], axis=-1)
     terms = np.concatenate([terms, terms[..., 1:] ** 2, terms[..., 1:2] * terms[..., 2:]], axis=-1).reshape(25, 6)
@@ -125,7 +125,7 @@ def test_a_quadratic_along_the_plane_is_a_quadratic():
     np.testing.assert_allclose(coefficients[[0, 3, 4]], 30, rtol=1e-4)  # each direction is as long as the parameters
 
 
-def test_both_are_the_same_under_jit_and_over_a_batch_of_points():
+def test_lines_and_planes_are_the_same_under_jit_and_vmap():
     def at(x):
         p = {"x": x}
         line = gradtx.line_slice(double_well, p, {"x": x + 1}, num_points=3)
@@ -137,7 +137,7 @@ def test_both_are_the_same_under_jit_and_over_a_batch_of_points():
         jax.tree.map(lambda a, b, i=i: np.testing.assert_allclose(a[i], b, rtol=1e-5), batched, at(x))
 
 
-def test_numbers_narrower_than_float32_are_widened_and_numpy_is_taken():
+def test_bfloat16_points_are_widened_and_numpy_arrays_are_accepted():
     half = {"x": jnp.array([-1.0], jnp.bfloat16)}
     positions, values = gradtx.line_slice(double_well, half, {"x": np.array([1.0])}, num_points=3)
     assert {positions.dtype, values.dtype} == {jnp.dtype("float32")}
@@ -157,7 +157,7 @@ LINE = {"params": jnp.zeros(2), "other": jnp.ones(2)}
         ({"value_fn": lambda p: p}, ValueError, "must return a real floating scalar"),
     ],
 )
-def test_bad_input_of_the_line_is_named(change, error, message):
+def test_bad_arguments_of_line_slice_are_refused_by_name(change, error, message):
     arguments = {"value_fn": jnp.sum} | LINE | change
     with pytest.raises(error, match=f"line_slice: .*{message}"):
         gradtx.line_slice(**arguments)
@@ -176,7 +176,7 @@ def test_bad_input_of_the_line_is_named(change, error, message):
         ({"params": {"a": jnp.zeros(2, jnp.complex64)}}, ValueError, "must be real, got complex64"),
     ],
 )
-def test_bad_input_of_the_plane_is_named(change, error, message):
+def test_bad_arguments_of_plane_slice_are_refused_by_name(change, error, message):
     arguments = {"value_fn": net, "params": params_of_net(), "key": KEY} | change
     with pytest.raises(error, match=f"plane_slice: .*{message}"):
         gradtx.plane_slice(arguments.pop("value_fn"), arguments.pop("params"), **arguments)

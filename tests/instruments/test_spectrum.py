@@ -1,4 +1,4 @@
-"""The quadrature has the moments of the Hessian, the trace is unbiased, and its standard error is honest."""
+"""The quadrature has the moments of the Hessian, the trace is unbiased, and its standard error is right."""
 
 import jax
 import jax.numpy as jnp
@@ -23,12 +23,12 @@ def symmetric(n, seed=0):
 
 
 def probes_of(num_probes, n, dtype=jnp.float64):
-    """The signs that the functions draw from `KEY` for a point of one leaf."""
+    """Returns the signs that the functions draw from `KEY` for a point of one leaf."""
     keys = jax.random.split(KEY, num_probes)
     return np.stack([jax.random.rademacher(jax.random.split(k, 1)[0], (n,), dtype) for k in keys])
 
 
-def test_each_probe_has_its_moments_exactly_to_degree_2k_minus_1(x64):
+def test_the_moments_of_each_probe_are_exact_up_to_degree_2k_minus_1(x64):
     n, k, m = 12, 4, 3
     matrix = symmetric(n)
     nodes, weights = gradtx.spectral_density(quadratic(matrix), jnp.zeros(n), key=KEY, num_probes=m, num_iterations=k)
@@ -37,10 +37,10 @@ def test_each_probe_has_its_moments_exactly_to_degree_2k_minus_1(x64):
             exact = v @ np.linalg.matrix_power(matrix, degree) @ v / n
             np.testing.assert_allclose(np.sum(weight * node**degree), exact, rtol=1e-10, atol=1e-10)
         exact = v @ np.linalg.matrix_power(matrix, 2 * k) @ v / n
-        assert abs(np.sum(weight * node ** (2 * k)) / exact - 1) > 1e-6  # and no further: k nodes have no more
+        assert abs(np.sum(weight * node ** (2 * k)) / exact - 1) > 1e-6  # k nodes do not reproduce more moments
 
 
-def test_the_nodes_are_those_of_scipy_from_the_same_start(x64):
+def test_nodes_and_weights_match_a_dense_krylov_projection_from_the_same_start(x64):
     n, k = 12, 5
     matrix, v = symmetric(n), probes_of(1, n)[0]
     krylov = np.linalg.qr(np.stack([np.linalg.matrix_power(matrix, i) @ v for i in range(k)], axis=1))[0]
@@ -52,7 +52,7 @@ def test_the_nodes_are_those_of_scipy_from_the_same_start(x64):
 
 @pytest.mark.parametrize("k", [1, 25])
 @pytest.mark.sampled(1)
-def test_the_weights_are_a_distribution(k):
+def test_the_weights_of_each_probe_are_non_negative_and_sum_to_its_share(k):
     nodes, weights = gradtx.spectral_density(
         quadratic(np.float32(symmetric(20))), jnp.zeros(20), key=KEY, num_probes=4, num_iterations=k
     )
@@ -71,7 +71,7 @@ def test_the_first_moment_is_the_mean_curvature_within_its_standard_error(x64):
     assert abs(np.sum(weights * nodes) - np.trace(matrix) / 40) < 3 * error
 
 
-def test_two_clusters_are_found_with_the_shares_that_they_have():
+def test_two_clusters_of_eigenvalues_are_found_with_their_shares():
     spectrum = [*np.linspace(-1.05, -0.95, 30), *np.linspace(9.9, 10.1, 10)]
     nodes, weights = gradtx.spectral_density(
         quadratic(np.float32(rotated(spectrum))), jnp.zeros(40), key=KEY, num_probes=12, num_iterations=6
@@ -91,7 +91,7 @@ DIAGONAL = {
 
 @pytest.mark.parametrize("name", DIAGONAL)
 @pytest.mark.sampled(2)
-def test_a_degenerate_diagonal_spectrum_is_exact_and_no_eigenvalue_is_invented(name):
+def test_a_degenerate_diagonal_spectrum_is_exact_without_spurious_eigenvalues(name):
     spectrum = np.array(DIAGONAL[name])
     nodes, weights = gradtx.spectral_density(
         lambda x: jnp.sum(jnp.asarray(spectrum, jnp.float32) * x**2) / 2, jnp.zeros(len(spectrum)), key=KEY,
@@ -104,7 +104,7 @@ def test_a_degenerate_diagonal_spectrum_is_exact_and_no_eigenvalue_is_invented(n
         np.testing.assert_allclose(weight, np.pad(counts / len(spectrum), (0, 8 - len(values))), atol=1e-5)
 
 
-def test_the_trace_of_a_net_in_two_leaves_is_that_of_its_dense_hessian(x64):
+def test_the_trace_of_a_net_with_two_leaves_matches_its_dense_hessian(x64):
     params = {"w": jax.random.normal(KEY, (3, 4)), "none": None, "v": jax.random.normal(jax.random.key(1), (4,))}
     x = jax.random.normal(jax.random.key(2), (10, 3))
 
@@ -137,7 +137,7 @@ def test_the_trace_is_the_mean_over_its_probes(x64):
     np.testing.assert_allclose(error, stats.sem(samples), rtol=1e-12)
 
 
-def test_the_standard_error_of_the_trace_covers_the_truth_as_often_as_it_should():
+def test_the_standard_error_of_the_trace_covers_the_truth_at_the_expected_rate():
     matrix = np.float32(symmetric(20))
     estimate = jax.jit(jax.vmap(lambda key: gradtx.hessian_trace(quadratic(matrix), jnp.zeros(20), key=key)))
     traces, errors = estimate(jax.random.split(KEY, 1000))
@@ -150,8 +150,8 @@ def test_the_standard_error_of_the_trace_covers_the_truth_as_often_as_it_should(
     np.testing.assert_allclose(np.std(traces), np.sqrt(2 / 32) * np.linalg.norm(off), rtol=0.1)
 
 
-def test_the_traces_of_the_leaves_are_those_of_their_blocks_and_add_up(x64):
-    """From the same probes: the samples of a leaf are those of the rows of its block, whatever the other leaves add."""
+def test_the_traces_per_leaf_are_those_of_the_blocks_and_add_up_to_the_whole(x64):
+    """All traces use the same probes. A sample of a leaf is v'Hv over the rows of its block."""
     matrix = symmetric(5)
     params = {"a": jnp.ones(2), "none": None, "b": jnp.ones((1, 3))}
 
@@ -166,7 +166,7 @@ def test_the_traces_of_the_leaves_are_those_of_their_blocks_and_add_up(x64):
     for name, block in (("a", matrix[:2, :2]), ("b", matrix[2:, 2:])):
         assert trace[name].shape == error[name].shape == ()
         assert abs(trace[name] - np.trace(block)) < 4 * error[name]
-    off = matrix - np.diag(np.diag(matrix))  # Var Σ_i∈a v_i (Hv)_i: entries inside the block count twice, others once
+    off = matrix - np.diag(np.diag(matrix))  # in Var Σ_i∈a v_i (Hv)_i, entries inside the block count twice
     variance = 2 * np.sum(off[:2, :2] ** 2) + np.sum(off[:2, 2:] ** 2)
     np.testing.assert_allclose(error["a"], np.sqrt(variance / 400), rtol=0.1)
 
@@ -188,25 +188,25 @@ SPECTRAL = {
 @pytest.mark.parametrize("kind", NOT_FINITE)
 @pytest.mark.parametrize("name", SPECTRAL)
 @pytest.mark.sampled(5)
-def test_what_is_not_finite_raises_by_name(name, kind):
+def test_a_nonfinite_loss_gradient_or_hessian_is_refused_by_name(name, kind):
     loss = NOT_FINITE[kind]
     with pytest.raises(ValueError, match=f"^{name}: the loss, its gradient or its Hessian is not finite here"):
         SPECTRAL[name](loss, jnp.ones(3))
 
 
 @pytest.mark.parametrize("name", ["hessian_trace", "spectral_density"])
-def test_inside_jit_what_is_not_finite_gives_nan(name):
+def test_a_nonfinite_loss_gives_nan_inside_jit(name):
     found = jax.jit(lambda x: SPECTRAL[name](NOT_FINITE["the loss"], x))(jnp.ones(3))
     assert all(bool(jnp.isnan(x).all()) for x in found)
 
 
-def test_one_probe_has_no_standard_error():
+def test_the_standard_error_of_one_probe_is_nan():
     trace, error = gradtx.hessian_trace(lambda p: jnp.sum(p**2), jnp.ones(3), key=KEY, num_probes=1)
     assert trace == 6
     assert jnp.isnan(error)
 
 
-def test_both_are_the_same_under_jit_and_over_a_batch_of_points():
+def test_density_and_trace_are_the_same_under_jit_and_vmap():
     def loss(p):
         return jnp.sum(p**4) + p[0] * p[1]
 
@@ -221,7 +221,7 @@ def test_both_are_the_same_under_jit_and_over_a_batch_of_points():
         jax.tree.map(lambda a, b, i=i: np.testing.assert_allclose(a[i], b, rtol=1e-4, atol=1e-5), batched, at(p))
 
 
-def test_a_point_in_bfloat16_is_read_in_float32_also_under_x64(x64):
+def test_a_bfloat16_point_gives_float32_results_under_x64(x64):
     point = {"key": KEY, "params": jnp.ones(3, jnp.bfloat16)}
     trace, error = gradtx.hessian_trace(lambda p: jnp.sum(p**2) / 2, num_probes=2, **point)
     nodes, weights = gradtx.spectral_density(lambda p: jnp.sum(p**2) / 2, num_probes=1, num_iterations=1, **point)
@@ -246,7 +246,7 @@ def test_a_point_in_bfloat16_is_read_in_float32_also_under_x64(x64):
         ("hessian_trace", {"params": [jnp.arange(2)]}, TypeError, r"params\[0\] must be of a floating dtype"),
     ],
 )
-def test_bad_input_is_named(function, change, error, message):
+def test_bad_arguments_are_refused_by_name(function, change, error, message):
     arguments = {"value_fn": lambda p: jnp.sum(p**2), "params": jnp.zeros(2), "key": KEY} | change
     with pytest.raises(error, match=f"{function}: .*{message}"):
         getattr(gradtx, function)(arguments.pop("value_fn"), arguments.pop("params"), **arguments)

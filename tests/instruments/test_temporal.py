@@ -1,4 +1,4 @@
-"""One backward pass hears every step: in a linear recurrent net the slope of the log-norms is -log ρ."""
+"""One backward pass gives the gradient at each time step. In a linear recurrent net the log-norms have slope -log ρ."""
 
 import jax
 import jax.numpy as jnp
@@ -24,7 +24,7 @@ def linear_rnn(w, probes):
 
 
 def tanh_rnn(w, probes):
-    """With a non-linearity, and the probes in any container."""
+    """Returns the loss of a recurrent net with tanh. The probes may be in any container."""
     leaves = jax.tree.leaves(probes)
 
     def step(h, x):
@@ -37,14 +37,14 @@ def tanh_rnn(w, probes):
 
 
 @pytest.mark.parametrize("rho", [0.9, 1.0, 1.1])
-def test_the_slope_of_a_linear_net_is_minus_log_rho(rho):
+def test_the_slope_of_a_linear_recurrent_net_is_minus_log_rho(rho):
     norms, slope = gradtx.temporal_gradients(linear_rnn, rho * ORTHOGONAL, ZEROS)
     np.testing.assert_allclose(slope, -np.log(rho), atol=2e-6)
     assert norms.shape == (TIME,)
     np.testing.assert_allclose(norms, norms[-1] * rho ** np.arange(TIME - 1, -1, -1), rtol=1e-5)
 
 
-def test_positive_means_vanishing_on_the_way_back_and_negative_exploding():
+def test_a_positive_slope_means_vanishing_and_a_negative_slope_exploding_gradients():
     vanishing, slope = gradtx.temporal_gradients(linear_rnn, 0.5 * ORTHOGONAL, ZEROS)
     assert slope > 0
     assert vanishing[0] < vanishing[-1] / 1000
@@ -53,7 +53,7 @@ def test_positive_means_vanishing_on_the_way_back_and_negative_exploding():
     assert exploding[0] > 1000 * exploding[-1]
 
 
-def test_norms_and_slope_are_those_of_backpropagation_by_hand():
+def test_norms_and_slope_match_backpropagation_in_numpy():
     w = np.random.default_rng(1).normal(size=(WIDTH, WIDTH)) / 2
     norms, slope = gradtx.temporal_gradients(tanh_rnn, jnp.asarray(w, jnp.float32), list(ZEROS))
     h = [np.zeros((BATCH, WIDTH))]
@@ -67,7 +67,7 @@ def test_norms_and_slope_are_those_of_backpropagation_by_hand():
     np.testing.assert_allclose(slope, stats.linregress(np.arange(TIME), np.log(expected)).slope, rtol=1e-4)
 
 
-def test_a_list_a_dict_and_an_array_of_probes_are_read_alike():
+def test_a_list_a_dict_and_an_array_of_probes_give_the_same_result():
     containers = {
         "array": ZEROS,
         "only leaf of nested dicts": {"cell": {"h": ZEROS}},
@@ -98,7 +98,7 @@ def test_the_layers_of_a_deep_net_may_differ_in_width():
     assert slope > 0
 
 
-def test_steps_that_nothing_is_heard_of_are_left_out_of_the_slope():
+def test_steps_with_zero_or_nonfinite_gradients_are_left_out_of_the_slope():
     def loss(_, probes):
         return jnp.sum(jnp.array([0.0, 1.0, jnp.inf, 4.0]) * probes)
 
@@ -111,19 +111,19 @@ def test_steps_that_nothing_is_heard_of_are_left_out_of_the_slope():
     ("weights", "slope"),
     [([0.0, 0.0, 3.0], np.inf), ([0.0, 3.0, 0.0], np.nan), ([0.0, 0.0, 0.0], np.nan), ([3.0], np.nan)],
 )
-def test_where_one_step_or_none_is_heard_there_is_no_slope_but_for_the_last(weights, slope):
+def test_the_slope_from_one_positive_norm_is_inf_only_if_it_is_the_last_of_several(weights, slope):
     weights = jnp.array(weights)
     _, found = gradtx.temporal_gradients(lambda _, probes: jnp.sum(weights * probes), (), jnp.zeros(len(weights)))
     np.testing.assert_array_equal(found, slope)
 
 
-def test_norms_that_float32_squares_lose_are_kept():
+def test_norms_are_right_if_their_squares_overflow_or_underflow():
     weights = jnp.array([1e-30, 1e-25, 1e-20, 1e25])
     norms, _ = gradtx.temporal_gradients(lambda _, probes: jnp.sum(weights * probes), (), jnp.zeros(4))
     np.testing.assert_allclose(norms, weights, rtol=1e-5)
 
 
-def test_it_is_legal_under_jit_and_over_a_batch_of_weights():
+def test_temporal_gradients_works_under_jit_and_vmap():
     find = jax.jit(jax.vmap(lambda w: gradtx.temporal_gradients(linear_rnn, w, ZEROS)))
     _, slopes = find(jnp.stack([0.9 * ORTHOGONAL, 1.1 * ORTHOGONAL]))
     np.testing.assert_allclose(slopes, -np.log([0.9, 1.1]), atol=2e-6)
@@ -137,7 +137,7 @@ def test_probes_in_bfloat16_give_norms_in_float32():
     np.testing.assert_allclose(slope, -np.log(0.9), atol=2e-3)
 
 
-def test_flax_makes_the_probes_with_perturb():
+def test_probes_made_by_perturb_of_flax_give_the_same_norms():
     nn = pytest.importorskip("flax.linen")
 
     class Cell(nn.Module):
@@ -178,6 +178,6 @@ def test_flax_makes_the_probes_with_perturb():
         (lambda w, p: None, jnp.zeros(3), TypeError, "value_fn must return a scalar, got NoneType"),
     ],
 )
-def test_bad_input_is_named(value_fn, probes, error, message):
+def test_bad_arguments_are_refused_by_name(value_fn, probes, error, message):
     with pytest.raises(error, match=f"temporal_gradients: {message}"):
         gradtx.temporal_gradients(value_fn, ORTHOGONAL, probes)

@@ -1,4 +1,4 @@
-"""What several tests of the lab train: a small problem, and an instrument with one and with several numbers a step."""
+"""Fixtures for the tests of the lab: a small problem, and an instrument whose readings are scalars and a vector."""
 
 from typing import NamedTuple
 
@@ -20,7 +20,7 @@ class WatchState(NamedTuple):
 
 @pytest.fixture(scope="session")
 def watch():
-    """A pass-through transformation with readings, numbers and a vector, not in the order of their names."""
+    """Returns a pass-through transformation. Its readings are scalars and a vector, not in alphabetical order."""
 
     def init(params):
         return WatchState(jnp.full((), jnp.nan), jnp.full(len(jax.tree.leaves(params)), jnp.nan))
@@ -44,7 +44,7 @@ def key():
 
 @pytest.fixture
 def counted():
-    """Wraps a transformation and counts how often its update is traced."""
+    """Returns a function that wraps a transformation and counts how often its update is traced."""
 
     def wrap(tx):
         calls = []

@@ -1,4 +1,4 @@
-"""A file of results is whole or as it was before, and says what it is."""
+"""A file of results is written whole or not at all, and it states its kind and format."""
 
 import numpy as np
 import pytest
@@ -9,7 +9,7 @@ from gradtx.lab.archive import FORMAT, read_archive, whole_file, write_archive
 LOADERS = [lab.History.load, lab.Sweep.load]
 
 
-def test_a_failed_write_leaves_the_older_file_and_nothing_beside_it(tmp_path):
+def test_a_failed_write_keeps_the_older_file_and_leaves_no_partial_file(tmp_path):
     path = tmp_path / "result.npz"
     write_archive(path, "History", {}, {"a": np.arange(3)})
 
@@ -26,20 +26,20 @@ def test_a_failed_write_leaves_the_older_file_and_nothing_beside_it(tmp_path):
     assert list(tmp_path.iterdir()) == [path]
 
 
-def test_a_link_stays_a_link(tmp_path):
+def test_writing_to_a_symbolic_link_writes_its_target(tmp_path):
     (tmp_path / "link").symlink_to(tmp_path / "result.npz")
     write_archive(tmp_path / "link", "Sweep", {"n": np.int64(3)}, {})
     assert (tmp_path / "link").is_symlink()
     assert read_archive(tmp_path / "result.npz", "Sweep") == ({"n": 3}, {})
 
 
-def test_what_is_no_plain_file_is_written_to_directly():
+def test_a_device_file_is_written_to_directly():
     with whole_file("/dev/null") as path:
         assert str(path) == "/dev/null"
 
 
 @pytest.mark.parametrize("load", LOADERS)
-def test_a_file_of_another_kind_is_a_value_error_that_says_what_it_is(load, tmp_path):
+def test_the_error_for_a_file_of_another_kind_names_its_kind(load, tmp_path):
     name = load.__self__.__name__
     other = {"History": "Sweep", "Sweep": "History"}[name]
     path = tmp_path / "file"
@@ -69,14 +69,14 @@ def test_a_file_of_another_kind_is_a_value_error_that_says_what_it_is(load, tmp_
 
 
 @pytest.mark.parametrize("load", LOADERS)
-def test_a_file_of_another_format_says_which(load, tmp_path, monkeypatch):
+def test_the_error_for_a_file_of_another_format_names_the_format(load, tmp_path, monkeypatch):
     path = tmp_path / "file"
     monkeypatch.setattr("gradtx.lab.archive.FORMAT", FORMAT + 1)
     write_archive(path, load.__self__.__name__, {}, {})
     monkeypatch.undo()
     with pytest.raises(ValueError, match=f"has format {FORMAT + 1}, this gradtx reads format {FORMAT}"):
         load(path)
-    with path.open("wb") as file:  # as it was before there was a mark
+    with path.open("wb") as file:  # the first format had no mark
         np.savez(file, plain=np.array("{}"), loss=np.ones(3))
     with pytest.raises(ValueError, match="has format 1, which this gradtx no longer reads"):
         load(path)

@@ -1,4 +1,4 @@
-"""A run that was broken off goes on from its checkpoint as if nothing had happened, bit for bit."""
+"""An interrupted run that is resumed from its checkpoint is bit-equal to an uninterrupted one."""
 
 import os
 import resource
@@ -38,17 +38,17 @@ def whole(settings):
     return lab.run(**settings, steps=18)
 
 
-def test_resuming_is_bit_exact_readings_and_evaluations_included(settings, whole, tmp_path):
+def test_a_resumed_run_is_bit_equal_including_readings_and_evaluations(settings, whole, tmp_path):
     broken = lab.run(**settings, steps=18, checkpoint=tmp_path / "run", callbacks=[break_at(8)])
     assert (broken.ended, broken.steps) == ("interrupted", 8)
     resumed = lab.run(**settings, steps=18, checkpoint=tmp_path / "run")
     assert_same(resumed, whole)
-    again = lab.run(**settings, steps=18, checkpoint=str(tmp_path / "run"))  # nothing is left to do
+    again = lab.run(**settings, steps=18, checkpoint=str(tmp_path / "run"))  # no step is left
     assert_same(again, whole)
 
 
 @pytest.mark.slow
-def test_sigterm_saves_ends_the_program_and_the_run_goes_on_from_there(settings, whole, tmp_path, capsys):
+def test_sigterm_saves_a_checkpoint_and_ends_the_program_and_the_run_can_be_resumed(settings, whole, tmp_path, capsys):
     def told_to_end(step, params, evaluation):
         if step == 8:
             os.kill(os.getpid(), signal.SIGTERM)
@@ -62,28 +62,28 @@ def test_sigterm_saves_ends_the_program_and_the_run_goes_on_from_there(settings,
     assert_same(lab.run(**settings, steps=18, checkpoint=tmp_path), whole)
 
 
-def test_a_finished_run_may_be_lengthened(settings, whole, tmp_path):
+def test_a_finished_run_can_be_continued_for_more_steps(settings, whole, tmp_path):
     lab.run(**settings, steps=8, checkpoint=tmp_path)
     assert_same(lab.run(**settings, steps=18, checkpoint=tmp_path), whole)
 
 
-def test_a_walk_without_instruments_resumes_too(key, tmp_path):
+def test_a_run_on_a_landscape_without_instruments_can_be_resumed(key, tmp_path):
     f, tx = landscapes.noisy(landscapes.rosenbrock, 0.1), gradtx.sgd(0.001, momentum=0.9, nesterov=True)
     lab.run(f, tx, steps=30, key=key, eval_every=10, checkpoint=tmp_path, callbacks=[break_at(20)])
     resumed = lab.run(f, tx, steps=30, key=key, eval_every=10, checkpoint=tmp_path)
     assert_same(resumed, lab.run(f, tx, steps=30, key=key, eval_every=10))
 
 
-def test_early_stopping_remembers_what_it_saw(key, tmp_path):
+def test_early_stopping_keeps_its_state_when_a_run_is_resumed(key, tmp_path):
     f, stopping = landscapes.quadratic(100.0), gradtx.early_stopping(patience=4)
     settings = {"key": key, "eval_every": 1, "stopping": stopping, "steps": 50}
-    tx = gradtx.sgd(0.0201)  # beyond 2/κ: the steepest coordinate grows, after a while faster than the rest falls
+    tx = gradtx.sgd(0.0201)  # above 2/κ the steepest coordinate grows, and soon so does the loss
     whole = lab.run(f, tx, **settings)
     assert whole.ended == "stopped early"
     lab.run(f, tx, **settings, checkpoint=tmp_path, callbacks=[break_at(whole.steps - 2)])
     resumed = lab.run(f, tx, **settings, checkpoint=tmp_path)
     assert_same(resumed, whole)
-    assert_same(lab.run(f, tx, **settings, checkpoint=tmp_path), whole)  # it stays stopped
+    assert_same(lab.run(f, tx, **settings, checkpoint=tmp_path), whole)  # resuming a stopped run takes no step
 
 
 def test_a_checkpoint_of_another_run_is_refused(settings, whole, tmp_path):
@@ -112,7 +112,7 @@ BOWL = landscapes.quadratic(10.0)
         (optax.chain(optax.trace(0.9), gradtx.rmsprop(0.1)), gradtx.rmsprop(0.1), r"TraceState\.trace.*ScaleByRms"),
     ],
 )
-def test_another_method_with_arrays_of_the_same_shapes_is_refused_by_name(made_by, resumed_by, first, key, tmp_path):
+def test_a_checkpoint_of_another_method_with_equal_shapes_is_refused(made_by, resumed_by, first, key, tmp_path):
     lab.run(BOWL, made_by, key=key, checkpoint=tmp_path, **WALK)
     with pytest.raises(ValueError, match=f"its transformation differ: it has .*{first}"):
         lab.run(BOWL, resumed_by, key=key, checkpoint=tmp_path, **(WALK | {"steps": 8}))
@@ -127,7 +127,7 @@ def test_another_method_with_arrays_of_the_same_shapes_is_refused_by_name(made_b
         (landscapes.noisy(BOWL, 0.1), "whose name is 'quadratic', this run's is 'noisy_quadratic'"),
     ],
 )
-def test_another_landscape_is_refused_by_what_differs(other, message, key, tmp_path):
+def test_a_checkpoint_of_another_landscape_is_refused_with_the_difference(other, message, key, tmp_path):
     lab.run(BOWL, gradtx.sgd(0.1), key=key, checkpoint=tmp_path, **WALK)
     with pytest.raises(ValueError, match=message):
         lab.run(other, gradtx.sgd(0.1), key=key, checkpoint=tmp_path, **(WALK | {"steps": 8}))
@@ -137,7 +137,7 @@ def test_another_landscape_is_refused_by_what_differs(other, message, key, tmp_p
         lab.run(landscapes.noisy(BOWL, 0.2), gradtx.sgd(0.1), key=key, checkpoint=tmp_path / "noisy", **WALK)
 
 
-def test_the_same_problem_with_other_data_is_refused(key, tmp_path):
+def test_a_checkpoint_of_the_same_problem_with_other_data_is_refused(key, tmp_path):
     def mean_of(values):
         x = jnp.asarray(values)
         return lab.Problem(
@@ -151,7 +151,7 @@ def test_the_same_problem_with_other_data_is_refused(key, tmp_path):
 
 
 @pytest.mark.parametrize("wrap", [optax.chain, lambda *stages: gradtx.skip_nonfinite(optax.chain(*stages))])
-def test_instruments_may_come_and_go_and_the_run_says_that_they_start_anew(wrap, key, tmp_path):
+def test_instruments_may_be_added_and_removed_at_a_checkpoint_with_a_warning(wrap, key, tmp_path):
     method = gradtx.sgd(0.1, momentum=0.9)
     plain, watched = wrap(method), wrap(gradtx.gradient_norm(), method, gradtx.trajectory())
     other = wrap(gradtx.panel(0.1), method)
@@ -172,13 +172,13 @@ def test_instruments_may_come_and_go_and_the_run_says_that_they_start_anew(wrap,
     assert np.isnan(last.readings["trajectory/straightness"][8:]).all()
 
 
-def test_an_instrument_of_the_users_own_may_go(watch, key, tmp_path):
+def test_a_custom_instrument_may_be_removed_at_a_checkpoint(watch, key, tmp_path):
     lab.run(BOWL, optax.chain(watch, gradtx.adam(0.1)), key=key, checkpoint=tmp_path, **WALK)
     with pytest.warns(UserWarning, match="start anew"):
         lab.run(BOWL, gradtx.adam(0.1), key=key, checkpoint=tmp_path, **(WALK | {"steps": 8}))
 
 
-def test_parameters_in_named_tuples_do_not_look_like_states(key, tmp_path):
+def test_parameters_in_named_tuples_are_not_taken_for_states(key, tmp_path):
     class Weights(NamedTuple):
         w: jax.Array
         b: jax.Array
@@ -195,7 +195,7 @@ def test_parameters_in_named_tuples_do_not_look_like_states(key, tmp_path):
         lab.run(problem, gradtx.adam(0.01), key=key, checkpoint=tmp_path, **(WALK | {"steps": 8}))
 
 
-def test_a_checkpoint_that_cannot_be_written_is_found_before_the_training(key, tmp_path):
+def test_a_checkpoint_that_cannot_be_written_is_refused_before_the_training(key, tmp_path):
     trained = []
     tx = optax.GradientTransformation(lambda p: trained.append(1) or (), lambda g, s, p=None: (g, s))
     (tmp_path / "file").write_text("mine")
@@ -210,7 +210,7 @@ def test_a_checkpoint_that_cannot_be_written_is_found_before_the_training(key, t
     assert (tmp_path / "file").read_text() == "mine"
 
 
-def test_a_folder_that_holds_something_else_is_refused(key, tmp_path):
+def test_a_checkpoint_folder_with_other_contents_is_refused(key, tmp_path):
     import orbax.checkpoint as ocp
 
     with ocp.CheckpointManager(tmp_path) as manager:
@@ -221,7 +221,7 @@ def test_a_folder_that_holds_something_else_is_refused(key, tmp_path):
 
 @contextmanager
 def full_disk():
-    """No file may grow any more: writes fail as they do on a disk without space."""
+    """Makes writes fail as they do on a full disk, because no file may grow any more."""
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (16, limits[1]))
     try:
@@ -230,19 +230,19 @@ def full_disk():
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
 
 
-def test_a_full_disk_at_a_checkpoint_ends_no_run_and_keeps_the_older_one(key, tmp_path):
+def test_a_full_disk_at_a_checkpoint_does_not_end_the_run_and_keeps_the_older_checkpoint(key, tmp_path):
     settings = {"problem": BOWL, "tx": gradtx.adam(0.1), "eval_every": 2, "key": key}
-    whole = lab.run(**settings, steps=20)  # first, so that nothing is compiled, and cached, on the full disk
+    whole = lab.run(**settings, steps=20)  # runs first, so that nothing is compiled on the full disk
     lab.run(**settings, steps=8, checkpoint=tmp_path)
     with full_disk(), pytest.warns(UserWarning, match=r"run: the checkpoint of step \d+ .* could not be written"):
         assert_same(lab.run(**settings, steps=20, checkpoint=tmp_path), whole)
-    with full_disk(), warnings.catch_warnings():  # not even where warnings are errors
+    with full_disk(), warnings.catch_warnings():  # also if warnings are errors
         warnings.simplefilter("error", UserWarning)
         assert_same(lab.run(**settings, steps=20, checkpoint=tmp_path), whole)
-    assert_same(lab.run(**settings, steps=20, checkpoint=tmp_path), whole)  # from step 8 on
+    assert_same(lab.run(**settings, steps=20, checkpoint=tmp_path), whole)  # resumes from step 8
 
 
-def test_the_best_parameters_come_back_with_a_resumed_run(digits, key, tmp_path):
+def test_a_resumed_run_keeps_its_best_parameters(digits, key, tmp_path):
     settings = {"steps": 12, "key": key, "eval_every": 2, "batch_size": 16}
     tx = gradtx.sgd(3.0, momentum=0.9)
     whole = lab.run(digits, tx, **settings)
@@ -251,7 +251,7 @@ def test_the_best_parameters_come_back_with_a_resumed_run(digits, key, tmp_path)
     assert_same(lab.run(digits, tx, **settings, checkpoint=tmp_path), whole)
 
 
-def test_without_orbax_the_error_names_the_extra(key, tmp_path, monkeypatch):
+def test_the_error_for_a_missing_orbax_names_the_extra(key, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "orbax.checkpoint", None)
     with pytest.raises(ModuleNotFoundError, match=r"pip install 'gradtx\[checkpoints\]'"):
         lab.run(landscapes.saddle, gradtx.sgd(0.1), steps=1, key=key, checkpoint=tmp_path)

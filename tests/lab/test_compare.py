@@ -1,4 +1,4 @@
-"""A comparison gives every method the same budget and judges it as a reader would."""
+"""A comparison gives every method the same budget and judges it by its curves."""
 
 import dataclasses
 import json
@@ -40,14 +40,14 @@ def test_every_method_gets_the_same_budget_on_every_problem(three):
     assert [r.batch_size for r in three.of("digits")] == [64, None]
 
 
-def test_the_choice_is_the_best_mean_final_metric(three):
+def test_the_best_learning_rate_has_the_best_mean_final_metric(three):
     for result in three.results:
         finals = result.sweep.final("metric").mean(axis=1)
         assert finals[result.best] == (finals.max() if result.sweep.higher_is_better else finals.min())
         assert result.learning_rate == result.sweep.axes["learning_rate"][result.best]
 
 
-def test_a_member_is_a_run(digits, one):
+def test_a_member_of_a_comparison_equals_a_single_run(digits, one):
     result = one.results[0]
     alone = lab.run(
         digits, gradtx.sgd(result.learning_rate), steps=40, key=jax.random.split(jax.random.key(0), 2)[1], eval_every=5
@@ -56,12 +56,12 @@ def test_a_member_is_a_run(digits, one):
     np.testing.assert_array_equal(result.train_loss[1], alone.train_loss)
 
 
-def test_the_same_call_gives_the_same_numbers_in_any_company(one, three):
+def test_results_on_a_problem_do_not_depend_on_the_other_problems(one, three):
     for alone, among in zip(one.results, three.of("digits"), strict=True):
         np.testing.assert_array_equal(alone.train_loss, among.train_loss)
 
 
-def test_early_stopping_is_what_a_reader_of_the_curve_would_do(three):
+def test_early_stopping_agrees_with_a_loop_over_the_curve(three):
     for result in three.results:
         sign = 1 if result.sweep.higher_is_better else -1
         for seed, curve in enumerate(sign * result.metric):
@@ -76,29 +76,29 @@ def test_early_stopping_is_what_a_reader_of_the_curve_would_do(three):
             assert result.stopped_metric[seed] == pytest.approx(sign * best)
 
 
-def test_the_area_is_the_mean_height_of_the_curve(one):
+def test_the_area_is_the_mean_height_of_the_loss_curve(one):
     for result in one.results:
         expected = np.trapezoid(result.train_loss, result.sweep.eval_steps) / 40
         np.testing.assert_allclose(result.area, expected, rtol=1e-6)
 
 
-def test_steps_to_a_target_on_hand_made_curves():
+def test_the_first_step_that_reaches_a_target_is_right_on_short_curves():
     steps = np.array([0, 5, 10])
     metric = np.array([[0.1, 0.9, 0.8], [0.1, 0.2, 0.3], [0.95, 0.1, 0.1]])
     np.testing.assert_array_equal(first_step_reaching(steps, metric, 0.9), [5, np.inf, 0])
     np.testing.assert_array_equal(first_step_reaching(steps, metric, 0.1, higher_is_better=False), [0, 0, 5])
 
 
-def test_three_problems_end_in_one_table_with_scores(three):
+def test_the_table_of_three_problems_has_scores(three):
     table = lab.comparison_table(three)
-    assert table.row_count == 3 * (1 + 2) + 1 + 2  # a heading and the methods each, and the scores
+    assert table.row_count == 3 * (1 + 2) + 1 + 2  # per problem a heading and the methods, then the scores
     assert "same budget: 3 learning rates" in table.caption
     assert {"diabetes", "breast_cancer", "digits", "score"} <= {
         cell.replace("[bold]", "").replace("[/bold]", "") for cell in table.columns[0].cells
     }
 
 
-def test_three_problems_end_in_one_figure_with_a_conclusion(three):
+def test_the_figure_of_three_problems_has_a_panel_each_and_a_conclusion(three):
     figure = lab.plot_comparison(three)
     titles = [axes.get_title(loc="left") for sub in figure.subfigs for axes in sub.axes]
     for problem in ("diabetes", "breast_cancer", "digits", "Performance profile", "Score"):
@@ -106,14 +106,14 @@ def test_three_problems_end_in_one_figure_with_a_conclusion(three):
     assert "scores highest" in figure.get_suptitle()
 
 
-def test_one_problem_has_a_panel_for_each_method(one):
+def test_the_figure_of_one_problem_has_a_panel_for_each_method(one):
     figure = lab.plot_comparison(one)
     titles = [axes.get_title(loc="left") for sub in figure.subfigs for axes in sub.axes]
     assert all(any(title.startswith(r.method) for title in titles) for r in one.results)
     assert "ends highest" in figure.get_suptitle()
 
 
-def test_a_problem_without_a_target_is_judged_by_what_half_of_the_methods_reach(one):
+def test_the_default_target_of_a_problem_is_the_metric_that_half_of_the_methods_reach(one):
     finals = sorted(result.metric[:, -1].mean() for result in one.results)
     without = lab.Comparison(
         one.settings, {"digits": dataclasses.replace(one.problems["digits"], target=None)}, one.results
@@ -122,7 +122,7 @@ def test_a_problem_without_a_target_is_judged_by_what_half_of_the_methods_reach(
     assert one.target("digits") == 0.95
 
 
-def test_the_report_holds_everything_and_is_json(three, tmp_path):
+def test_a_saved_comparison_is_json_with_settings_scores_and_curves(three, tmp_path):
     lab.save_comparison(three, tmp_path / "c.json")
     loaded = json.loads((tmp_path / "c.json").read_text())
     assert loaded["settings"]["seeds"] == 2
@@ -134,7 +134,7 @@ def test_the_report_holds_everything_and_is_json(three, tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["c.json"]
 
 
-def test_ctrl_c_returns_the_methods_that_are_finished(digits, one, monkeypatch):
+def test_ctrl_c_returns_the_results_of_the_finished_methods(digits, one, monkeypatch):
     module = sys.modules["gradtx.lab.compare"]
     real, calls = module.sweep, []
 
@@ -150,7 +150,7 @@ def test_ctrl_c_returns_the_methods_that_are_finished(digits, one, monkeypatch):
     np.testing.assert_array_equal(broken.results[0].metric, one.results[0].metric)
 
 
-def test_a_method_of_ones_own_may_be_compared(digits):
+def test_a_custom_method_can_be_compared(digits):
     mine = lab.Method("mine", lambda learning_rate: gradtx.adam(learning_rate, b1=0.5), 0.01)
     compared = lab.compare(digits, [mine], **SMALL)
     assert compared.methods == ("mine",)

@@ -1,4 +1,4 @@
-"""The measured order of convergence, against powers that are known."""
+"""The measured order of convergence is right for known powers."""
 
 import jax
 import numpy as np
@@ -11,32 +11,32 @@ K = np.arange(2001)
 
 
 @pytest.mark.parametrize("order", [2.0, 0.5, 0.0, -1.0])
-def test_a_power_of_k_is_measured_exactly_wherever_it_was_sampled(order):
+def test_the_order_of_a_power_of_k_is_exact_for_every_sampling(order):
     for steps in (K[1:], K[::50][1:], np.unique(np.geomspace(1, 2000, 40).astype(int))):
         assert lab.convergence_order(steps, 7.0 * steps**-order) == pytest.approx(order, abs=1e-9)
 
 
-def test_the_start_and_an_early_phase_do_not_count():
+def test_the_order_ignores_an_early_phase():
     excess = np.where(K < 150, 1.0, 150.0 / np.maximum(K, 1))
     assert lab.convergence_order(K, excess) == pytest.approx(1.0, abs=1e-9)
     assert lab.convergence_order(K, excess, last=1000.0) < 0.8
 
 
-def test_several_runs_count_with_their_mean():
+def test_the_order_of_several_runs_is_that_of_their_mean_excess():
     low, high = 1.0 / K[1:], 3.0 / K[1:] - 1.0 / K[1:] ** 0.5
     assert lab.convergence_order(K[1:], np.stack([low, 2.0 / K[1:] ** 0.5 - low])) == pytest.approx(0.5, abs=1e-9)
     assert lab.convergence_order(K[1:], np.stack([low, high + 1.0 / K[1:] ** 0.5])) == pytest.approx(1.0, abs=1e-9)
 
 
-def test_excesses_lost_to_rounding_are_left_out_and_one_alone_has_no_slope():
+def test_excesses_that_are_not_positive_are_left_out_and_two_positive_ones_are_needed():
     excess = np.where(K[1:] % 7 == 0, -1e-9, 1.0 / K[1:])
     assert lab.convergence_order(K[1:], excess) == pytest.approx(1.0, abs=1e-3)
     with pytest.raises(ValueError, match="two steps or more with an excess above 0, got 1"):
         lab.convergence_order(K, np.where(K == 2000, 1.0, 0.0))
 
 
-def test_gradient_descent_falls_as_one_over_k_and_nesterov_as_its_square():
-    f = landscapes.quadratic(1e6, dim=30)  # curvatures on all scales: convex, and never strongly so for these steps
+def test_gradient_descent_converges_as_one_over_k_and_nesterov_as_one_over_k_squared():
+    f = landscapes.quadratic(1e6, dim=30)  # curvatures on all scales, so not strongly convex for these steps
     methods = {"plain": gradtx.sgd(1e-6), "Nesterov": gradtx.sgd(1e-6, lambda k: k / (k + 3), nesterov=True)}
     runs = {name: lab.run(f, tx, steps=400, key=jax.random.key(0), eval_every=20) for name, tx in methods.items()}
     order = {name: lab.convergence_order(run.eval_steps, run.train_loss) for name, run in runs.items()}
@@ -58,6 +58,6 @@ def test_gradient_descent_falls_as_one_over_k_and_nesterov_as_its_square():
         ({"last": float("nan")}, r"last must be in \(1, inf\), got nan"),
     ],
 )
-def test_a_wrong_argument_is_named(arguments, message):
+def test_bad_arguments_are_refused_by_name(arguments, message):
     with pytest.raises(ValueError, match=message):
         lab.convergence_order(**({"steps": K, "excess": 1 / (K + 1.0)} | arguments))

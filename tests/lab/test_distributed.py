@@ -1,4 +1,4 @@
-"""Training over all devices of all processes: the numbers of one process, resumed bit for bit after a real death."""
+"""Training over several processes gives the numbers of one process, and resumes bit for bit after a process dies."""
 
 import json
 import os
@@ -49,7 +49,7 @@ def numbers(sweep):
     return {name: np.asarray(getattr(sweep, name)) for name in names}
 
 
-def test_minibatches_cut_over_eight_devices_train_as_whole_ones(digits, uninterrupted):
+def test_minibatches_split_over_eight_devices_train_like_whole_ones(digits, uninterrupted):
     alone = lab.sweep(digits, momentum, GRID, progress=False, **SETTINGS)
     assert_same(numbers(uninterrupted), numbers(alone), **CLOSE)
 
@@ -60,7 +60,7 @@ class DiedError(Exception):
 
 @contextmanager
 def dies_after(saves, monkeypatch):
-    """The process dies after so many checkpoints."""
+    """Makes the process die after this many checkpoints."""
     real, made = SharedCheckpoint.save, []
 
     def save(self, *args):
@@ -74,16 +74,16 @@ def dies_after(saves, monkeypatch):
         yield
 
 
-def test_a_run_resumed_from_a_checkpoint_is_bit_equal(digits, uninterrupted, tmp_path, monkeypatch):
+def test_a_sweep_resumed_from_a_checkpoint_is_bit_equal(digits, uninterrupted, tmp_path, monkeypatch):
     with dies_after(2, monkeypatch), pytest.raises(DiedError):
         distributed_sweep(digits, momentum, GRID, checkpoint=tmp_path, **SETTINGS)
     again = distributed_sweep(digits, momentum, GRID, checkpoint=tmp_path, **SETTINGS)
     assert_same(numbers(again), numbers(uninterrupted))
-    finished = distributed_sweep(digits, None, GRID, checkpoint=tmp_path, **SETTINGS)  # nothing left to train
+    finished = distributed_sweep(digits, None, GRID, checkpoint=tmp_path, **SETTINGS)  # no training is left
     assert_same(numbers(finished), numbers(uninterrupted))
 
 
-def test_or_goes_on_with_another_number_of_devices(digits, uninterrupted, tmp_path, monkeypatch):
+def test_a_sweep_can_be_resumed_with_another_number_of_devices(digits, uninterrupted, tmp_path, monkeypatch):
     with dies_after(3, monkeypatch), pytest.raises(DiedError):
         distributed_sweep(digits, momentum, GRID, checkpoint=tmp_path, **SETTINGS)
     resumed = distributed_sweep(digits, momentum, GRID, checkpoint=tmp_path, mesh=mesh_of(2), **SETTINGS)
@@ -91,7 +91,7 @@ def test_or_goes_on_with_another_number_of_devices(digits, uninterrupted, tmp_pa
     assert_same(numbers(resumed), numbers(uninterrupted), **CLOSE)
 
 
-def test_what_eight_devices_wrote_two_read_bit_for_bit(tmp_path):
+def test_two_devices_read_a_checkpoint_of_eight_devices_bit_for_bit(tmp_path):
     values = np.random.default_rng(0).normal(size=(16, 3)).astype(np.float32)
     cut = [jax.sharding.NamedSharding(mesh, jax.P("data")) for mesh in (whole_mesh(), mesh_of(2))]
     writer = SharedCheckpoint(tmp_path, {})
@@ -103,7 +103,7 @@ def test_what_eight_devices_wrote_two_read_bit_for_bit(tmp_path):
     np.testing.assert_array_equal(log["loss"], values)
 
 
-def test_a_folder_that_holds_another_run_is_refused_by_what_differs(digits, tmp_path):
+def test_a_folder_with_the_checkpoint_of_another_run_is_refused_with_the_difference(digits, tmp_path):
     distributed_sweep(digits, momentum, GRID, checkpoint=tmp_path, **SETTINGS)
     with pytest.raises(ValueError, match="holds another run: its steps is 20, here 24"):
         distributed_sweep(digits, momentum, GRID, checkpoint=tmp_path, **(SETTINGS | {"steps": 24}))
@@ -119,13 +119,13 @@ def test_a_checkpoint_of_another_method_is_refused_by_name(digits, tmp_path, mon
         distributed_sweep(digits, gradtx.adagrad, GRID, checkpoint=tmp_path, **SETTINGS)
 
 
-def test_a_missing_orbax_is_named_with_the_command_that_installs_it(tmp_path, monkeypatch):
+def test_the_error_for_a_missing_orbax_names_the_command_that_installs_it(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "orbax.checkpoint", None)
     with pytest.raises(ModuleNotFoundError, match=r"distributed runs need Orbax: pip install 'gradtx\[checkpoints\]'"):
         SharedCheckpoint(tmp_path, {})
 
 
-def test_every_device_has_what_was_put_everywhere():
+def test_a_replicated_array_is_on_every_device():
     x = put(jax.sharding.NamedSharding(whole_mesh(), jax.P()), np.arange(3))
     assert len(x.addressable_shards) == 8
     np.testing.assert_array_equal(local(x), [0, 1, 2])
@@ -157,7 +157,7 @@ def by_options():
 
 
 def by_slurm():
-    """What `srun` sets; JAX takes the first node for the coordinator and makes its port of the job's number."""
+    """Sets the variables of `srun`. JAX uses the first node as coordinator and derives the port from the job number."""
     job = free_port(range(61440, 65536)) - 61440
     shared = {"SLURM_JOB_ID": job, "SLURM_STEP_NODELIST": "127.0.0.1", "SLURM_NTASKS": 2, "SLURM_STEP_NUM_NODES": 1}
     return lambda process: {
@@ -172,7 +172,7 @@ def assert_trained_as_one_process_would(out, steps=60):
         np.testing.assert_allclose(found[name], getattr(alone.sweep, name), rtol=1e-4, atol=1e-6, err_msg=name)
 
 
-def test_a_process_that_dies_ends_the_other_and_a_restart_gives_the_single_process_result(tmp_path):
+def test_a_dead_process_ends_the_other_and_a_restart_gives_the_numbers_of_one_process(tmp_path):
     checkpoint = tmp_path / "checkpoints" / "digits-momentum"
     coordinator, other = start(tmp_path, by_options())
     deadline = time.monotonic() + 300
@@ -185,7 +185,7 @@ def test_a_process_that_dies_ends_the_other_and_a_restart_gives_the_single_proce
     coordinator.communicate(timeout=100)
     assert other.returncode == 3, output
     assert "process 1 of 2 ended because another process of the run is gone. Start all processes again" in output
-    for word in ("Traceback", "stack trace", "grpc", "coordination_service"):  # what the runtime says is in a file
+    for word in ("Traceback", "stack trace", "grpc", "coordination_service"):  # messages of the runtime go to a file
         assert word not in output
     assert (tmp_path / "process-1.log").exists() == (f"What JAX said is in {tmp_path / 'process-1.log'}" in output)
     assert list(checkpoint.glob("log-*.npz"))
@@ -195,13 +195,13 @@ def test_a_process_that_dies_ends_the_other_and_a_restart_gives_the_single_proce
     outputs = [process.communicate(timeout=300)[0] for process in last]
     assert [process.returncode for process in last] == [0, 0], outputs
     assert "momentum" in outputs[0]
-    assert "validation" not in outputs[1]  # the first one prints
+    assert "validation" not in outputs[1]  # only process 0 prints
     assert_trained_as_one_process_would(tmp_path)
 
 
-def test_sigterm_to_one_process_ends_all_at_a_step_that_all_save(tmp_path):
+def test_sigterm_to_one_process_ends_all_of_them_at_a_common_checkpoint(tmp_path):
     folder = tmp_path / "checkpoints" / "digits-momentum"
-    long = ["--steps", "4000"]  # saved five times by itself
+    long = ["--steps", "4000"]  # five scheduled checkpoints
     options = by_options()
     both = start(tmp_path, lambda process: [*options(process), *long], lambda _: {"GRADTX_SIGTERM_SECONDS": "100"})
     deadline = time.monotonic() + 300
@@ -214,12 +214,12 @@ def test_sigterm_to_one_process_ends_all_at_a_step_that_all_save(tmp_path):
     for output in outputs:
         assert f"The one under way is saved in {tmp_path / 'checkpoints'}. Start all processes again" in output
         assert "Traceback" not in output
-    (log,) = folder.glob("log-*.npz")  # after a stretch that is none of the five
+    (log,) = folder.glob("log-*.npz")  # an extra checkpoint
     assert int(log.stem.removeprefix("log-")) % 20
     assert not (folder / "sweep.npz").exists()
 
 
-def test_slurm_tells_each_process_which_one_it_is(tmp_path):
+def test_processes_take_their_number_from_slurm(tmp_path):
     both = start(tmp_path, lambda process: ["--distributed", "--steps", "10"], by_slurm())
     outputs = [process.communicate(timeout=300)[0] for process in both]
     assert [process.returncode for process in both] == [0, 0], outputs
@@ -236,7 +236,7 @@ def test_slurm_tells_each_process_which_one_it_is(tmp_path):
         (["--distributed", "--processes", "2"], "--distributed: takes everything from the environment"),
     ],
 )
-def test_options_that_do_not_make_a_whole_are_refused(arguments, message, capsys):
+def test_incomplete_options_for_several_processes_are_refused(arguments, message, capsys):
     from gradtx.__main__ import main
 
     with pytest.raises(SystemExit) as stop:

@@ -1,4 +1,4 @@
-"""`lab.explore`: a still picture, and sliders where a notebook runs."""
+"""`lab.explore` shows one picture outside a notebook, and sliders in a notebook."""
 
 import nbformat
 import pytest
@@ -7,18 +7,18 @@ from nbclient import NotebookClient
 from gradtx import lab
 
 
-def test_outside_a_notebook_the_middle_choice_is_shown(capsys):
+def test_the_middle_choice_is_shown_outside_a_notebook(capsys):
     lab.explore(lambda rate, momentum: (rate, momentum), rate=[1, 2, 3], momentum=[0.0, 0.9])
     assert capsys.readouterr().out == "(2, 0.9)\n"
 
 
 @pytest.mark.parametrize("choices", [{}, {"rate": []}])
-def test_an_argument_without_a_choice_is_an_error(choices):
+def test_an_argument_without_a_choice_is_refused(choices):
     with pytest.raises(ValueError, match="explore: needs one value or more of each argument"):
         lab.explore(print, **choices)
 
 
-def test_in_a_notebook_a_moved_slider_redraws_the_picture_in_its_place():
+def test_moving_a_slider_in_a_notebook_redraws_the_picture_in_place():
     code = """
 import gc
 import ipywidgets
@@ -35,7 +35,7 @@ slider.value = 1.0
     assert sliders.data["text/plain"] == "[Run this cell for a slider: rate]"
 
 
-def test_a_choice_that_fails_shows_its_error_in_place_of_the_picture():
+def test_the_error_of_a_choice_is_shown_in_place_of_the_picture():
     code = """
 import gc
 import ipywidgets

@@ -1,4 +1,4 @@
-"""Grids hold numbers that can be traced, in the order they were given."""
+"""Grids hold numbers that can be traced, in the order in which they were given."""
 
 import jax
 import numpy as np
@@ -8,7 +8,7 @@ from gradtx import lab
 from gradtx.lab.grids import checked_axes, points
 
 
-def test_a_random_grid_is_uniform_in_the_logarithm_or_where_asked_itself():
+def test_a_random_grid_is_uniform_in_the_logarithm_or_linear_if_asked():
     ranges = {"learning_rate": (1e-4, 1.0), "momentum": (0.0, 0.8)}
     grid = lab.random_grid(ranges, 4000, jax.random.key(0), linear=["momentum"])
     logs, linear = np.log10(grid.columns["learning_rate"]), grid.columns["momentum"]
@@ -35,7 +35,7 @@ def test_points_are_the_product_of_the_axes_in_c_order():
         ({"a": (1.0, 2.0)}, 3, ["b"], r"linear names \['b'\], which ranges does not hold"),
     ],
 )
-def test_a_range_that_makes_no_sense_is_refused(ranges, count, linear, message):
+def test_an_invalid_range_is_refused(ranges, count, linear, message):
     with pytest.raises(ValueError, match=message):
         lab.random_grid(ranges, count, jax.random.key(0), linear=linear)
 
@@ -50,13 +50,13 @@ def test_a_range_that_makes_no_sense_is_refused(ranges, count, linear, message):
         ({"ranges": {"a": ("1", "2")}}, r"the range of a must be \(low, high\), two numbers"),
     ],
 )
-def test_arguments_of_another_kind_are_named(change, message):
+def test_arguments_of_the_wrong_kind_are_refused_by_name(change, message):
     arguments = {"ranges": {"a": (1.0, 2.0)}, "num_points": 3, "key": jax.random.key(0)} | change
     with pytest.raises(TypeError, match=message):
         lab.random_grid(**arguments)
 
 
 @pytest.mark.parametrize("grid", [{}, [0.1, 0.2], {"a": []}, {"a": 0.1}, {"a": ["x"]}, {"a": [True]}, {"a": [None]}])
-def test_what_is_no_grid_of_numbers_is_refused(grid):
+def test_a_grid_without_lists_of_numbers_is_refused(grid):
     with pytest.raises(TypeError, match=r"sweep: (grid must be a dict such as|the grid's a must be a list of numbers)"):
         checked_axes("sweep", grid)

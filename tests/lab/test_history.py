@@ -1,4 +1,4 @@
-"""A history is a pytree that goes to a file and to a table and comes back."""
+"""A history is a pytree that can be saved, loaded and turned into a table."""
 
 import dataclasses
 import sys
@@ -35,8 +35,8 @@ def history(params, readings=None):
 VECTOR = {"a/b": np.arange(3.0), "watch@2/norms": np.arange(6.0).reshape(3, 2)}
 PARAMS = {
     "whole numbers as keys": {1: jnp.ones(2), 5: {("a", 2): jnp.zeros(1), ("b", 0): jnp.ones(1)}},
-    "nothing": {},
-    "empty places": {"w": jnp.ones(2), "none": None, "list": [], "dict": {}, "tuple": ((), [jnp.ones(1)])},
+    "an empty dict": {},
+    "None and empty containers": {"w": jnp.ones(2), "none": None, "list": [], "dict": {}, "tuple": ((), [jnp.ones(1)])},
     "one array": jnp.arange(3.0),
     "nested": {"w": [jnp.ones((2, 2)), {"b": jnp.zeros(())}], "v": (jnp.ones(1), jnp.ones(2))},
     "half precision": {"w": jnp.array([1.5, -2.0], jnp.bfloat16)},
@@ -44,7 +44,7 @@ PARAMS = {
 
 
 @pytest.mark.parametrize("name", PARAMS)
-def test_what_is_saved_is_loaded(name, tmp_path):
+def test_a_saved_history_is_loaded_unchanged(name, tmp_path):
     before = history(PARAMS[name], VECTOR)
     before.save(tmp_path / "h")
     after = lab.History.load(tmp_path / "h")
@@ -59,7 +59,7 @@ def test_what_is_saved_is_loaded(name, tmp_path):
 
 
 @pytest.mark.parametrize("dtype", ["bfloat16", "float8_e4m3fn", "float16"])
-def test_a_run_in_low_precision_comes_back_as_it_was(dtype, tmp_path):
+def test_a_saved_history_keeps_low_precision_dtypes(dtype, tmp_path):
     low = {name: jnp.asarray([2.0, 1.0, 0.5], dtype) for name in ("loss", "train_loss", "validation_loss", "metric")}
     readings = {"a/b": jnp.ones((3, 2), dtype)}
     before = dataclasses.replace(history(jnp.ones(2, dtype), readings), **low, best_params={"w": jnp.zeros(1, dtype)})
@@ -72,7 +72,7 @@ def test_a_run_in_low_precision_comes_back_as_it_was(dtype, tmp_path):
     assert after.params.dtype == after.best_params["w"].dtype == dtype
 
 
-def test_random_keys_among_the_parameters_are_kept(tmp_path):
+def test_random_keys_among_the_parameters_are_saved_and_loaded(tmp_path):
     history({"dropout": jax.random.key(3), "w": jnp.ones(1)}).save(tmp_path / "h")
     loaded = lab.History.load(tmp_path / "h").params["dropout"]
     np.testing.assert_array_equal(jax.random.key_data(loaded), jax.random.key_data(jax.random.key(3)))
@@ -89,14 +89,14 @@ def test_the_best_step_is_the_first_with_the_best_metric_and_a_nan_is_not_best()
     assert at([np.nan] * 3, True) == -1
 
 
-def test_attributes_of_a_module_come_back_as_names(tmp_path):
+def test_attributes_of_a_module_are_loaded_as_dictionary_keys(tmp_path):
     model = eqx.filter(eqx.nn.MLP(2, 1, 3, 1, key=jax.random.key(0)), eqx.is_array)
     history(model).save(tmp_path / "h")
     loaded = lab.History.load(tmp_path / "h").params
     np.testing.assert_array_equal(loaded["layers"][1]["weight"], model.layers[1].weight)
 
 
-def test_it_is_a_pytree_of_its_arrays():
+def test_a_history_is_a_pytree_of_its_arrays():
     before = history(PARAMS["nested"], VECTOR)
     doubled = jax.tree.map(lambda x: 2 * x, before)
     np.testing.assert_array_equal(doubled.readings["a/b"], [0, 2, 4])
@@ -104,13 +104,13 @@ def test_it_is_a_pytree_of_its_arrays():
     assert (doubled.ended, doubled.diverged_at, doubled.steps) == ("stopped", 1, 3)
 
 
-def test_to_dict_holds_curves_and_plain_values_but_no_parameters():
+def test_to_dict_holds_curves_and_plain_values_but_not_parameters():
     held = history(PARAMS["nested"]).to_dict()
     assert {"loss", "readings", "metric", "eval_steps", "ended", "problem"} <= set(held)
     assert not {"params", "opt_state"} & set(held)
 
 
-def test_a_table_has_a_row_a_step_and_a_column_a_number():
+def test_the_dataframe_has_a_row_per_step_and_a_column_per_number():
     pytest.importorskip("pandas")
     frame = history(PARAMS["nested"], VECTOR).to_dataframe()
     assert list(frame.index) == [0, 1, 2, 3]
@@ -119,13 +119,13 @@ def test_a_table_has_a_row_a_step_and_a_column_a_number():
     np.testing.assert_array_equal(frame["watch@2/norms[1]"][:3], [1, 3, 5])
 
 
-def test_without_pandas_the_error_names_it(monkeypatch):
+def test_the_error_for_a_missing_pandas_names_it(monkeypatch):
     monkeypatch.setitem(sys.modules, "pandas", None)
     with pytest.raises(ModuleNotFoundError, match="needs pandas: pip install pandas"):
         history(PARAMS["nested"]).to_dataframe()
 
 
-def test_a_history_is_shown_as_a_summary_of_a_few_lines():
+def test_the_text_of_a_history_is_a_summary_of_a_few_lines():
     text = repr(history({"w": jnp.zeros(2)}, {"gradient_norm/global": np.ones(3)}))
     assert len(text.splitlines()) <= 10
     assert "History of" in text

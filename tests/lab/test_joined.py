@@ -1,4 +1,4 @@
-"""Several sweeps are ranked as one."""
+"""Several sweeps are ranked together."""
 
 import dataclasses
 
@@ -9,7 +9,7 @@ from gradtx import lab
 
 
 def swept(loss, grid, **changes):
-    """A sweep of one hyper-parameter with one key, by its final losses; an infinite one diverged."""
+    """Returns a sweep of one hyper-parameter and one key with these final losses. An infinite loss means divergence."""
     final = np.array(loss, float)[:, None, None]
     fields = {
         "axes": grid, "is_random": False, "loss": final, "readings": {}, "eval_steps": np.array([1]),
@@ -33,7 +33,7 @@ def test_the_best_of_all_sweeps_is_named_with_its_sweep():
     assert lab.join([PLAIN]).best() == {"sweep": "0", **PLAIN.best()}
 
 
-def test_one_table_holds_the_points_of_all():
+def test_one_table_holds_the_points_of_all_sweeps():
     table = lab.join({"plain": PLAIN, "nesterov": OTHER}).table(rows=4)
     cells = {column.header: list(column.cells) for column in table.columns}
     assert cells["sweep"] == ["nesterov", "plain", "nesterov", "plain"]
@@ -42,7 +42,7 @@ def test_one_table_holds_the_points_of_all():
     assert table.title == "p: best 4 of 5 points by final loss"
 
 
-def test_what_cannot_be_ranked_together_is_refused():
+def test_sweeps_that_cannot_be_ranked_together_are_refused():
     longer = dataclasses.replace(OTHER, loss=np.ones((2, 1, 7)))
     for others, message in (
         ({"b": swept([1.0], OTHER.axes, problem="q")}, "join: sweeps must have one problem, got a: p, b: q"),

@@ -1,4 +1,4 @@
-"""Every picture renders, names its axes and says what to conclude."""
+"""Every figure renders, labels its axes and states a conclusion."""
 
 import dataclasses
 import io
@@ -83,14 +83,14 @@ PICTURES = {
     "sensitivity": lambda paths, swept, compared: lab.plot_sensitivity({"a": swept, "b": swept}),
     "sensitivity to the momentum": lambda paths, swept, compared: lab.plot_sensitivity(swept, "momentum", by="metric"),
     "batch sizes": lambda paths, swept, compared: lab.plot_batch_sizes({8: swept, 32: swept}, 1.0),
-    "batch sizes that never get there": lambda paths, swept, compared: lab.plot_batch_sizes({8: swept}, -1.0),
+    "batch sizes that do not reach the target": lambda paths, swept, compared: lab.plot_batch_sizes({8: swept}, -1.0),
     "comparison": lambda paths, swept, compared: lab.plot_comparison(compared),
     "performance profile": lambda paths, swept, compared: lab.plot_performance_profile(compared),
 }  # fmt: skip
 
 
 @pytest.mark.parametrize("name", PICTURES)
-def test_it_renders_with_named_axes_and_a_conclusion(name, paths, swept, compared):
+def test_every_figure_renders_with_labelled_axes_and_a_conclusion(name, paths, swept, compared):
     figure = PICTURES[name](paths, swept, compared)
     assert len(png(figure)) > 8_000
     assert len(figure.get_suptitle()) > 15
@@ -111,7 +111,7 @@ def test_every_landscape_can_be_drawn_from_its_start(name):
     assert {"start", "downhill (-gradient)"} <= labels
 
 
-def test_readings_have_a_panel_where_an_instrument_measured_and_none_for_the_batch_size_alone():
+def test_readings_have_a_panel_for_each_instrument_and_none_for_a_batch_size_alone():
     run = {"loss": np.ones(5), "batch_sizes": np.full(5, 64), "gradient_norm/global": np.ones(5)}
     for figure, titles in (
         (lab.plot_readings(run), {"Loss", "Gradient norm"}),
@@ -122,7 +122,7 @@ def test_readings_have_a_panel_where_an_instrument_measured_and_none_for_the_bat
         assert "Batch against noise scale" not in shown
 
 
-def test_a_panel_shows_a_norm_that_grows_by_twenty_decades_from_its_start_and_hides_single_zeros():
+def test_a_panel_shows_growth_by_twenty_decades_and_leaves_out_a_single_tiny_value():
     k = np.arange(100)
     grows, touches = 10.0 ** (k / 5), np.where(k == 50, 1e-30, 1.0 + k)
     for norm, lowest in ((grows, 1e2), (touches, 1.0)):
@@ -132,25 +132,25 @@ def test_a_panel_shows_a_norm_that_grows_by_twenty_decades_from_its_start_and_hi
         assert high >= norm.max()
 
 
-def test_the_line_that_matters_is_in_the_panel_of_a_curve_well_below_it():
+def test_a_panel_includes_the_threshold_even_if_the_curve_is_far_below_it():
     figure = lab.plot_readings({"loss": np.ones(50), "curvature_ratio/ratio": np.linspace(0.05, 0.15, 50)})
     low, high = axes_of(figure)[1].get_ylim()
     assert low < 0.05 < 1 < high
 
 
-def test_a_reading_of_both_signs_and_wild_size_is_drawn_where_both_can_be_seen():
+def test_a_reading_of_both_signs_with_large_values_has_a_symlog_axis():
     ratio = np.where(np.arange(50) == 20, -1e9, 0.5)
     figure = lab.plot_readings({"loss": np.ones(50), "curvature_ratio/ratio": ratio * (-1.0) ** np.arange(50)})
     assert axes_of(figure)[1].get_yscale() == "symlog"
 
 
-def test_a_dict_of_curves_may_name_its_problem():
+def test_a_dict_of_curves_may_name_the_problem():
     run = {"problem": "mine", "loss": np.ones(5)}
     assert lab.plot_diagnosis(run).get_suptitle().startswith("mine: ")
     assert lab.plot_readings(run).get_suptitle().startswith("mine: ")
 
 
-def test_conclusions_are_read_off_the_numbers(paths, swept):
+def test_conclusions_state_the_numbers_of_the_runs(paths, swept):
     ends = {name: float(F(history.params)) for name, history in paths.items()}
     first, second = sorted(ends, key=lambda name: ends[name])
     title = lab.plot_trajectories(F, paths).get_suptitle().replace("\n", " ")
@@ -161,7 +161,7 @@ def test_conclusions_are_read_off_the_numbers(paths, swept):
     assert "highest first" not in lab.plot_curves(paths, "metric").get_suptitle()
 
 
-def test_the_best_cell_is_framed_and_a_diverged_one_crossed(swept):
+def test_the_heat_map_frames_the_best_cell_and_crosses_diverged_cells(swept):
     axes = lab.plot_sweep(swept).axes[0]
     texts = [text.get_text() for text in axes.texts]
     assert len(texts) == 12
@@ -172,21 +172,21 @@ def test_the_best_cell_is_framed_and_a_diverged_one_crossed(swept):
     assert swept.axes["momentum"][int(corner[1] + 0.5)] == pytest.approx(best["momentum"])
 
 
-def test_with_a_minimum_the_sensitivity_is_that_of_the_excess_over_it(swept):
+def test_the_sensitivity_with_a_minimum_shows_the_excess_over_it(swept):
     heights = [lab.plot_sensitivity(swept, minimum=minimum).axes[0] for minimum in (0.0, -1.0)]
     whole, above = (axes.lines[0].get_ydata() for axes in heights)
     np.testing.assert_allclose(above, whole + 1)
     assert [axes.get_ylabel() for axes in heights] == ["final loss", "final excess loss"]
 
 
-def test_a_picture_is_shown_by_a_notebook_and_leaves_the_users_style_alone(paths):
+def test_a_figure_has_a_png_for_notebooks_and_does_not_change_the_users_style(paths):
     with mpl.rc_context({"font.size": 17.0}):
         figure = lab.plot_trajectories(F, paths)
         assert mpl.rcParams["font.size"] == 17.0
     assert figure._repr_png_().startswith(b"\x89PNG")
 
 
-def test_what_a_notebook_keeps_of_a_picture_is_half_the_bytes_or_less_and_no_colour_of_a_line_is_lost(paths):
+def test_the_png_for_notebooks_has_at_most_half_the_bytes_and_keeps_the_colours_of_lines(paths):
     figure = lab.plot_trajectories(F, paths)
     shown = figure._repr_png_()
     assert len(shown) < 0.5 * len(png(figure))
@@ -196,13 +196,13 @@ def test_what_a_notebook_keeps_of_a_picture_is_half_the_bytes_or_less_and_no_col
         assert is_line.sum() > 50
         np.testing.assert_allclose(few[is_line], whole[is_line], atol=0.02)
     figure.patch.set_alpha(0.0)
-    assert figure._repr_png_() == png(figure)  # transparent pictures stay whole
+    assert figure._repr_png_() == png(figure)  # transparent figures are not compressed
 
 
 def test_an_animation_plays_in_a_notebook_without_a_codec(paths, tmp_path):
     animation = lab.animate_trajectories(F, paths, frames=3)
     html = animation._repr_html_()
-    assert len(re.findall(r"data:image/png;base64", html)) == 4  # 3 frames, the last one also without a script
+    assert len(re.findall(r"data:image/png;base64", html)) == 4  # 3 frames, and the last one without scripts
     assert "<script" in html
     animation.save(tmp_path / "a.html")
     assert "data:image/png" in (tmp_path / "a.html").read_text()
@@ -246,7 +246,7 @@ def test_an_animation_plays_in_a_notebook_without_a_codec(paths, tmp_path):
         (lambda p, s: lab.animate_trajectories(landscapes.styblinski_tang(1), p), "at least 2 dimensions, .* has 1"),
     ],
 )
-def test_what_cannot_be_drawn_is_refused(paths, swept, call, message):
+def test_arguments_that_cannot_be_drawn_are_refused_by_name(paths, swept, call, message):
     with pytest.raises(ValueError, match=message):
         call(paths, swept)
 
@@ -273,13 +273,13 @@ def test_what_cannot_be_drawn_is_refused(paths, swept, call, message):
         lambda x: lab.plot_batch_sizes(x, 0.1),
     ],
 )
-def test_what_is_of_another_kind_is_refused(plot):
+def test_plots_refuse_arguments_of_the_wrong_type(plot):
     with pytest.raises(TypeError, match=r"must be .*, got (0.5|float)"):
         plot(0.5)
 
 
 def cut_short(steps=0, loss=np.nan):
-    """A run whose loss is never finite, or that was interrupted before its first step."""
+    """Returns a run whose loss is never finite, or that was interrupted before its first step."""
     return lab.History(
         loss=np.full(steps, loss), readings={}, params=np.zeros(2), opt_state=(), iterates=np.zeros((steps + 1, 2)),
         batch_sizes=np.ones(steps, int), eval_steps=np.array([0]), train_loss=np.array([1.0]),
@@ -303,14 +303,14 @@ def cut_short(steps=0, loss=np.nan):
     ],
 )
 @pytest.mark.sampled(10)
-def test_a_run_without_a_finite_loss_or_without_a_step_is_drawn_and_says_so(plot, steps):
+def test_a_run_without_a_finite_loss_or_without_a_step_can_be_drawn(plot, steps):
     figure = plot(cut_short(steps))
     assert len(png(figure)) > 4_000
     assert len(figure.get_suptitle()) > 15
     assert "nan" not in figure.get_suptitle().lower().replace("nan or inf", "")
 
 
-def test_readings_of_a_run_without_steps_say_that_there_is_nothing_to_see():
+def test_figures_of_a_run_without_steps_say_that_no_step_was_recorded():
     for plot in (lab.plot_readings, lab.plot_diagnosis):
         assert plot(cut_short()).get_suptitle() == "mine: No step was recorded, so there is nothing to see."
         assert "No step was recorded" in plot({"loss": []}).get_suptitle()
@@ -322,7 +322,7 @@ def test_readings_of_a_run_without_steps_say_that_there_is_nothing_to_see():
 ODD_NAMES = ["_private", "costs $5 or $6", r"\frac{", "a_b^c", "__"]
 
 
-def test_names_are_shown_letter_by_letter(swept, paths, compared):
+def test_names_with_special_characters_are_shown_unchanged(swept, paths, compared):
     run = paths["sgd"]
     runs = dict.fromkeys(ODD_NAMES, run)
     named = {name: dataclasses.replace(swept, problem=name) for name in ODD_NAMES}
@@ -351,7 +351,7 @@ def test_names_are_shown_letter_by_letter(swept, paths, compared):
     assert set(ODD_NAMES[:2]) <= shown
 
 
-def test_text_and_gaps_among_the_readings_are_no_obstacle(paths):
+def test_text_and_gaps_among_the_readings_are_accepted(paths):
     log = {
         "loss": np.ones(5),
         "note": ["a"] * 5,
@@ -367,7 +367,7 @@ def test_text_and_gaps_among_the_readings_are_no_obstacle(paths):
         lab.plot_curves(run, "phase")
 
 
-def test_a_spike_that_the_medians_hide_is_seen_in_the_band(paths):
+def test_the_band_shows_a_spike_that_the_median_hides(paths):
     loss = np.ones(500)
     loss[137] = 1e4
     axes = lab.plot_curves(dataclasses.replace(paths["sgd"], loss=loss)).axes[0]
@@ -382,12 +382,12 @@ def test_a_spike_that_the_medians_hide_is_seen_in_the_band(paths):
     assert several.axes[0].collections[0].get_paths()[0].vertices[:, 1].max() == 1e4
 
 
-def test_medians_over_more_steps_than_there_are_are_medians_over_all():
+def test_a_smoothing_window_may_be_longer_than_the_run():
     run = lab.run(F, gradtx.sgd(0.01), steps=5, key=jax.random.key(0))
     assert "nan" not in lab.plot_curves(run, smooth=50).get_suptitle()
 
 
-def test_a_page_says_what_was_found_and_where():
+def test_the_diagnosis_page_shows_each_finding_and_the_panels_for_it():
     page = lab.plot_diagnosis(DIVERGING)
     assert "learning rate too high" in page.get_suptitle()
     titles = [axes.get_title(loc="left") for axes in axes_of(page)]
@@ -396,7 +396,7 @@ def test_a_page_says_what_was_found_and_where():
     assert any("loss rises" in text.get_text() for axes in axes_of(page) for text in axes.texts)
 
 
-def test_a_headline_names_the_best_point_of_each_line_and_says_if_it_is_at_the_edge(swept):
+def test_the_title_of_a_sensitivity_names_the_best_point_and_whether_it_is_at_the_edge(swept):
     title = lab.plot_sensitivity({"one, two": swept}).get_suptitle().replace("\n", " ")
     best = swept.best()["learning_rate"]
     at_edge = best in (swept.axes["learning_rate"].min(), swept.axes["learning_rate"].max())
@@ -404,14 +404,14 @@ def test_a_headline_names_the_best_point_of_each_line_and_says_if_it_is_at_the_e
     assert ("the edge of the grid" in title) == at_edge
 
 
-def test_a_map_of_two_axes_says_over_which_others_it_took_the_best(swept):
+def test_a_heat_map_of_two_axes_names_the_axes_over_which_it_takes_the_best(swept):
     grid = {"a": [0.01, 0.02], "b": [0.0, 0.1], "c": [0.0, 0.2]}
     sweep = lab.sweep(F, lambda a, b, c: gradtx.sgd(a + 0 * c, b), grid, steps=2, keys=KEYS[:1])
     assert "the best over c" in lab.plot_sweep(sweep, "a", "b").axes[0].get_title(loc="left")
     assert not lab.plot_sweep(swept).axes[0].get_title(loc="left")
 
 
-def test_the_name_of_a_reading_is_written_in_words():
+def test_titles_write_the_name_of_a_reading_in_words():
     tx = optax.chain(gradtx.gradient_norm(), gradtx.sgd(0.1))
     run = lab.run(F, tx, steps=5, key=jax.random.key(0))
     picture = lab.plot_curves({"a, b": run, "c": run}, "gradient_norm/global")
@@ -421,7 +421,7 @@ def test_the_name_of_a_reading_is_written_in_words():
     assert "; c: " in title
 
 
-def test_no_arrow_is_drawn_at_the_minimum():
+def test_arrows_are_not_drawn_at_the_minimum():
     path = np.array([[1.0, 1.0], [0.5, 0.5], [0.0, 0.0], [0.0, 0.0]])
     arrows = [c for c in lab.plot_trajectories(F, path, arrows=4).axes[0].collections if hasattr(c, "U")]
     offsets = np.concatenate([a.get_offsets() for a in arrows])
@@ -429,7 +429,7 @@ def test_no_arrow_is_drawn_at_the_minimum():
     assert np.abs(offsets).max(axis=1).min() > 0.1
 
 
-def test_an_animation_needs_no_network_for_its_buttons(paths):
+def test_the_buttons_of_an_animation_do_not_need_a_network(paths):
     html = lab.animate_trajectories(F, paths, frames=2)._repr_html_()
     assert "https:" not in html.split("<script")[0]
     assert "font-awesome" not in html

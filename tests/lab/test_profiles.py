@@ -1,4 +1,4 @@
-"""Performance profiles and their scores, on numbers that can be checked by hand."""
+"""Performance profiles and their scores are right for numbers that can be checked by hand."""
 
 from types import SimpleNamespace
 
@@ -9,7 +9,7 @@ from gradtx import lab
 
 
 def comparison(steps):
-    """{problem: {method: steps of each seed}} as a comparison with target 0.5 everywhere."""
+    """Makes a comparison with target 0.5 from {problem: {method: steps of each seed}}."""
     results = [
         SimpleNamespace(problem=problem, method=method, steps_to=lambda target, s=seeds: np.array(s, float))
         for problem, methods in steps.items()
@@ -28,7 +28,7 @@ def profile():
     return lab.performance_profile(comparison(steps))
 
 
-def test_ratios_are_median_steps_over_those_of_the_quickest(profile):
+def test_ratios_are_median_steps_over_those_of_the_quickest_method(profile):
     np.testing.assert_array_equal(profile.ratios["fast"], [1, 3])
     np.testing.assert_array_equal(profile.ratios["slow"], [2, 1])
     np.testing.assert_array_equal(profile.ratios["lost"], [np.inf, 1])
@@ -49,12 +49,12 @@ def test_the_score_is_the_area_under_the_profile(profile):
         assert np.trapezoid(profile.fraction(method, taus), taus) / 3 == pytest.approx(score, abs=1e-3)
 
 
-def test_a_problem_that_nobody_solves_counts_against_all():
+def test_a_problem_that_no_method_solves_lowers_every_score():
     never = lab.performance_profile(comparison({"p": {"a": [np.inf], "b": [np.inf]}, "q": {"a": [1], "b": [2]}}))
     assert never.scores == {"a": pytest.approx(0.5), "b": pytest.approx(1 / 3)}
 
 
 @pytest.mark.parametrize("bad", [1.0, 0.5, np.inf, np.nan])
-def test_a_profile_needs_a_width(bad):
+def test_a_max_ratio_that_is_not_above_1_and_finite_is_refused(bad):
     with pytest.raises(ValueError, match=r"max_ratio must be in \(1, inf\)"):
         lab.performance_profile(comparison({"p": {"a": [1]}}), bad)

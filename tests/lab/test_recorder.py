@@ -1,4 +1,4 @@
-"""A loop of one's own is a run: recorded as it goes, whatever its shape, and taken wherever a run is."""
+"""A recorder turns a hand-written training loop into a run that can be diagnosed, drawn and saved."""
 
 import io
 import time
@@ -31,7 +31,7 @@ def step_of(tx):
 
 
 def recorded(rate, steps, **settings):
-    """A run that diverges where the rate is above 0.1, recorded step by step; the state is donated all the while."""
+    """Records a run step by step with a donated state. The run diverges if the rate is above 0.1."""
     tx = optax.chain(gradtx.panel(rate), gradtx.sgd(rate))
     step = jax.jit(step_of(tx), donate_argnums=(0, 1))
     w = jnp.ones(2)
@@ -47,7 +47,7 @@ def diverging():
     return recorded(0.11, 40, name="mine")
 
 
-def test_a_recorded_loop_is_diagnosed_and_drawn(diverging):
+def test_a_recorded_loop_can_be_diagnosed_and_drawn(diverging):
     assert "learning_rate_too_high" in gradtx.diagnose(diverging).challenges
     page = lab.plot_diagnosis(diverging)
     assert page.get_suptitle().startswith("mine: ")
@@ -55,7 +55,7 @@ def test_a_recorded_loop_is_diagnosed_and_drawn(diverging):
     assert lab.plot_readings(diverging).get_suptitle().startswith("mine: ")
 
 
-def test_every_value_of_every_step_is_there(diverging):
+def test_the_recorder_keeps_every_value_of_every_step(diverging):
     w = np.ones(2)
     for k in range(40):
         np.testing.assert_allclose(diverging["loss"][k], 0.5 * (w @ (np.array([1.0, 20.0]) * w)), rtol=1e-4)
@@ -65,7 +65,7 @@ def test_every_value_of_every_step_is_there(diverging):
     assert set(gradtx.readings(optax.chain(gradtx.panel(0.1)).init(jnp.ones(2)))) < set(diverging)
 
 
-def test_the_stacked_output_of_a_scan_is_the_same_run(diverging):
+def test_the_stacked_output_of_a_scan_is_recorded_as_the_same_run(diverging):
     tx = optax.chain(gradtx.panel(0.11), gradtx.sgd(0.11))
     step = step_of(tx)
 
@@ -82,7 +82,7 @@ def test_the_stacked_output_of_a_scan_is_the_same_run(diverging):
         np.testing.assert_allclose(log[name], diverging[name], rtol=1e-5, err_msg=name)
 
 
-def test_steps_may_be_left_out():
+def test_recorded_steps_may_have_gaps():
     log = lab.Recorder(every=10)
     for k in range(3):
         log(loss=3.0 - k)
@@ -98,7 +98,7 @@ def test_steps_may_be_left_out():
         log(loss=1.0, step=5)
 
 
-def test_a_loss_once_an_epoch_belongs_to_the_last_step_and_the_rest_is_nan():
+def test_a_loss_given_once_per_epoch_belongs_to_the_last_step_and_other_steps_are_nan():
     log = lab.Recorder()
     for epoch in range(2):
         for k in range(3):
@@ -111,7 +111,7 @@ def test_a_loss_once_an_epoch_belongs_to_the_last_step_and_the_rest_is_nan():
     np.testing.assert_array_equal(log["validation_loss"], [np.nan, np.nan, 0.7] * 2)
 
 
-def test_many_steps_are_fetched_in_one_go_and_keep_their_places(monkeypatch):
+def test_many_steps_are_fetched_together_and_stay_in_order(monkeypatch):
     monkeypatch.setattr(recorder, "FETCH_EVERY", 4)
     log = lab.Recorder()
     for k in range(100):
@@ -123,7 +123,7 @@ def test_many_steps_are_fetched_in_one_go_and_keep_their_places(monkeypatch):
     np.testing.assert_array_equal(np.flatnonzero(np.isfinite(log["rare"])), np.arange(0, 100, 10))
 
 
-def test_it_goes_to_a_table_and_to_a_file_and_goes_on(tmp_path):
+def test_a_recorder_can_be_turned_into_a_table_saved_loaded_and_continued(tmp_path):
     log = lab.Recorder(every=5, name="mine")
     log(loss=jnp.float32(2.0), norms=[1.0, 2.0])
     log(loss=1.0)
@@ -156,7 +156,7 @@ def test_it_goes_to_a_table_and_to_a_file_and_goes_on(tmp_path):
         ({"loss": 1.0, "step": 1.5}, ValueError, "step must be 1 integer"),
     ],
 )
-def test_what_cannot_be_recorded_is_named(arguments, error, message):
+def test_values_that_cannot_be_recorded_are_refused_by_name(arguments, error, message):
     log = lab.Recorder()
     log(loss=1.0, norms=np.ones(2))
     with pytest.raises(error, match=message):
@@ -164,7 +164,7 @@ def test_what_cannot_be_recorded_is_named(arguments, error, message):
     assert log.steps == 1
 
 
-def test_a_call_inside_jit_says_where_to_call():
+def test_a_call_inside_jit_and_bad_arguments_are_refused_with_advice():
     log = lab.Recorder()
     with pytest.raises(TypeError, match=r"loss is traced\. Call the recorder outside jit and scan"):
         jax.jit(lambda x: log(loss=x))(1.0)
@@ -174,7 +174,7 @@ def test_a_call_inside_jit_says_where_to_call():
         lab.Recorder(live="yes")
 
 
-def test_the_terminal_shows_curves_and_the_verdict_while_the_loop_runs(monkeypatch):
+def test_the_terminal_shows_curves_and_the_diagnosis_while_the_loop_runs(monkeypatch):
     screen = io.StringIO()
     monkeypatch.setattr(live, "Console", lambda **_: Console(file=screen, force_terminal=True, width=80))
     monkeypatch.setattr(live, "in_a_notebook", lambda: False)
@@ -183,7 +183,7 @@ def test_the_terminal_shows_curves_and_the_verdict_while_the_loop_runs(monkeypat
         deadline = time.monotonic() + 30
         while "learning rate too high" not in screen.getvalue() and time.monotonic() < deadline:
             time.sleep(0.01)
-        assert "learning rate too high" in screen.getvalue()  # before the end
+        assert "learning rate too high" in screen.getvalue()  # before the loop ends
         assert "▁" in screen.getvalue()
     assert f"{log['loss'][-1]:.4g}" in screen.getvalue()
 
@@ -208,7 +208,7 @@ def test_a_notebook_shows_a_picture_that_is_updated(monkeypatch):
     assert len(shown) >= 2
 
 
-def test_elsewhere_the_live_view_is_silent(capsys):
+def test_the_live_view_prints_nothing_outside_terminals_and_notebooks(capsys):
     with recorded(0.05, 3, live=True):
         pass
     assert capsys.readouterr() == ("", "")

@@ -1,4 +1,4 @@
-"""A run is a plain loop of optimizer steps, compiled in stretches, and ends as its user asked."""
+"""A run equals a plain loop of optimizer steps. It is compiled in stretches, and its user can end it."""
 
 import jax
 import jax.numpy as jnp
@@ -18,7 +18,7 @@ def short(digits, key):
     return lab.run(digits, PIPELINE, steps=23, key=key, batch_size=32, eval_every=5)
 
 
-def test_a_run_is_a_plain_loop_of_optimizer_steps(digits, key, short):
+def test_a_run_equals_a_plain_loop_of_optimizer_steps(digits, key, short):
     key_init, key_batches = jax.random.split(key)
     params = digits.init(key_init)
     state = PIPELINE.init(params)
@@ -31,30 +31,30 @@ def test_a_run_is_a_plain_loop_of_optimizer_steps(digits, key, short):
         losses.append(loss)
     np.testing.assert_allclose(short.loss, losses, rtol=1e-5)
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6), short.params, params)
-    at = gradtx.nesterov_eval_params(params, state)  # judged there, trained at the look-ahead point
+    at = gradtx.nesterov_eval_params(params, state)  # evaluated at theta, trained at the look-ahead point
     assert short.train_loss[-1] == pytest.approx(float(digits.loss(at, digits.train)), rel=1e-4)
     assert short.metric[-1] == pytest.approx(float(digits.metric(at, digits.validation)), abs=1e-6)
 
 
-def test_evaluations_stand_at_every_stretch_and_at_both_ends(short):
+def test_a_run_is_evaluated_after_every_stretch_and_at_both_ends(short):
     np.testing.assert_array_equal(short.eval_steps, [0, 5, 10, 15, 20, 23])
     assert short.train_loss.shape == short.validation_loss.shape == short.metric.shape == (6,)
     assert (short.steps, short.loss.shape, short.ended, short.diverged_at) == (23, (23,), "finished", -1)
     assert (short.problem, short.metric_name, short.higher_is_better) == ("digits", "accuracy", True)
 
 
-def test_stretches_share_one_trace(digits, key, counted):
+def test_all_stretches_of_a_run_share_one_trace(digits, key, counted):
     tx, calls = counted(gradtx.sgd(0.1))
     lab.run(digits, tx, steps=23, key=key, batch_size=16, eval_every=5)
     assert len(calls) == 1
 
 
-def test_the_stretches_do_not_change_the_numbers(digits, key, short):
+def test_the_length_of_the_stretches_does_not_change_the_numbers(digits, key, short):
     again = lab.run(digits, PIPELINE, steps=23, key=key, batch_size=32, eval_every=23)
     np.testing.assert_array_equal(short.loss, again.loss)
 
 
-def test_a_walk_over_a_landscape_is_gradient_descent(key):
+def test_a_run_of_sgd_on_a_landscape_is_gradient_descent(key):
     f = landscapes.quadratic(10.0)
     history = lab.run(f, gradtx.sgd(0.05), steps=30, key=key)
     rates = 1 - 0.05 * np.array([1.0, 10.0])
@@ -63,7 +63,7 @@ def test_a_walk_over_a_landscape_is_gradient_descent(key):
     np.testing.assert_array_equal(history.params, history.iterates[-1])
 
 
-def test_more_samples_a_step_average_the_noise_of_a_landscape(key):
+def test_more_samples_per_step_average_the_noise_of_a_landscape(key):
     f = landscapes.noisy(landscapes.quadratic(1.0), 1.0)
     spread = {
         size: np.std(lab.run(f, gradtx.sgd(0.1), steps=2000, key=key, batch_size=size).iterates[500:])
@@ -72,7 +72,7 @@ def test_more_samples_a_step_average_the_noise_of_a_landscape(key):
     assert spread[1] / spread[16] == pytest.approx(4.0, rel=0.15)  # √16
 
 
-def test_the_key_decides_everything(digits, key, short):
+def test_the_same_key_gives_the_same_run_and_another_key_another_run(digits, key, short):
     again = lab.run(digits, PIPELINE, steps=23, key=key, batch_size=32, eval_every=5)
     np.testing.assert_array_equal(again.loss, short.loss)
     assert_same(again.params, short.params)
@@ -82,7 +82,7 @@ def test_the_key_decides_everything(digits, key, short):
     assert not np.isclose(other.loss[0], short.loss[0])
 
 
-def test_readings_are_recorded_at_each_step_whatever_their_shape(digits, key, watch):
+def test_scalar_and_vector_readings_are_recorded_at_each_step(digits, key, watch):
     history = lab.run(digits, optax.chain(watch, gradtx.sgd(0.1)), steps=12, key=key, eval_every=5)
     assert set(history.readings) == {"watch/norm", "watch/norms", "watch/first"}
     assert history.readings["watch/norms"].shape == (12, 4)
@@ -92,7 +92,7 @@ def test_readings_are_recorded_at_each_step_whatever_their_shape(digits, key, wa
     np.testing.assert_array_equal(history.readings["watch/first"], history.readings["watch/norms"][:, 0])
 
 
-def test_batch_sizes_follow_their_schedule_and_each_compiles_once(digits, key, counted):
+def test_batch_sizes_follow_their_schedule_and_each_size_compiles_once(digits, key, counted):
     tx, calls = counted(gradtx.sgd(0.1))
     history = lab.run(
         digits, tx, steps=20, key=key, batch_size_schedule=lambda k: 8 if k < 7 or k >= 15 else 32, eval_every=4
@@ -104,23 +104,23 @@ def test_batch_sizes_follow_their_schedule_and_each_compiles_once(digits, key, c
     np.testing.assert_array_equal(history.loss[:7], constant.loss[:7])
 
 
-def test_the_whole_training_set_is_one_batch(key):
+def test_batch_size_all_uses_the_whole_training_set(key):
     problem = lab.problems.diabetes()
     history = lab.run(problem, gradtx.sgd(0.05), steps=5, key=key, batch_size="all", eval_every=1)
-    np.testing.assert_allclose(history.loss, history.train_loss[:-1], rtol=1e-5)  # nothing was left out
+    np.testing.assert_allclose(history.loss, history.train_loss[:-1], rtol=1e-5)  # no example was left out
     assert (history.batch_sizes == 353).all()
 
 
-def test_methods_that_ask_for_the_loss_get_it(key):
+def test_methods_that_need_the_loss_receive_it(key):
     problem = lab.problems.diabetes()
     newton = lab.run(problem, gradtx.newton(), steps=1, key=key, batch_size="all")
     assert newton.train_loss[-1] == pytest.approx(problem.optimum, rel=1e-5)
     search = optax.chain(optax.sgd(1.0), optax.scale_by_backtracking_linesearch(max_backtracking_steps=8))
     searched = lab.run(problem, search, steps=30, key=key, batch_size="all")
-    assert (np.diff(searched.loss) < 0).all()  # a line search never climbs
+    assert (np.diff(searched.loss) < 0).all()  # a line search does not raise the loss
 
 
-def test_ctrl_c_returns_what_is_done(digits, key, short):
+def test_ctrl_c_returns_the_steps_that_are_done(digits, key, short):
     def breaks(step, params, evaluation):
         if step == 10:
             raise KeyboardInterrupt
@@ -132,7 +132,7 @@ def test_ctrl_c_returns_what_is_done(digits, key, short):
     assert len(history.batch_sizes) == 10
 
 
-def test_a_callback_sees_the_evaluation_and_may_end_the_run(key):
+def test_a_callback_receives_the_evaluation_and_may_end_the_run(key):
     seen = []
 
     def callback(step, params, evaluation):
@@ -146,12 +146,12 @@ def test_a_callback_sees_the_evaluation_and_may_end_the_run(key):
     assert set(seen[0][2]) == {"train_loss", "validation_loss", "metric"}
 
 
-def test_early_stopping_ends_where_a_reader_of_the_metric_would(digits, key):
+def test_early_stopping_ends_the_run_after_three_evaluations_without_improvement(digits, key):
     stopping = gradtx.early_stopping(patience=3, mode="max")
     history = lab.run(digits, gradtx.sgd(1.0), steps=400, key=key, eval_every=10, stopping=stopping)
     assert history.ended == "stopped early"
     best = np.maximum.accumulate(history.metric)
-    assert best[-1] == best[-4] > best[-5]  # the last three were no better, and never before were three in a row
+    assert best[-1] == best[-4] > best[-5]  # the last three were not better, and before that no three in a row
     assert all(best[i] > best[i - 3] for i in range(3, len(best) - 1))
 
 
@@ -159,11 +159,11 @@ def test_early_stopping_ends_where_a_reader_of_the_metric_would(digits, key):
 def test_early_stopping_takes_its_direction_from_the_problem(digits, key, mode):
     stopping = gradtx.early_stopping(3) if mode is None else gradtx.early_stopping(3, mode=mode)
     history = lab.run(digits, gradtx.sgd(0.3), steps=30, key=key, eval_every=3, stopping=stopping)
-    assert history.metric[-1] > history.metric[0] + 0.3  # it rises all the way, and nothing stops it
+    assert history.metric[-1] > history.metric[0] + 0.3  # the metric rises all the time
     assert history.ended == "finished"
 
 
-def test_early_stopping_in_the_other_direction_is_an_error(digits, key):
+def test_early_stopping_in_the_wrong_direction_is_refused(digits, key):
     for problem, mode, message in (
         (digits, "min", "mode 'min', but a higher accuracy of digits is better: leave mode out, or give mode='max'"),
         (landscapes.saddle, "max", "mode 'max', but a lower value of saddle is better: .* give mode='min'"),
@@ -183,9 +183,9 @@ def test_the_best_parameters_are_those_of_the_best_metric(digits, key):
     assert metric > history.metric[-1]
 
 
-def test_the_best_point_of_a_walk_is_its_lowest(key):
+def test_the_best_point_of_a_run_on_a_landscape_is_the_lowest(key):
     f = landscapes.quadratic(10.0)
-    history = lab.run(f, gradtx.sgd(0.21), steps=20, key=key, eval_every=1)  # beyond 2/κ: falls, then grows
+    history = lab.run(f, gradtx.sgd(0.21), steps=20, key=key, eval_every=1)  # above 2/κ the loss falls, then grows
     lowest = np.argmin([float(f(x)) for x in history.iterates])
     assert history.best_step == lowest
     np.testing.assert_array_equal(history.best_params, history.iterates[lowest])
@@ -196,13 +196,13 @@ def test_a_run_that_diverges_keeps_its_last_finite_parameters(key):
     history = lab.run(f, gradtx.sgd(10.0), steps=40, key=key)
     k = history.diverged_at
     assert 0 < k < 39
-    assert np.isfinite(history.loss[: k // 2]).all()  # the loss, a square, overflows at about half the way
+    assert np.isfinite(history.loss[: k // 2]).all()  # the loss is a square and overflows about halfway
     assert np.isnan(history.loss[k + 1 :]).all()
     assert np.isfinite(history.params).all()
     np.testing.assert_array_equal(history.iterates[k:], np.broadcast_to(history.iterates[k], (41 - k, 2)))
 
 
-def test_a_run_is_quiet_unless_told_to_show_its_progress(key, capsys):
+def test_a_run_prints_nothing_unless_progress_is_true(key, capsys):
     for progress in (None, True):
         lab.run(landscapes.saddle, gradtx.sgd(0.1), steps=3, key=key, progress=progress)
         out, err = capsys.readouterr()
@@ -239,7 +239,7 @@ def test_a_run_is_quiet_unless_told_to_show_its_progress(key, capsys):
         ({"problem": "digits"}, TypeError, "must be a lab.Problem or a gradtx.landscapes.Landscape, got 'digits'"),
     ],
 )
-def test_a_wrong_argument_is_named_with_its_rule(digits, key, arguments, error, message):
+def test_bad_arguments_are_refused_with_name_and_rule(digits, key, arguments, error, message):
     given = {"problem": digits, "tx": gradtx.sgd(0.1), "steps": 5, "key": key} | arguments
     with pytest.raises(error, match=message):
         lab.run(given.pop("problem"), given.pop("tx"), **given)

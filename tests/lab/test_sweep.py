@@ -1,4 +1,4 @@
-"""A sweep is many runs in one compilation, with the numbers of those runs."""
+"""A sweep compiles once for many runs and gives the numbers of the single runs."""
 
 import dataclasses
 import sys
@@ -27,7 +27,7 @@ def swept(digits, watch):
     return lab.sweep(digits, lambda **h: optax.chain(watch, nesterov(**h)), GRID, **SHORT)
 
 
-def test_the_axes_are_the_grid_then_keys_then_steps(swept):
+def test_the_axes_of_a_sweep_are_the_grid_then_keys_then_steps(swept):
     assert swept.loss.shape == (3, 2, 2, 12)
     assert swept.dims == ("learning_rate", "momentum", "key", "step")
     np.testing.assert_array_equal(swept.axes["momentum"], [0.0, 0.9])
@@ -40,7 +40,7 @@ def test_the_axes_are_the_grid_then_keys_then_steps(swept):
 
 @pytest.mark.parametrize("member", [(0, 0, 0), (1, 1, 1), (2, 1, 0)])
 @pytest.mark.sampled(1)
-def test_every_member_has_the_numbers_of_its_run_bit_for_bit(digits, watch, swept, member):
+def test_every_member_is_bit_equal_to_a_single_run(digits, watch, swept, member):
     i, j, k = member
     tx = optax.chain(watch, nesterov(GRID["learning_rate"][i], GRID["momentum"][j]))
     alone = lab.run(digits, tx, steps=12, key=KEYS[k], batch_size=16, eval_every=5)
@@ -51,7 +51,7 @@ def test_every_member_has_the_numbers_of_its_run_bit_for_bit(digits, watch, swep
         np.testing.assert_array_equal(swept.readings[name][member], reading)
 
 
-def test_sixty_four_members_are_one_trace_and_one_compilation(digits):
+def test_sixty_four_members_need_one_trace_and_one_compilation(digits):
     traces, compilations = [], []
 
     def make_tx(learning_rate):
@@ -63,7 +63,7 @@ def test_sixty_four_members_are_one_trace_and_one_compilation(digits):
             compilations.append(event)
 
     grid = {"learning_rate": np.geomspace(1e-3, 1, 32)}
-    lab.sweep(digits, gradtx.sgd, grid, **SHORT)  # warms up what every sweep does on the side: shuffling, stacking
+    lab.sweep(digits, gradtx.sgd, grid, **SHORT)  # compiles the programs for shuffling and stacking
     jax.monitoring.register_event_duration_secs_listener(listen)
     try:
         result = lab.sweep(digits, make_tx, grid, **SHORT)
@@ -74,10 +74,10 @@ def test_sixty_four_members_are_one_trace_and_one_compilation(digits):
             jax.monitoring.clear_event_listeners()
     assert result.loss.shape == (32, 2, 12)
     assert (sum(traces), len(compilations)) == (1, 1)
-    assert len(traces) <= 3  # the ranges are checked with the smallest and the largest value
+    assert len(traces) <= 3  # the ranges of the smallest and the largest value are checked
 
 
-def test_chunks_under_a_memory_budget_give_the_same_numbers_with_one_trace(digits, swept, watch):
+def test_portions_under_a_memory_budget_give_the_same_numbers_with_one_trace(digits, swept, watch):
     traces = []
 
     def make_tx(**hyperparameters):
@@ -91,7 +91,7 @@ def test_chunks_under_a_memory_budget_give_the_same_numbers_with_one_trace(digit
     np.testing.assert_allclose(side_by_side.loss, swept.loss, rtol=1e-3)
 
 
-def test_a_diverging_member_freezes_and_its_neighbours_do_not_notice(digits):
+def test_a_diverging_member_is_frozen_and_does_not_affect_the_others(digits):
     def exploding(learning_rate):
         growth = optax.scale_by_schedule(lambda k: jnp.where(learning_rate > 0.5, 1e6**k, 1.0))
         return optax.chain(gradtx.sgd(learning_rate), growth)
@@ -116,10 +116,10 @@ def test_a_diverging_member_freezes_and_its_neighbours_do_not_notice(digits):
         (lambda momentum: optax.chain(optax.clip(0.1), optax.sgd(0.1, momentum)), {"momentum": [0.0, 0.9]}),
         (lambda steps: optax.sgd(lambda k: 0.3 * jnp.maximum(0.0, 1 - k / steps)), {"steps": [3, 12]}),
     ],
-    ids=["adam", "chain", "schedule of a traced whole number"],
+    ids=["adam", "chain", "schedule of a traced integer"],
 )
 @pytest.mark.sampled(1)
-def test_transformations_of_optax_sweep(digits, make_tx, grid):
+def test_transformations_of_optax_can_be_swept(digits, make_tx, grid):
     result = lab.sweep(digits, make_tx, grid, **SHORT)
     last = {name: values[-1] for name, values in grid.items()}
     alone = lab.run(digits, make_tx(**last), steps=12, key=KEYS[0], batch_size=16, eval_every=5)
@@ -135,18 +135,18 @@ def test_transformations_of_optax_sweep(digits, make_tx, grid):
     ],
     ids=["a Python branch", "a shape", "a Python number"],
 )
-def test_what_cannot_be_traced_is_named_with_the_way_out(digits, make_tx):
+def test_a_hyperparameter_that_cannot_be_traced_is_refused_with_advice(digits, make_tx):
     with pytest.raises(TypeError, match=r"cannot take a traced width .* close over it, one sweep a value"):
         lab.sweep(digits, make_tx, {"learning_rate": [0.1, 0.2], "width": [2, 3]}, **SHORT)
 
 
-def test_other_errors_are_left_as_they_are(digits):
+def test_other_errors_of_make_tx_are_not_changed(digits):
     with pytest.raises(TypeError, match="unexpected keyword argument 'rate'"):
         lab.sweep(digits, gradtx.sgd, {"rate": [0.1]}, **SHORT)
 
 
-def test_a_landscape_sweeps_and_the_best_rate_is_that_of_the_theory():
-    rates = [0.05, 2 / 11, 0.199, 0.3]  # 2 / (1 + κ) is best for κ = 10; from 2 / κ on it diverges
+def test_the_best_rate_of_a_sweep_on_a_quadratic_is_that_of_the_theory():
+    rates = [0.05, 2 / 11, 0.199, 0.3]  # 2 / (1 + κ) is best for κ = 10, and descent diverges from 2 / κ on
     result = lab.sweep(landscapes.quadratic(10.0), gradtx.sgd, {"learning_rate": rates}, steps=100, keys=KEYS[:1])
     assert result.best() == {"learning_rate": pytest.approx(2 / 11)}
     assert result.metric_name == "value"
@@ -180,7 +180,7 @@ def interrupted_after(calls, monkeypatch):
     monkeypatch.setattr(sys.modules["gradtx.lab.sweep"], "progress_bar", bar)
 
 
-def test_ctrl_c_returns_what_is_finished(digits, monkeypatch):
+def test_ctrl_c_returns_the_finished_members(digits, monkeypatch):
     grid = {"learning_rate": np.geomspace(0.01, 1, 12)}
     interrupted_after(2, monkeypatch)
     result = lab.sweep(digits, gradtx.sgd, grid, **SHORT, memory_budget=1)  # 24 members, 8 devices
@@ -193,18 +193,18 @@ def test_ctrl_c_returns_what_is_finished(digits, monkeypatch):
 @pytest.mark.parametrize("fit", [1, 20, 10**6])
 @pytest.mark.parametrize("steps", [1, 500, 10_000])
 @pytest.mark.parametrize("members", [1, 9, 64, 1000])
-def test_portions_fit_in_memory_show_progress_and_waste_little(members, steps, fit):
+def test_portions_fit_in_memory_and_are_small_enough_to_show_progress(members, steps, fit):
     mesh = jax.make_mesh((min(members, 8),), ("members",))
     _, per_call = sys.modules["gradtx.lab.sweep"]._portions(members, steps, mesh, fit, 1)
     calls = -(-members // per_call)
     assert per_call % mesh.size == 0
-    assert calls == 1 or 2 * per_call <= max(fit, 2 * mesh.size)  # one runs, one waits
+    assert calls == 1 or 2 * per_call <= max(fit, 2 * mesh.size)  # one portion runs and one waits
     assert calls * per_call - members < mesh.size * calls
     if steps * members > 16 * 8 * 4096 * 2:
         assert calls >= 14
 
 
-def test_the_next_portion_is_under_way_before_the_last_one_is_fetched(digits, monkeypatch):
+def test_the_next_portion_starts_before_the_previous_one_is_fetched(digits, monkeypatch):
     module, events = sys.modules["gradtx.lab.sweep"], []
     train = module._train_members
 
@@ -224,7 +224,7 @@ def test_the_next_portion_is_under_way_before_the_last_one_is_fetched(digits, mo
     assert result.finished.all()
 
 
-def test_ctrl_c_before_anything_is_finished_is_a_keyboard_interrupt(digits, monkeypatch):
+def test_ctrl_c_before_any_member_is_finished_raises_keyboard_interrupt(digits, monkeypatch):
     def breaks(*args):
         raise KeyboardInterrupt
 
@@ -246,7 +246,7 @@ def hand_made(loss, metric, higher_is_better=True, **changes):
     return lab.Sweep(**(fields | changes))
 
 
-def test_the_best_point_is_that_of_the_mean_over_the_keys():
+def test_the_best_point_has_the_best_mean_over_the_keys():
     made = hand_made([[1, 9], [2, 3], [4, 4]], [[0.9, 0.8], [0.1, 0.2], [0.3, 1.0]])
     assert made.best() == {"learning_rate": 1.0}
     assert made.best("metric") == {"learning_rate": 0.1}
@@ -255,7 +255,7 @@ def test_the_best_point_is_that_of_the_mean_over_the_keys():
     assert nan.order().tolist() == [1, 2, 0]
 
 
-def test_the_table_shows_the_best_with_their_spread():
+def test_the_table_shows_the_best_points_with_their_spread():
     made = hand_made([[1, 9], [2, 3], [4, 4]], np.zeros((3, 2)), diverged_at=np.array([[-1, -1], [-1, -1], [3, -1]]))
     table = made.table(rows=2)
     assert table.row_count == 2
@@ -265,7 +265,7 @@ def test_the_table_shows_the_best_with_their_spread():
     assert "2 keys" in table.caption
 
 
-def test_a_sweep_of_which_every_member_diverged_has_no_best_and_says_so():
+def test_best_raises_if_every_member_diverged():
     diverged = np.full((3, 2), 4)
     made = hand_made(np.full((3, 2), np.nan), np.full((3, 2), 0.1), diverged_at=diverged)
     for by in ("loss", "metric"):
@@ -274,7 +274,7 @@ def test_a_sweep_of_which_every_member_diverged_has_no_best_and_says_so():
     assert made.table().row_count == 3
 
 
-def test_of_points_with_a_diverged_key_the_one_with_the_fewest_is_best():
+def test_points_with_fewer_diverged_keys_are_ranked_higher():
     diverged = np.array([[4, 4, 4], [4, -1, 4], [-1, 4, -1]])
     made = hand_made(np.arange(9.0).reshape(3, 3), np.zeros((3, 3)), diverged_at=diverged)
     assert made.best() == {"learning_rate": 10.0}
@@ -299,25 +299,25 @@ def test_of_points_with_a_diverged_key_the_one_with_the_fewest_is_best():
         (optax.sgd, {"learning_rate": [1e39]}, "the grid's learning_rate must be numbers of at most 3.4e"),
     ],
 )
-def test_values_that_the_method_refuses_are_refused_before_the_training(make_tx, grid, message):
+def test_values_that_the_method_refuses_are_refused_before_training(make_tx, grid, message):
     with pytest.raises(ValueError, match=f"sweep: .*{message}"):
         lab.sweep(landscapes.quadratic(10.0), make_tx, grid, steps=2, keys=KEYS)
 
 
-def test_a_random_grid_is_checked_too():
+def test_the_values_of_a_random_grid_are_checked():
     grid = lab.random_grid({"learning_rate": (0.01, 0.1), "momentum": (0.9, 1.5)}, 20, jax.random.key(0))
     with pytest.raises(ValueError, match="sweep: sgd: momentum must be in"):
         lab.sweep(landscapes.quadratic(10.0), nesterov, grid, steps=2, keys=KEYS)
 
 
-def test_a_sweep_goes_to_a_file_and_comes_back(swept, tmp_path):
+def test_a_saved_sweep_is_loaded_unchanged(swept, tmp_path):
     swept.save(tmp_path / "s.npz")
     loaded = lab.Sweep.load(tmp_path / "s.npz")
     for name, value in swept.to_dict().items():
         np.testing.assert_equal(getattr(loaded, name), value, err_msg=name)
 
 
-def test_a_sweep_in_bfloat16_comes_back_from_its_file(tmp_path):
+def test_a_saved_sweep_in_bfloat16_is_loaded_unchanged(tmp_path):
     loss = jnp.arange(6.0).reshape(3, 2, 1).astype(jnp.bfloat16)
     made = dataclasses.replace(hand_made(np.zeros((3, 2)), np.zeros((3, 2))), loss=loss, readings={"a/b": loss + 1})
     made.save(tmp_path / "s")
@@ -351,7 +351,7 @@ def test_a_sweep_in_bfloat16_comes_back_from_its_file(tmp_path):
         ({"memory_budget": 0}, ValueError, "sweep: memory_budget must be at least 1, got 0"),
     ],
 )
-def test_a_wrong_argument_is_named_with_its_rule(digits, arguments, error, message):
+def test_bad_arguments_are_refused_with_name_and_rule(digits, arguments, error, message):
     given = {"problem": digits, "make_tx": gradtx.sgd, "grid": {"learning_rate": [0.1]}} | SHORT | arguments
     with pytest.raises(error, match=message):
         lab.sweep(given.pop("problem"), given.pop("make_tx"), given.pop("grid"), **given)

@@ -1,4 +1,4 @@
-"""A table keeps what matters on a narrow screen."""
+"""A table on a narrow screen drops the columns that matter least."""
 
 import io
 
@@ -20,7 +20,7 @@ def shown(width):
 
 
 @pytest.mark.parametrize(("width", "left"), [(100, {"extra", "more"}), (60, {"more"}), (40, set())])
-def test_columns_leave_in_their_order_and_what_matters_stays(width, left):
+def test_columns_are_dropped_in_the_stated_order_and_the_others_stay(width, left):
     text = shown(width)
     assert "rmsprop_momentum" in text
     assert "0.93" in text

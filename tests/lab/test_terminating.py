@@ -1,4 +1,4 @@
-"""SIGTERM ends a command as Ctrl-C does: it keeps what is finished and says so. It is sent for real."""
+"""SIGTERM ends a command like Ctrl-C: finished results are kept and reported. The tests send real signals."""
 
 import json
 import os
@@ -23,7 +23,7 @@ def started(arguments, **environment):
     return subprocess.Popen([sys.executable, "-m", "gradtx", *arguments], env=environment, **pipes)
 
 
-def test_compare_keeps_the_methods_that_are_finished(tmp_path):
+def test_sigterm_to_compare_keeps_the_finished_methods(tmp_path):
     few = ["--steps", "4000", "--seeds", "1", "--learning-rates", "1"]
     run = started(["compare", "diabetes", "--methods", "sgd,momentum,adam,adagrad", *few, "--out", str(tmp_path)])
     while "1/4 sgd on diabetes" not in (line := run.stderr.readline()):
@@ -51,7 +51,7 @@ def in_another_thread(after, what):
     return thread
 
 
-def test_a_wait_for_arrays_hears_the_signal_and_the_handler_is_put_back(monkeypatch):
+def test_sigterm_interrupts_a_wait_for_arrays_and_the_handler_is_restored(monkeypatch):
     monkeypatch.setattr("gradtx.lab.terminating.jax.block_until_ready", lambda tree: time.sleep(30))
     before = signal.getsignal(signal.SIGTERM)
     started = time.monotonic()
@@ -65,10 +65,10 @@ def test_a_wait_for_arrays_hears_the_signal_and_the_handler_is_put_back(monkeypa
         waits()
     assert time.monotonic() - started < 25
     assert signal.getsignal(signal.SIGTERM) is before
-    wait_for(jnp.ones(1))  # outside a command it does not wait at all
+    wait_for(jnp.ones(1))  # it does not wait outside a command
 
 
-def test_a_result_is_written_whole_before_the_end():
+def test_a_result_is_written_completely_before_sigterm_ends_the_command():
     done = []
 
     def writes():
@@ -81,7 +81,7 @@ def test_a_result_is_written_whole_before_the_end():
     assert done == ["written"]
 
 
-def test_what_does_not_come_to_its_end_is_ended():
+def test_a_command_that_does_not_end_after_sigterm_is_ended():
     code = (
         "import time; from gradtx.lab.terminating import ENDING\n"
         "with ENDING.on_sigterm():\n"
@@ -96,7 +96,7 @@ def test_what_does_not_come_to_its_end_is_ended():
     assert "ended by SIGTERM: nothing came to its end within 0 s. What was saved is kept." in err
 
 
-def test_diagnose_keeps_the_steps_that_are_done(tmp_path, capsys, monkeypatch):
+def test_sigterm_to_diagnose_keeps_the_steps_that_are_done(tmp_path, capsys, monkeypatch):
     module = sys.modules["gradtx.lab.run"]
     real, calls = module._stretch, []
 

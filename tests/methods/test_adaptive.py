@@ -1,4 +1,4 @@
-"""AdaGrad, RMSProp, AdaDelta, Adam and delta-bar-delta against oracles of the formulas, and their closed forms."""
+"""AdaGrad, RMSProp, AdaDelta, Adam and delta-bar-delta match oracles of their formulas and closed forms."""
 
 import jax.numpy as jnp
 import numpy as np
@@ -10,7 +10,7 @@ from tests.oracles import NOISE, START, gradient, rate, train, updates_of
 
 
 def adagrad_oracle(ε, δ=1e-7, r0=0.0):
-    """Goodfellow et al. 2016, Alg. 8.4."""
+    """Follows Goodfellow et al. 2016, Alg. 8.4."""
     θ, r = START.copy(), np.full(3, r0)
     for k in range(25):
         g = gradient(θ, k)
@@ -20,7 +20,7 @@ def adagrad_oracle(ε, δ=1e-7, r0=0.0):
 
 
 def rmsprop_oracle(ε, ρ=0.9, δ=1e-6):
-    """Alg. 8.5."""
+    """Follows Alg. 8.5."""
     θ, r = START.copy(), np.zeros(3)
     for k in range(25):
         g = gradient(θ, k)
@@ -30,7 +30,7 @@ def rmsprop_oracle(ε, ρ=0.9, δ=1e-6):
 
 
 def rmsprop_momentum_oracle(ε, ρ=0.9, δ=1e-6, α=0.9):
-    """Alg. 8.5 as the step of Alg. 8.2."""
+    """Uses the step of Alg. 8.5 in Alg. 8.2."""
     θ, r, v = START.copy(), np.zeros(3), np.zeros(3)
     for k in range(25):
         g = gradient(θ, k)
@@ -41,7 +41,7 @@ def rmsprop_momentum_oracle(ε, ρ=0.9, δ=1e-6, α=0.9):
 
 
 def rmsprop_nesterov_oracle(ε, ρ=0.9, δ=1e-6, α=0.9):
-    """Alg. 8.6; yields the look-ahead point θ + α v, where gradtx keeps its parameters."""
+    """Follows Alg. 8.6. It yields the look-ahead point θ + α v, at which gradtx keeps its parameters."""
     θ, r, v = START.copy(), np.zeros(3), np.zeros(3)
     for k in range(25):
         g = gradient(θ + α * v, k)
@@ -52,7 +52,7 @@ def rmsprop_nesterov_oracle(ε, ρ=0.9, δ=1e-6, α=0.9):
 
 
 def adadelta_oracle(ε, ρ=0.95, δ=1e-6):
-    """Zeiler 2012, Alg. 1."""
+    """Follows Zeiler 2012, Alg. 1."""
     θ, r, s = START.copy(), np.zeros(3), np.zeros(3)
     for k in range(25):
         g = gradient(θ, k)
@@ -64,7 +64,7 @@ def adadelta_oracle(ε, ρ=0.95, δ=1e-6):
 
 
 def adam_oracle(ε, β1=0.9, β2=0.999, δ=1e-8):
-    """Kingma & Ba 2015, Alg. 1."""
+    """Follows Kingma & Ba 2015, Alg. 1."""
     θ, m, v = START.copy(), np.zeros(3), np.zeros(3)
     for k in range(25):
         g = gradient(θ, k)
@@ -75,7 +75,7 @@ def adam_oracle(ε, β1=0.9, β2=0.999, δ=1e-8):
 
 
 def delta_bar_delta_oracle(first, κ=0.05, φ=0.2, decay=0.7):
-    """Jacobs 1988, eq. 5 and 6."""
+    """Follows Jacobs 1988, eq. 5 and 6."""
     θ, rates, mean = START.copy(), np.full(3, first), np.zeros(3)
     for k in range(25):
         d = gradient(θ, k)
@@ -98,12 +98,12 @@ ORACLES = {
 
 
 @pytest.mark.parametrize("name", ORACLES)
-def test_follows_its_oracle(name, x64):
+def test_a_training_matches_the_oracle_of_the_method(name, x64):
     tx, oracle = ORACLES[name]
     np.testing.assert_allclose(train(tx)[0], list(oracle), rtol=1e-9, atol=1e-12)
 
 
-def test_adam_corrects_a_scheduled_decay_by_the_weight_it_has_gathered(x64):
+def test_adam_with_scheduled_decays_divides_the_averages_by_their_total_weight(x64):
     def decay(k):
         return 0.9 - 0.5 / (k + 1)
 
@@ -123,7 +123,7 @@ CLOSED_FORMS = {
 
 @pytest.mark.parametrize("size", [1e-6, 1.0, -1e6])
 @pytest.mark.parametrize("name", CLOSED_FORMS)
-def test_steps_under_a_constant_gradient_have_a_closed_form_whatever_its_size(name, size):
+def test_steps_under_a_constant_gradient_of_any_size_match_the_closed_form(name, size):
     tx, expected = CLOSED_FORMS[name]
     updates = updates_of(tx, np.full((40, 1), size, np.float32))[:, 0]
     np.testing.assert_allclose(updates, -np.sign(size) * expected, rtol=2e-5)
@@ -137,19 +137,19 @@ def test_adaptive_methods_ignore_the_scale_of_the_gradient(factory):
     )
 
 
-def test_adadelta_has_the_units_of_the_parameters():
-    """Half the gradient (params in twice the unit) gives the same step only if δ shrinks as g² does: Zeiler §3.2."""
+def test_the_first_step_of_adadelta_matches_the_closed_form():
+    """The first step is RMS(0) / RMS(g) times g, as in Zeiler §3.2, which has the units of the parameters."""
     grads = np.asarray(NOISE, np.float32)
     first = updates_of(gradtx.scale_by_adadelta(eps=1e-6), grads)[0]
     expected = np.sqrt(1e-6) / np.sqrt(1e-6 + 0.05 * grads[0] ** 2) * grads[0]
     np.testing.assert_allclose(first, expected, rtol=1e-5)
 
 
-def test_adadelta_with_eps_zero_never_moves():
+def test_adadelta_with_eps_zero_does_not_move():
     np.testing.assert_array_equal(updates_of(gradtx.adadelta(eps=0.0), np.ones((5, 2), np.float32)), 0)
 
 
-def test_half_precision_gradients_are_right():
+def test_updates_of_half_precision_gradients_are_right():
     for dtype, size in ((jnp.float16, 1e-4), (jnp.float16, 400.0), (jnp.bfloat16, 1e-4)):
         grads = jnp.full((3, 1), size, dtype)
         np.testing.assert_allclose(
@@ -158,7 +158,7 @@ def test_half_precision_gradients_are_right():
         np.testing.assert_allclose(updates_of(gradtx.adam(0.01), grads).astype(float), -0.01, rtol=0.02)
 
 
-def test_bfloat16_accumulators_do_not_stall():
+def test_the_accumulator_of_bfloat16_gradients_does_not_stall():
     steps = updates_of(gradtx.adagrad(1.0), jnp.ones((2000, 1), jnp.bfloat16))
     assert -float(steps[-1, 0]) == pytest.approx(1 / np.sqrt(2000), rel=0.03)
 
@@ -169,13 +169,13 @@ def test_gradients_whose_squares_underflow_give_bounded_updates(tiny):
         assert np.all(np.abs(updates_of(tx, np.full((3, 1), tiny, np.float32))) < 10)
 
 
-def test_a_sum_of_squares_that_overflowed_shows_instead_of_freezing():
+def test_a_sum_of_squares_that_overflowed_gives_nan_instead_of_zero_steps():
     grads = np.array([[1e25], [1.0]], np.float32)
     for tx in (gradtx.adagrad(0.1), gradtx.rmsprop(0.1), gradtx.adam(0.1)):
         assert np.all(np.isnan(updates_of(tx, grads)))
 
 
-def test_optax_agrees_where_the_mathematics_is_the_same():
+def test_optax_agrees_if_the_mathematics_is_the_same():
     grads = np.asarray(NOISE, np.float32)
     pairs = [
         (gradtx.rmsprop(0.1), optax.rmsprop(0.1, eps=1e-6)),

@@ -1,4 +1,4 @@
-"""Newton's method leaps over ill-conditioning, and walks into saddles unless told not to."""
+"""Newton's method is not slowed by ill-conditioning, and it goes to saddles unless it is saddle-free."""
 
 import jax
 import jax.numpy as jnp
@@ -38,7 +38,7 @@ def test_one_step_reaches_the_minimum_of_an_ill_conditioned_quadratic(solver, sa
 
 
 @pytest.mark.parametrize("solver", ["dense", "cg"])
-def test_plain_newton_is_drawn_into_a_saddle_and_saddle_free_leaves_it(solver):
+def test_plain_newton_steps_to_a_saddle_and_saddle_free_newton_leaves_it(solver):
     start = jnp.array([0.5, 0.1])
     np.testing.assert_allclose(one_step(gradtx.newton(solver=solver), saddle, start), 0.0, atol=1e-6)
     free = gradtx.newton(solver=solver, saddle_free=True)
@@ -62,7 +62,7 @@ def test_damping_is_added_to_every_eigenvalue(solver, x64):
         np.testing.assert_allclose(updates, -np.linalg.solve(h + damping * np.eye(4), g), rtol=1e-6)
 
 
-def test_says_what_it_needs():
+def test_missing_and_bad_arguments_are_refused_by_name():
     params = jnp.ones(2)
     tx = gradtx.newton()
     with pytest.raises(
@@ -75,7 +75,7 @@ def test_says_what_it_needs():
         gradtx.newton(solver="lu")
 
 
-def test_a_flat_direction_with_a_slope_shows():
+def test_the_step_along_a_flat_direction_with_a_slope_is_not_finite():
     params = jnp.array([1.0, 1.0])
     tx = gradtx.newton()
     updates, _ = tx.update(jnp.array([1.0, 1.0]), tx.init(params), params, value_fn=lambda x: 0.5 * x[0] ** 2 + x[1])
@@ -84,7 +84,7 @@ def test_a_flat_direction_with_a_slope_shows():
 
 @pytest.mark.parametrize("unit", [1e-24, 1e24], ids=str)
 @pytest.mark.parametrize(("solver", "saddle_free"), [("dense", False), ("dense", True), ("cg", False), ("cg", True)])
-def test_a_loss_in_another_unit_takes_the_same_step(solver, saddle_free, unit):
+def test_the_unit_of_the_loss_does_not_change_the_step(solver, saddle_free, unit):
     params = jnp.array([1.0, -1.0, 2.0])
     tx = gradtx.newton(solver=solver, saddle_free=saddle_free)
     reached, elsewhere = (
@@ -95,7 +95,7 @@ def test_a_loss_in_another_unit_takes_the_same_step(solver, saddle_free, unit):
 
 
 @pytest.mark.parametrize("solver", ["dense", "cg"])
-def test_the_derivative_of_a_saddle_free_step_is_the_difference_quotient(solver):
+def test_the_derivative_of_a_saddle_free_step_matches_the_difference_quotient(solver):
     hessian, g, h = jnp.diag(jnp.array([1.0, -2.0])), jnp.array([1.0, 0.5]), 1e-2
 
     @jax.jit

@@ -1,4 +1,4 @@
-"""SGD, the learning rate, heavy ball and Nesterov against the chapter's algorithms."""
+"""SGD, the learning rate, heavy ball and Nesterov's momentum match the chapter's algorithms."""
 
 import jax
 import jax.numpy as jnp
@@ -15,7 +15,7 @@ def alpha(k):
 
 
 def momentum_oracle(ε, α, steps=25):
-    """Goodfellow et al. 2016, Alg. 8.2."""
+    """Follows Goodfellow et al. 2016, Alg. 8.2."""
     θ, v, path = START.copy(), np.zeros(3), []
     for k in range(steps):
         v = α(k) * v - ε(k) * gradient(θ, k)
@@ -25,7 +25,7 @@ def momentum_oracle(ε, α, steps=25):
 
 
 def nesterov_oracle(ε, α, steps=25):
-    """Goodfellow et al. 2016, Alg. 8.3: the gradient at the interim point."""
+    """Follows Goodfellow et al. 2016, Alg. 8.3, which takes the gradient at the interim point."""
     θ, v, path = START.copy(), np.zeros(3), []
     for k in range(steps):
         v = α(k) * v - ε(k) * gradient(θ + α(k) * v, k)
@@ -60,7 +60,7 @@ def test_momentum_is_algorithm_8_2(name):
 
 @pytest.mark.usefixtures("x64")
 @pytest.mark.parametrize("name", SCHEDULES)
-def test_nesterov_is_algorithm_8_3_behind_the_lookahead(name):
+def test_nesterov_eval_params_are_those_of_algorithm_8_3(name):
     ε, α = SCHEDULES[name]
     tx = gradtx.sgd(ε, momentum=α, nesterov=True)
     params = jnp.asarray(START)
@@ -81,7 +81,7 @@ def test_terminal_velocity_is_the_step_over_one_minus_momentum(tx, size):
     assert abs(steps[-1, 0]) == pytest.approx(size / (1 - 0.9), rel=1e-5)
 
 
-def test_a_bfloat16_velocity_does_not_stall():
+def test_the_velocity_of_bfloat16_gradients_does_not_stall():
     steps = updates_of(gradtx.sgd(1.0, momentum=0.99), jnp.ones((1200, 1), jnp.bfloat16))
     assert -float(steps[-1, 0]) == pytest.approx(100.0, rel=0.03)
 
@@ -90,7 +90,7 @@ CURVATURES = np.array([1.0, 100.0])  # condition number 100
 
 
 def contraction(tx, steps):
-    """Mean factor a step by which the distance to the minimum falls, over the second half of the run."""
+    """Returns the mean factor per step by which the distance to the minimum falls in the second half of the run."""
     params = jnp.ones(2)
     state = tx.init(params)
     distances = []
@@ -102,9 +102,9 @@ def contraction(tx, steps):
 
 
 @pytest.mark.usefixtures("x64")
-def test_rates_on_a_quadratic_of_condition_number_100():
-    """Polyak 1964 and Nesterov 2004 with their optimal parameters, gradient descent beside them."""
-    root = 10.0  # of the condition number
+def test_the_convergence_rates_on_a_quadratic_of_condition_number_100_match_the_theory():
+    """The parameters are the optimal ones of Polyak 1964, of Nesterov 2004 and of gradient descent."""
+    root = 10.0  # square root of the condition number
     descent = contraction(gradtx.sgd(2 / 101), 200)
     heavy = contraction(gradtx.sgd(4 / (root + 1) ** 2, ((root - 1) / (root + 1)) ** 2), 200)
     look = contraction(gradtx.sgd(1 / 100, (root - 1) / (root + 1), True), 200)
@@ -143,8 +143,8 @@ def test_nesterov_eval_params_finds_the_state_in_any_nesting():
 
 
 @pytest.mark.parametrize("shape", [(), (3,), (2, 3)])
-def test_nesterov_eval_params_takes_a_stack_of_states_member_by_member(shape):
-    """Three members and leaves of three: an α of the stack's shape would fit the wrong axis."""
+def test_nesterov_eval_params_of_a_stack_of_states_are_those_of_each_member(shape):
+    """There are three members and leaves of length three, so that α could be broadcast along the wrong axis."""
     momenta, grads = jnp.array([0.0, 0.5, 0.9]), {"w": jnp.arange(1.0, 1 + np.prod(shape, dtype=int)).reshape(shape)}
 
     def run(momentum):
@@ -165,7 +165,7 @@ def test_nesterov_eval_params_takes_a_stack_of_states_member_by_member(shape):
         np.testing.assert_allclose(found["w"][member], alone["w"], rtol=1e-6, atol=1e-6)
 
 
-def test_nesterov_eval_params_says_what_is_wrong():
+def test_nesterov_eval_params_refuses_states_with_no_or_two_nesterov_states():
     params = jnp.ones(2)
     with pytest.raises(ValueError, match="holds no NesterovState"):
         gradtx.nesterov_eval_params(params, gradtx.sgd(0.1).init(params))
@@ -180,14 +180,14 @@ def test_nesterov_without_momentum_is_refused():
             factory(0.1, nesterov=True)
 
 
-def test_the_recipe_is_the_chain_of_its_blocks():
+def test_the_recipe_equals_the_chain_of_its_blocks():
     grads = np.asarray(NOISE, np.float32)
     for accelerate, nesterov in ((gradtx.heavy_ball, False), (gradtx.nesterov, True)):
         blocks = optax.chain(gradtx.scale_by_learning_rate(rate), accelerate(alpha))
         np.testing.assert_array_equal(updates_of(gradtx.sgd(rate, alpha, nesterov), grads), updates_of(blocks, grads))
 
 
-def test_optax_agrees_where_the_mathematics_is_the_same():
+def test_optax_agrees_if_the_mathematics_is_the_same():
     grads = np.asarray(NOISE, np.float32)
     for kwargs in ({}, {"momentum": 0.9}, {"momentum": 0.9, "nesterov": True}):
         np.testing.assert_allclose(

@@ -1,4 +1,4 @@
-"""Processes read disjoint parts that make up the minibatch, whatever their number, from whatever step on."""
+"""Processes read disjoint parts of each minibatch, for any number of processes and any first step."""
 
 import jax
 import numpy as np
@@ -18,7 +18,7 @@ def test_the_parts_of_the_processes_make_up_each_minibatch(processes):
         np.testing.assert_array_equal(np.concatenate([part["x"] for part in parts]), DATA["x"][indices])
 
 
-def test_a_feed_goes_on_at_any_step_also_with_another_number_of_processes():
+def test_a_feed_can_start_at_any_step_with_another_number_of_processes():
     whole = [minibatch["y"] for minibatch in gradtx.minibatch_feed(DATA, BATCHES)]
     for start in range(len(BATCHES) + 1):
         rest = [gradtx.minibatch_feed(DATA, BATCHES, start=start, process=i, processes=3) for i in range(3)]
@@ -28,12 +28,12 @@ def test_a_feed_goes_on_at_any_step_also_with_another_number_of_processes():
             np.testing.assert_array_equal(got, expected)
 
 
-def test_minibatches_may_grow():
+def test_the_minibatches_of_a_feed_may_differ_in_size():
     growing = [np.arange(2), np.arange(5), np.arange(9)]
     assert [len(x["y"]) for x in gradtx.minibatch_feed(DATA, growing)] == [2, 5, 9]
 
 
-def test_with_a_sharding_each_device_holds_its_part_of_the_minibatch():
+def test_each_device_of_a_sharding_holds_its_part_of_the_minibatch():
     mesh = jax.make_mesh((2, 4), ("rows", "columns"), axis_types=(jax.sharding.AxisType.Auto,) * 2)
     sharding = jax.sharding.NamedSharding(mesh, jax.P("rows"))
     for indices, minibatch in zip(BATCHES, gradtx.minibatch_feed(DATA, BATCHES, sharding=sharding), strict=True):

@@ -1,4 +1,4 @@
-"""Batch sizes grow in stages, the same for a number and inside jit."""
+"""Batch sizes grow in stages, and they are the same for a number and inside jit."""
 
 import jax
 import jax.numpy as jnp
@@ -10,7 +10,7 @@ from gradtx import lab, landscapes
 
 
 @pytest.mark.parametrize("factor", [1.3, 2.0, 3.0])
-def test_stages_are_the_formula(factor):
+def test_the_stages_follow_the_formula(factor):
     sizes = gradtx.growing_batch_sizes(3, 50, every=4, factor=factor)
     expected = [min(50, round(3 * factor ** (k // 4))) for k in range(80)]
     assert [sizes(k) for k in range(80)] == expected
@@ -20,18 +20,18 @@ def test_stages_are_the_formula(factor):
     assert all(isinstance(sizes(k), int) for k in (0, np.int64(7), 10**12))
 
 
-def test_before_step_0_the_size_is_the_first():
+def test_the_size_before_step_0_is_the_first_size():
     sizes = gradtx.growing_batch_sizes(4, 64, every=3)
     assert [sizes(k) for k in (-1, -3, -100)] == [4, 4, 4]
     np.testing.assert_array_equal(sizes(jnp.array([-1, -3, -100, 3])), [4, 4, 4, 8])
     np.testing.assert_array_equal(sizes(np.array([-1, 3])), [4, 8])
 
 
-def test_one_size_where_there_is_nothing_to_grow():
+def test_equal_initial_and_final_sizes_give_one_size():
     assert gradtx.growing_batch_sizes(8, 8, every=1).sizes == (8,)
 
 
-def test_the_lab_trains_with_them():
+def test_a_run_of_the_lab_uses_growing_batch_sizes():
     sizes = gradtx.growing_batch_sizes(1, 2, every=3)
     landscape = landscapes.quadratic(10.0)
     history = lab.run(landscape, gradtx.sgd(0.1), steps=6, key=jax.random.key(0), batch_size_schedule=sizes)

@@ -1,4 +1,4 @@
-"""Several micro-batches make the step of the big batch."""
+"""Several micro-batches give the step of the large batch."""
 
 import itertools
 from functools import partial
@@ -25,7 +25,7 @@ def start():
 
 
 def train(tx, parts, compiled=True, **weights):
-    """One update for each (x, y); `weights` hands the sizes on."""
+    """Takes one update for each (x, y). If `weights` is given, the sizes are passed as weights."""
     params = start()
     state = tx.init(params)
     update = jax.jit(tx.update) if compiled else tx.update
@@ -58,7 +58,7 @@ INNER = {
 
 @pytest.mark.parametrize("compiled", [False, True])
 @pytest.mark.parametrize("name", INNER)
-def test_even_micro_batches_are_the_big_batch(name, compiled):
+def test_equal_micro_batches_give_the_step_of_the_large_batch(name, compiled):
     big, big_state = train(INNER[name](), cut([8, 8, 8]), compiled)
     small, state = train(gradtx.accumulate(INNER[name](), every=4), cut([2] * 12), compiled)
     assert_close(small, big)
@@ -67,7 +67,7 @@ def test_even_micro_batches_are_the_big_batch(name, compiled):
 
 
 @pytest.mark.parametrize("name", INNER)
-def test_uneven_micro_batches_are_too_when_weighted(name):
+def test_weighted_micro_batches_of_different_sizes_give_the_step_of_the_large_batch(name):
     big, big_state = train(INNER[name](), cut([12, 12]))
     small, state = train(gradtx.accumulate(INNER[name](), every=3), cut([1, 8, 3, 5, 5, 2]), weighted=True)
     assert_close(small, big)
@@ -84,13 +84,13 @@ def test_the_number_of_micro_batches_may_grow():
     assert_close(state.accumulating_state, big_state)
 
 
-def test_one_micro_batch_a_step_is_the_transformation_itself_bit_for_bit():
+def test_one_micro_batch_per_step_is_bit_equal_to_the_plain_transformation():
     alone, _ = train(gradtx.adam(0.1), cut([8] * 3))
     wrapped, _ = train(gradtx.accumulate(gradtx.adam(0.1), every=1), cut([8] * 3), weighted=True)
     assert_same(wrapped, alone)
 
 
-def test_runs_in_a_scan_as_in_a_loop():
+def test_accumulate_gives_the_same_numbers_in_a_scan_and_in_a_loop():
     tx = gradtx.accumulate(gradtx.sgd(0.1, momentum=0.9), gradtx.growing_batch_sizes(1, 3, every=2))
 
     def step(carry, k):
@@ -105,7 +105,7 @@ def test_runs_in_a_scan_as_in_a_loop():
 
 
 def test_half_precision_micro_batches_are_averaged_in_float32():
-    """1 and 0.004 in turn, 1024 times: a bfloat16 mean would not move by its late steps."""
+    """The gradients alternate between 1 and 0.004, 1024 in all. A bfloat16 mean would not change in the late steps."""
     tx = gradtx.accumulate(gradtx.sgd(1.0), every=1024)
     gradients = jnp.tile(jnp.array([1.0, 0.004], jnp.bfloat16), 512)
     state = tx.init(jnp.zeros((), jnp.bfloat16))
@@ -119,7 +119,7 @@ def test_half_precision_micro_batches_are_averaged_in_float32():
 
 
 @pytest.mark.parametrize("bad", [jnp.nan, jnp.inf])
-def test_a_bad_micro_batch_shows_in_its_own_step_and_is_gone_after_it(bad):
+def test_a_nonfinite_micro_batch_affects_only_its_own_step(bad):
     tx = gradtx.accumulate(gradtx.sgd(0.1), every=2)
     state = tx.init(jnp.zeros(2))
     seen = []
@@ -130,7 +130,7 @@ def test_a_bad_micro_batch_shows_in_its_own_step_and_is_gone_after_it(bad):
     np.testing.assert_allclose([seen[1][1], *seen[3]], -0.1)
 
 
-def test_a_loss_that_is_nan_in_one_step_is_not_in_the_next():
+def test_a_nan_loss_in_one_step_does_not_affect_the_next_step():
     tx = gradtx.accumulate(gradtx.plateau(), every=2)
     state = tx.init(jnp.zeros(()))
     for value in (jnp.nan, 1.0, 2.0, 4.0):
@@ -142,7 +142,7 @@ def test_a_loss_that_is_nan_in_one_step_is_not_in_the_next():
 
 
 @pytest.mark.parametrize("bad", [jnp.nan, jnp.inf])
-def test_a_micro_batch_of_weight_zero_does_not_show_at_all(bad):
+def test_a_nonfinite_micro_batch_of_weight_zero_has_no_effect(bad):
     tx = gradtx.accumulate(gradtx.sgd(0.1), every=3)
     for order in ([0, 1, 2], [1, 0, 2], [1, 2, 0]):
         state = tx.init(jnp.zeros(()))
@@ -154,7 +154,7 @@ def test_a_micro_batch_of_weight_zero_does_not_show_at_all(bad):
         assert all(bool(jnp.all(jnp.isfinite(x))) for x in jax.tree.leaves(state))
 
 
-def test_a_step_without_any_weight_waits_for_some():
+def test_a_step_without_any_weight_waits_for_a_weighted_micro_batch():
     tx = gradtx.accumulate(gradtx.sgd(0.1), every=2)
     state = tx.init(jnp.zeros(()))
     for weight, expected in ((0, 0.0), (0, 0.0), (5, -0.1), (1, 0.0), (1, -0.1)):
@@ -163,7 +163,7 @@ def test_a_step_without_any_weight_waits_for_some():
     assert int(state.accumulated_count) == 2
 
 
-def test_a_guard_outside_drops_the_micro_batch_and_one_inside_the_step():
+def test_skip_nonfinite_outside_drops_the_micro_batch_and_inside_drops_the_step():
     def run(tx, gradients):
         state, params = tx.init(jnp.zeros(())), jnp.zeros(())
         for g in gradients:
@@ -178,7 +178,7 @@ def test_a_guard_outside_drops_the_micro_batch_and_one_inside_the_step():
     assert run(inside, [1.0, np.nan, 3.0, 5.0]) == -4.0
 
 
-def test_bad_arguments_are_refused():
+def test_bad_arguments_are_refused_by_name():
     for wrong in (0, -1):
         with pytest.raises(ValueError, match=f"accumulate: every must be at least 1, got {wrong}"):
             gradtx.accumulate(gradtx.sgd(0.1), wrong)
@@ -201,15 +201,15 @@ ACCUMULATORS = {
 
 
 def regression(key, size):
-    """Losses of fresh examples x ~ N(0, I), y = noise; the true weights are 0."""
+    """Returns the losses of new examples x ~ N(0, I), y = noise. The true weights are 0."""
     one, two = jax.random.split(key)
     x, y = jax.random.normal(one, (size, D)), NOISE * jax.random.normal(two, (size,))
     return lambda w: 0.5 * (x @ w - y) ** 2
 
 
 @pytest.mark.parametrize("wrapper", ACCUMULATORS)
-def test_the_noise_scale_and_the_tests_count_the_examples_of_the_whole_step(wrapper):
-    """Linear regression of known Σ: tr Σ = 50 and ‖G‖² = 1, by steps of 8 micro-batches of 8 examples."""
+def test_noise_scale_and_gradient_tests_count_the_examples_of_the_whole_step(wrapper):
+    """In this linear regression tr Σ = 50 and ‖G‖² = 1. Each step has 8 micro-batches of 8 examples."""
     inner = optax.chain(gradtx.gradient_noise_scale(decay=0.999), gradtx.gradient_tests())
     tx = ACCUMULATORS[wrapper](inner, 8)
 
@@ -231,14 +231,14 @@ def test_the_noise_scale_and_the_tests_count_the_examples_of_the_whole_step(wrap
 
 
 @pytest.mark.parametrize("instrument", [gradtx.gradient_noise_scale, gradtx.gradient_tests])
-def test_a_sum_in_place_of_the_mean_is_refused_by_name(instrument):
+def test_an_accumulated_sum_in_place_of_the_mean_is_refused_by_name(instrument):
     tx = optax.MultiSteps(instrument(), 2, use_grad_mean=False)
     with pytest.raises(ValueError, match=rf"^{instrument.__name__}: the gradient must be the mean .*use_grad_mean"):
         tx.update(jnp.array(1.0), tx.init(jnp.array(1.0)), jnp.array(1.0), losses_fn=lambda x: x * jnp.arange(3.0))
 
 
-def test_uneven_micro_batches_count_by_their_weights():
-    """Six examples and then two: Σ is that of the two, and the mean is one of eight."""
+def test_instruments_count_weighted_micro_batches_of_different_sizes():
+    """The micro-batches have six and two examples. Σ is that of the two, and the mean is over all eight."""
     rows = jnp.array([0.0, 2.0, 4.0, 6.0, 8.0, 1.0, 3.0, 9.0])
     tx = gradtx.accumulate(optax.chain(gradtx.gradient_tests(), gradtx.gradient_noise_scale()), every=2)
     x, state = jnp.array(5.0), tx.init(jnp.array(5.0))
@@ -254,7 +254,7 @@ def test_uneven_micro_batches_count_by_their_weights():
     assert found["gradient_noise_scale/gradient_norm_squared"] == pytest.approx(g**2 - trace / 8, rel=1e-5)
 
 
-def test_a_last_micro_batch_of_padding_tells_nothing_of_the_noise():
+def test_the_noise_scale_is_nan_if_the_last_micro_batch_is_padding():
     tx = gradtx.accumulate(gradtx.gradient_noise_scale(), every=2)
     x, state = jnp.array(5.0), tx.init(jnp.array(5.0))
 
@@ -267,7 +267,7 @@ def test_a_last_micro_batch_of_padding_tells_nothing_of_the_noise():
     assert np.isnan(float(gradtx.readings(state)["gradient_noise_scale/noise_scale"]))
 
 
-def test_the_loss_that_plateau_reads_is_the_mean_of_the_micro_batches():
+def test_plateau_inside_accumulate_reads_the_mean_loss_of_the_micro_batches():
     tx = gradtx.accumulate(gradtx.plateau(), every=2)
     state = tx.init(jnp.zeros(1))
     for value in (1.0, 3.0, 0.0, 2.0, 1.0, -1.0):  # 2, 1, 0
@@ -276,7 +276,7 @@ def test_the_loss_that_plateau_reads_is_the_mean_of_the_micro_batches():
 
 
 @pytest.mark.parametrize("value", [None, "absent"])
-def test_no_value_is_no_error_where_nothing_reads_it(value):
+def test_a_missing_value_is_an_error_only_if_an_instrument_needs_it(value):
     tx = gradtx.accumulate(gradtx.sgd(0.1), every=1)
     extra = {} if value == "absent" else {"value": None}
     updates, _ = tx.update(jnp.ones(1), tx.init(jnp.ones(1)), **extra)

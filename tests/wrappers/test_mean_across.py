@@ -1,4 +1,4 @@
-"""Inside shard_map, with shards or with minibatches of their own, eight devices compute what one does."""
+"""Inside shard_map eight devices compute the numbers of one device, with shards or with separate minibatches."""
 
 from functools import partial
 
@@ -34,7 +34,7 @@ CLIPPING = {
 
 @pytest.mark.parametrize("scale", [1.0, 1e30, 1e-30])
 @pytest.mark.parametrize("name", CLIPPING)
-def test_clipping_of_shards_is_clipping_of_the_whole_and_replicated_leaves_count_once(name, scale):
+def test_clipping_shards_equals_clipping_the_whole_and_counts_replicated_leaves_once(name, scale):
     params, grads = tree(0), tree(1, scale)
     specs = {"w": P("x"), "b": P()}
     for limit in (0.7 * scale, 100 * scale):
@@ -57,7 +57,7 @@ def test_clipping_over_two_mesh_axes_counts_each_part_once():
     assert_close(jax.jit(mapped)(grads), alone.update(grads, alone.init(grads))[0])
 
 
-def test_without_the_check_of_varying_axes_every_leaf_is_taken_for_a_shard():
+def test_every_leaf_counts_as_a_shard_without_the_check_of_varying_axes():
     grads = {"w": tree(1)["w"]}
     alone, tx = gradtx.clip_by_global_norm(0.5), gradtx.clip_by_global_norm(0.5, axis_name="x")
     mapped = jax.shard_map(
@@ -75,14 +75,14 @@ def test_a_nan_in_one_shard_makes_the_whole_tree_nan_on_every_device():
     assert all(bool(jnp.all(jnp.isnan(u))) for u in jax.tree.leaves(jax.jit(mapped)(grads)))
 
 
-def test_without_an_axis_name_a_norm_is_that_of_the_shard():
+def test_clipping_without_an_axis_name_uses_the_norm_of_the_shard():
     tx = gradtx.clip_by_norm(1.0)
     mapped = jax.shard_map(lambda g: tx.update(g, tx.init(g))[0], mesh=LINE, in_specs=P("x"), out_specs=P("x"))
     updates = jax.jit(mapped)(3 * jnp.ones(16))
     np.testing.assert_allclose(updates, 1 / np.sqrt(2), rtol=1e-6)
 
 
-# Data parallelism: each device has a minibatch of its own
+# Data parallelism: each device has a separate minibatch
 
 X, Y = jax.random.normal(jax.random.key(2), (32, 16)), jax.random.normal(jax.random.key(3), (32, 4))
 
@@ -132,13 +132,13 @@ WAYS = {
 
 
 @pytest.mark.parametrize("way", WAYS)
-def test_minibatches_of_eight_devices_train_as_their_union_on_one(way):
+def test_minibatches_of_eight_devices_train_like_their_union_on_one_device(way):
     tx = optax.chain(gradtx.mean_across("x"), gradtx.clip_by_global_norm(0.5), gradtx.adam(0.1))
     without = optax.chain(gradtx.clip_by_global_norm(0.5), gradtx.adam(0.1))
     assert_close(train_on_eight(tx, *WAYS[way]), train_alone(without), rtol=1e-4, atol=1e-6)
 
 
-def test_uneven_minibatches_are_weighted_and_one_of_weight_0_adds_nothing():
+def test_minibatches_are_weighted_and_one_of_weight_0_has_no_effect():
     examples = jnp.array([3.0, 1.0, 0.0, 5.0, 2.0, 2.0, 0.0, 1.0])
     gradients = jnp.arange(8.0).at[jnp.array([2, 6])].set(jnp.array([jnp.nan, jnp.inf]))
     tx = gradtx.mean_across("x")
@@ -167,10 +167,10 @@ def test_a_mean_of_three_in_half_precision_is_rounded_once():
     tx = gradtx.mean_across("x")
     mean = jax.vmap(lambda g: tx.update(g, tx.init(g))[0], axis_name="x")(gradients)[0]
     exact = jnp.asarray(np.mean(np.asarray(gradients, np.float64), axis=0), jnp.bfloat16)
-    assert np.mean(np.asarray(mean != exact)) < 0.05  # a tie may fall to either side; rounded before: a third differ
+    assert np.mean(np.asarray(mean != exact)) < 0.05  # ties may round to either side; rounding twice changes a third
 
 
-def test_large_gradients_do_not_overflow_on_the_way():
+def test_the_mean_of_large_gradients_does_not_overflow():
     tx = gradtx.mean_across("x")
     mapped = jax.shard_map(lambda g: tx.update(g, tx.init(g))[0], mesh=LINE, in_specs=P("x"), out_specs=P())
     np.testing.assert_allclose(jax.jit(mapped)(jnp.full(8, 3e38)), 3e38, rtol=1e-6)
@@ -178,7 +178,7 @@ def test_large_gradients_do_not_overflow_on_the_way():
 
 @pytest.mark.parametrize("way", ["own parameters", "no check"])
 def test_accumulated_micro_batches_are_averaged_across_devices_once(way):
-    """Mean over devices inside, over micro-batches outside: the step of all 32 examples."""
+    """The mean over devices is inside, the one over micro-batches outside. The step is that of all 32 examples."""
     tx = gradtx.accumulate(optax.chain(gradtx.mean_across("x"), gradtx.sgd(0.1, momentum=0.9)), every=2)
 
     local_gradient, check_vma = WAYS[way]
@@ -200,7 +200,7 @@ def test_accumulated_micro_batches_are_averaged_across_devices_once(way):
 @pytest.mark.parametrize(
     "factory", [gradtx.mean_across, lambda axis_name: gradtx.clip_by_norm(1.0, axis_name=axis_name)]
 )
-def test_an_axis_name_of_the_wrong_kind_is_refused(factory):
+def test_an_axis_name_of_the_wrong_type_is_refused(factory):
     for wrong in (1, ["x"], ("x", 2)):
         with pytest.raises(TypeError, match="axis_name must be a string, a tuple of strings or None"):
             factory(wrong)

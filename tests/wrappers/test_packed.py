@@ -1,4 +1,4 @@
-"""Packing changes how many leaves a transformation sees, and nothing else."""
+"""Packing changes the number of leaves that a transformation sees, and not its numbers."""
 
 import copy
 import pickle
@@ -51,14 +51,14 @@ ALIKE = {
 
 
 @pytest.mark.parametrize("name", ALIKE)
-def test_the_numbers_are_those_without_packing(name):
+def test_packing_does_not_change_the_numbers(name):
     expected, expected_state = trained(ALIKE[name], params_of())
     got, state = trained(gradtx.packed(ALIKE[name], max_leaf_size=100), params_of())
     assert_same(got, expected, **CLOSE)
     assert_same(state.restored(), expected_state, **CLOSE)
 
 
-def test_small_leaves_share_a_vector_and_large_ones_stay_at_their_place():
+def test_small_leaves_share_a_vector_and_large_leaves_stay_separate():
     state = gradtx.packed(gradtx.heavy_ball(0.9), max_leaf_size=100).init(params_of())
     velocity = state.packed_state.velocity
     assert [v.shape for v in velocity.vectors] == [(sum(x.size for x in jax.tree.leaves(params_of(big=False))),)]
@@ -66,7 +66,7 @@ def test_small_leaves_share_a_vector_and_large_ones_stay_at_their_place():
     assert len(jax.tree.leaves(velocity)) == 2
 
 
-def test_a_long_vector_has_an_even_number_of_entries_and_the_odd_leaf_out_is_trained_too():
+def test_a_long_vector_has_an_even_number_of_entries_and_the_leaf_left_out_is_trained():
     random = np.random.default_rng(0)
     params = {f"layer{i}": jnp.asarray(random.normal(size=(51, 41)), jnp.float32) for i in range(4)}
     params["bias"] = jnp.asarray(random.normal(size=3), jnp.float32)
@@ -80,7 +80,7 @@ def test_a_long_vector_has_an_even_number_of_entries_and_the_odd_leaf_out_is_tra
     assert_same(unpack(got), expected, **CLOSE)
 
 
-def test_each_dtype_has_its_vector_and_a_leaf_without_company_stays_alone():
+def test_each_dtype_has_a_vector_and_the_only_leaf_of_a_dtype_stays_separate():
     params = {"a": jnp.ones(2), "b": jnp.ones(3), "c": jnp.ones(2, jnp.bfloat16), "d": jnp.ones((), jnp.bfloat16)}
     packed, unpack = gradtx.pack({**params, "e": jnp.ones(2, jnp.float16), "f": None})
     assert [(v.shape, v.dtype.name) for v in packed.vectors] == [((5,), "float32"), ((3,), "bfloat16")]
@@ -102,12 +102,12 @@ LEAFWISE = {
 
 
 @pytest.mark.parametrize("name", LEAFWISE)
-def test_what_treats_each_leaf_by_itself_is_refused(name):
+def test_transformations_that_treat_each_leaf_separately_are_refused(name):
     with pytest.raises(ValueError, match="packed: tx treats each leaf by itself"):
         gradtx.packed(LEAFWISE[name]).init(params_of())
 
 
-def test_a_mask_over_the_users_tree_is_refused_and_works_outside():
+def test_a_mask_inside_packed_is_refused_and_a_mask_outside_works():
     params = params_of(big=False)
     mask = {**jax.tree.map(lambda _: True, params), "scale": False}
     with pytest.raises(ValueError, match="packed: tx does not run on another tree"):
@@ -117,7 +117,7 @@ def test_a_mask_over_the_users_tree_is_refused_and_works_outside():
     assert_same(outside.update(grads, outside.init(params))[0], inside.update(grads, inside.init(params))[0], **CLOSE)
 
 
-def test_traced_hyperparameters_are_taken_unchecked():
+def test_traced_hyperparameters_are_accepted():
     def run(rate):
         tx = gradtx.packed(gradtx.sgd(rate))
         return tx.update(params_of(), tx.init(params_of()))[0]
@@ -126,7 +126,7 @@ def test_traced_hyperparameters_are_taken_unchecked():
     assert_same(jax.tree.map(lambda x: x[1], mapped), run(0.2), **CLOSE)
 
 
-def test_a_missing_gradient_leaves_its_part_of_the_vectors_alone():
+def test_a_missing_gradient_leaves_its_part_of_the_vectors_unchanged():
     params, tx = params_of(big=False), gradtx.packed(gradtx.adam(0.1))
     _, state = tx.update(params_of(seed=1, big=False), tx.init(params))
     grads = {**params_of(seed=2, big=False), "scale": None, "layer3": None}
@@ -143,7 +143,7 @@ def test_a_missing_gradient_leaves_its_part_of_the_vectors_alone():
         assert not np.array_equal(before["layer2"]["w"], after["layer2"]["w"])
 
 
-def test_without_any_gradient_nothing_changes():
+def test_a_step_without_any_gradient_does_not_change_the_state():
     params, tx = params_of(big=False), gradtx.packed(gradtx.heavy_ball(0.5))
     _, state = tx.update(params, tx.init(params))
     updates, new = tx.update(jax.tree.map(lambda _: None, params), state, params)
@@ -151,7 +151,7 @@ def test_without_any_gradient_nothing_changes():
     assert_same(new.restored().velocity, state.restored().velocity)
 
 
-def test_the_state_over_the_users_tree_goes_on_without_packing_and_back():
+def test_a_state_can_be_restored_trained_without_packing_and_packed_again():
     tx, inner = gradtx.packed(gradtx.rmsprop(0.1, momentum=0.9)), gradtx.rmsprop(0.1, momentum=0.9)
     params, state = trained(tx, params_of())
     grads = params_of(seed=9)
@@ -161,7 +161,7 @@ def test_the_state_over_the_users_tree_goes_on_without_packing_and_back():
     assert_same(state.replaced(tree_state), expected_state, **CLOSE)
 
 
-def test_nesterov_eval_params_sees_the_users_tree_and_a_packed_one():
+def test_nesterov_eval_params_accepts_the_users_tree_and_a_packed_tree():
     inner = gradtx.sgd(0.1, 0.9, nesterov=True)
     params, state = trained(optax.chain(optax.identity(), gradtx.packed(inner)), params_of())
     expected = gradtx.nesterov_eval_params(*trained(inner, params_of()))
@@ -176,7 +176,7 @@ def loss(tree):
     return sum(jnp.sum(jnp.sin(x) * (i + 1)) for i, x in enumerate(jax.tree.leaves(tree)))
 
 
-def test_derivatives_through_unpack_are_those_of_the_tree_in_both_modes():
+def test_derivatives_through_unpack_equal_those_of_the_tree_in_both_modes():
     packed, unpack = gradtx.pack(params_of(), max_leaf_size=100)
     grads = jax.grad(lambda p: loss(unpack(p)))(packed)
     assert is_packed(grads)
@@ -195,7 +195,7 @@ def test_the_backward_pass_of_unpack_is_one_concatenation():
     assert not any(operation in program for operation in ("pad", "scatter", "dynamic_update_slice"))
 
 
-def test_packed_parameters_train_as_the_tree_does_in_a_scan_with_donation():
+def test_packed_parameters_train_like_the_tree_in_a_scan_with_donation():
     def run(tx, params, of):
         def step(carry, _):
             params, state = carry
@@ -211,7 +211,7 @@ def test_packed_parameters_train_as_the_tree_does_in_a_scan_with_donation():
     assert_same(unpack(run(gradtx.packed(gradtx.adam(0.1)), packed, unpack)), expected, **CLOSE)
 
 
-def test_values_and_functions_of_the_parameters_reach_the_inner_transformation_with_the_users_tree():
+def test_value_fn_reaches_the_inner_transformation_and_sees_the_users_tree():
     params = {"a": jnp.ones(2), "b": jnp.full(3, 2.0)}
 
     def value_fn(tree):
@@ -222,7 +222,7 @@ def test_values_and_functions_of_the_parameters_reach_the_inner_transformation_w
     assert_same(updates, jax.tree.map(lambda x: -x, params), rtol=1e-5)
 
 
-def test_sharded_leaves_stay_alone_and_replicated_ones_are_packed():
+def test_sharded_leaves_stay_separate_and_replicated_leaves_are_packed():
     mesh = jax.make_mesh((8,), ("x",), axis_types=(jax.sharding.AxisType.Explicit,))
     with jax.set_mesh(mesh):
         specs = {"w": jax.P("x", None), "b": jax.P(None), "c": jax.P(None)}
@@ -243,7 +243,7 @@ def test_sharded_leaves_stay_alone_and_replicated_ones_are_packed():
     assert packed.vectors[0].shape == (4,)
 
 
-def test_packed_trees_pickle_copy_and_keep_one_compiled_program():
+def test_packed_trees_can_be_pickled_and_copied_and_share_one_compiled_program():
     packed, unpack = gradtx.pack(params_of())
     calls = jax.jit(lambda p: jax.tree.map(lambda x: x + 1, p))
     for again in (packed, pickle.loads(pickle.dumps(packed)), copy.deepcopy(packed), gradtx.pack(params_of())[0]):
@@ -254,7 +254,7 @@ def test_packed_trees_pickle_copy_and_keep_one_compiled_program():
 def test_a_step_on_packed_parameters_has_a_tenth_of_the_operations():
     params = {f"p{i}": jnp.ones(3) for i in range(50)}
 
-    def counted(jaxpr):  # leaves of one shape share a jitted rule: what it does counts at each call
+    def counted(jaxpr):  # leaves of one shape share a jitted rule, so each call is counted
         inner = [sub for e in jaxpr.eqns for sub in jax.tree.leaves(list(e.params.values()), is_leaf=has_eqns)]
         return len(jaxpr.eqns) + sum(counted(sub) for sub in inner if has_eqns(sub))
 
@@ -269,7 +269,7 @@ def test_a_step_on_packed_parameters_has_a_tenth_of_the_operations():
     )
 
 
-def test_bad_arguments_are_refused():
+def test_bad_arguments_are_refused_by_name():
     for function in (lambda size: gradtx.packed(gradtx.sgd(0.1), size), lambda size: gradtx.pack(jnp.ones(2), size)):
         with pytest.raises(ValueError, match="max_leaf_size must be at least 1, got 0"):
             function(0)
@@ -281,7 +281,7 @@ def test_bad_arguments_are_refused():
         gradtx.pack({"steps": jnp.arange(3)})
 
 
-def test_flax_msgpack_restores_vectors_and_lone_leaves():
+def test_flax_msgpack_restores_vectors_and_separate_leaves():
     serialization = pytest.importorskip("flax.serialization", reason="Flax comes with the test extra")
     tx = gradtx.packed(gradtx.adam(0.1), max_leaf_size=100)
     params, state = trained(tx, params_of())
@@ -291,7 +291,7 @@ def test_flax_msgpack_restores_vectors_and_lone_leaves():
     assert_same(tx.update(grads, restored, params)[0], tx.update(grads, state, params)[0])
 
 
-def test_flax_variables_are_packed_and_come_back_as_variables():
+def test_flax_variables_are_packed_and_unpacked_as_variables():
     nnx = pytest.importorskip("flax.nnx", reason="Flax comes with the test extra")
     variables = nnx.state(nnx.Linear(2, 1, rngs=nnx.Rngs(0)), nnx.Param)
     grads = jax.tree.map(jnp.ones_like, variables)

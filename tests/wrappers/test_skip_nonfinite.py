@@ -1,4 +1,4 @@
-"""A bad step is as if it had never been seen."""
+"""A step with nonfinite gradients does not change parameters or state."""
 
 import jax
 import jax.numpy as jnp
@@ -34,7 +34,7 @@ INNER = {
 
 @pytest.mark.parametrize("compiled", [False, True])
 @pytest.mark.parametrize("name", INNER)
-def test_a_skipped_step_leaves_everything_bit_equal(name, compiled):
+def test_a_run_with_skipped_steps_is_bit_equal_to_one_without_them(name, compiled):
     tx = gradtx.skip_nonfinite(INNER[name])
     clean, clean_state = run(tx, GOOD, compiled)
     params, state = run(tx, [GOOD[0], NAN, NAN, GOOD[1], jnp.array([jnp.inf, 0.0]), GOOD[2]], compiled)
@@ -43,13 +43,13 @@ def test_a_skipped_step_leaves_everything_bit_equal(name, compiled):
     assert (int(state.skipped_count), int(state.guarded_count), bool(state.skipped)) == (3, 6, False)
 
 
-def test_counts_the_bad_steps_in_a_row():
+def test_consecutive_skipped_steps_are_counted():
     tx = gradtx.skip_nonfinite(gradtx.sgd(0.1))
     for grads, in_a_row in (([NAN], 1), ([NAN, NAN], 2), ([NAN, NAN, GOOD[0]], 0), ([NAN, GOOD[0], NAN], 1)):
         assert int(run(tx, grads)[1].consecutive_skipped_count) == in_a_row
 
 
-def test_after_giving_up_nothing_is_applied_any_more():
+def test_after_giving_up_further_steps_are_not_applied():
     tx = gradtx.skip_nonfinite(gradtx.sgd(0.1), give_up_after=2)
     params, state = run(tx, [GOOD[0], NAN, GOOD[1], NAN, NAN, GOOD[2], NAN, NAN, NAN])
     expected, _ = run(tx, GOOD[:2])
@@ -58,14 +58,14 @@ def test_after_giving_up_nothing_is_applied_any_more():
     assert not bool(run(tx, [NAN, GOOD[0], NAN])[1].gave_up)
 
 
-def test_catches_what_the_inner_transformation_makes_of_finite_gradients():
+def test_a_step_is_skipped_if_finite_gradients_give_nonfinite_updates():
     tx = gradtx.skip_nonfinite(gradtx.rmsprop(0.1))
     params, state = run(tx, [jnp.array([1e25, 1.0])])  # the square overflows
     np.testing.assert_array_equal(params, [1.0, 2.0])
     assert int(state.skipped_count) == 1
 
 
-def test_a_loss_that_is_nan_skips_the_step_too():
+def test_a_nan_loss_skips_the_step():
     tx = gradtx.skip_nonfinite(gradtx.sgd(0.1))
     params = jnp.ones(2)
     updates, state = tx.update(GOOD[0], tx.init(params), params, value=jnp.nan)
@@ -73,7 +73,7 @@ def test_a_loss_that_is_nan_skips_the_step_too():
     assert bool(state.skipped)
 
 
-def test_runs_in_a_scan_and_hands_extra_arguments_on():
+def test_skip_nonfinite_works_in_a_scan_and_passes_extra_arguments_on():
     tx = gradtx.skip_nonfinite(gradtx.newton(0.1))
     params = jnp.ones(2)
 
@@ -91,7 +91,7 @@ def test_runs_in_a_scan_and_hands_extra_arguments_on():
     assert int(state.skipped_count) == 1
 
 
-def test_bad_arguments_are_refused():
+def test_bad_arguments_are_refused_by_name():
     for wrong in (0, -1):
         with pytest.raises(ValueError, match="give_up_after must be at least 1"):
             gradtx.skip_nonfinite(gradtx.sgd(0.1), wrong)
@@ -101,7 +101,7 @@ def test_bad_arguments_are_refused():
         gradtx.skip_nonfinite(lambda g: g)
 
 
-def test_inside_shard_map_one_bad_shard_skips_the_step_on_all_devices():
+def test_one_nonfinite_shard_inside_shard_map_skips_the_step_on_all_devices():
     tx = gradtx.skip_nonfinite(gradtx.sgd(0.1, 0.9), axis_name="x")
     mesh = jax.make_mesh((8,), ("x",), axis_types=(jax.sharding.AxisType.Auto,))
 

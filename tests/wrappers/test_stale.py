@@ -1,4 +1,4 @@
-"""Late gradients: the right ones, in a loop and in a scan, and in the mean they are momentum."""
+"""Delayed gradients are the right ones in a loop and in a scan. On average, delays act like momentum."""
 
 import jax
 import jax.numpy as jnp
@@ -24,7 +24,7 @@ def updates_of(tx, gradients, params=None, compiled=False):
 
 @pytest.mark.parametrize("delay", [0, 1, 3])
 @pytest.mark.parametrize("compiled", [False, True])
-def test_a_fixed_delay_is_the_method_on_shifted_gradients(delay, compiled):
+def test_a_fixed_delay_equals_the_method_on_shifted_gradients(delay, compiled):
     inner = gradtx.rmsprop(lambda k: 0.1 / (k + 1), momentum=0.9)
     late, state = updates_of(gradtx.stale(inner, delay), GRADIENTS, compiled=compiled)
     expected, expected_state = updates_of(inner, GRADIENTS[: 12 - delay], compiled=compiled)
@@ -33,7 +33,7 @@ def test_a_fixed_delay_is_the_method_on_shifted_gradients(delay, compiled):
     assert_same(state.stale_state, expected_state)
 
 
-def test_drawn_delays_pick_the_gradient_that_the_state_says():
+def test_a_drawn_delay_uses_the_gradient_of_that_age():
     tx = gradtx.stale(gradtx.sgd(1.0), (0.2, 0.3, 0.1, 0.4), key=jax.random.key(3))
 
     def step(state, g):
@@ -50,7 +50,7 @@ def test_drawn_delays_pick_the_gradient_that_the_state_says():
     np.testing.assert_array_equal(looped, updates[:8])
 
 
-def test_delays_come_as_often_as_their_probabilities_say():
+def test_drawn_delays_have_the_given_probabilities():
     probabilities = np.array([0.5, 0.0, 0.2, 0.3])
     tx = gradtx.stale(gradtx.sgd(1.0), probabilities, key=jax.random.key(0))
     state = tx.init(jnp.zeros(()))
@@ -61,7 +61,7 @@ def test_delays_come_as_often_as_their_probabilities_say():
     assert counts[1] == 0
 
 
-def test_half_precision_gradients_arrive_as_they_were_sent():
+def test_delayed_half_precision_gradients_are_unchanged():
     gradients = GRADIENTS.astype(jnp.bfloat16)
     late, _ = updates_of(gradtx.stale(optax.identity(), 2), gradients, jnp.zeros(3, jnp.bfloat16))
     np.testing.assert_array_equal(late[2:], gradients[:-2])
@@ -108,10 +108,10 @@ def test_the_best_momentum_falls_as_workers_join():
 
 
 @pytest.mark.parametrize("workers", [2, 4])
-def test_in_the_mean_staleness_is_momentum(workers):
-    """Mitliagkas et al. 2016: the mean path of SGD with geometric delays is a heavy ball with momentum 1 - 1/M."""
+def test_the_mean_path_with_geometric_delays_is_that_of_momentum(workers):
+    """By Mitliagkas et al. 2016 the mean path of SGD with geometric delays is heavy ball with momentum 1 - 1/M."""
     curvatures, rate, steps, runs = jnp.array([1.0, 0.3]), 0.4, 25, 4000
-    probabilities = worker_delays(workers, 16 * workers)  # what is cut off weighs less than 1e-5
+    probabilities = worker_delays(workers, 16 * workers)  # the tail that is left out weighs less than 1e-5
 
     def path(tx):
         def step(carry, _):
@@ -136,7 +136,7 @@ def test_in_the_mean_staleness_is_momentum(workers):
     assert min(standard_errors_off(other) for other in (momentum - 0.1, momentum + 0.1)) > 10
 
 
-def test_bad_arguments_are_refused():
+def test_bad_arguments_are_refused_by_name():
     key = jax.random.key(0)
     for arguments, message in (
         ({"delay": -1}, "delay must be at least 0, got -1"),

@@ -1,4 +1,4 @@
-"""A state in fewer bytes trains as the whole one does, and repeats bit for bit."""
+"""A state stored in fewer bytes trains like one in float32, and a run repeats bit for bit."""
 
 import jax
 import jax.numpy as jnp
@@ -30,7 +30,7 @@ STEPS = {"bfloat16": 2.0**-7, "8bit": 2.0**-3}
 
 @pytest.mark.parametrize("x", [SIGNED, SIGNED**2], ids=["both signs", "none negative"])
 @every_dtype
-def test_rounding_is_within_a_step_and_right_on_the_mean(dtype, x):
+def test_rounding_is_within_one_step_and_unbiased(dtype, x):
     rounded = jax.vmap(lambda seed: ROUNDINGS[dtype](x, seed))(jnp.arange(1000))
     largest = np.max(np.abs(np.pad(np.ravel(x), (0, -x.size % 256)).reshape(-1, 256)), axis=1)
     limit = np.repeat(largest, 256)[: x.size].reshape(x.shape) * 2.0**-15
@@ -40,7 +40,7 @@ def test_rounding_is_within_a_step_and_right_on_the_mean(dtype, x):
     assert np.max(np.abs(np.mean(errors, axis=0)[kept])) < 4 * 0.5 * STEPS[dtype] / 1000**0.5
 
 
-def test_the_chances_of_an_entry_are_uniform_over_the_seeds_and_even_among_neighbours():
+def test_chances_are_uniform_over_seeds_and_evenly_spread_over_entries():
     over_seeds = jax.vmap(lambda seed: chances(mixed(seed), (3, 5)))(jnp.arange(2000, dtype=jnp.uint32))
     counts = np.stack([np.histogram(np.asarray(over_seeds)[:, i, j], 8, (0, 2**32))[0] for i in (0, 2) for j in (0, 4)])
     assert np.all(np.abs(counts - 250) < 5 * 250**0.5)
@@ -48,8 +48,8 @@ def test_the_chances_of_an_entry_are_uniform_over_the_seeds_and_even_among_neigh
     assert np.max(np.diff(neighbours)) < 4 * 2**32 / 1000
 
 
-def test_the_chances_of_a_number_are_uniform_over_the_seeds_and_even_among_near_numbers():
-    bits = jnp.arange(0x3EAAAAAB, 0x3EAAAAAB + 1000, dtype=jnp.uint32)  # of 1/3 and the next 999
+def test_chances_of_bits_are_uniform_over_seeds_and_evenly_spread_over_close_numbers():
+    bits = jnp.arange(0x3EAAAAAB, 0x3EAAAAAB + 1000, dtype=jnp.uint32)  # the bits of 1/3 and of the next 999 numbers
     over_seeds = np.asarray(
         jax.vmap(lambda seed: chances_of_bits(bits, mixed(seed)))(jnp.arange(2000, dtype=jnp.uint32))
     )
@@ -58,10 +58,10 @@ def test_the_chances_of_a_number_are_uniform_over_the_seeds_and_even_among_near_
     assert np.max(np.diff(np.sort(over_seeds[7].astype(float)))) < 4 * 2**32 / 1000
 
 
-def test_what_8_bits_hold_exactly_comes_back_bit_for_bit():
+def test_8_bit_storage_keeps_zeros_signs_and_the_largest_entry():
     powers = jnp.asarray([1.5 * 2.0**k for k in range(-13, 1)] * 20, jnp.float32)
     for x in (powers, powers.at[::2].multiply(-1), jnp.zeros(300), 1e30 * powers, 1e-30 * powers):
-        scaled = x.at[0].set(jnp.max(jnp.abs(x)) / 1.5)  # one block's scale a power of two, the other's 1.5
+        scaled = x.at[0].set(jnp.max(jnp.abs(x)) / 1.5)  # a power of two among multiples of 1.5
         back = round_trip(scaled, 3)
         np.testing.assert_allclose(back, scaled, rtol=0.13)
         np.testing.assert_array_equal(back == 0, scaled == 0)
@@ -69,13 +69,13 @@ def test_what_8_bits_hold_exactly_comes_back_bit_for_bit():
         assert float(jnp.max(jnp.abs(back))) == pytest.approx(float(jnp.max(jnp.abs(scaled))), rel=1e-6)
 
 
-def test_a_positive_second_moment_never_becomes_0():
+def test_a_positive_second_moment_does_not_become_0():
     x = jnp.ones(256).at[1:].set(jnp.logspace(-30, -1, 255))
     assert bool(jnp.all(round_trip(x, 1) > 0))
-    assert bool(jnp.any(round_trip(x.at[0].set(-1.0), 1) == 0))  # beside a negative entry there is less range
+    assert bool(jnp.any(round_trip(x.at[0].set(-1.0), 1) == 0))  # a negative entry in the block reduces the range
 
 
-def test_what_is_not_finite_shows_and_stays_in_its_block():
+def test_nonfinite_entries_stay_visible_and_affect_only_their_block():
     for bad in (jnp.nan, jnp.inf):
         x = jnp.ones(600).at[300].set(bad)
         finite = jnp.isfinite(round_trip(x, 1))
@@ -110,10 +110,10 @@ def test_a_run_repeats_bit_for_bit_and_depends_on_the_seed(dtype):
 
 
 @every_dtype
-def test_small_leaves_are_untouched_and_large_ones_stay_near(dtype):
+def test_small_leaves_stay_in_float32_and_large_leaves_train_closely(dtype):
     params, state = trained(gradtx.stored_as(gradtx.rmsprop(0.01, momentum=0.9), DTYPES[dtype]))
     expected, _ = trained(gradtx.rmsprop(0.01, momentum=0.9))
-    np.testing.assert_allclose(params["b"], expected["b"], rtol=1e-5)  # bfloat16 would be 2⁻⁹ off
+    np.testing.assert_allclose(params["b"], expected["b"], rtol=1e-5)  # bfloat16 has an error of 2⁻⁹
     np.testing.assert_allclose(params["w"], expected["w"], atol=0.05)
     assert state.stored_state[0].mean_square["w"].dtype == (jnp.uint8 if dtype == "8bit" else jnp.bfloat16)
     assert state.restored()[0].mean_square["w"].dtype == jnp.float32
@@ -124,21 +124,21 @@ def bytes_a_parameter(tx, size=1_000_000):
     return sum(x.nbytes for x in jax.tree.leaves(tx.init(jnp.zeros(size)))) / size
 
 
-def test_the_state_of_adam_takes_8_bytes_a_parameter_or_4_or_2():
+def test_the_state_of_adam_takes_8_or_4_or_2_bytes_per_parameter():
     assert bytes_a_parameter(gradtx.adam(0.1)) == pytest.approx(8, abs=0.01)
     assert bytes_a_parameter(gradtx.stored_as(gradtx.adam(0.1), jnp.bfloat16)) == pytest.approx(4, abs=0.01)
     assert bytes_a_parameter(gradtx.stored_as(gradtx.adam(0.1), "8bit")) < 2.2
     assert bytes_a_parameter(gradtx.stored_as(optax.adamw(0.1), "8bit")) < 2.2
 
 
-def test_a_bfloat16_accumulator_may_be_stored_too():
+def test_a_bfloat16_accumulator_can_be_stored_in_8_bits():
     tx = gradtx.stored_as(gradtx.heavy_ball(0.9, accumulator_dtype=jnp.bfloat16), "8bit")
     state = tx.init({"w": jnp.ones(5000), "b": jnp.ones(3)})
     _, new = tx.update({"w": jnp.ones(5000), "b": jnp.ones(3)}, state)
     assert jax.tree.map(jax.typeof, new) == jax.tree.map(jax.typeof, state)
 
 
-def test_shardings_survive_in_bfloat16_and_8_bits_leave_sharded_leaves_alone():
+def test_bfloat16_storage_keeps_shardings_and_8_bit_storage_skips_sharded_leaves():
     mesh = jax.make_mesh((8,), ("x",), axis_types=(jax.sharding.AxisType.Explicit,))
     with jax.set_mesh(mesh):
         params = jax.device_put(jnp.ones((64, 128)), jax.sharding.NamedSharding(mesh, jax.P("x", None)))
@@ -154,7 +154,7 @@ def test_shardings_survive_in_bfloat16_and_8_bits_leave_sharded_leaves_alone():
 
 @every_dtype
 @pytest.mark.sampled(1)
-def test_nesterov_eval_params_and_packing_see_through_it(dtype):
+def test_nesterov_eval_params_works_with_stored_as_inside_and_outside_of_packed(dtype):
     inner = gradtx.sgd(0.01, 0.9, nesterov=True)
     params, state = trained(gradtx.packed(gradtx.stored_as(inner, DTYPES[dtype], min_leaf_size=1)), size=300)
     expected = gradtx.nesterov_eval_params(*trained(inner, size=300))
@@ -174,7 +174,7 @@ PROBLEMS = {
 
 @pytest.mark.parametrize("name", PROBLEMS)
 @pytest.mark.sampled(1)
-def test_trains_real_problems_as_float32_does(name):
+def test_a_stored_state_trains_real_problems_almost_like_float32(name):
     make, rate, dtypes = PROBLEMS[name]
     problem, tx, steps = make(), gradtx.adam(rate), 150
 
@@ -188,17 +188,18 @@ def test_trains_real_problems_as_float32_does(name):
         assert small - whole < 0.05 * (start - whole)
 
 
-def test_bfloat16_parameters_move_by_the_mean_of_small_updates():
+def test_bfloat16_parameters_move_by_small_updates_on_average():
     def step(params, key):
         return gradtx.apply_updates_stochastic(params, {"w": jnp.full(2000, -1e-3)}, key), None
 
     start = {"w": jnp.ones(2000, jnp.bfloat16)}
     params, _ = jax.lax.scan(step, start, jax.random.split(jax.random.key(0), 50))
     assert float(jnp.mean(params["w"].astype(jnp.float32))) == pytest.approx(0.95, abs=1e-3)
-    assert np.array_equal(optax.apply_updates(start, {"w": jnp.full(2000, -1e-3)})["w"], start["w"])  # to the nearest
+    # Rounding to nearest loses every update.
+    assert np.array_equal(optax.apply_updates(start, {"w": jnp.full(2000, -1e-3)})["w"], start["w"])
 
 
-def test_other_leaves_are_updated_as_optax_does():
+def test_apply_updates_stochastic_updates_other_dtypes_like_optax():
     params = {"w": jnp.ones(3), "h": jnp.ones(2, jnp.float16), "n": None}
     updates = {"w": jnp.full(3, 0.1), "h": jnp.full(2, 0.1), "n": None}
     got = gradtx.apply_updates_stochastic(params, updates, jax.random.key(0))
@@ -207,7 +208,7 @@ def test_other_leaves_are_updated_as_optax_does():
     assert_same(got, expected)
 
 
-def test_bad_arguments_are_refused():
+def test_bad_arguments_are_refused_by_name():
     for wrong in (jnp.float16, "4bit", None, 8):
         with pytest.raises(ValueError, match=r'stored_as: dtype must be jnp\.bfloat16 or "8bit", got'):
             gradtx.stored_as(gradtx.sgd(0.1), wrong)
@@ -220,7 +221,7 @@ def test_bad_arguments_are_refused():
 
 
 @every_dtype
-def test_a_state_is_read_as_it_was_stored_whatever_the_smallest_leaf_is_now(dtype):
+def test_a_stored_state_can_be_read_with_another_min_leaf_size(dtype):
     params = {"w": jnp.ones(5000), "b": jnp.ones(300)}
     made = gradtx.stored_as(gradtx.heavy_ball(0.9), DTYPES[dtype], min_leaf_size=1)
     resumed = gradtx.stored_as(gradtx.heavy_ball(0.9), DTYPES[dtype], min_leaf_size=10**6)
@@ -229,7 +230,7 @@ def test_a_state_is_read_as_it_was_stored_whatever_the_smallest_leaf_is_now(dtyp
 
 
 @pytest.mark.parametrize("dtype", [jnp.bfloat16, "8bit"])
-def test_a_stack_of_states_is_restored_as_each_alone(dtype):
+def test_a_stack_of_stored_states_is_restored_like_each_state_alone(dtype):
     tx = gradtx.stored_as(gradtx.sgd(0.1, momentum=0.9), dtype, min_leaf_size=1)
     gradients = jax.random.normal(jax.random.key(0), (2, 300)) * jnp.array([[1.0], [100.0]])
     _, stack = jax.vmap(lambda g: tx.update(g, tx.init(g)))(gradients)
