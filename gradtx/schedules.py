@@ -225,5 +225,5 @@ def _verdict(exponent: float, sum_diverges: bool, sum_of_squares_converges: bool
     how = grows if exponent < -_TOLERANCE else "the rate ends at a constant, as a linear decay to a floor does"
     return (
         f"The second condition fails: {how}, so Σ ε_k² diverges and the gradient noise keeps the iterates in a ball "
-        "around the minimum, the smaller the lower the rate. The first (Σ ε_k = inf) holds."
+        "around the minimum; a lower rate makes it smaller. The first (Σ ε_k = inf) holds."
     )
