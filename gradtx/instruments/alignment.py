@@ -57,7 +57,7 @@ class GradientAlignmentState(NamedTuple):
     gradient_alignment_measured_at: jax.Array  # [] int32
 
     def readings(self) -> dict[str, jax.Array]:
-        """By name."""
+        """The readings, by name."""
         return {
             "gradient_alignment/cosine": self.cosine,
             "gradient_alignment/pflug": self.pflug,
@@ -74,7 +74,7 @@ def gradient_alignment(
         burn_in: number of first steps that Pflug's sum leaves out, in [0, inf). The contribution of an initial
             transient would take long to wear off.
         every: steps from one measurement to the next.
-        axis_name: inside `shard_map`, of the mesh axes that gradients are sharded over.
+        axis_name: inside `shard_map`, the mesh axis or axes that gradients are sharded over.
 
     Inside `accumulate` and `optax.MultiSteps` it compares the mean gradients of two whole steps.
 
@@ -94,7 +94,7 @@ def gradient_alignment(
 
 
 def alignment_measurement(burn_in: ScalarOrSchedule = 0) -> Measurement:
-    """What `gradient_alignment` measures."""
+    """The measurement that `gradient_alignment` makes."""
     start = hyperparameter("gradient_alignment", "burn_in", burn_in, NON_NEGATIVE)
 
     def init(params: Params) -> GradientAlignmentState:

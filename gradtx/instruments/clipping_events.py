@@ -63,7 +63,7 @@ class ClippingEventsState(NamedTuple):
     clipping_events_measured_at: jax.Array  # [] int32
 
     def readings(self) -> dict[str, jax.Array]:
-        """By name."""
+        """The readings, by name."""
         return {
             "clipping_events/fraction": self.clip_fraction,
             "clipping_events/shrink": self.clip_shrink,
@@ -86,13 +86,13 @@ def clipping_events(
         threshold: z_max, in (0, inf).
         decay: decay of the averages μ and σ, in [0, 1).
         every: steps from one measurement to the next.
-        axis_name: inside `shard_map`, of the mesh axes that gradients are sharded over.
+        axis_name: inside `shard_map`, the mesh axis or axes that gradients are sharded over.
 
     Inside `accumulate` and `optax.MultiSteps` it reads the mean gradient of the whole step, once per step.
 
     Raises:
-        ValueError: a number out of range. TypeError: one of the wrong kind; at `init`, a leaf that is no floating
-            array.
+        ValueError: a number out of range. TypeError: one of the wrong kind; at `init`, a leaf that is not a
+            floating array.
 
     >>> import gradtx, jax.numpy as jnp, optax
     >>> tx = optax.chain(gradtx.clipping_events(1.0), gradtx.clip_by_global_norm(1.0))
@@ -108,7 +108,7 @@ def clipping_events(
 def clipping_measurement(
     max_norm: ScalarOrSchedule | None = None, threshold: ScalarOrSchedule = 2.5, decay: ScalarOrSchedule = 0.97
 ) -> Measurement:
-    """What `clipping_events` measures."""
+    """The measurement that `clipping_events` makes."""
     name = "clipping_events"
     limit = None if max_norm is None else hyperparameter(name, "max_norm", max_norm, NON_NEGATIVE_OR_INF)
     highest = hyperparameter(name, "threshold", threshold, POSITIVE)

@@ -119,7 +119,7 @@ def critical_point(
     Args:
         value_fn: the loss, `params -> scalar`, twice differentiable. Minibatch noise is not considered: use all the
             data, or take the result as valid for this batch only.
-        params: any tree of real floating arrays. Narrower than float32, they are widened, and `value_fn` sees float32.
+        params: any tree of real floating arrays. Dtypes narrower than float32 are widened for `value_fn` too.
         key: a JAX random key, for the start vector.
         num_iterations: Lanczos steps, >= 1. With as many as there are parameters, the spectrum's ends are exact.
         gradient_tolerance: tol of "descending", in [0, inf). A run with a fixed rate and minibatches never comes
@@ -127,9 +127,9 @@ def critical_point(
         curvature_tolerance: tol of "plateau", in [0, inf).
 
     Raises:
-        ValueError: a number out of range; a loss that is no real scalar; a complex leaf; a loss, gradient or Hessian
+        ValueError: a number out of range; a loss that is not a real scalar; a complex leaf; a loss, gradient or Hessian
             that is not finite (outside `jit`).
-        TypeError: a leaf is no floating array, `key` no key, a number of the wrong kind.
+        TypeError: a leaf is not a floating array, `key` is not a key, or a number is of the wrong kind.
 
     >>> import gradtx, jax, jax.numpy as jnp
     >>> found = gradtx.critical_point(lambda p: p["x"] ** 2 - p["y"] ** 2, {"x": 0.0, "y": 0.0}, key=jax.random.key(0))

@@ -51,7 +51,7 @@ class CurvatureRatioState(NamedTuple):
     curvature_ratio_measured_at: jax.Array  # [] int32
 
     def readings(self) -> dict[str, jax.Array]:
-        """By name."""
+        """The readings, by name."""
         return {
             "curvature_ratio/ratio": self.curvature_ratio,
             "curvature_ratio/gHg": self.gHg,
@@ -63,7 +63,7 @@ def curvature_ratio(learning_rate: ScalarOrSchedule, *, every: int = 1) -> Gradi
     """½ε²g'Hg / (εg'g), g'Hg, and the learning rate that would lower the cost most.
 
     Args:
-        learning_rate: ε, that of the chain, in [0, inf).
+        learning_rate: ε, the learning rate of the chain, in [0, inf).
         every: steps from one measurement to the next.
 
     Inside `accumulate` and `optax.MultiSteps` g is the mean gradient of the whole step, and H is the Hessian of its
@@ -85,7 +85,7 @@ def curvature_ratio(learning_rate: ScalarOrSchedule, *, every: int = 1) -> Gradi
 
 
 def curvature_measurement(learning_rate: ScalarOrSchedule) -> Measurement:
-    """What `curvature_ratio` measures."""
+    """The measurement that `curvature_ratio` makes."""
     rate = hyperparameter("curvature_ratio", "learning_rate", learning_rate, NON_NEGATIVE)
 
     def init(params: Params) -> CurvatureRatioState:

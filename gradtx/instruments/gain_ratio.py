@@ -20,7 +20,7 @@ Dangel & Hennig 2021 (Cockpit, the α quantity).
 **Differs from** Cockpit's α, which weighs losses and slopes of two different batches by their noise. Here both ends are
 measured on one batch, so that the noise is the same and cancels, and only the slopes count.
 
-**Stands** last in the chain, where the updates are what will be added.
+**Stands** last in the chain, where the updates are those that will be added.
 
 **Costs**: under `jit` one nested forward pass at θ (a plain one with order=1) and one forward pass at θ + u: 2 to 2.5
 gradients. Outside `jit` both are nested.
@@ -49,7 +49,7 @@ class GainRatioState(NamedTuple):
     gain_ratio_measured_at: jax.Array  # [] int32
 
     def readings(self) -> dict[str, jax.Array]:
-        """By name."""
+        """The readings, by name."""
         return {"gain_ratio/gain_ratio": self.gain_ratio, "gain_ratio/alpha": self.step_alpha}
 
 

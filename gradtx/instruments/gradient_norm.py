@@ -52,7 +52,7 @@ class GradientNormState(NamedTuple):
     gradient_norm_measured_at: jax.Array  # [] int32: the last measured step, -1 if there is none
 
     def readings(self) -> dict[str, jax.Array]:
-        """By name."""
+        """The readings, by name."""
         found = {
             "gradient_norm/global": self.gradient_norm,
             "gradient_norm/slope": slope_of(self.gradient_norm_trend)[0],
@@ -70,12 +70,12 @@ def gradient_norm(
         per_leaf: also read `gradient_norm/leaves`, the norm of each leaf.
         decay: decay of the slope's weights, in [0, 1); 0.95 looks back over some 40 measurements.
         every: steps from one measurement to the next.
-        axis_name: inside `shard_map`, of the mesh axes that gradients are sharded over.
+        axis_name: inside `shard_map`, the mesh axis or axes that gradients are sharded over.
 
     Inside `accumulate` and `optax.MultiSteps` it reads the mean gradient of the whole step, once per step.
 
     Raises:
-        ValueError: `decay` or `every` out of range. TypeError: one of the wrong kind; at `init`, a leaf that is no
+        ValueError: `decay` or `every` out of range. TypeError: one of the wrong kind; at `init`, a leaf that is not a
             floating array.
 
     >>> import gradtx, jax.numpy as jnp
@@ -90,7 +90,7 @@ def gradient_norm(
 
 
 def norm_measurement(per_leaf: bool = False, decay: ScalarOrSchedule = 0.95) -> Measurement:
-    """What `gradient_norm` measures."""
+    """The measurement that `gradient_norm` makes."""
     d = hyperparameter("gradient_norm", "decay", decay, BELOW_ONE)
 
     def init(params: Params) -> GradientNormState:

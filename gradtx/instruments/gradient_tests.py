@@ -55,7 +55,7 @@ class GradientTestsState(NamedTuple):
     gradient_tests_measured_at: jax.Array  # [] int32
 
     def readings(self) -> dict[str, jax.Array]:
-        """By name."""
+        """The readings, by name."""
         return {
             "gradient_tests/standard_error": self.standard_error,
             "gradient_tests/inner_product": self.inner_product_test,
@@ -71,14 +71,14 @@ def gradient_tests(*, num_probes: int = 1, seed: int = 0, every: int = 1) -> Gra
     """Standard error of the batch's gradient, and the norm, inner-product and orthogonality tests.
 
     Args:
-        num_probes: random directions for tr Σ, >= 1, where there are more than 128 parameters. The inner product does
+        num_probes: random directions for tr Σ, >= 1, if there are more than 128 parameters. The inner product does
             not need them.
-        seed: of the probes; each step has its own.
+        seed: seed of the probes; each step has its own.
         every: steps from one measurement to the next.
 
     Batch statistics in `losses_fn` (BatchNorm in training mode, contrastive losses) make the loss of one example depend
-    on the others. Then Σ is no covariance of single examples, and the readings mean nothing. `update` warns when it
-    sees that in the program of `losses_fn`. Let `losses_fn` use the running averages, as in evaluation.
+    on the others. Then Σ is not a covariance of single examples, and the readings are meaningless. `update` warns if
+    it finds this in the program of `losses_fn`. Let `losses_fn` use the running averages, as in evaluation.
 
     Inside `accumulate` and `optax.MultiSteps` B is the number of examples of the whole step: those of the last
     micro-batch, divided by its share in the mean. Σ and the slopes are estimated from the last micro-batch.
@@ -101,7 +101,7 @@ def gradient_tests(*, num_probes: int = 1, seed: int = 0, every: int = 1) -> Gra
 
 
 def measurement_of_tests(num_probes: int = 1, seed: int = 0) -> Measurement:
-    """What `gradient_tests` measures."""
+    """The measurement that `gradient_tests` makes."""
     check_at_least("gradient_tests", "num_probes", num_probes, 1)
     check_seed("gradient_tests", seed)
 

@@ -29,7 +29,7 @@ class LastUpdateRatioState(NamedTuple):
     last_update_measured_at: jax.Array  # [] int32
 
     def readings(self) -> dict[str, jax.Array]:
-        """By name."""
+        """The readings, by name."""
         return {"update_ratio/global": self.last_update_ratio}
 
 

@@ -56,7 +56,7 @@ class GradientNoiseScaleState(NamedTuple):
     gradient_noise_scale_measured_at: jax.Array  # [] int32
 
     def readings(self) -> dict[str, jax.Array]:
-        """By name."""
+        """The readings, by name."""
         trace, signal = jnp.moveaxis(means_of(self.noise_means), -1, 0)
         scale = jnp.where(signal > 0, trace / jnp.where(signal > 0, signal, 1), unbounded())
         is_known = self.noise_means[..., -1] > 0
@@ -80,8 +80,8 @@ def gradient_noise_scale(
 
     Args:
         decay: decay of the means, in [0, 1); None looks back over about the last fifth of the run.
-        num_probes: random directions for tr Σ, >= 1, where there are more than 128 parameters.
-        seed: of the probes; each step has its own.
+        num_probes: random directions for tr Σ, >= 1, if there are more than 128 parameters.
+        seed: seed of the probes; each step has its own.
         every: steps from one measurement to the next.
         axis_name: inside `shard_map`, the mesh axis or axes that the batch is split over. Then it measures by the
             devices' gradients, without `losses_fn`, and has to stand before `mean_across`.
@@ -89,8 +89,8 @@ def gradient_noise_scale(
             these are the examples of n micro-batches.
 
     Batch statistics in `losses_fn` (BatchNorm in training mode, contrastive losses) make the loss of one example depend
-    on the others. Then Σ is no covariance of single examples, and the readings mean nothing. `update` warns when it
-    sees that in the program of `losses_fn`. Let `losses_fn` use the running averages, as in evaluation.
+    on the others. Then Σ is not a covariance of single examples, and the readings are meaningless. `update` warns if
+    it finds this in the program of `losses_fn`. Let `losses_fn` use the running averages, as in evaluation.
 
     Inside `accumulate` and `optax.MultiSteps` B is the number of examples of the whole step: those of the last
     micro-batch, divided by its share in the mean. Σ is estimated from the last micro-batch.
@@ -120,7 +120,7 @@ def noise_measurement(
     axis_name: AxisName = None,
     batch_size: int | None = None,
 ) -> Measurement:
-    """What `gradient_noise_scale` measures."""
+    """The measurement that `gradient_noise_scale` makes."""
     name = "gradient_noise_scale"
     check_at_least(name, "num_probes", num_probes, 1)
     check_seed(name, seed)

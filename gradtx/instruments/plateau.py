@@ -43,7 +43,7 @@ class PlateauState(NamedTuple):
     plateau_measured_at: jax.Array  # [] int32
 
     def readings(self) -> dict[str, jax.Array]:
-        """By name."""
+        """The readings, by name."""
         slope, standard_error = slope_of(self.loss_trend)
         return {"plateau/slope": slope, "plateau/slope_standard_error": standard_error}
 

@@ -44,8 +44,8 @@ def line_slice(
     Costs: `num_points` losses, one at a time. Legal inside `jit` and `vmap`.
 
     Raises:
-        ValueError: `num_points` below 2; the trees differ; a loss that is no real scalar; a complex leaf.
-        TypeError: a leaf is no floating array.
+        ValueError: `num_points` below 2; the trees differ; a loss that is not a real scalar; a complex leaf.
+        TypeError: a leaf is not a floating array.
 
     >>> import gradtx, jax.numpy as jnp
     >>> double_well = lambda x: jnp.sum((x**2 - 1) ** 2)
@@ -99,8 +99,8 @@ def plane_slice(
     Costs: n² losses, one at a time, and two more copies of the parameters. Legal inside `jit` and `vmap`.
 
     Raises:
-        ValueError: a number out of range; a leaf without that axis; a loss that is no real scalar; a complex leaf.
-        TypeError: a leaf is no floating array, `key` no key, a number of the wrong kind.
+        ValueError: a number out of range; a leaf without that axis; a loss that is not a real scalar; a complex leaf.
+        TypeError: a leaf is not a floating array, `key` is not a key, or a number is of the wrong kind.
 
     >>> import gradtx, jax, jax.numpy as jnp
     >>> bowl = lambda x: jnp.sum((x - 3.0) ** 2) / 9

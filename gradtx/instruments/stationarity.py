@@ -57,7 +57,7 @@ class StationarityState(NamedTuple):
     stationarity_measured_at: jax.Array  # [] int32
 
     def readings(self) -> dict[str, jax.Array]:
-        """By name."""
+        """The readings, by name."""
         left, right = jnp.moveaxis(means_of(self.stationarity_means), -1, 0)
         return {"stationarity/ratio": quotient(left, right, right > 0)}
 
@@ -75,8 +75,8 @@ def stationarity(
     product.
 
     Args:
-        learning_rate: ε, that of the chain, in [0, inf).
-        momentum: α, that of the chain, in [0, 1).
+        learning_rate: ε, the learning rate of the chain, in [0, inf).
+        momentum: α, the momentum of the chain, in [0, 1).
         decay: decay of the means, in [0, 1); None looks back over about the last fifth of the run.
         axis_name: inside `shard_map`, the mesh axis or axes that gradients and parameters are sharded over.
 

@@ -51,7 +51,7 @@ def temporal_gradients(
     Costs: the forward and backward pass of the hidden states. Legal inside `jit` and `vmap`.
 
     Raises:
-        ValueError: the loss is no real scalar; `probes` holds no step. TypeError: a probe is no floating array.
+        ValueError: the loss is not a real scalar; `probes` holds no step. TypeError: a probe is not a floating array.
 
     >>> import gradtx, jax, jax.numpy as jnp
     >>> def loss(w, probes):

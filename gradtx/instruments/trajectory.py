@@ -15,7 +15,7 @@ has 1/√k).
 
 **Source**: Goodfellow, Vinyals & Saxe 2015; chapter §2.7.
 
-**Stands** last in the chain, where the updates are what will be added.
+**Stands** last in the chain, where the updates are those that will be added.
 
 **Differs from** Cockpit's distance, which is the first of the three. Optax and torch have nothing like it.
 
@@ -50,7 +50,7 @@ class TrajectoryState(NamedTuple):
     trajectory_measured_at: jax.Array  # [] int32
 
     def readings(self) -> dict[str, jax.Array]:
-        """By name."""
+        """The readings, by name."""
         path = self.path_length
         return {
             "trajectory/distance": self.distance,
@@ -64,13 +64,13 @@ def trajectory(*, every: int = 1, axis_name: AxisName = None) -> GradientTransfo
 
     Args:
         every: steps from one measurement to the next.
-        axis_name: inside `shard_map`, of the mesh axes that updates and parameters are sharded over.
+        axis_name: inside `shard_map`, the mesh axis or axes that updates and parameters are sharded over.
 
     Inside `accumulate` and `optax.MultiSteps` it follows the updates of whole steps.
 
     Raises:
         ValueError: `every` out of range; at `update`, no parameters. TypeError: one of the wrong kind, a leaf that is
-            no floating array.
+            not a floating array.
 
     >>> import gradtx, jax.numpy as jnp
     >>> tx = gradtx.trajectory()

@@ -11,7 +11,7 @@
 
 **Source**: the CS231n course notes, "Ratio of weights:updates".
 
-**Stands** last in the chain, where the updates are what will be added.
+**Stands** last in the chain, where the updates are those that will be added.
 
 **Differs from** Optax and torch, which have nothing like it. It is correct even if the norms are beyond float32.
 
@@ -42,7 +42,7 @@ class UpdateRatioState(NamedTuple):
     update_ratio_measured_at: jax.Array  # [] int32
 
     def readings(self) -> dict[str, jax.Array]:
-        """By name."""
+        """The readings, by name."""
         found = {"update_ratio/global": self.update_ratio}
         return found if self.update_leaf_ratios is None else found | {"update_ratio/leaves": self.update_leaf_ratios}
 
@@ -55,13 +55,13 @@ def update_ratio(
     Args:
         per_leaf: also read `update_ratio/leaves`, the ratio of each leaf.
         every: steps from one measurement to the next.
-        axis_name: inside `shard_map`, of the mesh axes that updates and parameters are sharded over.
+        axis_name: inside `shard_map`, the mesh axis or axes that updates and parameters are sharded over.
 
     Inside `accumulate` and `optax.MultiSteps` it reads the update of the whole step.
 
     Raises:
         ValueError: `every` out of range; at `update`, no parameters. TypeError: one of the wrong kind, a leaf that is
-            no floating array.
+            not a floating array.
 
     >>> import gradtx, jax.numpy as jnp, optax
     >>> tx = optax.chain(optax.sgd(0.01), gradtx.update_ratio())
