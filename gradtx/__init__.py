@@ -1,6 +1,6 @@
-"""Composable, instrumented, Optax-compatible gradient transformations: a chapter on optimisation, runnable."""
+"""Composable, instrumented, Optax-compatible gradient transformations that implement a chapter on optimisation."""
 
-# The whole public surface: `x as x` marks a name as exported, and nothing else is public.
+# These names are the whole public interface. `x as x` marks a name as exported.
 from . import landscapes as landscapes
 from .clipping import clip_by_global_norm as clip_by_global_norm
 from .clipping import clip_by_norm as clip_by_norm

@@ -1,4 +1,4 @@
-"""Gradient clipping: bound the step at a cliff, keep the direction.
+"""Gradient clipping: bounds the step at a cliff; clipping by norm also keeps the direction.
 
     by value         u_i = max(-c, min(c, g_i))
     by norm          u = g min(1, c / ‖g‖)      each leaf by its own norm
@@ -13,26 +13,27 @@
 
 **Source**: Mikolov 2012 (by value); Pascanu, Mikolov & Bengio 2013 (by norm); chapter §2.4 and §2.5.
 
-**Differs from** Optax (`clip`, `clip_by_global_norm`; none clips each leaf by its norm, `clip_by_block_rms` comes
-nearest) and torch (`clip_grad_value_`, `clip_grad_norm_`): norms neither overflow nor underflow (1e30 entries in
-float32, 1000 bfloat16 ones); a gradient at or under the limit is returned bit for bit (torch divides by the norm plus
-1e-6); zero gradients under a zero limit stay zero; the state tells the norm before clipping, whether this step was
-clipped, and how many were.
+**Differs from** Optax (`clip`, `clip_by_global_norm`) and torch (`clip_grad_value_`, `clip_grad_norm_`): norms neither
+overflow nor underflow (entries of 1e30 in float32, a thousand entries in bfloat16). A gradient at or under the limit is
+returned bit for bit (torch divides by the norm plus 1e-6). Zero gradients under a zero limit stay zero. The state holds
+the norm before clipping, whether the last step was clipped, and the number of clipped steps. Optax does not clip each
+leaf by its norm; `clip_by_block_rms` comes nearest.
 
-**Not finite**: by value, inf becomes the limit and NaN stays NaN where it is. By norm, one NaN or inf makes the whole
-leaf NaN, by global norm the whole tree, as there is no direction to keep, and the step does not count as clipped.
-`skip_nonfinite` around the pipeline skips it.
+**Not finite**: by value, inf becomes the limit and NaN stays NaN. By norm, one NaN or inf makes the whole leaf NaN (by
+global norm, the whole tree), because there is no direction to keep. Such a step does not count as clipped. Wrap the
+pipeline in `skip_nonfinite` to skip it.
 
-**Costs**: one more read of the gradients (by norm two where squares over- or underflow); a few scalars.
+**Costs**: one more read of the gradients (by norm two reads, if squares over- or underflow) and a few scalars.
 
-**When**: against cliffs and exploding gradients, by global norm, at about the norm that is usual for the run. By value
-or by leaf where single entries or leaves run away and the direction may bend. Not to make up for a learning rate that
-is too high: a clip that acts at every step is the learning rate.
+**When**: against cliffs and exploding gradients, clip by global norm, at about the usual norm of the run. Clip by value
+or by leaf if single entries or leaves explode and the direction may change. Do not clip to repair a learning rate that
+is too high: a limit that acts at every step has become the learning rate.
 
-**Across devices**: sharded arrays under jit are seen whole. Inside `shard_map` an array is a shard: give `axis_name`,
-the mesh axis (or axes) that gradients are sharded over, and norms and readings are those of the whole. A leaf that JAX
-knows to be replicated counts once; with `check_vma=False` JAX does not know, and every leaf is taken for a shard.
-Gradients of different minibatches are averaged first (`mean_across`): the mean of clipped ones is something else.
+**Across devices**: under jit, norms are taken over whole arrays, sharded or not. Inside `shard_map` an array is a
+shard: set `axis_name` to the mesh axis (or axes) that gradients are sharded over, and norms and readings are those of
+the whole. A leaf that JAX knows to be replicated counts once. With `check_vma=False` JAX does not know, and every leaf
+is treated as a shard. Average the gradients of different minibatches first (`mean_across`), then clip: a mean of
+clipped gradients is different.
 """
 
 from typing import Any, NamedTuple
@@ -52,7 +53,7 @@ class ClipByValueState(NamedTuple):
 
     max_abs: jax.Array  # [] default float: the largest |g_i| before clipping (the norm that this clipping bounds)
     value_clipped: jax.Array  # [] bool: whether the last step was clipped
-    value_clip_count: jax.Array  # [] int32: how many steps were
+    value_clip_count: jax.Array  # [] int32: number of clipped steps
     value_count: jax.Array | None  # [] int32: steps done, if the limit is scheduled
 
     def readings(self) -> dict[str, jax.Array]:
@@ -61,7 +62,7 @@ class ClipByValueState(NamedTuple):
 
 
 class ClipByNormState(NamedTuple):
-    """State of `clip_by_norm`; the leaves in the order of `jax.tree.leaves(params)`."""
+    """State of `clip_by_norm`. Leaves are in the order of `jax.tree.leaves(params)`."""
 
     leaf_norms: jax.Array  # [leaves] default float: ‖g‖ of each leaf before clipping
     leaf_clipped: jax.Array  # [leaves] bool
@@ -69,7 +70,7 @@ class ClipByNormState(NamedTuple):
     leaf_count: jax.Array | None  # [] int32: steps done, if the limit is scheduled
 
     def readings(self) -> dict[str, jax.Array]:
-        """The largest norm of a leaf before clipping, and whether any was clipped at the last step."""
+        """The largest leaf norm before clipping, and whether any leaf was clipped at the last step."""
         return {
             "clip_by_norm/largest": jnp.max(self.leaf_norms, axis=-1, initial=0),
             "clip_by_norm/clipped": jnp.any(self.leaf_clipped, axis=-1).astype(jnp.int32),
@@ -81,7 +82,7 @@ class ClipByGlobalNormState(NamedTuple):
 
     global_norm: jax.Array  # [] default float: ‖g‖ before clipping
     global_clipped: jax.Array  # [] bool: whether the last step was clipped
-    global_clip_count: jax.Array  # [] int32: how many steps were
+    global_clip_count: jax.Array  # [] int32: number of clipped steps
     global_count: jax.Array | None  # [] int32: steps done, if the limit is scheduled
 
     def readings(self) -> dict[str, jax.Array]:
@@ -91,13 +92,13 @@ class ClipByGlobalNormState(NamedTuple):
 
 
 def clip_by_value(max_abs: ScalarOrSchedule, *, axis_name: AxisName = None) -> GradientTransformationExtraArgs:
-    """Each entry into [-c, c]. Changes the direction.
+    """Clips each entry to [-c, c]. This can change the direction.
 
     Args:
         max_abs: c, in [0, inf].
         axis_name: inside `shard_map`, the mesh axis or axes that gradients are sharded over. It is needed only with
-            `check_vma=False`: else JAX knows these axes, and the state tells of the whole gradient without it. The
-            updates are the same in any case.
+            `check_vma=False`. Otherwise JAX knows these axes, and the state describes the whole gradient without it.
+            The updates are the same in any case.
 
     Raises:
         ValueError: `max_abs` is negative or NaN; at init, complex parameters (they have no order).
@@ -138,7 +139,7 @@ def clip_by_value(max_abs: ScalarOrSchedule, *, axis_name: AxisName = None) -> G
 
 
 def clip_by_norm(max_norm: ScalarOrSchedule, *, axis_name: AxisName = None) -> GradientTransformationExtraArgs:
-    """Each leaf to a norm of at most c, by its own norm.
+    """Scales each leaf down to a norm of at most c.
 
     Args:
         max_norm: c, in [0, inf].
@@ -181,7 +182,7 @@ def clip_by_norm(max_norm: ScalarOrSchedule, *, axis_name: AxisName = None) -> G
                 factors, norm, was_clipped = _shrink_to(c, [g], axis_name)
                 norms.append(norm)
                 clipped.append(was_clipped)
-            elif leaves == len(gradients):  # else a None in the parameters too, which has no place in the state
+            elif leaves == len(gradients):  # otherwise the parameter is None too, and the state has no entry for it
                 norms.append(state.leaf_norms[len(norms)])
                 clipped.append(jnp.zeros((), bool))
             values.append(factors)
@@ -197,7 +198,7 @@ def clip_by_norm(max_norm: ScalarOrSchedule, *, axis_name: AxisName = None) -> G
 
 
 def clip_by_global_norm(max_norm: ScalarOrSchedule, *, axis_name: AxisName = None) -> GradientTransformationExtraArgs:
-    """The whole tree to a norm of at most c, by one norm: the direction of the step stays.
+    """Scales the whole tree down to a norm of at most c. The direction of the step does not change.
 
     Args:
         max_norm: c, in [0, inf].
@@ -234,20 +235,20 @@ def clip_by_global_norm(max_norm: ScalarOrSchedule, *, axis_name: AxisName = Non
 
 
 def _shrink_to(c: jax.Array, leaves: list[jax.Array], axis_name: AxisName) -> tuple[Scalars, jax.Array, jax.Array]:
-    """The two factors that shrink the leaves by their common norm; that norm; whether it is over the limit."""
+    """Returns the two factors that shrink the leaves by their common norm, that norm, and whether it exceeds c."""
     factor, length = factored_norm(leaves, axis_name)
     norm = (length / factor).astype(c.dtype)
     is_within = norm <= c
-    # Two factors, because c / norm itself may underflow; 1 and 1 within the limit, which changes no bit. Only products
-    # by entry: the compiler does them again in each loop that reads the clipped gradient, instead of writing it out.
-    # As one array they are one kernel on a GPU.
+    # There are two factors because c / norm itself may underflow. Within the limit both are 1, which changes no bit.
+    # The compiler can repeat products by entry in each loop that reads the clipped gradient, instead of storing it.
+    # The factors are computed as one array, so that they take one kernel on a GPU.
     share = c.astype(length.dtype) / jnp.where(length == 0, 1, length)
     first, second = jnp.where(is_within, 1, jnp.stack([factor, share]))
     return {"first": first, "second": second}, norm, norm > c
 
 
 def _shrink(store: Any, g: jax.Array, *, first: jax.Array, second: jax.Array) -> jax.Array:
-    """The leaf times both factors."""
+    """Multiplies the leaf by both factors."""
     del store
     return g * first * second
 

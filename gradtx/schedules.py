@@ -1,4 +1,4 @@
-"""Learning-rate schedules of the chapter, and what Robbins and Monro would say of any schedule.
+"""The chapter's learning-rate schedules, and a check of any schedule against the conditions of Robbins and Monro.
 
     linear decay         ε_k = (1 - c) ε_0 + c ε_τ,  c = min(k / τ, 1)
     inverse-time decay   ε_k = ε_0 / (1 + k / τ)
@@ -10,19 +10,19 @@
 | ε_τ    | `final`   | learning rate, [0, inf)                |
 | τ      | `steps`   | steps, (0, inf)                        |
 
-A schedule is a function of k, a number or an array, and gives arrays of k's shape in JAX's default float dtype. Before
-step 0 (`optax.join_schedules` asks for negative k before a schedule's turn comes) it gives the rate of step 0.
+A schedule is a function of k, a number or an array. It returns an array of k's shape in JAX's default float dtype. For
+negative k it gives the rate of step 0 (`optax.join_schedules` passes negative k before a schedule begins).
 
 **Source**: Robbins & Monro 1951; Goodfellow et al. 2016, eq. 8.12 to 8.14; chapter §4.1.
 
-**Differs from** `optax.linear_schedule`: exactly `final` from step τ on, under jit too; a τ of 0 is refused; computed
-in JAX's default float dtype, float64 under x64. Optax has no inverse-time decay. torch's schedulers hold a state and
-are stepped; these are functions of the step.
+**Differs from** `optax.linear_schedule`: the rate is exactly `final` from step τ on, also under jit. A τ of 0 is an
+error. The computation is in JAX's default float dtype, float64 under x64. Optax has no inverse-time decay. torch's
+schedulers hold a state and are stepped; these are functions of the step.
 
-**Costs**: a few scalar operations a step.
+**Costs**: a few scalar operations per step.
 
-**When**: a fixed rate leaves SGD hovering in its own noise; these let it fall. `linear_decay` to a floor is the usual
-choice in deep learning; `inverse_time_decay` is what the theory of convergence asks, and slow.
+**When**: at a fixed rate the gradient noise keeps SGD away from the minimum; these schedules reduce it. `linear_decay`
+to a floor is the usual choice in deep learning. `inverse_time_decay` meets the theory of convergence, but is slow.
 """
 
 import itertools
@@ -38,19 +38,19 @@ from ._core.types import ArrayLike, ScalarOrSchedule, Schedule
 
 
 def linear_decay(initial: ArrayLike, final: ArrayLike, steps: ArrayLike) -> Schedule:
-    """From `initial` down (or up) to `final` in a straight line over `steps` steps, then `final` for ever.
+    """Goes from `initial` to `final` in a straight line over `steps` steps, then stays at `final`.
 
-    The chapter advises ε_τ of about 1 % of ε_0, and never 0. Such a floor breaks Robbins and Monro's second condition:
-    the iterates end in a ball around the minimum, whose size the floor sets (see `robbins_monro`).
+    The chapter advises ε_τ of about 1 % of ε_0, and never 0. Such a floor violates Robbins and Monro's second
+    condition: the iterates end in a ball around the minimum, and the floor sets its size (see `robbins_monro`).
 
     Args:
         initial: ε_0, the rate of the first step, in [0, inf).
-        final: ε_τ, the rate from step τ on, in [0, inf). About 1 % of `initial` is usual. At 0 the parameters stop
-            moving at step τ, and a run that has stopped cannot be told from one that has converged (chapter §4.1).
+        final: ε_τ, the rate from step τ on, in [0, inf). About 1 % of `initial` is usual. With 0 the parameters stop
+            moving at step τ, and a run that has stopped looks like one that has converged (chapter §4.1).
         steps: τ, in (0, inf).
 
     Raises:
-        ValueError: `initial` or `final` out of [0, inf), `steps` not in (0, inf). TypeError: one of the wrong kind.
+        ValueError: `initial` or `final` not in [0, inf), `steps` not in (0, inf). TypeError: one of the wrong kind.
 
     >>> import gradtx
     >>> schedule = gradtx.linear_decay(initial=1.0, final=0.01, steps=100)
@@ -65,20 +65,20 @@ def linear_decay(initial: ArrayLike, final: ArrayLike, steps: ArrayLike) -> Sche
         k = _not_negative(count)
         ε_0, ε_τ, τ = first(k), last(k), duration(k)
         c = k / τ
-        return jnp.where(k < τ, (1 - c) * ε_0 + c * ε_τ, ε_τ)  # not c < 1: a compiled k / τ may round below 1
+        return jnp.where(k < τ, (1 - c) * ε_0 + c * ε_τ, ε_τ)  # not `c < 1`: a compiled k / τ may round below 1
 
     return schedule
 
 
 def inverse_time_decay(initial: ArrayLike, steps: ArrayLike) -> Schedule:
-    """ε_0 / (1 + k / τ): half of `initial` after `steps` steps, and as 1/k far beyond, as Robbins and Monro ask.
+    """ε_0 / (1 + k / τ): half of `initial` after `steps` steps, later ~1/k, which meets Robbins and Monro's conditions.
 
     Args:
         initial: ε_0, the rate of the first step, in [0, inf).
-        steps: τ, the steps after which half of it is left, in (0, inf).
+        steps: τ, the number of steps after which the rate has halved, in (0, inf).
 
     Raises:
-        ValueError: `initial` out of [0, inf), `steps` not in (0, inf). TypeError: one of the wrong kind.
+        ValueError: `initial` not in [0, inf), `steps` not in (0, inf). TypeError: one of the wrong kind.
 
     >>> import gradtx
     >>> schedule = gradtx.inverse_time_decay(initial=1.0, steps=100)
@@ -96,20 +96,21 @@ def inverse_time_decay(initial: ArrayLike, steps: ArrayLike) -> Schedule:
 
 
 def _not_negative(count: ArrayLike) -> jax.Array:
-    """The count in JAX's default float dtype, 0 for one below 0: at k = -τ a rate would be a division by 0, and its
-    derivative NaN even where the rate is not used."""
+    """Returns the count in JAX's default float dtype, and 0 for a negative count.
+
+    At k = -τ the rate would divide by 0, and its derivative would be NaN even if the rate is not used."""
     k = jnp.asarray(count, jnp.result_type(float))
     return jnp.where(k < 0, jnp.zeros_like(k), k)
 
 
 @dataclass(frozen=True)
 class RobbinsMonroReport:
-    """What `robbins_monro` found. Print it for a sentence."""
+    """The result of `robbins_monro`. Printing it gives the verdict as a sentence."""
 
     steps: np.ndarray  # [n] int64: numbers of steps, 10, 100, ..., 10^6
     sums: np.ndarray  # [n] float64: Σ ε_k over that many steps
     sums_of_squares: np.ndarray  # [n] float64: Σ ε_k² over that many steps
-    tail_exponent: float  # a where ε_k falls as k^-a: 0 constant, inf faster than any power (or zero from some k on)
+    tail_exponent: float  # a, if ε_k falls as k^-a: 0 if constant, inf if faster than any power or zero from some k on
     sum_diverges: bool  # first condition: Σ ε_k = inf
     sum_of_squares_converges: bool  # second condition: Σ ε_k² < inf
     verdict: str
@@ -124,11 +125,11 @@ class RobbinsMonroReport:
 
 
 def robbins_monro(schedule: ScalarOrSchedule) -> RobbinsMonroReport:
-    """Checks Σ ε_k = inf and Σ ε_k² < inf, sufficient for SGD to converge, by the exponent a of the tail ε_k ~ k^-a.
+    """Checks Σ ε_k = inf and Σ ε_k² < inf, which suffice for SGD to converge, by the exponent a of the tail ε_k ~ k^-a.
 
-    Both hold for 1/2 < a <= 1. Finitely many values can prove nothing about an infinite sum: the report is about the
-    schedule as it behaves up to step 2·10⁹, about as far as an int32 counter reaches, read as if it went on so.
-    The exponent is measured over the last decade and taken as exact to ±0.02, so 1/√k fails and 1/k passes.
+    Both hold for 1/2 < a <= 1. Finitely many values cannot prove anything about an infinite sum. The report assumes
+    that the schedule goes on as it behaves up to step 2·10⁹, about as far as an int32 counter reaches.
+    The exponent is measured over the last decade and treated as exact to ±0.02, so 1/√k fails and 1/k passes.
 
     Args:
         schedule: `count -> learning rate`, or a number for a constant one.
@@ -136,11 +137,11 @@ def robbins_monro(schedule: ScalarOrSchedule) -> RobbinsMonroReport:
     Returns:
         A `RobbinsMonroReport` with the partial sums, the exponent, both conditions and a verdict.
 
-    Costs: a million values and some 40,000 later ones, computed by `vmap`: `schedule` must work on a traced int32.
+    Costs: a million values and some 40,000 later ones, computed by `vmap`, so `schedule` must accept a traced int32.
 
     Raises:
         ValueError: the schedule gives a negative, infinite or NaN rate, or 0 at each of the first million steps.
-        TypeError: it is neither number nor function.
+        TypeError: it is neither a number nor a function.
 
     >>> import gradtx
     >>> print(gradtx.robbins_monro(gradtx.inverse_time_decay(0.1, steps=1000)))
@@ -184,9 +185,10 @@ _TOLERANCE = 0.02
 
 
 def _tail_exponent(at: Callable[[np.ndarray], np.ndarray]) -> float:
-    """-d log ε / d log k over the last decade of an int32 count; inf where the rate vanishes there."""
-    last = 2_000_000_000  # not the very last int32: a schedule may say count + 1
-    # Means over blocks, not single values: a schedule with restarts oscillates, and its sums follow its means.
+    """-d log ε / d log k over the last decade of an int32 count, or inf if the rate vanishes there."""
+    last = 2_000_000_000  # below the largest int32, because a schedule may compute count + 1
+    # The fit uses means over blocks, not single values: a schedule with restarts oscillates, and its sums depend on its
+    # means.
     edges = np.geomspace(last // 100, last, 41)
     means = np.array(
         [at(np.linspace(low, high, 1024).astype(np.int64)).mean() for low, high in itertools.pairwise(edges)]
@@ -200,7 +202,7 @@ def _tail_exponent(at: Callable[[np.ndarray], np.ndarray]) -> float:
         return float(-np.polyfit(np.log(centres[part]), np.log(np.maximum(means[part], 1e-300)), 1)[0])
 
     exponent = slope(late)
-    # A power law has one exponent; an exponential decay's grows with k, and so passes any power.
+    # A power law has a constant exponent. The exponent of an exponential decay grows with k and exceeds any power.
     return float("inf") if exponent > 1 + _TOLERANCE and exponent > 1.5 * slope(early) else exponent + 0.0
 
 
@@ -223,5 +225,5 @@ def _verdict(exponent: float, sum_diverges: bool, sum_of_squares_converges: bool
     how = grows if exponent < -_TOLERANCE else "the rate ends at a constant, as a linear decay to a floor does"
     return (
         f"The second condition fails: {how}, so Σ ε_k² diverges and the gradient noise keeps the iterates in a ball "
-        "around the minimum, the smaller the lower the rate. The first (Σ ε_k = inf) holds."
+        "around the minimum; a lower rate makes it smaller. The first (Σ ε_k = inf) holds."
     )

@@ -1,7 +1,7 @@
-"""Early stopping: end the training by the metric one cares about, not by the loss that stands in for it.
+"""Early stopping: ends the training by the metric of interest, not by the surrogate loss.
 
     improved   best - metric > δ   (mode="min"; metric - best for "max")      then best ← metric, e ← this evaluation
-    stop       once p evaluations in a row, counted from e, brought no improvement
+    stop       after p evaluations in a row, counted from e, without improvement
 
 | letter | argument    | range, unit                          |
 |--------|-------------|--------------------------------------|
@@ -10,17 +10,17 @@
 
 **Source**: Goodfellow et al. 2016, Alg. 7.1; chapter §1.2.
 
-A pure state machine: `init` and `update` are legal inside jit, scan and vmap; the decision to stop is a boolean in the
-state, which a compiled loop uses as a mask and a Python loop as an `if`.
+`init` and `update` are pure functions that work inside jit, scan and vmap. The decision to stop is a boolean in the
+state. A compiled loop can use it as a mask, a Python loop in an `if`.
 
-**Differs from** the callbacks of Keras and Lightning: it neither ends the loop nor keeps the best parameters; both are
-one line of yours, by `should_stop` and by `best_evaluation == evaluations - 1`. `lab.run` does both
+**Differs from** the callbacks of Keras and Lightning: it neither ends the loop nor keeps the best parameters. Both take
+one line in your loop, with `should_stop` and with `best_evaluation == evaluations - 1`. `lab.run` does both
 (`History.best_params`).
 
 **Costs**: four scalars.
 
-**When**: training on a surrogate loss with a validation set to watch. Keep the parameters of `best_evaluation`: those
-of the last step are `patience` evaluations past their best.
+**When**: if you train on a surrogate loss and have a validation set. Keep the parameters of `best_evaluation`, because
+the last ones are `patience` evaluations past the best.
 """
 
 from dataclasses import dataclass
@@ -37,24 +37,24 @@ from ._core.types import ArrayLike
 class EarlyStoppingState(NamedTuple):
     """State of `early_stopping`."""
 
-    best: jax.Array  # [] default float: the best metric so far; the worst finite number before the first
-    best_evaluation: jax.Array  # [] int32: the evaluation that gave it, counted from 0; -1 before the first
-    evaluations: jax.Array  # [] int32: how many evaluations were seen
-    should_stop: jax.Array  # [] bool: `patience` evaluations in a row brought no improvement; stays true
+    best: jax.Array  # [] default float: the best metric so far; the worst finite number before the first evaluation
+    best_evaluation: jax.Array  # [] int32: the evaluation of the best metric, from 0; -1 before the first
+    evaluations: jax.Array  # [] int32: number of evaluations so far
+    should_stop: jax.Array  # [] bool: true once `patience` evaluations in a row brought no improvement
 
 
 @dataclass(frozen=True)
 class EarlyStopping:
-    """What `early_stopping` returns: the pair `init`, `update`."""
+    """The pair `init`, `update` that `early_stopping` returns."""
 
     patience: int
     min_delta: float
-    mode: Literal["min", "max"] | None  # None: "min", or the problem's own direction in `lab.run`
+    mode: Literal["min", "max"] | None  # None: "min", or in `lab.run` the direction of the problem's metric
 
     def init(self) -> EarlyStoppingState:
         """The state before the first evaluation."""
         dtype = jnp.result_type(float)
-        worst = jnp.finfo(dtype).min if self.mode == "max" else jnp.finfo(dtype).max  # not inf: `jax_debug_infs`
+        worst = jnp.finfo(dtype).min if self.mode == "max" else jnp.finfo(dtype).max  # `jax_debug_infs` forbids inf
         return EarlyStoppingState(
             best=jnp.full((), worst, dtype),
             best_evaluation=first_count() - 1,
@@ -63,7 +63,7 @@ class EarlyStopping:
         )
 
     def update(self, metric: ArrayLike, state: EarlyStoppingState) -> EarlyStoppingState:
-        """The state after one more evaluation. A NaN is no improvement; after the stop the state no longer changes."""
+        """The state after one more evaluation. NaN does not count as an improvement. After a stop it stays the same."""
         metric = scalar("early_stopping", "metric", metric)
         gain = metric - state.best if self.mode == "max" else state.best - metric
         improved = (gain > self.min_delta) & ~state.should_stop
@@ -83,12 +83,12 @@ def early_stopping(patience: int, min_delta: float = 0.0, mode: Literal["min", "
 
     Args:
         patience: how many evaluations to wait, >= 1.
-        min_delta: what counts as an improvement: more than this, in units of the metric, in [0, inf).
-        mode: "min" for a loss or an error, "max" for an accuracy. None is "min" in a loop of your own; `lab.run` knows
-            the direction of its problem's metric and takes that.
+        min_delta: an improvement must exceed this, in units of the metric, in [0, inf).
+        mode: "min" for a loss or an error, "max" for an accuracy. None means "min" in your own loop; `lab.run` takes
+            the direction of its problem's metric.
 
     Returns:
-        an object with `init()` and `update(metric, state)`, which give `EarlyStoppingState`s.
+        an object with `init()` and `update(metric, state)`. Both return an `EarlyStoppingState`.
 
     Raises:
         ValueError: an argument out of range. TypeError: one of the wrong kind.

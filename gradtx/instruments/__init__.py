@@ -1,1 +1,1 @@
-"""Instruments: readings of a run, and functions on a point."""
+"""Instruments: transformations that measure a run, and functions that examine a point."""

@@ -1,8 +1,8 @@
-"""How the gradient sits to the one before it: the same way, back again, or by chance.
+"""Compares each gradient with the previous one: same direction, opposite direction, or unrelated.
 
     cosine           g_k · g_{k-1} / (‖g_k‖ ‖g_{k-1}‖)
     pflug            S_k = Σ_{j <= k} g_j · g_{j-1}, over the steps j that were measured
-    sign_agreement   fraction of the coordinates whose sign is that of the step before (0 agrees with nothing)
+    sign_agreement   fraction of the coordinates with the same sign as at the previous step (0 agrees with nothing)
 
 | letter | argument | shape, dtype                                        |
 |--------|----------|-----------------------------------------------------|
@@ -10,22 +10,22 @@
 | S      |          | scalar, in units of ‖g‖²; NaN until the first pair  |
 |        |          | of steps after `burn_in`                            |
 
-**Reads**: near 1 the steps could be longer; near -1, step after step, the run jumps from wall to wall: oscillation, the
-rate is too high (chapter §4.1); near 0 noise decides. S falls once the run only hovers: below 0 it is called
-stationary, and the rate should fall. The sign agreement is what delta-bar-delta goes by, coordinate by coordinate
-(§5.1).
+**Reads**: if the cosine is near 1, the steps could be longer. If it stays near -1, the run jumps from wall to wall: it
+oscillates, and the rate is too high (chapter §4.1). Near 0, noise decides. S falls once the run only hovers. If S is
+below 0, the run is called stationary, and the rate should be lowered. Delta-bar-delta uses the sign agreement of each
+coordinate (§5.1).
 
 **Source**: Pflug 1990; Chee & Toulis 2018, "Convergence diagnostics for stochastic gradient descent with constant
 learning rate"; Jacobs 1988.
 
 **Stands** first in the chain, where the updates are still the gradient.
 
-**Differs from** Optax and torch, which have nothing like it; an inner product of gradients of any size neither over-
-nor underflows in the cosine.
+**Differs from** Optax and torch, which have nothing like it. The cosine neither over- nor underflows for gradients of
+any size.
 
-**Costs**: one read of the updates and of the last ones, which are kept: one number a parameter, in the parameters'
-dtype or float32, whichever is wider. With `every=N` the step before a measured one is kept too; on the host's route
-pass it `measure="remember"`.
+**Costs**: one read of the updates and of the previous ones. These are kept: one number per parameter, in the
+parameters' dtype or float32, whichever is wider. With `every=N` the step before a measured one is read too. If the host
+chooses the steps, pass `measure="remember"` at that step.
 """
 
 from typing import NamedTuple
@@ -49,7 +49,7 @@ class GradientAlignmentState(NamedTuple):
 
     previous_gradient: Updates  # as the parameters: g_{k-1}
     previous_gradient_norm: jax.Array  # [2]: inverse scale, norm * inverse scale
-    previous_gradient_at: jax.Array  # [] int32: the step it is of, -1: none
+    previous_gradient_at: jax.Array  # [] int32: the step of that gradient, -1 if there is none
     cosine: jax.Array  # []
     pflug: jax.Array  # []
     sign_agreement: jax.Array  # []
@@ -57,7 +57,7 @@ class GradientAlignmentState(NamedTuple):
     gradient_alignment_measured_at: jax.Array  # [] int32
 
     def readings(self) -> dict[str, jax.Array]:
-        """By name."""
+        """The readings, by name."""
         return {
             "gradient_alignment/cosine": self.cosine,
             "gradient_alignment/pflug": self.pflug,
@@ -71,15 +71,16 @@ def gradient_alignment(
     """Cosine and sign agreement of consecutive gradients, and Pflug's running sum of their products.
 
     Args:
-        burn_in: the first steps, which Pflug's sum leaves out, in [0, inf): what a transient adds to it takes long to
-            wear off.
+        burn_in: number of first steps that Pflug's sum leaves out, in [0, inf). The contribution of an initial
+            transient would take long to wear off.
         every: steps from one measurement to the next.
-        axis_name: inside `shard_map`, of the mesh axes that gradients are sharded over.
+        axis_name: inside `shard_map`, the mesh axis or axes that gradients are sharded over.
 
     Inside `accumulate` and `optax.MultiSteps` it compares the mean gradients of two whole steps.
 
     Raises:
-        ValueError: out of range; at `init`, a complex leaf. TypeError: of the wrong kind, a leaf that is no array.
+        ValueError: an argument is out of range; at `init`, a leaf is complex.
+        TypeError: an argument is of the wrong kind, or a leaf is not an array.
 
     >>> import gradtx, jax.numpy as jnp
     >>> tx = gradtx.gradient_alignment()
@@ -93,7 +94,7 @@ def gradient_alignment(
 
 
 def alignment_measurement(burn_in: ScalarOrSchedule = 0) -> Measurement:
-    """What `gradient_alignment` measures."""
+    """The measurement that `gradient_alignment` makes."""
     start = hyperparameter("gradient_alignment", "burn_in", burn_in, NON_NEGATIVE)
 
     def init(params: Params) -> GradientAlignmentState:
@@ -142,7 +143,7 @@ def _compared(
         products.append(jnp.sum(terms).astype(float_dtype))
         same = ((g > 0) & (p > 0)) | ((g < 0) & (p < 0))
         agreements.append(jnp.sum(same).astype(float_dtype))
-        sizes.append(jnp.full_like(agreements[-1], g.size))  # like a count of g's own: summed over devices as that is
+        sizes.append(jnp.full_like(agreements[-1], g.size))  # made from a count of g, so summed over devices alike
     scaled_product, agreeing, size = (
         total_over_shards(parts, observation.axis_name, float_dtype) for parts in (products, agreements, sizes)
     )

@@ -2,17 +2,17 @@
 
     average     m ← m + w (x - m)
                 decay d:     w = 1 / (1 + d + d² + ...), the exponentially weighted mean without bias at the start
-                no decay:    w = 9 / (n + 8) at the n-th value: its weight grows as n⁸, so that the mean looks back over
-                             about the last fifth of the run, however long it is, and forgets the start
+                no decay:    w = 9 / (n + 8) at the n-th value: its weight grows as n⁸, so that the mean covers about
+                             the last fifth of a run of any length, and forgets the start
     trend       the weighted least-squares line through the values, weights d^age (age in values): slope and its
                 standard error
 
 **Source**: Shamir & Zhang 2013, "Stochastic gradient descent for non-smooth optimization" (polynomial-decay averaging;
-the power, η = 8, is chosen here); the standard error is that of weighted least squares with independent errors of equal
-variance, which is estimated without bias: the weighted squares about the line add up to it times the trace of W (I -
-hat matrix).
+the power, η = 8, is chosen here). The standard error is that of weighted least squares with independent errors of equal
+variance. The variance is estimated without bias: the expected sum of weighted squares about the line is the variance
+times the trace of W (I - hat matrix).
 
-What is not finite is left out: one bad step would otherwise be all the average ever says again.
+Values that are not finite are left out. Otherwise one bad step would spoil the average from then on.
 """
 
 from typing import NamedTuple
@@ -28,8 +28,8 @@ _POWER = 8  # η
 def vector_of(*numbers: jax.Array) -> jax.Array:
     """The scalars as one vector, like `jnp.stack`.
 
-    XLA for CPUs computes each number of a stack in a loop of its own: the nine of a trend took half as long as a step
-    of logistic regression. Chosen by place they are one loop.
+    XLA for CPUs computes each number of a stack in a separate loop. For the nine numbers of a trend, that took half as
+    long as a step of logistic regression. Selecting them by place takes only one loop.
     """
     place = jnp.arange(len(numbers))
     vector = jnp.broadcast_to(numbers[0], place.shape)
@@ -44,7 +44,7 @@ def no_average(quantities: int = 1) -> jax.Array:
 
 
 def averaged(state: jax.Array, decay: jax.Array | float | None, *values: jax.Array) -> jax.Array:
-    """One value more of each quantity: the means [quantities], then their common weight."""
+    """Adds one value of each quantity. The state holds the means [quantities], then their common weight."""
     means, weight = state[:-1], state[-1]
     new = vector_of(*(jnp.asarray(value).astype(state.dtype) for value in values))
     weight = weight + 1 if decay is None else decay * weight + 1
@@ -55,12 +55,12 @@ def averaged(state: jax.Array, decay: jax.Array | float | None, *values: jax.Arr
 
 
 def means_of(state: jax.Array) -> jax.Array:
-    """[quantities]; NaN before the first value; of stacked states too."""
+    """The means [quantities], NaN before the first value. Works on stacked states too."""
     return jnp.where(state[..., -1:] > 0, state[..., :-1], unknown())
 
 
 class Trend(NamedTuple):
-    """Weighted moments of (t, y), t counted from now backwards; centred, so that no digits cancel."""
+    """Weighted moments of (t, y), where t is counted backwards from now. They are centred, so that no digits cancel."""
 
     weight: jax.Array  # Σ w
     mean_t: jax.Array
@@ -81,7 +81,7 @@ def no_trend() -> jax.Array:
 def trend_with(
     state: jax.Array, decay: jax.Array | float, elapsed: jax.Array, y: jax.Array, is_value: jax.Array | bool = True
 ) -> jax.Array:
-    """One value more, `elapsed` steps after the last; what is not finite, or no value, is left out."""
+    """Adds one value, `elapsed` steps after the last. It is left out if it is not finite or `is_value` is false."""
     old = Trend(*state)
     e = elapsed.astype(state.dtype)
     old = old._replace(
@@ -108,7 +108,7 @@ def trend_with(
 
 
 def slope_of(state: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """The slope a step, NaN before two values, and its standard error, NaN before three; of stacked states too."""
+    """The slope per step (NaN before two values) and its standard error (NaN before three), for stacked states too."""
     s = Trend(*jnp.moveaxis(state, -1, 0))
     is_line = s.tt > 0
     tt, weight = jnp.where(is_line, s.tt, 1), jnp.where(s.weight > 0, s.weight, 1)

@@ -1,11 +1,11 @@
-"""Does the loss of one example depend on the others of its batch, as batch statistics make it?
+"""Checks whether the loss of one example depends on the other examples of its batch, as with batch statistics.
 
-Then a single example has no gradient, and what is computed from the scatter of the losses' slopes means nothing. The
-program of `losses_fn` is searched for it when that is traced, so a step costs no more. The axis of the examples is
-followed from the batch (arrays whose first axis is as long as the losses) through the common operations. A sum, a
-maximum or a product of matrices over that axis mixes the examples, and so does a table of pairs, if what it takes
-depends on the parameters and what it gives reaches a loss. Where the axis is lost (in a loop, a scatter, a kernel)
-nothing is concluded: examples that mix there are not found.
+If it does, a single example has no gradient, and numbers from the scatter of the losses' slopes are meaningless. The
+check searches the program of `losses_fn` when it is traced, so the step itself costs no more. It follows the axis of
+the examples from the batch (arrays whose first axis is as long as the losses) through the common operations. A sum, a
+maximum or a matrix product over that axis mixes the examples, and so does a table of pairs, if its inputs depend on the
+parameters and its result reaches a loss. If the axis is lost (in a loop, a scatter, a kernel), nothing is concluded,
+and examples that mix there are not found.
 """
 
 import itertools
@@ -20,15 +20,15 @@ from gradtx._core.types import Params
 
 
 class _Known(NamedTuple):
-    """What is known of an array."""
+    """Known facts about an array of the program."""
 
-    axis: int | None = None  # that of the examples; None: it has none, or it was lost
-    is_trained: bool = False  # depends on the parameters
-    is_mixed: bool = False  # an entry of it depends on many examples
+    axis: int | None = None  # the axis of the examples; None if there is none, or it was lost
+    is_trained: bool = False  # whether it depends on the parameters
+    is_mixed: bool = False  # whether an entry depends on many examples
 
 
 def mixes_examples(losses_fn: Callable[[Params], jax.Array], params: Params) -> bool:
-    """Whether a loss is seen to depend on more than one example."""
+    """Whether a loss is found to depend on more than one example."""
     closed, shape = jax.make_jaxpr(losses_fn, return_shape=True)(params)
     examples = shape.shape[0]
     if examples == 1:
@@ -39,11 +39,11 @@ def mixes_examples(losses_fn: Callable[[Params], jax.Array], params: Params) -> 
 
 
 def _followed(jaxpr: Any, inputs: list[_Known]) -> list[_Known]:
-    """What is known of the outputs of a program, given that of its constants and inputs."""
+    """The facts about the outputs of a program, given those about its constants and inputs."""
     known = dict(zip([*jaxpr.constvars, *jaxpr.invars], inputs, strict=True))
 
     def of(x: Any) -> _Known:
-        return _Known() if hasattr(x, "val") else known[x]  # a literal
+        return _Known() if hasattr(x, "val") else known[x]  # only a literal has `val`
 
     for equation in jaxpr.eqns:
         operands = [of(x) for x in equation.invars]
@@ -57,7 +57,7 @@ def _followed(jaxpr: Any, inputs: list[_Known]) -> list[_Known]:
 
 
 def _inner(equation: Any) -> Any:
-    """The program of a call (`jit`, `checkpoint`, `custom_jvp`); None for another operation."""
+    """The program inside a call (`jit`, `checkpoint`, `custom_jvp`); None for any other operation."""
     if equation.primitive.name in ("scan", "while", "cond"):
         return None
     for name in ("jaxpr", "call_jaxpr", "fun_jaxpr"):
@@ -97,7 +97,7 @@ def _place(equation: Any, number: int, axis: int, out: Any) -> int | None:
     if name == "conv_general_dilated":
         numbers = params["dimension_numbers"]
         return numbers.out_spec[0] if number == 0 and axis == numbers.lhs_spec[0] else None
-    if name == "gather":  # data[indices]: an index of each example, whose place is in front
+    if name == "gather":  # data[indices]: one index per example, with the examples in front
         return 0 if number == 1 and axis == 0 and 0 not in params["dimension_numbers"].offset_dims else None
     if name.startswith(("reduce_", "arg")) and "axes" in params:
         axes = params["axes"]

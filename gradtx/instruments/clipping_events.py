@@ -1,8 +1,8 @@
-"""What a clip at a threshold does, and isolated spikes of the gradient's norm, clipped or not.
+"""Measures how often and how much a clip at a threshold acts, and counts isolated spikes of the gradient norm.
 
-    fraction   of the steps measured, those with ‖g‖ > c       (of the steps whose norm is finite, here and below)
-    shrink     mean of min(1, c / ‖g‖) over the steps measured
-    spikes     how many steps had z = (‖g‖ - μ) / σ > z_max; μ, σ running mean and deviation of the steps before
+    fraction   share of the measured steps with ‖g‖ > c      (here and below, only steps with a finite norm count)
+    shrink     mean of min(1, c / ‖g‖) over the measured steps
+    spikes     number of steps with z = (‖g‖ - μ) / σ > z_max; μ, σ: running mean and deviation of the earlier steps
 
 | letter | argument    | shape, dtype                                                                  |
 |--------|-------------|-------------------------------------------------------------------------------|
@@ -11,19 +11,19 @@
 | z_max  | `threshold` | scalar or schedule, (0, inf), default 2.5                                     |
 |        | `decay`     | scalar or schedule, [0, 1), of μ and σ, default 0.97                          |
 
-A spike enters μ and σ as if it had been z_max high, so that one cliff does not hide the next, and a level that has
-changed for good is learnt. σ counts as at least 1 % of μ; spikes are counted after the first 25 measurements.
+A spike enters μ and σ as if its z were z_max, so that one cliff does not hide the next, and a lasting change of level
+is learnt. σ is taken as at least 1 % of μ. Spikes are counted after the first 25 measurements.
 
-**Reads**: a fraction near 1 means that the clip is the learning rate (raise the threshold, or lower the rate); isolated
-spikes are cliffs (chapter §2.4).
+**Reads**: a fraction near 1 means that the clip acts as the learning rate (raise the threshold, or lower the rate).
+Isolated spikes are cliffs (chapter §2.4).
 
 **Source**: Pascanu, Mikolov & Bengio 2013 (thresholds of half to ten times the average norm); Kumar et al. 2025,
 "ZClip: adaptive spike mitigation for LLM pre-training" (z of 2.5, decay 0.97; 25 steps of warm-up in its code).
 
-**Stands** before the clip, where the norm is still the gradient's own.
+**Stands** before the clip, where the norm is still that of the gradient.
 
-**Differs from** the states of gradtx's clips, which count every step they clip: this also sees what is not clipped, and
-looks back only as far as `decay` for what is usual. Optax and torch have nothing like it.
+**Differs from** the states of gradtx's clips, which count every step they clip. This also sees spikes that are not
+clipped, and `decay` limits how far back it looks for the usual level. Optax and torch have nothing like it.
 
 **Costs**: one read of the updates; nine numbers.
 """
@@ -57,13 +57,13 @@ class ClippingEventsState(NamedTuple):
     clip_fraction: jax.Array  # []
     clip_shrink: jax.Array  # []
     spike_count: jax.Array  # [] int32
-    spike_level: jax.Array  # [3]: averages of ‖g‖ and of its squared deviation, their weight
-    clipping_seen: jax.Array  # [] int32: norms that were finite
+    spike_level: jax.Array  # [3]: averages of ‖g‖ and of its squared deviation, and their weight
+    clipping_seen: jax.Array  # [] int32: number of finite norms
     clipping_events_count: jax.Array  # [] int32
     clipping_events_measured_at: jax.Array  # [] int32
 
     def readings(self) -> dict[str, jax.Array]:
-        """By name."""
+        """The readings, by name."""
         return {
             "clipping_events/fraction": self.clip_fraction,
             "clipping_events/shrink": self.clip_shrink,
@@ -82,17 +82,17 @@ def clipping_events(
     """Fraction of the steps that a clip at `max_norm` changes, how much it shrinks them, and spikes of the norm.
 
     Args:
-        max_norm: c, that of the clip behind; None where there is none.
+        max_norm: c, the limit of the clip that follows; None if there is none.
         threshold: z_max, in (0, inf).
-        decay: of the level that spikes are told from, in [0, 1).
+        decay: decay of the averages μ and σ, in [0, 1).
         every: steps from one measurement to the next.
-        axis_name: inside `shard_map`, of the mesh axes that gradients are sharded over.
+        axis_name: inside `shard_map`, the mesh axis or axes that gradients are sharded over.
 
     Inside `accumulate` and `optax.MultiSteps` it reads the mean gradient of the whole step, once per step.
 
     Raises:
-        ValueError: a number out of range. TypeError: one of the wrong kind; at `init`, a leaf that is no floating
-            array.
+        ValueError: a number out of range. TypeError: one of the wrong kind; at `init`, a leaf that is not a
+            floating array.
 
     >>> import gradtx, jax.numpy as jnp, optax
     >>> tx = optax.chain(gradtx.clipping_events(1.0), gradtx.clip_by_global_norm(1.0))
@@ -108,7 +108,7 @@ def clipping_events(
 def clipping_measurement(
     max_norm: ScalarOrSchedule | None = None, threshold: ScalarOrSchedule = 2.5, decay: ScalarOrSchedule = 0.97
 ) -> Measurement:
-    """What `clipping_events` measures."""
+    """The measurement that `clipping_events` makes."""
     name = "clipping_events"
     limit = None if max_norm is None else hyperparameter(name, "max_norm", max_norm, NON_NEGATIVE_OR_INF)
     highest = hyperparameter(name, "threshold", threshold, POSITIVE)

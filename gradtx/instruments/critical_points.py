@@ -1,4 +1,4 @@
-"""Where did the descent stop: the gradient, and both ends of the Hessian's spectrum, at one point.
+"""Classifies the point at which descent stopped, by the gradient and both ends of the Hessian's spectrum.
 
     λ_min, λ_max    by Lanczos from a random start, each with its residual r = β_k |y_k|
     descending      ‖g‖ s > tol max(|L|, λ s²)                 not near a critical point
@@ -10,26 +10,27 @@
 |--------|-----------------------------------------------------------------------------------------------|
 | L, g   | loss and gradient at the point                                                                |
 | λ      | the larger of the magnitudes of λ_min and λ_max                                               |
-| s      | the length of a parameter: root mean square over all entries, at least 1                      |
+| s      | the size of the parameters: root mean square over all entries, at least 1                     |
 | noise  | 32 eps λ: a curvature nearer to 0 is rounding (the valley of a product has 0, found as ±1e-7) |
 
-Both sides of each comparison are losses, the change over a move by s, so that a loss in other units (times a constant)
-is judged the same. A large constant *added* to the loss makes everything look flat: take it out.
+Each comparison is between losses (the change over a move by s), so that a loss in other units (times a constant) is
+judged the same. A large constant *added* to the loss makes everything look flat, so remove it.
 
-**Why a residual**: k Lanczos steps only ever find less than the true |λ_min|. A negative λ_min is therefore proof of a
-way down, at any residual; that none was found proves nothing while the residual is large. Hence minimum-*like*, and the
-residual is printed with it. Raise `num_iterations` until it is small against λ_max.
+**Why a residual**: k Lanczos steps never find more than the true |λ_min|. So a negative λ_min proves that there is a
+way down, at any residual. If none was found, that proves nothing while the residual is large. That is why the kind is
+called minimum-*like* and printed with the residual. Raise `num_iterations` until the residual is small against λ_max.
 
 **Source**: Dauphin et al. 2014; Goodfellow et al. 2016, §8.2.2-8.2.3; chapter §2.2 and §2.3.
 
-**Differs from** power iteration, which returns the eigenvalue of largest magnitude only: of diag(3, -3, 1) neither end.
-Exact on degenerate spectra (I, 0, diag(1, ..., 1, 10)), where a Lanczos without guard invents eigenvalues.
+**Differs from** power iteration, which returns only the eigenvalue of largest magnitude, and neither end of
+diag(3, -3, 1). It is exact on degenerate spectra (I, 0, diag(1, ..., 1, 10)), where Lanczos without a guard gives false
+eigenvalues.
 
-**When**: at a point where a run has stopped or hovers, now and then; for every step of a run, `sharpness` follows λ_max
-at a product a step.
+**When**: now and then, at a point where a run has stopped or hovers. To follow λ_max at every step of a run, use
+`sharpness`, which takes one product per step.
 
 **Costs**: `num_iterations` + 1 products of two gradients each; memory for `num_iterations` + 3 copies of the parameters
-in float32 and one backward pass. Called outside `jit`, it compiles one product each time; under `jit`, one a step.
+in float32 and one backward pass. Outside `jit`, each call compiles one product; under `jit`, one per Lanczos step.
 """
 
 from collections.abc import Callable
@@ -56,18 +57,18 @@ KINDS = ("descending", "minimum-like", "maximum-like", "saddle", "plateau")
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True, repr=False)
 class CriticalPoint:
-    """What `critical_point` found; a tree of arrays. Print it for a sentence."""
+    """The result of `critical_point`, a tree of arrays. Printing it gives a sentence."""
 
     lambda_min: jax.Array  # [] smallest eigenvalue of the Hessian that was found; the true one is not larger
-    lambda_max: jax.Array  # [] largest that was found; the true one is not smaller
-    residual_min: jax.Array  # [] an eigenvalue lies within this of lambda_min; 0 where Lanczos saw all
-    residual_max: jax.Array  # [] the same of lambda_max
+    lambda_max: jax.Array  # [] largest eigenvalue that was found; the true one is not smaller
+    residual_min: jax.Array  # [] an eigenvalue lies within this of lambda_min; 0 if Lanczos saw the whole space
+    residual_max: jax.Array  # [] the same for lambda_max
     gradient_norm: jax.Array  # [] ‖g‖
-    kind_index: jax.Array  # [] int32: the kind, counted in `KINDS`; -1 where a number is not finite
+    kind_index: jax.Array  # [] int32: the index of the kind in `KINDS`; -1 if a number is not finite
 
     @property
     def kind(self) -> str:
-        """One of `KINDS`: a Python word, so read on the host.
+        """One of `KINDS`. It is a Python string, so it cannot be read inside `jit`.
 
         Raises:
             ValueError: the loss, its gradient or its curvature is not finite here; or there is more than one point.
@@ -98,7 +99,7 @@ class CriticalPoint:
 _REMARKS = {
     "minimum-like": "; no way down was found, to within the residual",
     "maximum-like": "; no way up was found, to within the residual",
-    "plateau": "; neither gradient nor curvature to go by",
+    "plateau": "; both gradient and curvature are too small to tell more",
 }
 
 
@@ -111,24 +112,24 @@ def critical_point(
     gradient_tolerance: float = 1e-4,
     curvature_tolerance: float = 1e-4,
 ) -> CriticalPoint:
-    """What kind of point `params` is: still descending, or minimum-like, maximum-like, saddle or plateau.
+    """Classifies the point `params`: still descending, minimum-like, maximum-like, saddle or plateau.
 
-    The numbers are legal inside `jit` and `vmap`; the word is made of them when `kind` is read, outside.
+    The function works inside `jit` and `vmap`, but `kind` has to be read outside.
 
     Args:
-        value_fn: the loss, `params -> scalar`, twice differentiable. Minibatch noise is not seen: give it all the data,
-            or read the result as about this batch.
-        params: any tree of real floating arrays. Narrower than float32, they are widened, and `value_fn` sees float32.
+        value_fn: the loss, `params -> scalar`, twice differentiable. Minibatch noise is not considered: use all the
+            data, or take the result as valid for this batch only.
+        params: any tree of real floating arrays. Dtypes narrower than float32 are widened for `value_fn` too.
         key: a JAX random key, for the start vector.
-        num_iterations: Lanczos steps, >= 1. From the number of parameters on, the spectrum's ends are exact.
+        num_iterations: Lanczos steps, >= 1. With as many as there are parameters, the spectrum's ends are exact.
         gradient_tolerance: tol of "descending", in [0, inf). A run with a fixed rate and minibatches never comes
-            as near as 1e-4: raise it to judge where it hovers.
+            as near as 1e-4; raise the tolerance to judge the place where it hovers.
         curvature_tolerance: tol of "plateau", in [0, inf).
 
     Raises:
-        ValueError: a number out of range; a loss that is no real scalar; a complex leaf; a loss, gradient or Hessian
+        ValueError: a number out of range; a loss that is not a real scalar; a complex leaf; a loss, gradient or Hessian
             that is not finite (outside `jit`).
-        TypeError: a leaf is no floating array, `key` no key, a number of the wrong kind.
+        TypeError: a leaf is not a floating array, `key` is not a key, or a number is of the wrong kind.
 
     >>> import gradtx, jax, jax.numpy as jnp
     >>> found = gradtx.critical_point(lambda p: p["x"] ** 2 - p["y"] ** 2, {"x": 0.0, "y": 0.0}, key=jax.random.key(0))
@@ -148,7 +149,7 @@ def critical_point(
     classify = jax.jit(partial(_classified, gradient_tolerance, curvature_tolerance))
     result = classify(point, value, gradient, found.values[jnp.array([0, -1])], found.residuals)
     if not isinstance(result.kind_index, Tracer):
-        _ = result.kind  # raises where it is not finite
+        _ = result.kind  # raises if a number is not finite
     return result
 
 
@@ -161,7 +162,7 @@ def _classified(
     ends: jax.Array,
     residuals: jax.Array,
 ) -> CriticalPoint:
-    """The rules at the head of this file."""
+    """Applies the rules at the top of this file."""
     lambda_min, lambda_max = ends
     norm, length = tree_norm(gradient), tree_norm(point)
     s = jnp.maximum(1, length / sum(x.size for x in point) ** 0.5)

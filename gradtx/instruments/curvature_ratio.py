@@ -1,10 +1,10 @@
-"""The chapter's own test of ill-conditioning: the second-order term of a step beside the first-order one.
+"""The chapter's test of ill-conditioning: the ratio of a step's second-order term to its first-order term.
 
     J(θ - ε g) ≈ J(θ) - ε g'g + ½ ε² g'Hg
 
     ratio                    ½ ε² g'Hg / (ε g'g)
     gHg                      g'Hg
-    critical_learning_rate   g'g / g'Hg, which lowers the model of the cost most; inf where g'Hg <= 0
+    critical_learning_rate   g'g / g'Hg, which lowers the model of the cost most; inf if g'Hg <= 0
 
 | letter | argument        | shape, dtype                                                       |
 |--------|-----------------|--------------------------------------------------------------------|
@@ -13,18 +13,19 @@
 | H      | `losses_fn` or  | the Hessian of the step's batch; extra arguments of `update`,      |
 |        | `value_fn`      | params -> [B] losses or params -> their mean                       |
 
-**Reads**: from 1 on the step is expected to raise the loss of its own batch; far below 1 the rate could grow; negative:
-the curvature along the gradient is. Averaged over batches, ratio is ε/2 times the Batch Sharpness, which SGD drives to
-2/ε: hovering about 1 is the edge of stability of a minibatch run. g'Hg growing by orders of magnitude while the loss
-crawls is ill-conditioning.
+**Reads**: from a ratio of 1 on, the step is expected to raise the loss of its own batch. Far below 1 the rate could be
+higher. If the ratio is negative, so is the curvature along the gradient. Averaged over batches, the ratio is ε/2 times
+the Batch Sharpness, which SGD drives to 2/ε. So a minibatch run at the edge of stability hovers about 1. If g'Hg grows
+by orders of magnitude while the loss hardly falls, the problem is ill-conditioned.
 
 **Source**: Goodfellow et al. 2016, eq. 8.10; chapter §2.1; Andreyev & Beneventano 2024 (arXiv:2412.20553), Def. 3.
 
 **Stands** first in the chain, where the updates are still the gradient.
 
-**Differs from** a Hessian-vector product: one nested forward pass, no backward pass and no stored activations.
+**Differs from** a Hessian-vector product: it takes one nested forward pass, without a backward pass or stored
+activations.
 
-**Costs**: about one and a half gradients; nothing of the parameters' size is kept.
+**Costs**: about one and a half gradients; the state holds no array of the parameters' size.
 """
 
 from typing import NamedTuple
@@ -50,7 +51,7 @@ class CurvatureRatioState(NamedTuple):
     curvature_ratio_measured_at: jax.Array  # [] int32
 
     def readings(self) -> dict[str, jax.Array]:
-        """By name."""
+        """The readings, by name."""
         return {
             "curvature_ratio/ratio": self.curvature_ratio,
             "curvature_ratio/gHg": self.gHg,
@@ -62,11 +63,11 @@ def curvature_ratio(learning_rate: ScalarOrSchedule, *, every: int = 1) -> Gradi
     """½ε²g'Hg / (εg'g), g'Hg, and the learning rate that would lower the cost most.
 
     Args:
-        learning_rate: ε, that of the chain, in [0, inf).
+        learning_rate: ε, the learning rate of the chain, in [0, inf).
         every: steps from one measurement to the next.
 
     Inside `accumulate` and `optax.MultiSteps` g is the mean gradient of the whole step, and H is the Hessian of its
-    last micro-batch. So the readings scatter as those of one micro-batch do; their mean is that of the whole step.
+    last micro-batch. So the readings scatter like those of one micro-batch; their mean is that of the whole step.
 
     Raises:
         ValueError: a number out of range; at `init`, a complex leaf; at `update`, no parameters or no loss.
@@ -84,7 +85,7 @@ def curvature_ratio(learning_rate: ScalarOrSchedule, *, every: int = 1) -> Gradi
 
 
 def curvature_measurement(learning_rate: ScalarOrSchedule) -> Measurement:
-    """What `curvature_ratio` measures."""
+    """The measurement that `curvature_ratio` makes."""
     rate = hyperparameter("curvature_ratio", "learning_rate", learning_rate, NON_NEGATIVE)
 
     def init(params: Params) -> CurvatureRatioState:

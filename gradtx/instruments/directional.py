@@ -2,9 +2,9 @@
 
     along d     L_i(θ + s d) at s = 0: losses L_i, slopes d'g_i of every example, curvature d'Hd of the mean
 
-by one nested forward-mode pass over the vector of losses: no backward pass, no stored activation, no gradient of single
-examples. Where a `custom_vjp` in the loss blocks forward mode, finite differences stand in: two more losses and two
-more gradients.
+These come from one nested forward-mode pass over the vector of losses, without a backward pass, stored activations or
+gradients of single examples. If a `custom_vjp` in the loss blocks forward mode, finite differences are used instead, at
+the cost of two more losses and two more gradients.
 """
 
 from collections.abc import Callable
@@ -24,7 +24,7 @@ class Along(NamedTuple):
 
     losses: jax.Array  # [B]
     slopes: jax.Array  # [B] d'g_i
-    curvature: jax.Array  # [] d'Hd, H of the mean loss
+    curvature: jax.Array  # [] d'Hd, where H is the Hessian of the mean loss
 
 
 def along(losses_fn: Callable[[Params], jax.Array], params: Params, direction: Params) -> Along:
@@ -44,21 +44,21 @@ def along(losses_fn: Callable[[Params], jax.Array], params: Params, direction: P
 
 
 def _apart(function: Callable[[], Any]) -> Any:
-    """`function()`, traced by itself first: one that fails leaves nothing behind in the program around it."""
+    """Returns `function()`, traced separately first. If that fails, nothing of it is left in the program around it."""
     closed, shape = jax.make_jaxpr(function, return_shape=True)()
-    # Under `jit` a `custom_vjp` that forward mode met would be refused only when compiled.
+    # Under `jit`, JAX would reject a `custom_vjp` in forward mode only when it compiles.
     if any(equation.primitive.name == "custom_lin" for equation in equations(closed)):
         raise TypeError("forward mode met a custom_vjp")
     return jax.tree.unflatten(jax.tree.structure(shape), jaxpr_as_fun(closed)())
 
 
 def is_forward_blocked(error: Exception) -> bool:
-    """Whether it says that forward mode met a `custom_vjp` (`custom_lin` where another forward mode is around it)."""
+    """Whether the error means that forward mode met a `custom_vjp` (`custom_lin` inside another forward mode)."""
     return "custom_vjp" in str(error) or "custom_lin" in str(error)
 
 
 def slopes_along(losses_fn: Callable[[Params], jax.Array], params: Params, direction: Params) -> jax.Array:
-    """The slopes alone: one forward pass."""
+    """Only the slopes, by one forward pass."""
     try:
         return _apart(lambda: jax.jvp(losses_fn, (params,), (direction,))[1])
     except (TypeError, NotImplementedError) as error:
@@ -68,7 +68,7 @@ def slopes_along(losses_fn: Callable[[Params], jax.Array], params: Params, direc
 
 
 def _along_by_differences(losses_fn: Callable[[Params], jax.Array], params: Params, direction: Params) -> Along:
-    """Central differences of losses for the slopes, of the mean's gradient for the curvature."""
+    """Computes slopes by central differences of the losses, and the curvature by those of the mean's gradient."""
     losses = losses_fn(params)
     ahead, behind, width = two_sides(params, direction)
     width = width.astype(losses.dtype)
@@ -84,10 +84,10 @@ def _along_by_differences(losses_fn: Callable[[Params], jax.Array], params: Para
 
 
 def two_sides(params: Params, direction: Params) -> tuple[Params, Params, jax.Array]:
-    """The points that a central difference along `direction` (of any length) compares, and what to divide by.
+    """The two points of a central difference along `direction` (of any length), and its divisor.
 
-    They are as far apart as the parameters are long times the cube root of their rounding, so that the step is seen in
-    each of them.
+    Their distance is set by the length of the parameters times the cube root of their rounding, so that the step is
+    visible in each parameter.
     """
     leaves, towards = jax.tree.leaves(params), jax.tree.leaves(direction)
     dtype = compute_dtype(*(x.dtype for x in leaves))

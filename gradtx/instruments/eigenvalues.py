@@ -9,16 +9,17 @@
 | r      | residuals β |y_i|: an eigenvalue lies within r_i of λ_i, and r_i = ‖H v_i - λ_i v_i‖     |
 
 **Reads**: a few eigenvalues far above the rest are the usual shape of a net (about as many as it has classes). Their
-directions limit the learning rate, and most of the gradient lies in them; the rest of the space learns slowly.
+directions limit the learning rate, and most of the gradient lies in them. In the rest of the space learning is slow.
 
 **Source**: Lanczos 1950; Parlett 1980 (the residual bound); Sagun, Evci, Guney, Dauphin & Bottou 2017 (nets).
 
-**Differs from** PyHessian (torch), which runs power iteration once for each eigenvalue and orders them by magnitude: of
-diag(1, -3, 2) it gives -3 first, here 2. The smallest are the largest of `lambda params: -loss(params)`, with the other
-sign. From `scipy.sparse.linalg.eigsh` and matfree: where the Krylov space ends early it is joined by one from a new
-start, so that a repeated eigenvalue of a small problem is found as often as it occurs.
+**Differs from** PyHessian (torch), which runs power iteration once for each eigenvalue and orders them by magnitude.
+For diag(1, -3, 2) it gives -3 first, but here 2 is first. For the smallest eigenvalues, take the largest of
+`lambda params: -loss(params)` and change the sign. Unlike in `scipy.sparse.linalg.eigsh` and matfree, a Krylov space
+that ends early is extended from a new start, so that a repeated eigenvalue of a small problem is found as often as it
+occurs.
 
-**When**: now and then, at a point. For each step of a run, `sharpness` follows λ_1.
+**When**: now and then, at a point. To follow λ_1 at each step of a run, use `sharpness`.
 """
 
 from collections.abc import Callable
@@ -43,28 +44,28 @@ def top_eigenvalues(
 ) -> Eigenpairs:
     """The k largest eigenvalues of the Hessian, their eigenvectors, and how far each may be off.
 
-    Lanczos only ever finds less than the true λ_i, and a residual that is small against λ_i says that it has arrived.
-    Of a repeated eigenvalue of a large problem it may find one eigenvector only.
+    Lanczos never finds more than the true λ_i. If the residual is small against λ_i, the value has converged. Of a
+    repeated eigenvalue of a large problem it may find only one eigenvector.
 
     Args:
         value_fn: the loss, `params -> scalar`, twice differentiable.
-        params: any tree of real floating arrays, n numbers. Narrower than float32, they are widened, and `value_fn`
+        params: any tree of real floating arrays, n numbers. Dtypes narrower than float32 are widened, and `value_fn`
             sees float32.
-        k: how many, from 1 to n.
+        k: number of eigenvalues, from 1 to n.
         key: a JAX random key, for the start vector.
-        num_iterations: Lanczos steps, >= k; None makes 4 k + 20. From n on all is exact to rounding.
+        num_iterations: Lanczos steps, >= k; None makes 4 k + 20. With n or more, the result is exact to rounding.
 
     Returns:
         a named tuple: `values` [k], in descending order; `vectors`, a tree like `params` in float32 or wider, with an
         axis [k] in front of each leaf; `residuals` [k].
 
     Costs: `num_iterations` + 1 products of two gradients each; memory for `num_iterations` + k + 3 copies of the
-    parameters in float32 and one backward pass. Legal inside `jit` and `vmap`, where it compiles as many products.
+    parameters in float32 and one backward pass. Legal inside `jit` and `vmap`, where it compiles that many products.
 
     Raises:
-        ValueError: `k` or `num_iterations` out of range; a loss that is no real scalar; a complex leaf; a loss,
+        ValueError: `k` or `num_iterations` out of range; a loss that is not a real scalar; a complex leaf; a loss,
             gradient or Hessian that is not finite (outside `jit`).
-        TypeError: a leaf is no floating array, `key` no key, a number of the wrong kind.
+        TypeError: a leaf is not a floating array, `key` is not a key, or a number is of the wrong kind.
 
     >>> import gradtx, jax, jax.numpy as jnp
     >>> loss = lambda p: (p["a"] ** 2 + jnp.sum(jnp.array([-7.0, 3.0]) * p["b"] ** 2)) / 2

@@ -1,29 +1,29 @@
-"""Did the step do what the model of the loss said it would, and where on the slope did it land?
+"""Compares the decrease of the loss over a step with the predicted one, and shows where on the slope the step landed.
 
     gain_ratio   (L(θ) - L(θ + u)) / (-(g'u + ½ u'Hu)), all on the step's batch; order=1 leaves the curvature out
-    alpha        -s_1 / s_0, the slopes along u at the two ends of the step: -1 start, 0 the bottom, 1 as high up again
+    alpha        -s_1 / s_0, the slopes along u at the ends of the step: -1 start, 0 bottom, 1 as high on the other side
 
 | letter   | argument      | shape, dtype                                                                     |
 |----------|---------------|----------------------------------------------------------------------------------|
-| u        | updates       | as the parameters, real; what `apply_updates` adds                               |
+| u        | updates       | as the parameters, real; added by `apply_updates`                                |
 | L, g, H  | `value_fn` or | the loss of the step's batch, its gradient and Hessian; extra arguments of       |
 |          | `losses_fn`   | `update`, params -> scalar or params -> [B], of which it is the mean             |
 | s_0, s_1 |               | scalars: u'∇L(θ), u'∇L(θ + u)                                                    |
 
-**Reads**: 1: the quadratic model holds; far from it the loss is not what its first two derivatives say, as at a cliff
-(chapter §2.4). alpha above 1: landed on the other side, higher up than the start; on a quadratic, more than twice as
-far as the bottom.
+**Reads**: a gain ratio of 1 means that the quadratic model holds. Far from 1, the first two derivatives do not describe
+the loss, as at a cliff (chapter §2.4). An alpha above 1 means that the step landed on the other side, higher up than
+the start. On a quadratic this is more than twice as far as the bottom.
 
 **Source**: the ratio of trust-region methods (Conn, Gould & Toint 2000, "Trust-Region Methods"); Schneider,
 Dangel & Hennig 2021 (Cockpit, the α quantity).
 
-**Differs from** Cockpit's α, which weighs losses and slopes of two different batches by their noise: here both ends are
-seen on one batch, where noise is the same and cancels, and the slopes alone decide.
+**Differs from** Cockpit's α, which weighs losses and slopes of two different batches by their noise. Here both ends are
+measured on one batch, so that the noise is the same and cancels, and only the slopes count.
 
-**Stands** last in the chain, where the updates are what will be added.
+**Stands** last in the chain, where the updates are those that will be added.
 
 **Costs**: under `jit` one nested forward pass at θ (a plain one with order=1) and one forward pass at θ + u: 2 to 2.5
-gradients. Outside it both are nested.
+gradients. Outside `jit` both are nested.
 """
 
 from typing import NamedTuple
@@ -49,26 +49,26 @@ class GainRatioState(NamedTuple):
     gain_ratio_measured_at: jax.Array  # [] int32
 
     def readings(self) -> dict[str, jax.Array]:
-        """By name."""
+        """The readings, by name."""
         return {"gain_ratio/gain_ratio": self.gain_ratio, "gain_ratio/alpha": self.step_alpha}
 
 
 def gain_ratio(*, order: int = 2, every: int = 1) -> GradientTransformationExtraArgs:
-    """The loss gained over the loss predicted, and where the step landed.
+    """The actual decrease of the loss over the predicted one, and the place where the step landed.
 
     Args:
-        order: 2 predicts with slope and curvature: 1 on every quadratic, whatever the step. 1 with the slope alone:
-            1 - r on a quadratic, r as of `curvature_ratio`, below 0 just where the loss rose.
+        order: 2 predicts with slope and curvature; the ratio is 1 for every step on a quadratic. 1 predicts with the
+            slope only; the ratio is 1 - r on a quadratic, r as in `curvature_ratio`, and below 0 if the loss rose.
         every: steps from one measurement to the next.
 
     Inside `accumulate` and `optax.MultiSteps` u is the update of the whole step, and L is the loss of its last
-    micro-batch, at both ends of the step. alpha is then NaN more often: the step may lead uphill on that micro-batch.
+    micro-batch, at both ends of the step. alpha is then NaN more often, as the step may lead uphill on that batch.
 
     Raises:
         ValueError: an argument out of range; at `init`, a complex leaf; at `update`, no parameters or no loss.
         TypeError: `every` is of the wrong kind.
 
-    alpha is NaN where the step does not start downhill. Near a minimum both gains drown in the loss's rounding.
+    alpha is NaN if the step does not start downhill. Near a minimum both gains are lost in the rounding of the loss.
 
     >>> import gradtx, jax, jax.numpy as jnp, optax
     >>> loss = lambda x: 5.0 * x**2

@@ -1,8 +1,8 @@
-"""The norm of the gradient: is there anything left to descend, and is it growing?
+"""The norm of the gradient: whether it has become small, and whether it grows.
 
     global      ‖g_k‖, over all leaves
-    slope       of log ‖g_k‖ a step: the weighted least-squares line, weights decay^age, age in measurements
-    nonfinite   entries of g that were NaN or inf, added up over the steps measured
+    slope       of log ‖g_k‖ per step, by a weighted least-squares line: weights decay^age, age in measurements
+    nonfinite   number of entries of g that were NaN or inf, summed over the measured steps
 
 | letter | argument | shape, dtype                                          |
 |--------|----------|-------------------------------------------------------|
@@ -10,19 +10,19 @@
 |        | `decay`  | scalar or schedule, [0, 1): how slowly the slope      |
 |        |          | forgets, default 0.95                                 |
 
-**Reads**: if the norm of the gradient of *all* examples never becomes small, neither a minimum nor a saddle nor any
-other critical point is to blame (chapter §2.2). The norm of a minibatch gradient does not say so: its noise keeps it
-large at a minimum too. A small norm means that a critical point may be near, of any kind (`critical_point` tells
-which). A positive slope while the loss falls is the pattern of ill-conditioning (§2.1); a steep one is an explosion
-(§2.5).
+**Reads**: if the norm of the gradient of *all* examples never becomes small, the cause is not a critical point: not a
+minimum, a saddle or any other (chapter §2.2). The norm of a minibatch gradient does not show this, because noise keeps
+it large at a minimum too. A small norm means that a critical point of some kind may be near; `critical_point` tells
+which. A positive slope while the loss falls is typical of ill-conditioning (§2.1). A steep positive slope is an
+explosion (§2.5).
 
 **Source**: Goodfellow et al. 2016, §8.2.1-8.2.2.
 
-**Stands** where the norm is asked for: first in the chain for the raw gradient, after a clip for what it left.
+**Stands** at the place whose norm you need: first in the chain for the raw gradient, after a clip for the clipped one.
 
-**Differs from** `optax.global_norm`: accumulated in float32 or wider, right also for entries of 1e30.
+**Differs from** `optax.global_norm`: it is accumulated in float32 or wider, and correct even for entries of 1e30.
 
-**Costs**: one read of the updates, with `per_leaf` two (two more where squares over- or underflow); a dozen numbers.
+**Costs**: one read of the updates, with `per_leaf` two (two more if squares over- or underflow); a dozen numbers.
 """
 
 from typing import NamedTuple
@@ -48,11 +48,11 @@ class GradientNormState(NamedTuple):
     gradient_leaf_norms: jax.Array | None  # [leaves], in the order of the tree's leaves; None unless `per_leaf`
     gradient_norm_trend: jax.Array  # [9]
     nonfinite_count: jax.Array  # [] int32
-    gradient_norm_count: jax.Array  # [] int32: steps seen
-    gradient_norm_measured_at: jax.Array  # [] int32: the last of them that was measured, -1: none
+    gradient_norm_count: jax.Array  # [] int32: number of steps seen
+    gradient_norm_measured_at: jax.Array  # [] int32: the last measured step, -1 if there is none
 
     def readings(self) -> dict[str, jax.Array]:
-        """By name."""
+        """The readings, by name."""
         found = {
             "gradient_norm/global": self.gradient_norm,
             "gradient_norm/slope": slope_of(self.gradient_norm_trend)[0],
@@ -64,18 +64,18 @@ class GradientNormState(NamedTuple):
 def gradient_norm(
     per_leaf: bool = False, *, decay: ScalarOrSchedule = 0.95, every: int = 1, axis_name: AxisName = None
 ) -> GradientTransformationExtraArgs:
-    """‖g‖, the slope of its logarithm, and how many entries were not finite.
+    """‖g‖, the slope of its logarithm, and the number of entries that were not finite.
 
     Args:
-        per_leaf: also `gradient_norm/leaves`, the norm of each leaf.
-        decay: of the slope's weights, in [0, 1); 0.95 looks back over some 40 measurements.
+        per_leaf: also read `gradient_norm/leaves`, the norm of each leaf.
+        decay: decay of the slope's weights, in [0, 1); 0.95 looks back over some 40 measurements.
         every: steps from one measurement to the next.
-        axis_name: inside `shard_map`, of the mesh axes that gradients are sharded over.
+        axis_name: inside `shard_map`, the mesh axis or axes that gradients are sharded over.
 
     Inside `accumulate` and `optax.MultiSteps` it reads the mean gradient of the whole step, once per step.
 
     Raises:
-        ValueError: `decay` or `every` out of range. TypeError: one of the wrong kind; at `init`, a leaf that is no
+        ValueError: `decay` or `every` out of range. TypeError: one of the wrong kind; at `init`, a leaf that is not a
             floating array.
 
     >>> import gradtx, jax.numpy as jnp
@@ -90,7 +90,7 @@ def gradient_norm(
 
 
 def norm_measurement(per_leaf: bool = False, decay: ScalarOrSchedule = 0.95) -> Measurement:
-    """What `gradient_norm` measures."""
+    """The measurement that `gradient_norm` makes."""
     d = hyperparameter("gradient_norm", "decay", decay, BELOW_ONE)
 
     def init(params: Params) -> GradientNormState:
@@ -99,9 +99,9 @@ def norm_measurement(per_leaf: bool = False, decay: ScalarOrSchedule = 0.95) -> 
 
     def measure(state: GradientNormState, observation: Observation) -> GradientNormState:
         elapsed = observation.count - state.gradient_norm_measured_at
-        has_log = observation.norm > 0  # no place on the line for a zero gradient
+        has_log = observation.norm > 0  # a zero gradient is left out of the line
         log_norm = jnp.log(jnp.where(has_log, observation.norm, 1))
-        # One entry that is not finite makes the norm NaN: the entries are counted only then.
+        # An entry that is not finite makes the norm NaN. The entries are counted only in that case.
         relative = observation.relative_norm[1]
         none = jnp.zeros_like(relative, jnp.int32)
         bad = jax.lax.cond(jnp.isnan(relative), lambda: none + _nonfinite(observation), lambda: none)
@@ -122,7 +122,7 @@ def _nonfinite(observation: Observation) -> jax.Array:
 
 
 def _leaf_norms(observation: Observation, old: jax.Array | None) -> jax.Array | None:
-    """Of each leaf; the last one of a leaf that has no gradient now."""
+    """The norm of each leaf. A leaf without a gradient at this step keeps its last norm."""
     if old is None:
         return None
 

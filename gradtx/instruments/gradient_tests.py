@@ -1,4 +1,4 @@
-"""Is the batch large enough? Four numbers on how far its gradient may be from the gradient of all data.
+"""Is the batch large enough? Four numbers show how far its gradient may be from the gradient of all data.
 
     standard_error   √(tr Σ / B)
     norm             √(tr Σ / B) / ‖g‖                          θ of the norm test
@@ -11,22 +11,23 @@
 | g_i    | `losses_fn` of `update` | params -> [B]; the gradient of example i of B                           |
 | Σ      |                         | the covariance of the g_i, divisor B - 1                                |
 
-**Reads**: a test passes below a tolerance that is yours to choose; what the numbers mean is derived here. The norm's θ
-is the length of the noise over that of g, and as ‖g‖² is signal and noise together, above 1/√2 the noise is the longer
-part. The inner product's θ is the standard deviation of the batch's slope along g, over the slope: at 0.5 a step points
-uphill where it is two deviations off. ν is the tangent of the usual angle between g and the gradient of all data: 1 is
-45°, 5.7 is 80°. The standard error falls as 1/√B: four times the batch for half of it (chapter §3).
+**Reads**: a test passes below a tolerance that you choose. The norm test's θ is the length of the noise over the length
+of g. As ‖g‖² contains both signal and noise, the noise is the longer part above 1/√2. The inner-product test's θ is the
+standard deviation of the batch's slope along g, over the slope. At 0.5, a step that is two deviations off points
+uphill. ν is the tangent of the usual angle between g and the gradient of all data: 1 is 45°, 5.7 is 80°. The standard
+error falls as 1/√B, so halving it takes four times the batch (chapter §3). These meanings are derived here.
 
 **Source**: Byrd, Chin, Nocedal & Wu 2012, eq. 3.9 (norm); Bollapragada, Byrd & Nocedal 2018, eq. 2.6 and 3.3 (inner
 product, orthogonality); standard error: Goodfellow et al. 2016, §8.1.3.
 
 **Stands** first in the chain, where the updates are still the gradient.
 
-**Differs from** tests by per-example gradients (BackPACK, Opacus): g'g_i comes for all i from one forward pass along g,
-tr Σ from one more along random signs; exactly, coordinate by coordinate, where there are at most 128 parameters. No
-layer has to be supported, no gradient of a single example is formed.
+**Differs from** tests with per-example gradients (BackPACK, Opacus): one forward pass along g gives g'g_i for all i,
+and one more along random signs gives tr Σ. With at most 128 parameters tr Σ is exact, computed coordinate by
+coordinate. Any kind of layer works, because no gradient of a single example is formed.
 
-**Costs**: 0.2-0.7 gradients for the inner product, as much again a probe; nothing of the parameters' size is kept.
+**Costs**: 0.2-0.7 gradients for the inner product, and as much again per probe; the state holds no array of the
+parameters' size.
 """
 
 from typing import NamedTuple
@@ -54,7 +55,7 @@ class GradientTestsState(NamedTuple):
     gradient_tests_measured_at: jax.Array  # [] int32
 
     def readings(self) -> dict[str, jax.Array]:
-        """By name."""
+        """The readings, by name."""
         return {
             "gradient_tests/standard_error": self.standard_error,
             "gradient_tests/inner_product": self.inner_product_test,
@@ -70,14 +71,14 @@ def gradient_tests(*, num_probes: int = 1, seed: int = 0, every: int = 1) -> Gra
     """Standard error of the batch's gradient, and the norm, inner-product and orthogonality tests.
 
     Args:
-        num_probes: random directions for tr Σ, >= 1, where there are more than 128 parameters. The inner product does
+        num_probes: random directions for tr Σ, >= 1, if there are more than 128 parameters. The inner product does
             not need them.
-        seed: of the probes; each step has its own.
+        seed: seed of the probes; each step has its own.
         every: steps from one measurement to the next.
 
     Batch statistics in `losses_fn` (BatchNorm in training mode, contrastive losses) make the loss of one example depend
-    on the others. Then Σ is no covariance of single examples, and the readings mean nothing. `update` warns when it
-    sees that in the program of `losses_fn`. Let `losses_fn` use the running averages, as in evaluation.
+    on the others. Then Σ is not a covariance of single examples, and the readings are meaningless. `update` warns if
+    it finds this in the program of `losses_fn`. Let `losses_fn` use the running averages, as in evaluation.
 
     Inside `accumulate` and `optax.MultiSteps` B is the number of examples of the whole step: those of the last
     micro-batch, divided by its share in the mean. Σ and the slopes are estimated from the last micro-batch.
@@ -86,7 +87,7 @@ def gradient_tests(*, num_probes: int = 1, seed: int = 0, every: int = 1) -> Gra
         ValueError: a number out of range; at `init`, a complex leaf; at `update`, no parameters or no losses.
         TypeError: one of the wrong kind.
 
-    All are NaN for a batch of one example, which has no spread.
+    All readings are NaN for a batch of one example, which has no spread.
 
     >>> import gradtx, jax, jax.numpy as jnp
     >>> losses = lambda x: 0.5 * (x - jnp.array([0.0, 2.0, 4.0, 6.0])) ** 2  # gradients 4, 2, 0, -2: variance 20/3
@@ -100,7 +101,7 @@ def gradient_tests(*, num_probes: int = 1, seed: int = 0, every: int = 1) -> Gra
 
 
 def measurement_of_tests(num_probes: int = 1, seed: int = 0) -> Measurement:
-    """What `gradient_tests` measures."""
+    """The measurement that `gradient_tests` makes."""
     checked_count("gradient_tests", "num_probes", num_probes)
     check_seed("gradient_tests", seed)
 
@@ -132,5 +133,5 @@ def measurement_of_tests(num_probes: int = 1, seed: int = 0) -> Measurement:
 
 
 def _per_example(observation: Observation) -> jax.Array:
-    _ = observation.losses_fn  # without it the slopes would be one, of the mean
+    _ = observation.losses_fn  # raises without losses: `value_fn` would give only the slope of the mean
     return observation.along.slopes

@@ -1,18 +1,19 @@
-"""From measurements to an instrument: a transformation that only looks.
+"""Turns measurements into an instrument: a transformation that only measures.
 
-A measurement is three small functions; `instrument` does the rest (when to measure, counting, passing through):
+A measurement consists of three small functions. `instrument` decides when to measure, counts, and passes updates on.
 
-- `init(params)` builds the state, readings NaN;
-- `measure(state, seen)` gives the next state; `observation` is what the step shows, see `observation.py`;
-- `remember(state, seen)`, for what compares two steps in a row, looks at the step before one that is measured.
+- `init(params)` builds the state, with all readings NaN;
+- `measure(state, observation)` returns the next state; see `observation.py` for the second argument;
+- `remember(state, observation)` is for measurements that compare two steps in a row; it reads the step before a
+  measured one.
 
-**When**: every step with `every=1`; with `every=N` at steps 0, N, 2N, ..., decided on the device at next to no cost to
-the others (see `periodic.py`; but where `vmap` runs over the count every step measures, and a derivative takes such
-readings for constants). Or decided on the host: pass `update(..., measure=True)`, False, or "remember" for the step
-before one that is measured, as a static argument of the jitted step; a step without measurement has no trace of it, and
-each of the choices is compiled once. What has to see every step (`sees_every_step`) does so whatever `measure` says.
+**When**: with `every=1` at every step, with `every=N` at steps 0, N, 2N, ... The device decides this, at almost no cost
+to the other steps (see `periodic.py`). If `vmap` runs over the count, every step measures. A derivative treats such
+readings as constants. Or the host decides: pass `update(..., measure=True)`, False, or "remember" for the step before a
+measured one, as a static argument of the jitted step. A step without measurement then contains nothing of it, and each
+of the choices is compiled once. A measurement with `sees_every_step` measures every step, even with `measure=False`.
 
-Several measurements in one instrument share one `observation`, so that a pass over the model is made once for all.
+Several measurements in one instrument share one `observation`, so that each pass over the model is made only once.
 """
 
 from collections.abc import Callable
@@ -39,27 +40,27 @@ Measure = bool | Literal["remember"]
 
 
 class Measurement(NamedTuple):
-    """What one kind of instrument does. Its states have the fields `NAME_count` and `NAME_measured_at`: steps seen, and
-    the last of them that was measured, -1: none.
+    """The functions of one kind of instrument. Its states have the fields `NAME_count`, the number of steps seen, and
+    `NAME_measured_at`, the last measured step, or -1 if there is none.
     """
 
     name: str
     init: Callable[[Params], Any]
     measure: Callable[[Any, Observation], Any]
     remember: Callable[[Any, Observation], Any] | None = None
-    kept: tuple[str, ...] = ()  # fields of the parameters' size, that only `remember` changes
-    needs: tuple[str, ...] = ()  # what `measure` cannot do without: "params", "value", "value_fn", "losses_fn"
+    kept: tuple[str, ...] = ()  # fields of the parameters' size, which only `remember` changes
+    needs: tuple[str, ...] = ()  # required by `measure`: some of "params", "value", "value_fn", "losses_fn"
     allow_complex: bool = True
-    sees_every_step: bool = False  # a path or a velocity that leaves steps out would be wrong, not coarse
+    sees_every_step: bool = False  # for a path or a velocity, which would be wrong if it left out steps
 
 
 def never() -> jax.Array:
-    """`NAME_measured_at` of an instrument that has measured nothing."""
+    """`NAME_measured_at` of an instrument that has not measured anything yet."""
     return jnp.full((), -1, jnp.int32)
 
 
 def unmeasured() -> jax.Array:
-    """A reading that was never taken."""
+    """A reading before its first measurement."""
     return jnp.full((), unknown(), jnp.result_type(float))
 
 
@@ -78,8 +79,8 @@ def instruments(
     every: int,
     axis_name: AxisName = None,
 ) -> GradientTransformationExtraArgs:
-    """Several measurements as one. Its state is what `joined` makes of theirs and `split` takes to them again; the
-    fields `NAME_count` and `NAME_measured_at` of it are theirs too.
+    """The transformation that makes several measurements. `joined` makes its state from theirs, and `split` does the
+    reverse. Its fields `NAME_count` and `NAME_measured_at` are also those of each measurement.
     """
     checked_count(name, "every", every)
     check_axis_name(name, axis_name)
@@ -101,7 +102,7 @@ def instruments(
         count = getattr(state, f"{name}_count")
         gradients = Observation(
             name, updates, params, count, extra, axis_name
-        ).gradients  # refuses another tree everywhere
+        ).gradients  # raises for another tree, at every step
 
         def observation(count: jax.Array, updates: Updates, params: Params | None) -> Observation:
             return Observation(name, updates, params, count, extra, axis_name)
@@ -113,7 +114,7 @@ def instruments(
         if measure is None or all(m.sees_every_step for m in measurements):
             if every == 1:
                 measure = True
-            elif not is_traced(count):  # outside jit Python may choose
+            elif not is_traced(count):  # outside jit, Python decides
                 measure = {every - 1: "remember", 0: True}.get(int(count) % every, False)
         if measure == "remember":
             state = joined(_remembered(measurements, split(state), observation(*now)))
@@ -167,7 +168,7 @@ def _looked_or_remembered(
     states: tuple[Any, ...],
     observe: Callable[[], Observation],
 ) -> tuple[Any, ...]:
-    """The two choices, which share what is of the parameters' size: it is written once, when both have read it."""
+    """Measures or remembers. Both share the parameter-sized fields, which are written once both have read them."""
     if not any(m.remember for m in measurements):
         return _looked(measurements, states, observe())
 
@@ -175,7 +176,7 @@ def _looked_or_remembered(
         return [{field: getattr(s, field) for field in m.kept} for m, s in zip(measurements, states, strict=True)]
 
     def without_kept(choice: Callable[..., tuple[Any, ...]]) -> Callable[[], tuple[Any, ...]]:
-        # What an `observation` has computed belongs to the choice that asked for it: each sees for itself.
+        # The values that an `observation` computes belong to one branch, so each branch makes its own.
         def numbers() -> tuple[Any, ...]:
             new = choice(measurements, states, observe())
             return tuple(s._replace(**dict.fromkeys(m.kept)) for m, s in zip(measurements, new, strict=True))

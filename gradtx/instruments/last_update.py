@@ -1,8 +1,8 @@
-"""The ratio of update to parameters, of the step before: what can be told where the updates are not seen yet.
+"""The update ratio of the previous step, for a place in the chain that does not see the updates of this step.
 
     update_ratio/global     ‖θ_k - θ_{k-1}‖ / ‖θ_{k-1}‖
 
-**Costs**: the last parameters are kept, one number each.
+**Costs**: the last parameters are kept, one number per parameter.
 """
 
 from typing import NamedTuple
@@ -20,21 +20,21 @@ from .update_ratio import ratio
 
 
 class LastUpdateRatioState(NamedTuple):
-    """What is kept to measure the update of the step before."""
+    """The state that is kept to measure the update of the previous step."""
 
     last_params: Params  # as the parameters: θ_{k-1}
-    last_params_at: jax.Array  # [] int32: the step they are of, -1: none
+    last_params_at: jax.Array  # [] int32: the step of those parameters, -1 if there is none
     last_update_ratio: jax.Array  # []
     last_update_count: jax.Array  # [] int32
     last_update_measured_at: jax.Array  # [] int32
 
     def readings(self) -> dict[str, jax.Array]:
-        """By name."""
+        """The readings, by name."""
         return {"update_ratio/global": self.last_update_ratio}
 
 
 def last_update_measurement() -> Measurement:
-    """What the panel says of the updates."""
+    """The measurement of the update ratio in the panel."""
 
     def init(params: Params) -> LastUpdateRatioState:
         return LastUpdateRatioState(accumulators(params, FLOAT32), never(), unmeasured(), first_count(), never())

@@ -2,34 +2,35 @@
 
     ε_i = lowest (highest / lowest)^(i / (steps - 1)),    θ_{i+1} = θ_i - ε_i g_i    (or what `make_tx(ε_i)` does)
 
-| number       | what                                                                                             |
+| number       | meaning                                                                                          |
 |--------------|--------------------------------------------------------------------------------------------------|
 | `steepest`   | the rate whose step lowers its own batch's loss most, smoothed: a rate to train with             |
-| `divergence` | from this rate on the loss rises for good: inf where it never does                               |
-| `minimum`    | the rate at which the smoothed loss is lowest; above `divergence` where the rise comes late      |
+| `divergence` | from this rate on the loss keeps rising; inf if it never does                                    |
+| `minimum`    | the rate at which the smoothed loss is lowest; above `divergence` if the rise comes late         |
 
 **Divergence**: on curvature λ_max, gradient descent diverges above 2/λ_max. The losses show it late or, in a long run,
-never, because the rates below have all but removed the component that diverges, and it must grow from almost nothing.
-So where updates are -ε g, a power iteration runs beside the descent, one product with the Hessian a step, and steps
-with ε λ_max >= 2 are known to be unstable. `divergence` is 2/λ_max where the unstable steps began that lasted to the
-end: on a quadratic exactly that number, wherever the run starts. If the loss did not blow up by the end of the range,
-the last two steps have to agree on λ_max, or the loss is no quadratic there and may hold the iterate. Elsewhere (with
-momentum or scaled gradients, or over a cliff) it is the rate of the first step of the unbroken rise that ended the run,
-which is late.
+never. The lower rates have almost removed the component that diverges, so it has to grow from a tiny value. So if the
+updates are -ε g, a power iteration runs along with the descent, with one Hessian product per step. Then steps with
+ε λ_max >= 2 are known to be unstable. `divergence` is 2/λ_max at the start of the unstable steps that lasted to the
+end. On a quadratic this is exactly 2/λ_max, for any start. If the loss did not blow up by the end of the range, the
+last two steps have to agree on λ_max; if not, the loss is not quadratic there and may hold the iterate. In all other
+cases (with momentum or scaled gradients, or over a cliff), `divergence` is the rate of the first step of the unbroken
+rise that ended the run, which is late.
 
-What is frozen is left out: λ_max is that of the Hessian of the entries that move. `accumulate` and `optax.MultiSteps`
-step along the mean of the gradients since their last step: the steps at which they wait count for nothing.
+Frozen entries are left out: λ_max is that of the Hessian of the entries that move. `accumulate` and `optax.MultiSteps`
+step along the mean of the gradients since their last step. The steps at which they wait are not counted.
 
 **Source**: Smith 2017; chapter §4.1.
 
 **Differs from** the usual tools: `losses[i]` is the loss after the step with rate i on that step's own batch, so that a
-rise is the step's doing and no other batch's; smoothing is centred, so that it shifts no number to later rates.
+rise is due to the step and not to another batch. The smoothing is centred, so that it shifts no number to later rates.
 
-**When**: before a run, to see between which rates to look; `steepest` is a first guess, not the best rate for a long
+**When**: before a run, to find the range in which to look. `steepest` is a first guess, not the best rate for a long
 run.
 
-**Costs**: a gradient and a loss a step until it diverges, nothing then, and one product of two gradients where updates
-are -ε g; one compiled loop, which on CPUs is slow for convolutions. The answers are NumPy: not legal inside `jit`.
+**Costs**: per step until it diverges, a gradient and a loss, and one product of two gradients if the updates are -ε g.
+It is one compiled loop, which is slow for convolutions on CPUs. The results are NumPy arrays and floats, so it does not
+work inside `jit`.
 """
 
 from collections.abc import Callable
@@ -48,13 +49,13 @@ from .point import check_leaves
 
 
 class RangeTest(NamedTuple):
-    """What `lr_range_test` found. Print it for a sentence."""
+    """The result of `lr_range_test`. Printing it gives a sentence."""
 
     learning_rates: np.ndarray  # [steps] ε_i
-    losses: np.ndarray  # [steps] the loss after the step with that rate; NaN from the step on that ended the run
-    steepest: float  # learning rate; NaN where the run ended before there was anything to see
-    divergence: float  # learning rate; inf where it did not diverge
-    minimum: float  # learning rate; NaN where the first step ended the run, or no step changed the loss
+    losses: np.ndarray  # [steps] the loss after the step with that rate; NaN from the step that ended the run
+    steepest: float  # learning rate; NaN if it could not be found (see `remark`)
+    divergence: float  # learning rate; inf if it did not diverge
+    minimum: float  # learning rate; NaN if the first step ended the run, or no step changed the loss
     remark: str = ""  # why `steepest` is NaN, and what to do
 
     def __str__(self) -> str:
@@ -82,22 +83,22 @@ def lr_range_test(
 
     Args:
         value_fn: `params -> scalar` loss, or `(params, batch) -> scalar` with `batches`.
-        params: where the run starts; it is not changed. Any tree of real floating arrays.
+        params: the start of the run, which is not changed. Any tree of real floating arrays.
         make_tx: `learning_rate -> transformation`; None is plain gradient descent, -ε g. It is called with a traced
             rate, and the rate must not be kept in the state (as `optax.inject_hyperparams` and `delta_bar_delta` do).
         lowest, highest: the ends of the range, 0 < lowest < highest < inf.
-        steps: how many rates, >= 2.
+        steps: number of rates, >= 2.
         smooth: width of the centred mean over the losses, as a fraction of the steps, in [0, 1).
-        diverge: > 1. The run ends where the loss is over best + (diverge - 1) max(|best|, first - best): where it has
-            risen by more than `diverge` - 1 times the best loss, and as many times what had been gained.
-        skip_first, skip_last: steps at either end in which `steepest` is not looked for, >= 0, together less than
-            `steps`. None leaves out 10 and 5; of fewer than 30 steps a third and a sixth.
-        batches: a tree of arrays with a leading axis [steps], one slice a step.
+        diverge: > 1. The run ends when the loss is over best + (diverge - 1) max(|best|, first - best). It has then
+            risen by more than `diverge` - 1 times the best loss, and by as many times the decrease so far.
+        skip_first, skip_last: number of steps at either end that `steepest` ignores, >= 0, together less than `steps`.
+            None leaves out 10 and 5, or a third and a sixth of fewer than 30 steps.
+        batches: a tree of arrays with a leading axis [steps], one slice per step.
 
     Raises:
         ValueError: a number out of range; no step between the skipped ones; batches of another length; a loss that is
-            no real scalar, or is not finite at the start; a complex leaf; a state that keeps the rate.
-        TypeError: a leaf is no floating array, or `make_tx` gives no transformation.
+            not a real scalar, or is not finite at the start; a complex leaf; a state that keeps the rate.
+        TypeError: a leaf is not a floating array, or `make_tx` does not give a transformation.
 
     >>> import gradtx, jax.numpy as jnp
     >>> loss = lambda x: jnp.sum(jnp.array([1.0, 20.0]) * x**2) / 2
@@ -126,11 +127,11 @@ def lr_range_test(
 
 def _concluded(rates: np.ndarray, run: Run, smooth: float, first: int, last: int) -> RangeTest:
     is_kept = run.taken & ~run.diverged
-    # What held its update back says nothing of its rate: the numbers are those of the steps that moved.
+    # A step that held its update back tells nothing about its rate, so only the steps that moved count.
     at = np.flatnonzero(run.taken & run.moved)
     losses = np.where(np.isfinite(run.loss), run.loss, np.nan).astype(float)
     width = smooth * len(rates) * len(at) / max(1, int(run.taken.sum()))
-    # The loss that ended the run counts in the mean of its neighbours, but is itself no candidate.
+    # The loss that ended the run enters the mean of its neighbours, but is not a candidate itself.
     smoothed = np.where(is_kept[at], _smoothed(losses[at], width), np.inf)
     falls = _smoothed(np.where(np.isnan(losses), np.nan, run.fall)[at], width)
     is_seen = bool(is_kept[at].any()) and bool(np.any(run.fall[at] != 0))
@@ -167,7 +168,7 @@ def _remark(run: Run, at: np.ndarray, kept: int, first: int, last: int) -> str:
 
 
 def _smoothed(losses: np.ndarray, width: float) -> np.ndarray:
-    """Centred mean over 2 half + 1 losses, fewer at the ends; NaN where the loss is."""
+    """Centred mean over 2 half + 1 losses, fewer at the ends. It is NaN if the loss is NaN."""
     if len(losses) == 0:
         return losses
     half = round(width / 2)
@@ -179,19 +180,19 @@ def _smoothed(losses: np.ndarray, width: float) -> np.ndarray:
 
 
 def _divergence(rates: np.ndarray, run: Run, at: np.ndarray) -> float:
-    """From the steps `at` that moved, and their rates."""
+    """The rate of divergence, from the steps `at` that moved and their rates."""
     falls, all_sharpness = run.fall[at], run.sharpness[at]
     last = len(at) - 1
     has_blown_up = bool(run.diverged.any())
     if last < 0:
         return float("inf")
-    onset = last if has_blown_up else last + 1  # of the rise
+    onset = last if has_blown_up else last + 1  # the first step of the rise
     while has_blown_up and onset > 0 and falls[onset - 1] < 0:
         onset -= 1
     unstable_from = last + 1
     while (
         unstable_from > 0 and rates[unstable_from - 1] * all_sharpness[unstable_from - 1] >= 2
-    ):  # false where it is 0: unknown
+    ):  # false if the sharpness is 0, which means unknown
         unstable_from -= 1
     sharpness = all_sharpness[unstable_from:]
     if len(sharpness) == 0 or not (has_blown_up or _agree(sharpness[-2:], rates[-2:])):
@@ -207,7 +208,7 @@ def _agree(sharpness: np.ndarray, rates: np.ndarray) -> bool:
 
 
 def _skipped(steps: int, first: int | None, last: int | None) -> tuple[int, int]:
-    """How many steps at either end are not looked at."""
+    """The number of steps to ignore at either end."""
     for argument, value in (("skip_first", first), ("skip_last", last)):
         if value is not None:
             checked_count("lr_range_test", argument, value, 0)
@@ -222,7 +223,7 @@ def _skipped(steps: int, first: int | None, last: int | None) -> tuple[int, int]
 
 
 def _check_states(make_tx: Callable[[Any], Any], params: Params, rates: np.ndarray) -> None:
-    """Raises where a state depends on the rate it was made with: the sweep makes one state, for its first rate."""
+    """Raises if a state depends on the rate it was made with, because the sweep makes one state, for its first rate."""
     states = []
     for rate in (float(rates[0]), float(rates[-1])):
         tx = make_tx(rate)

@@ -1,4 +1,4 @@
-"""The run of a learning-rate range test: steps with growing rates, and how curved the loss is where each is taken."""
+"""The run of a learning-rate range test: steps with growing rates, and the curvature of the loss at each step."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -15,31 +15,31 @@ from .point import normal_like
 
 
 class Run(NamedTuple):
-    """What each step saw; zeros once the run has ended."""
+    """The numbers of each step; zeros after the run has ended."""
 
     first: Any  # [] the loss at the start
     loss: Any  # [steps] after the step, on its batch
-    fall: Any  # [steps] by how much the step lowered the loss of its batch
-    sharpness: Any  # [steps] λ_max before the step, on its batch, of what moved; 0 unless the update was -ε g
-    moved: Any  # [steps] bool: False where the transformation held an update back, as `accumulate` does
+    fall: Any  # [steps] the decrease of the loss of the step's batch
+    sharpness: Any  # [steps] λ_max of the moving entries before the step, on its batch; 0 unless the update was -ε g
+    moved: Any  # [steps] bool: False if the transformation held an update back, as `accumulate` does
     slope: Any  # [steps] ‖g‖
     diverged: Any  # [steps] bool: this step ended the run
     taken: Any  # [steps] bool: the run had not ended before
 
 
 class _Probe(NamedTuple):
-    """A power iteration w = H v + s v, one product a step of the run, in the space of what moves."""
+    """A power iteration w = H v + s v, with one product per step of the run, in the space of the entries that move."""
 
     v: Any  # unit vector, a tree like the parameters
     shift: jax.Array  # [] s: the largest (‖H v‖ - vᵀH v) / 2 so far; 0 on the way to λ_max, |λ_min| on the way to λ_min
-    moving: Any  # a tree like the parameters: 1 where the last update that was made moved an entry, else 0
+    moving: Any  # a tree like the parameters: 1 if the last update that was not held back moved the entry, else 0
 
 
 class _Waiting(NamedTuple):
     """The gradients since the last update: `accumulate` and `optax.MultiSteps` step along their mean."""
 
     mean: Any  # a tree like the parameters, float32 or wider
-    gradients: jax.Array  # [] how many
+    gradients: jax.Array  # [] number of gradients
     was_descent: jax.Array  # [] bool: the last update was -ε times that mean
 
 
@@ -96,7 +96,7 @@ def sweep(
 
 
 def _judged(rate: jax.Array, g: Any, updates: Any, waiting: _Waiting) -> tuple[jax.Array, Any, _Waiting]:
-    """Whether the update was held back; what it moves; and the gradients that wait for the next one.
+    """Whether the update was held back, the entries that it moves, and the gradients that wait for the next update.
 
     An entry whose mean gradient is 0 counts as moving; one that has a gradient and no update is frozen.
     """
@@ -128,7 +128,7 @@ def _descent(learning_rate: Any) -> GradientTransformation:
 
 
 def _is_twice_differentiable(value_fn: Callable[..., Any], params: Params, batches: Any) -> bool:
-    """Whether forward mode gets through the gradient: a kernel or a callback in a `custom_vjp` may stop it."""
+    """Whether forward mode works on the gradient. A kernel or a callback in a `custom_vjp` may prevent it."""
     batch = () if batches is None else (jax.tree.map(lambda x: x[0], batches),)
     try:
         jax.eval_shape(lambda p: hvp(lambda q: value_fn(q, *batch), p, p), params)

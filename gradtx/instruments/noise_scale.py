@@ -1,4 +1,4 @@
-"""The gradient noise scale: the batch size at which noise and signal are of one size.
+"""The gradient noise scale: the batch size at which noise and signal are equally large.
 
     noise_scale             tr Σ / ‖G‖², the ratio of the two means below
     trace_covariance        mean over steps of tr Σ
@@ -12,23 +12,23 @@
 |        | `decay`                 | scalar or schedule, [0, 1), of the means; None: they look back over about the |
 |        |                         | last fifth of the run                                                         |
 
-**Reads**: with B far below it twice the batch gives twice the progress a step; with B far above, more examples are
-wasted (chapter §3.1). It grows as the loss falls.
+**Reads**: if B is far below the noise scale, twice the batch gives twice the progress per step. If B is far above it,
+more examples are wasted (chapter §3.1). The noise scale grows as the loss falls.
 
 **Source**: McCandlish, Kaplan, Amodei et al. 2018, "An empirical model of large-batch training", §2.2 and App. A.1.
 
-**Why a ratio of means**: ‖g‖² - tr Σ / B of one step may be near 0 or below; a mean of ratios is biased, the ratio of
+**Why a ratio of means**: for one step, ‖g‖² - tr Σ / B may be near 0 or below. A mean of ratios is biased; the ratio of
 means is not.
 
 **Stands** first in the chain, where the updates are still the gradient.
 
-**Differs from** the estimator by two batch sizes that training scripts use where gradients are averaged over devices:
-tr Σ is taken from one batch, by a forward pass along random signs; exactly where there are at most 128 parameters. With
-`axis_name` and `batch_size`, inside `shard_map` or `pmap`, it is that estimator: the gradients of n devices against
-their mean, which needs no pass over the model.
+**Differs from** the estimator by two batch sizes that training scripts use if gradients are averaged over devices. Here
+tr Σ comes from one batch, by a forward pass along random signs, or exactly if there are at most 128 parameters. With
+`axis_name` and `batch_size`, inside `shard_map` or `pmap`, it is that estimator: it compares the gradients of n devices
+with their mean, and needs no pass over the model.
 
-**Costs**: 0.2-0.7 gradients a probe; with `axis_name` one all-reduce of the gradients instead, which the compiler may
-merge with that of the average behind. Nothing of the parameters' size is kept.
+**Costs**: 0.2-0.7 gradients per probe. With `axis_name` it is one all-reduce of the gradients instead, which the
+compiler may merge with that of the following average. The state holds no array of the parameters' size.
 """
 
 from typing import NamedTuple
@@ -52,12 +52,12 @@ from .observation import Observation
 class GradientNoiseScaleState(NamedTuple):
     """State of `gradient_noise_scale`."""
 
-    noise_means: jax.Array  # [3]: tr Σ, ‖G‖², their weight
+    noise_means: jax.Array  # [3]: means of tr Σ and ‖G‖², and their weight
     gradient_noise_scale_count: jax.Array  # [] int32
     gradient_noise_scale_measured_at: jax.Array  # [] int32
 
     def readings(self) -> dict[str, jax.Array]:
-        """By name."""
+        """The readings, by name."""
         trace, signal = jnp.moveaxis(means_of(self.noise_means), -1, 0)
         scale = jnp.where(signal > 0, trace / jnp.where(signal > 0, signal, 1), unbounded())
         is_known = self.noise_means[..., -1] > 0
@@ -80,25 +80,25 @@ def gradient_noise_scale(
     """tr Σ / ‖G‖² from means over the steps; inf while the mean of ‖G‖² is not above 0.
 
     Args:
-        decay: of the means, in [0, 1); None looks back over about the last fifth of the run.
-        num_probes: random directions for tr Σ, >= 1, where there are more than 128 parameters.
-        seed: of the probes; each step has its own.
+        decay: decay of the means, in [0, 1); None looks back over about the last fifth of the run.
+        num_probes: random directions for tr Σ, >= 1, if there are more than 128 parameters.
+        seed: seed of the probes; each step has its own.
         every: steps from one measurement to the next.
-        axis_name: inside `shard_map`, of the mesh axes that the batch is split over: measures by the devices'
-            gradients, without `losses_fn`, where it stands before `mean_across`.
+        axis_name: inside `shard_map`, the mesh axis or axes that the batch is split over. Then it measures by the
+            devices' gradients, without `losses_fn`, and has to stand before `mean_across`.
         batch_size: with `axis_name`, the number of examples on each device in one step; inside `accumulate(..., n)`
-            these are n micro-batches.
+            these are the examples of n micro-batches.
 
     Batch statistics in `losses_fn` (BatchNorm in training mode, contrastive losses) make the loss of one example depend
-    on the others. Then Σ is no covariance of single examples, and the readings mean nothing. `update` warns when it
-    sees that in the program of `losses_fn`. Let `losses_fn` use the running averages, as in evaluation.
+    on the others. Then Σ is not a covariance of single examples, and the readings are meaningless. `update` warns if
+    it finds this in the program of `losses_fn`. Let `losses_fn` use the running averages, as in evaluation.
 
     Inside `accumulate` and `optax.MultiSteps` B is the number of examples of the whole step: those of the last
     micro-batch, divided by its share in the mean. Σ is estimated from the last micro-batch.
 
     Raises:
         ValueError: a number out of range, `axis_name` without `batch_size` or the reverse; at `init`, a complex leaf;
-            at `update`, no parameters or no losses, with `axis_name` updates that are averaged already.
+            at `update`, no parameters or no losses, or with `axis_name` updates that are averaged already.
         TypeError: one of the wrong kind.
 
     A batch of one example has no spread and is left out.
@@ -121,7 +121,7 @@ def noise_measurement(
     axis_name: AxisName = None,
     batch_size: int | None = None,
 ) -> Measurement:
-    """What `gradient_noise_scale` measures."""
+    """The measurement that `gradient_noise_scale` makes."""
     name = "gradient_noise_scale"
     checked_count(name, "num_probes", num_probes)
     check_seed(name, seed)

@@ -1,6 +1,6 @@
-"""What one step shows to the instruments: the updates, the parameters, and the loss along a direction.
+"""One step as the instruments see it: the updates, the parameters, and the loss along a direction.
 
-Each thing is computed when it is first asked for, and once: instruments that share a `Observation` share its passes.
+Each quantity is computed once, when it is first needed. Instruments that share an `Observation` share its passes.
 """
 
 import itertools
@@ -31,11 +31,11 @@ _WHAT = {
     "losses_fn": "the loss of each example",
 }
 _CALL = {"value": "value=value", "value_fn": "value_fn=loss", "losses_fn": "losses_fn=losses"}
-EXACT_UP_TO = 128  # parameters: per-example gradients of so few are taken one coordinate at a time
+EXACT_UP_TO = 128  # parameters: with at most this many, per-example gradients are taken one coordinate at a time
 
 
 class Observation:
-    """One step as an instrument sees it; errors name the instrument and say what to pass."""
+    """One step as an instrument sees it. Errors name the instrument and the missing argument."""
 
     def __init__(
         self,
@@ -62,12 +62,12 @@ class Observation:
         return self._params
 
     def updates_like(self, tree: Any) -> list[jax.Array | None]:
-        """The updates in the order of the leaves of a tree like the parameters; None where there is none."""
+        """The updates, in the order of the leaves of a tree like the parameters; None for a leaf without an update."""
         return aligned(self.name, self.updates, tree)[0]
 
     @cached_property
     def relative_norm(self) -> tuple[jax.Array, jax.Array]:
-        """(inverse scale, norm * inverse scale) of the updates: finite also where the norm is not."""
+        """(inverse scale, norm * inverse scale) of the updates. Both are finite even if the norm overflows."""
         return scaled_norm(self.gradients, self.axis_name)
 
     @property
@@ -77,7 +77,7 @@ class Observation:
         return (relative / inverse_scale).astype(jnp.result_type(float))
 
     def require(self, needs: Iterable[str]) -> None:
-        """Raises one error that names all that is missing and ends in the whole call.
+        """Raises one error that names all missing arguments and ends in the complete call.
 
         `needs`: some of "params", "value", "value_fn", "losses_fn". The mean of `losses_fn` serves as `value_fn`.
         """
@@ -118,7 +118,7 @@ class Observation:
 
     @property
     def value_fn(self) -> Callable[[Params], jax.Array]:
-        """params -> [], the loss of the step's batch; the mean of `losses_fn` where that is all there is."""
+        """params -> [], the loss of the step's batch; the mean of `losses_fn` if only that was passed."""
         self.require(["params", "value_fn"])
         if self._extra.get("value_fn") is None:
             return lambda params: jnp.mean(self.losses_fn(params))
@@ -135,7 +135,7 @@ class Observation:
         return checked
 
     def _called(self, argument: str, params: Params) -> jax.Array:
-        """What one of the functions among the extra arguments returns: one real floating array."""
+        """Calls one of the functions among the extra arguments, which must return one real floating array."""
         function = self._extra[argument]
         check_function(self.name, argument, function, "the parameters")
         is_masked = [isinstance(x, MaskedNode) for x in jax.tree.leaves(self.params, is_leaf=_is_masked)]
@@ -144,7 +144,7 @@ class Observation:
         except Exception as error:
             if any(is_masked):
                 raise ValueError(
-                    f"{self.name}: {argument} failed where {sum(is_masked)} of {len(is_masked)} parameters are masked: "
+                    f"{self.name}: {argument} failed while {sum(is_masked)} of {len(is_masked)} parameters are masked: "
                     "chain the instrument outside optax.masked and optax.partition."
                 ) from error
             raise
@@ -155,19 +155,19 @@ class Observation:
         return result
 
     def examples(self, batch: int) -> Any:
-        """How many examples the gradient is the mean of, `losses_fn` giving the losses of `batch`.
+        """The number of examples that the gradient is the mean of, if `losses_fn` gives the losses of `batch`.
 
-        More than `batch` where the gradient was accumulated, and `losses_fn` is of the last micro-batch only. NaN where
-        that one has no share in the mean: its losses are of padding.
+        It is larger than `batch` if the gradient was accumulated, as `losses_fn` is then that of the last micro-batch
+        only. It is NaN if that micro-batch has no share in the mean, because its losses are those of padding.
         """
         share = last_share(self.name, self._extra)
         return batch if isinstance(share, float) and share == 1 else batch / jnp.where(share > 0, share, jnp.nan)
 
     @cached_property
     def direction(self) -> Updates:
-        """The updates at length 1, a tree like the parameters; 0 where there is no update, or its norm is 0 or NaN.
+        """The updates scaled to length 1, a tree like the parameters. Leaves without an update are 0.
 
-        Of length 1, so that squares of gradients of any size stay finite.
+        The length is 1 so that squares of gradients of any size stay finite. If the norm is 0 or NaN, all are 0.
         """
         inverse_scale, relative = self.relative_norm
         is_usable = relative > 0
@@ -190,9 +190,9 @@ class Observation:
         return along(lambda params: self.value_fn(params)[None], self.params, self.direction)
 
     def trace_covariance(self, num_probes: int, seed: int) -> tuple[jax.Array, int]:
-        """tr Σ and B, Σ the covariance of the gradients of B single examples (divisor B - 1); NaN for one example.
+        """tr Σ and B. Σ is the covariance of the gradients of B single examples (divisor B - 1); NaN for one example.
 
-        Up to `EXACT_UP_TO` parameters exactly; beyond, the mean over probes v of random signs of Var_i(v'g_i).
+        It is exact up to `EXACT_UP_TO` parameters. Above, it is the mean of Var_i(v'g_i) over probes v of random signs.
         """
         if (num_probes, seed) not in self._traces:
             self._warn_of_mixed_examples()
@@ -203,7 +203,7 @@ class Observation:
         if mixes_examples(self.losses_fn, jax.tree.map(jnp.asarray, self.params)):
             warnings.warn(
                 f"{self.name}: in losses_fn the loss of an example depends on the other examples of its batch, as with "
-                "batch statistics. So the scatter of the losses' slopes tells nothing of single examples. Let "
+                "batch statistics. So the scatter of the losses' slopes tells nothing about single examples. Let "
                 "losses_fn use the running averages instead, as in evaluation.",
                 stacklevel=2,
             )
@@ -235,14 +235,14 @@ class Observation:
 
 
 def _variance(found: jax.Array) -> jax.Array:
-    """Of each row, divisor B - 1; unknown for one example."""
+    """The variance of each row, with divisor B - 1; unknown for one example."""
     if found.shape[1] == 1:
         return jnp.full_like(found[:, 0], unknown())
     return jnp.var(found, axis=1, ddof=1)
 
 
 def _signs(key: jax.Array, like: jax.Array) -> jax.Array:
-    """Independent signs, 32 from each random word: drawn one by one they would cost more than the pass they are for."""
+    """Independent signs, 32 from each random word. Drawn one by one, they would cost more than the pass itself."""
     columns = like.shape[-1] if like.ndim else 1
     rows = like.size // max(columns, 1)
     words = jax.random.bits(key, (-(-rows // 32), 1, columns), jnp.uint32)
@@ -251,7 +251,7 @@ def _signs(key: jax.Array, like: jax.Array) -> jax.Array:
 
 
 def _placed(x: jax.Array, like: jax.Array) -> jax.Array:
-    """In the dtype and sharding of `like`."""
+    """Returns x in the dtype and sharding of `like`."""
     return jnp.zeros_like(like) + x.astype(like.dtype)
 
 

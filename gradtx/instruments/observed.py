@@ -1,4 +1,4 @@
-"""Any optimizer, watched: the panel's readings, with the curvature ratio of the step that is really taken.
+"""Watches any optimizer: gives the panel's readings, with the curvature ratio of the step that is actually taken.
 
     curvature_ratio/ratio    r = -u'Hu / (2 g'u)
     update_ratio/global      ‖u‖ / ‖θ‖
@@ -23,10 +23,10 @@ as a velocity does now and then. The ratio is NaN if the step is zero.
 **Source**: Goodfellow et al. 2016, eq. 8.10, with the step u in place of -εg; Schneider, Dangel & Hennig 2021 (Cockpit)
 measure the loss along the actual step too.
 
-**Stands** around the whole optimizer. It passes all extra arguments on to it.
+**Stands** around the whole optimizer, and passes all extra arguments on to it.
 
-**Differs from** `panel`, which stands first in a chain, has to be told the learning rate, and judges the step -εg. That
-is the step of plain descent only. With Adam or momentum `panel`'s ratio says nothing about the step that is taken.
+**Differs from** `panel`, which stands first in a chain, needs the learning rate, and judges the step -εg. That is the
+step of plain descent only. With Adam or momentum, `panel`'s ratio does not describe the step that is taken.
 
 **Costs**: those of `panel` and one more nested forward pass, along u; less with `every=16`. The state keeps one number
 per parameter, the last gradient, beside the state of `tx`.
@@ -57,7 +57,7 @@ from .update_ratio import ratio
 
 
 class ObservedReadings(NamedTuple):
-    """What `observed` has measured."""
+    """The measurements of `observed`."""
 
     observed_numbers: jax.Array  # [N]
     observed_whole_numbers: jax.Array  # [M] int32
@@ -66,7 +66,7 @@ class ObservedReadings(NamedTuple):
     observed_measured_at: jax.Array  # [] int32
 
     def readings(self) -> dict[str, jax.Array]:
-        """By name."""
+        """The readings, by name."""
         return _as_panel(self).readings()
 
 
@@ -86,14 +86,14 @@ def observed(
         tx: any optimizer, of Optax, of gradtx or a chain. Its updates pass through unchanged.
         every: steps from one measurement to the next.
         num_probes: random directions for tr Σ, >= 1, if there are more than 128 parameters.
-        seed: of the probes; each step draws its own.
+        seed: seed of the probes; each step draws its own.
 
     `update` takes `losses_fn(params) -> [batch]`, the losses of the step's examples, or `value_fn(params)`, their mean.
     With `value_fn` alone the gradient tests and the noise scale stay NaN, because they need the single examples.
 
     Raises:
-        ValueError: out of range; at `init`, a complex leaf; at `update`, no parameters or no loss. TypeError: of the
-            wrong kind, or `tx` is no transformation.
+        ValueError: a number out of range; at `init`, a complex leaf; at `update`, no parameters or no loss.
+        TypeError: an argument of the wrong kind, or `tx` is not a transformation.
 
     >>> import gradtx, jax, jax.numpy as jnp, optax
     >>> data = jnp.array([0.0, 2.0, 4.0, 6.0])
@@ -134,7 +134,7 @@ def observed(
 def _look(
     every: int, num_probes: int, seed: int, taken: Updates | None, extra: dict[str, Any]
 ) -> GradientTransformationExtraArgs:
-    """The instrument that measures one step: `taken` is the update that the optimizer made of the gradient."""
+    """The instrument that measures one step. `taken` is the update that the optimizer made from the gradient."""
     tests, noise = measurement_of_tests(num_probes, seed), noise_measurement(None, num_probes, seed)
     if extra.get("losses_fn") is None:
         tests, noise = _never_measured(tests), _never_measured(noise)
@@ -187,7 +187,7 @@ def _update_measurement(taken: Updates | None, extra: dict[str, Any]) -> Measure
 
 
 def _curvature_measurement(taken: Updates | None, extra: dict[str, Any]) -> Measurement:
-    """g'Hg and the critical rate along the gradient; the ratio along the update."""
+    """Measures g'Hg and the critical rate along the gradient, and the ratio along the update."""
     along_gradient = curvature_measurement(1.0)
 
     def measure(state: CurvatureRatioState, seen: Observation) -> CurvatureRatioState:
@@ -204,9 +204,9 @@ def _curvature_measurement(taken: Updates | None, extra: dict[str, Any]) -> Meas
 
 
 def _varying_alike(*trees: Any) -> list[Any]:
-    """The trees with all leaves free to differ along the same mesh axes; inside `shard_map` a pass along one needs it.
+    """Marks all leaves as varying along the same mesh axes, which a pass along a tree needs inside `shard_map`.
 
-    A gradient of each device's own minibatch varies, the update made of their mean and the parameters do not.
+    The gradients of the devices' minibatches vary, but the update from their mean and the parameters do not.
     """
     axes = frozenset[Any]().union(*(varying(jax.typeof(x)) for x in jax.tree.leaves(trees)))
     if not axes:

@@ -1,22 +1,23 @@
-"""The default panel: what the other instruments say, in one transformation that makes each pass over the model once.
+"""The default panel: the other instruments' readings in one transformation, with each pass over the model made once.
 
     gradient_norm/*         clipping_events/*        gradient_alignment/*      update_ratio/global
     curvature_ratio/*       gradient_tests/*         gradient_noise_scale/*
 
-Each is as its own instrument has it. The updates themselves are not seen, because the panel stands first in the chain,
-where the gradient is: update_ratio is of the step before, ‖θ_k - θ_{k-1}‖ / ‖θ_{k-1}‖, right for every chain behind it.
+Each reading is as in its own instrument, except for update_ratio. The panel stands first in the chain, so it sees the
+gradient but not the updates. Its update_ratio is that of the previous step, ‖θ_k - θ_{k-1}‖ / ‖θ_{k-1}‖, which is right
+for every chain behind it.
 
 **Stands** first in the chain.
 
-**Costs**: two gradients and a half every step (one nested forward pass, one plain one), less with `every=16`;
-two numbers a parameter, the last gradient and the last parameters. **When which**:
+**Costs**: two and a half gradients per measured step (one nested forward pass, one plain one), so less with `every=16`;
+two numbers per parameter, the last gradient and the last parameters. **How often to measure**:
 
-- `every=1` for a run short enough to afford it, or to look closely;
-- `every=N` else: the steps between carry the panel's numbers and no more (see `periodic.py`);
-- `measure=True | False | "remember"`, a static argument of the jitted step, where the host knows best when to look,
-  and the cheapest: a step without measurement is the plain one, a measured one shares its forward pass with the
-  model's. Each choice is compiled once. "remember" belongs to the step before a measured one, for what compares the
-  two:
+- `every=1` for a short run, or to look closely;
+- `every=N` otherwise: the steps in between only carry the panel's numbers (see `periodic.py`);
+- `measure=True | False | "remember"`, a static argument of the jitted step, if the host decides when to measure. This
+  is the cheapest: a step without measurement is the plain step, and a measured step shares its forward pass with the
+  model. Each choice is compiled once. Pass "remember" at the step before a measured one, for readings that compare the
+  two steps:
 
       choices = {15: "remember", 0: True}  # every 16th step
       params, state = step(params, state, batch, measure=choices.get(k % 16, False))
@@ -59,7 +60,7 @@ class PanelState(NamedTuple):
     panel_measured_at: jax.Array  # [] int32
 
     def readings(self) -> dict[str, jax.Array]:
-        """By name."""
+        """The readings, by name."""
         return {name: value for state in split(self) for name, value in state.readings().items()}
 
 
@@ -74,22 +75,22 @@ def panel(
     """Norms, update ratio, alignment, clipping, curvature ratio, gradient tests and noise scale in one.
 
     Args:
-        learning_rate: ε, that of the chain, for the curvature ratio.
+        learning_rate: ε, the learning rate of the chain, for the curvature ratio.
         every: steps from one measurement to the next.
-        max_norm: that of a clip behind, for the clipping events.
-        num_probes: random directions for tr Σ, >= 1, where there are more than 128 parameters.
-        seed: of the probes; each step has its own.
+        max_norm: the limit of the clip that follows, for the clipping events.
+        num_probes: random directions for tr Σ, >= 1, if there are more than 128 parameters.
+        seed: seed of the probes; each step has its own.
 
-    Batch statistics in `losses_fn` (BatchNorm in training mode) make noise scale and tests meaningless; `update` warns
-    when it sees them. Let `losses_fn` use the running averages, as in evaluation.
+    Batch statistics in `losses_fn` (BatchNorm in training mode) make the noise scale and the tests meaningless.
+    `update` warns if it finds them. Let `losses_fn` use the running averages, as in evaluation.
 
-    Inside `accumulate` and `optax.MultiSteps` each reading is what its own instrument gives there: gradients and
-    updates are those of the whole step, and the noise scale and the tests count all its examples; losses and curvature
-    are those of its last micro-batch.
+    Inside `accumulate` and `optax.MultiSteps` each reading is as in its own instrument. Gradients and updates are those
+    of the whole step, and the noise scale and the tests count all its examples. Losses and curvature are those of its
+    last micro-batch.
 
     Raises:
-        ValueError: out of range; at `init`, a complex leaf; at `update`, no parameters or no losses. TypeError: of the
-            wrong kind.
+        ValueError: a number out of range; at `init`, a complex leaf; at `update`, no parameters or no losses.
+        TypeError: an argument of the wrong kind.
 
     >>> import gradtx, jax, jax.numpy as jnp, optax
     >>> data = jnp.array([0.0, 2.0, 4.0, 6.0])
@@ -130,7 +131,7 @@ _LAST_UPDATE, _ALIGNMENT = _NAMES.index("last_update"), _NAMES.index("gradient_a
 
 
 def joined(states: tuple[Any, ...]) -> PanelState:
-    """The instruments' states as the panel's."""
+    """Joins the instruments' states into the panel's state."""
     leaves = jax.tree.leaves(_with(states, None, None, None, None))
     numbers, whole_numbers = ([x for x in leaves if x.dtype.kind == kind] for kind in "fi")
     return PanelState(
@@ -144,7 +145,7 @@ def joined(states: tuple[Any, ...]) -> PanelState:
 
 
 def split(state: PanelState) -> tuple[Any, ...]:
-    """The instruments' states that were joined."""
+    """Splits the panel's state into the instruments' states."""
     numbers, whole_numbers, *others = state
     treedef, like = _layout()
     at, found = Counter[str](), []
@@ -157,7 +158,7 @@ def split(state: PanelState) -> tuple[Any, ...]:
 
 
 def _with(states: tuple[Any, ...], last_params: Any, last_gradient: Any, count: Any, at: Any) -> tuple[Any, ...]:
-    """The instruments' states with what the panel keeps outside its two rows."""
+    """The instruments' states, with the fields that the panel keeps outside its two rows."""
     new = [s._replace(**{f"{name}_count": count, f"{name}_measured_at": at})
            for name, s in zip(_NAMES, states, strict=True)]  # fmt: skip
     new[_LAST_UPDATE] = new[_LAST_UPDATE]._replace(last_params=last_params)
@@ -167,14 +168,14 @@ def _with(states: tuple[Any, ...], last_params: Any, last_gradient: Any, count: 
 
 @functools.cache
 def _layout() -> tuple[Any, list[jax.ShapeDtypeStruct]]:
-    """What stands in the two rows: it is the same in every panel."""
+    """The contents of the two rows, which are the same in every panel."""
     states = jax.eval_shape(lambda: tuple(m.init(()) for m in _measurements(0.0, None, 1, 0)))
     leaves, treedef = jax.tree.flatten(_with(states, None, None, None, None))
     return treedef, leaves
 
 
 def _row(arrays: list[jax.Array]) -> jax.Array:
-    """The arrays end to end; for XLA one loop, which it does not make of `jnp.concatenate` (see `vector_of`)."""
+    """Concatenates the arrays in one loop, which XLA does not do for `jnp.concatenate` (see `vector_of`)."""
     size = sum(x.size for x in arrays)
     ends = itertools.accumulate(x.size for x in arrays)
     placed = (jax.lax.pad(jnp.ravel(x), jnp.zeros((), x.dtype), [(end - x.size, size - end, 0)])

@@ -1,6 +1,6 @@
-"""Does the loss still fall? Its slope, with the error that noise puts on it.
+"""Does the loss still fall? Measures its slope, and the standard error of the slope due to noise.
 
-    slope                  of the loss a step: the weighted least-squares line, weights decay^age
+    slope                  of the loss per step, by a weighted least-squares line with weights decay^age
     slope_standard_error   of that slope, if the losses scatter independently about the line
 
 | letter | argument            | shape, dtype                                                 |
@@ -9,16 +9,16 @@
 |        | `decay`             | scalar or schedule, [0, 1), default 0.98: looks back over    |
 |        |                     | about 100 measurements                                       |
 
-**Reads**: a slope within two standard errors of 0 says that the loss has stopped falling, as far as its noise lets one
-see. With a large gradient norm noise or oscillation is to blame; with a small norm and no curvature the region is flat
-(chapter §2.3); with a small norm at a low loss the run has arrived.
+**Reads**: if the slope is within two standard errors of 0, the loss has stopped falling, as far as its noise shows. If
+the gradient norm is large, the cause is noise or oscillation. If the norm is small and there is no curvature, the
+region is flat (chapter §2.3). If the norm is small at a low loss, the run has arrived.
 
 **Source**: Goodfellow et al. 2016, §8.2.3; weighted least squares.
 
-**Stands** anywhere: it looks at `value` only.
+**Stands** anywhere, because it reads `value` only.
 
-**Differs from** `optax.contrib.reduce_on_plateau`, which compares with the best value so far and acts on it: this only
-looks, and tells noise from standstill.
+**Differs from** `optax.contrib.reduce_on_plateau`, which compares with the best value so far and acts on it. This only
+measures, and it distinguishes noise from standstill.
 
 **Costs**: eleven numbers.
 """
@@ -43,7 +43,7 @@ class PlateauState(NamedTuple):
     plateau_measured_at: jax.Array  # [] int32
 
     def readings(self) -> dict[str, jax.Array]:
-        """By name."""
+        """The readings, by name."""
         slope, standard_error = slope_of(self.loss_trend)
         return {"plateau/slope": slope, "plateau/slope_standard_error": standard_error}
 
@@ -52,7 +52,7 @@ def plateau(*, decay: ScalarOrSchedule = 0.98, every: int = 1) -> GradientTransf
     """The slope of the loss and its standard error.
 
     Args:
-        decay: of the weights, in [0, 1).
+        decay: decay of the weights, in [0, 1).
         every: steps from one measurement to the next.
 
     Inside `accumulate` it reads the mean loss of the whole step; inside `optax.MultiSteps`, that of the last

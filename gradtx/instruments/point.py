@@ -1,7 +1,7 @@
-"""A loss at a point: what the functions on a point ask of `value_fn` and `params`, checked once and said once.
+"""A loss at a point: the checks of `value_fn` and `params` that all functions on a point share.
 
-The point is the list of the leaves of `params`, widened to one dtype (float64 if a leaf is that wide, else float32),
-and the cost is `value_fn` as a function of that list: products with the Hessian of a bfloat16 net are computed in
+The point is the list of the leaves of `params`, widened to one dtype (float64 if a leaf is that wide, else float32).
+The cost is `value_fn` as a function of that list. So products with the Hessian of a bfloat16 net are computed in
 float32, and `value_fn` is called with float32 parameters. `None` leaves stay where they are.
 """
 
@@ -24,16 +24,16 @@ Cost = Callable[[Point], jax.Array]
 
 
 def cost_at(name: str, value_fn: Callable[..., Any], params: Params, *batch: Any) -> tuple[Callable[..., Any], Point]:
-    """The cost as a function of the widened leaves (and of what more `value_fn` takes), and those leaves.
+    """The cost as a function of the widened leaves (and of the other arguments of `value_fn`), and those leaves.
 
     Raises:
-        TypeError: `value_fn` is no function, or does not return an array; a leaf is no floating array.
-        ValueError: `value_fn` returns an array that is no real scalar; a leaf is complex; there is no parameter.
+        TypeError: `value_fn` is not a function, or does not return an array; a leaf is not a floating array.
+        ValueError: `value_fn` returns an array that is not a real scalar; a leaf is complex; there is no parameter.
     """
     check_function(name, "value_fn", value_fn, "the parameters")
     check_leaves(name, params)
     leaves, treedef = jax.tree.flatten(params)
-    # A NumPy float64 array is a float32 one where JAX has no float64.
+    # Without x64, JAX treats a NumPy float64 array as float32.
     dtype = jax.dtypes.canonicalize_dtype(compute_dtype(*(leaf_dtype(x) for x in leaves)))
     point = [jnp.asarray(x, dtype) for x in leaves]
     loss_shape(name, lambda at, *more: value_fn(treedef.unflatten(at), *more), point, *batch)
@@ -45,7 +45,7 @@ def cost_at(name: str, value_fn: Callable[..., Any], params: Params, *batch: Any
 
 
 def check_leaves(name: str, params: Params, argument: str = "params") -> None:
-    """Raises where a leaf is no real floating array, or where there is none."""
+    """Raises if a leaf is not a real floating array, or if there is no number at all."""
     size = 0
     for where, leaf, dtype in named_leaves(name, argument, params):
         if not jnp.issubdtype(dtype, jnp.inexact):
@@ -65,8 +65,8 @@ def linearised(cost: Cost, point: Point) -> tuple[jax.Array, Point, Partial]:
 
 
 def checked_finite(name: str, value: jax.Array, gradient: Point, *found: jax.Array) -> tuple[jax.Array, ...]:
-    """`found` as it is. Where the loss, its gradient or one of those numbers is not finite it raises, or inside `jit`
-    gives NaN: a Hessian may look finite where the loss is not."""
+    """Returns `found` unchanged. If the loss, its gradient or one of those numbers is not finite, it raises, or inside
+    `jit` returns NaN. The loss is checked too, because its Hessian may be finite when the loss is not."""
     norm = tree_norm(gradient)
     is_finite = jnp.stack([jnp.all(jnp.isfinite(x)) for x in (value, norm, *found)]).all()
     if is_traced(is_finite):
@@ -92,11 +92,11 @@ def signs_like(key: jax.Array, point: Point) -> Point:
 
 
 def over(function: Callable[..., Any], xs: jax.Array, *arguments: Any, is_compiled: bool = False) -> Any:
-    """`function(*arguments, x)` for each x along the first axis, stacked; compiled once, unless it consists of compiled
-    functions already.
+    """Stacks `function(*arguments, x)` for each x along the first axis. It is compiled once, unless it consists of
+    compiled functions already.
 
-    A Python loop, because XLA compiles convolutions inside a loop badly for CPUs; a compiled loop under a
-    transformation, where the Python loop would be compiled as long as it is.
+    This is a Python loop, because XLA compiles convolutions inside a loop badly for CPUs. Under a transformation it is
+    a compiled loop, because a Python loop would be compiled at its full length.
     """
     if is_traced((xs, arguments)):
         return jax.lax.map(lambda x: function(*arguments, x), xs)

@@ -1,11 +1,11 @@
-"""`readings`: what the instruments in an optimizer state last measured, wherever they stand in it.
+"""`readings`: the last measurements of all instruments in an optimizer state, at any depth.
 
-An instrument's state is a NamedTuple with a method `readings()`, which gives its arrays by name, `instrument/quantity`;
-that method is all that makes it an instrument here. States of two instruments of one kind are told apart by their
-order: the second is `instrument@2/quantity`.
+An instrument's state is a NamedTuple with a method `readings()`, which returns its arrays by name,
+`instrument/quantity`. Any NamedTuple with that method counts as an instrument here. If there are two instruments of one
+kind, the second is `instrument@2/quantity`.
 
-**Differs from** `optax.tree.get(state, name)`, which finds fields by their names, raises where two have one, and knows
-no quantity that is computed from fields.
+**Differs from** `optax.tree.get(state, name)`, which finds fields by their names, raises if two have the same name, and
+cannot return a quantity that is computed from fields.
 """
 
 from collections import Counter
@@ -25,11 +25,11 @@ def readings(opt_state: Any) -> dict[str, jax.Array]:
             also the `opt_state` of flax's `nnx.Optimizer`, whose arrays are in variables.
 
     Returns:
-        name -> array, in the order of the chain (of `partition`, in the order of the sorted labels); scalars, unless
-        the state is a stack of states (under `vmap`, or the output of a scan). NaN where nothing was measured yet, and
-        inf where there is no bound; under `jax_debug_nans` 0 instead, and under `jax_debug_infs` the largest float, so
-        that a healthy run sets neither off. Empty for a state without instruments. Nothing leaves the device: legal
-        inside `jit`, `scan`, `vmap` and `shard_map`.
+        name -> array, in the order of the chain (of `partition`, in the order of the sorted labels). The arrays are
+        scalars, unless the state is a stack of states (under `vmap`, or the output of a scan). NaN means not measured
+        yet, and inf means that there is no bound. Under `jax_debug_nans` 0 replaces NaN, and under `jax_debug_infs` the
+        largest float replaces inf, so that a healthy run triggers neither. A state without instruments gives an empty
+        dict. Nothing leaves the device, so it works inside `jit`, `scan`, `vmap` and `shard_map`.
 
     >>> import gradtx, jax.numpy as jnp, optax
     >>> tx = optax.chain(gradtx.gradient_norm(), optax.adam(1e-3))
@@ -50,7 +50,7 @@ def readings(opt_state: Any) -> dict[str, jax.Array]:
 
 
 def _instruments(tree: Any) -> Iterator[Any]:
-    """The states of instruments in a tree, one that holds others before those."""
+    """The states of the instruments in a tree. A state that contains others comes before them."""
     for state in jax.tree.leaves(tree, is_leaf=_has_readings):
         if _has_readings(state):
             yield state

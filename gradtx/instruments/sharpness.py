@@ -1,4 +1,4 @@
-"""The largest eigenvalue of the Hessian, followed through the run, beside what the learning rate can stand.
+"""Follows the largest eigenvalue of the Hessian through the run, and compares it with the limit of the learning rate.
 
     lambda_max   λ_max of the Hessian of the step's batch
     stability    ε λ_max / 2;   with momentum ε λ_max / (2 + 2 α);   with Nesterov's ε λ_max (1 + 2 α) / (2 + 2 α)
@@ -12,27 +12,28 @@
 | v      |                 | as the parameters, float32 or wider: the eigenvector so far      |
 
 The first measurement takes both ends of the spectrum by Lanczos. From then on v is kept, and each measurement is one
-product: λ = v'Hv, then v ← Hv + s v at length 1, where s >= 0 is as large as the most negative curvature met, so that
-the largest eigenvalue wins and not the largest magnitude.
+product: λ = v'Hv, then v ← Hv + s v, scaled to length 1. s >= 0 is as large as the most negative curvature met so far,
+so that the largest eigenvalue wins and not the largest magnitude.
 
-**Reads**: stability above 1 diverges on a quadratic; training by full batches comes to hover about it, the edge of
-stability. With minibatches not λ_max but the curvature along the gradient does (`curvature_ratio`).
+**Reads**: with a stability above 1 a run on a quadratic diverges. Training with full batches comes to hover about 1,
+the edge of stability. With minibatches it is the curvature along the gradient that does so, not λ_max (see
+`curvature_ratio`).
 
 **Source**: Cohen, Kaur, Li, Kolter & Talwalkar 2021, "Gradient descent on neural networks typically occurs at the edge
-of stability". The thresholds are derived here. Along an eigenvector of curvature λ a step is a linear recurrence, which
-begins to grow where a root of its characteristic polynomial passes -1:
+of stability". The thresholds are derived here. Along an eigenvector of curvature λ a step is a linear recurrence. It
+begins to grow when a root of its characteristic polynomial passes -1:
 
-    momentum    z² - (1 + α - ε λ) z + α,               0 at z = -1 where ε λ = 2 + 2 α
-    Nesterov    z² - (1 - ε λ) (1 + α) z + α (1 - ε λ), 0 at z = -1 where ε λ = (2 + 2 α) / (1 + 2 α)
+    momentum    z² - (1 + α - ε λ) z + α,               0 at z = -1 if ε λ = 2 + 2 α
+    Nesterov    z² - (1 - ε λ) (1 + α) z + α (1 - ε λ), 0 at z = -1 if ε λ = (2 + 2 α) / (1 + 2 α)
 
-**Differs from** power iteration, which finds the eigenvalue of largest magnitude: -3 of diag(1, -3, 2).
+**Differs from** power iteration, which finds the eigenvalue of largest magnitude: -3 for diag(1, -3, 2).
 
-**Stands** anywhere: it looks at parameters and loss only.
+**Stands** anywhere, because it reads the parameters and the loss only.
 
-**Costs**: one Hessian-vector product, two to three gradients, a measurement; for the first, `num_iterations` + 1 more.
-The state is one number a parameter, but a compiled step sets memory for about `num_iterations` + 6 copies of the
-parameters aside in float32, for the first measurement that it may have to make. Under `vmap` both branches run, so
-every measurement costs as much as the first: measure by the host's route there.
+**Costs**: one Hessian-vector product (two to three gradients) per measurement, and `num_iterations` + 1 more for the
+first one. The state holds one number per parameter. But a compiled step reserves memory for about `num_iterations` + 6
+copies of the parameters in float32, because it may have to make the first measurement. Under `vmap` both branches run,
+so every measurement costs as much as the first; let the host choose the steps there (`measure`).
 """
 
 from typing import Any, NamedTuple
@@ -66,7 +67,7 @@ class SharpnessState(NamedTuple):
     sharpness_measured_at: jax.Array  # [] int32
 
     def readings(self) -> dict[str, jax.Array]:
-        """By name."""
+        """The readings, by name."""
         return {"sharpness/lambda_max": self.lambda_max, "sharpness/stability": self.stability}
 
 
@@ -79,14 +80,14 @@ def sharpness(
     seed: int = 0,
     every: int = 1,
 ) -> GradientTransformationExtraArgs:
-    """λ_max of the Hessian, and how near it is to the largest that the learning rate can stand.
+    """λ_max of the Hessian, and its ratio to the largest value at which the learning rate is stable.
 
     Args:
-        learning_rate: ε, that of the chain, in [0, inf); None leaves `stability` NaN.
-        momentum: α, that of the chain, in [0, 1).
+        learning_rate: ε, the learning rate of the chain, in [0, inf); None leaves `stability` NaN.
+        momentum: α, the momentum of the chain, in [0, 1).
         nesterov: whether the momentum is Nesterov's.
-        num_iterations: Lanczos steps of the first measurement, >= 1; from the number of parameters on, exact.
-        seed: of the first vector.
+        num_iterations: Lanczos steps of the first measurement, >= 1; exact with as many as there are parameters.
+        seed: seed of the first vector.
         every: steps from one measurement to the next.
 
     Inside `accumulate` and `optax.MultiSteps` H is the Hessian of the step's last micro-batch. The first reading is the
@@ -116,10 +117,10 @@ def sharpness(
         product = _hessian(observation)
 
         def first() -> tuple[Updates, jax.Array, jax.Array]:
-            _, linear = jax.linearize(product, state.sharpness_vector)  # the gradient once, for all the products
+            _, linear = jax.linearize(product, state.sharpness_vector)  # computes the gradient once, for all products
             return _both_ends(linear, state.sharpness_vector, num_iterations, jax.random.key(seed))
 
-        # Outside the choice, because XLA on the CPU runs convolutions slowly inside one: only the first pays for that.
+        # Outside the `cond`, because XLA on CPUs runs convolutions inside one slowly. Only the first measurement pays.
         followed = _followed(product, state.sharpness_vector, state.sharpness_shift)
         vector, shift, largest = jax.lax.cond(state.sharpness_measured_at < 0, first, lambda: followed)
         a = alpha(observation.count)
@@ -156,7 +157,7 @@ def _product_by_differences(gradient: Any, params: Params, v: Updates) -> Update
 def _both_ends(
     product: Any, like: Updates, num_iterations: int, key: jax.Array
 ) -> tuple[Updates, jax.Array, jax.Array]:
-    """By Lanczos: the eigenvector of the largest eigenvalue, the shift, the largest eigenvalue."""
+    """Finds the eigenvector of the largest eigenvalue, the shift, and the largest eigenvalue, by Lanczos."""
     leaves, treedef = jax.tree.flatten(like)
     size = sum(x.size for x in leaves)
     float_dtype = jnp.result_type(float)
@@ -169,7 +170,7 @@ def _both_ends(
 
 
 def _followed(product: Any, v: Updates, shift: jax.Array) -> tuple[Updates, jax.Array, jax.Array]:
-    """One product: the Rayleigh quotient of v, and the next v."""
+    """The next v, the next shift, and the Rayleigh quotient of v, by one product."""
     hv = product(v)
     quotient = tree_inner(v, hv)
     shift = jnp.maximum(shift, -quotient).astype(shift.dtype)

@@ -1,15 +1,16 @@
 """The loss along a line and over a plane: pictures of the landscape around a run, as numbers to plot.
 
     line     L((1 - α) θ_0 + α θ_1)
-    plane    L(θ + a d + b e),   d, e random, each filter of them as long as the same filter of θ
+    plane    L(θ + a d + b e),   d, e random, with each filter as long as the same filter of θ
 
 **Source**: Goodfellow, Vinyals & Saxe 2015 (line); Li et al. 2018 (plane, filter normalisation); chapter §2.7.
 
-**Differs from** Li et al.'s code (torch): leaves of one axis, such as biases, move too; any `value_fn(params)` will do.
+**Differs from** Li et al.'s code (torch): leaves of one axis, such as biases, move too, and any `value_fn(params)`
+works.
 
-**Reads**: a line from start to end of a run that falls all the way has no barrier in it (which says nothing about the
-path that was taken); a bump between two solutions is a barrier. A plane shows two directions of very many, and random
-ones: that no way down is seen in it proves nothing; `critical_point` looks for one.
+**Reads**: if the loss falls all along the line from the start to the end of a run, the line has no barrier (but the
+path of the run may have had one). A bump between two solutions is a barrier. A plane shows only two of very many
+directions, and random ones. If it shows no way down, that proves nothing; use `critical_point` to look for one.
 """
 
 from collections.abc import Callable
@@ -33,9 +34,9 @@ def line_slice(
 
     Args:
         value_fn: the loss, `params -> scalar`.
-        params: θ_0, at position 0. Narrower than float32, it is widened, and `value_fn` sees float32.
+        params: θ_0, at position 0. Dtypes narrower than float32 are widened, and `value_fn` sees float32.
         other: θ_1, at position 1; the same tree.
-        num_points: >= 2; an odd number has the middle among them.
+        num_points: number of points, >= 2; an odd number includes the middle.
 
     Returns:
         positions α [num_points], 0 to 1, and values [num_points]; the ends are exactly the losses at both points.
@@ -43,8 +44,8 @@ def line_slice(
     Costs: `num_points` losses, one at a time. Legal inside `jit` and `vmap`.
 
     Raises:
-        ValueError: `num_points` below 2; the trees differ; a loss that is no real scalar; a complex leaf.
-        TypeError: a leaf is no floating array.
+        ValueError: `num_points` below 2; the trees differ; a loss that is not a real scalar; a complex leaf.
+        TypeError: a leaf is not a floating array.
 
     >>> import gradtx, jax.numpy as jnp
     >>> double_well = lambda x: jnp.sum((x**2 - 1) ** 2)
@@ -79,17 +80,17 @@ def plane_slice(
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
     """The loss on a square around `params`, in two random directions with filter normalisation.
 
-    A filter is what feeds one output: a slice of a leaf of two or more axes along `filter_axis`; a leaf of fewer axes
-    is one filter (Li et al. leave such leaves where they are). Each filter of a direction gets the length of the same
-    filter of the parameters, so that planes of nets whose weights differ in scale compare. A filter that is zero does
-    not move.
+    A filter holds the weights of one output: it is a slice along `filter_axis` of a leaf of two or more axes. A leaf of
+    fewer axes is one filter (Li et al. do not move such leaves). Each filter of a direction gets the length of the same
+    filter of the parameters, so that planes of nets with different weight scales can be compared. A filter that is zero
+    does not move.
 
     Args:
         value_fn: the loss, `params -> scalar`.
-        params: θ, the middle. Narrower than float32, they are widened, and `value_fn` sees float32.
-        key: a JAX random key, for the directions; the same key compares two losses in the same plane.
-        num_points: n, a side, >= 2; an odd number has `params` itself in the middle.
-        radius: a and b go from -radius to radius; in (0, inf). 1 is as far as the parameters are long.
+        params: θ, the middle. Dtypes narrower than float32 are widened, and `value_fn` sees float32.
+        key: a JAX random key, for the directions. Use the same key to compare two losses in the same plane.
+        num_points: n, the number of points per side, >= 2; with an odd number `params` itself is in the middle.
+        radius: a and b go from -radius to radius; in (0, inf). At 1 a direction is as long as the parameters.
         filter_axis: the axis of outputs: last in JAX (flax), first (0) in equinox and torch.
 
     Returns:
@@ -98,8 +99,8 @@ def plane_slice(
     Costs: n² losses, one at a time, and two more copies of the parameters. Legal inside `jit` and `vmap`.
 
     Raises:
-        ValueError: a number out of range; a leaf without that axis; a loss that is no real scalar; a complex leaf.
-        TypeError: a leaf is no floating array, `key` no key, a number of the wrong kind.
+        ValueError: a number out of range; a leaf without that axis; a loss that is not a real scalar; a complex leaf.
+        TypeError: a leaf is not a floating array, `key` is not a key, or a number is of the wrong kind.
 
     >>> import gradtx, jax, jax.numpy as jnp
     >>> bowl = lambda x: jnp.sum((x - 3.0) ** 2) / 9
@@ -129,7 +130,7 @@ def plane_slice(
 
 
 def _rescaled(direction: jax.Array, like: jax.Array, filter_axis: int) -> jax.Array:
-    """The direction with each filter as long as the same filter of `like`."""
+    """Scales each filter of the direction to the length of the same filter of `like`."""
     axes = tuple(i for i in range(like.ndim) if like.ndim < 2 or i != filter_axis % like.ndim)
 
     def norm(x: jax.Array) -> jax.Array:

@@ -1,4 +1,4 @@
-"""The whole spectrum of the Hessian, from a few products: its density and its trace.
+"""Estimates the density and the trace of the whole spectrum of the Hessian, from a few products.
 
     spectral density   φ(λ) = 1/n Σ_i δ(λ - λ_i) ≈ 1/m Σ_p Σ_j τ_pj δ(λ - θ_pj)     stochastic Lanczos quadrature
     trace              tr H = E[vᵀ H v] ≈ 1/m Σ_p v_pᵀ H v_p                        Hutchinson
@@ -6,17 +6,17 @@
 | letter | argument         | meaning                                             |
 |--------|------------------|-----------------------------------------------------|
 | v_p    | `key`            | probes of random signs, ±1 (Rademacher)             |
-| m      | `num_probes`     | how many                                            |
-| θ, τ   | nodes, weights   | Ritz values, and the shares of the probe upon them  |
+| m      | `num_probes`     | number of probes                                    |
+| θ, τ   | nodes, weights   | Ritz values, and the share of the probe on each     |
 
 **Source**: Hutchinson 1989; Ubaru, Chen & Saad 2017 (quadrature); Ghorbani, Krishnan & Xiao 2019 (for nets).
 
-**Differs from** PyHessian and curvlinops (torch), which want a model, a loss and a data loader: all that is asked here
-is `value_fn(params)`. From matfree: a guard where the Krylov space ends early, so that I, 0 and diag(1, ..., 1, 10) are
-exact.
+**Differs from** PyHessian and curvlinops (torch), which need a model, a loss and a data loader. Here only
+`value_fn(params)` is needed. Unlike matfree, it has a guard for a Krylov space that ends early, so that I, 0 and
+diag(1, ..., 1, 10) are exact.
 
-**Reads**: mass at λ < 0 near a supposed minimum means a saddle; a bulk at 0 with a few large outliers is the usual
-shape of a net and the cause of ill-conditioning: the outliers limit the learning rate, the bulk is what learns slowly.
+**Reads**: mass at λ < 0 near a supposed minimum means a saddle. A bulk at 0 with a few large outliers is the usual
+shape of a net and the cause of ill-conditioning: the outliers limit the learning rate, and the bulk learns slowly.
 """
 
 from collections.abc import Callable
@@ -44,29 +44,29 @@ def spectral_density(
 ) -> tuple[jax.Array, jax.Array]:
     """Nodes and weights of the density of the Hessian's eigenvalues, by stochastic Lanczos quadrature.
 
-    The weights sum to 1 over all entries, 1/`num_probes` a row. `sum(weights * nodes)` estimates tr H / n, and so on
-    for other functions of the eigenvalues: per row exact to degree 2·`num_iterations` - 1, so the error left is that of
-    the probes. A row that is exhausted early (fewer distinct eigenvalues than iterations) repeats its largest node at
-    weight 0. Probes of signs are exact on diagonal Hessians, and can miss an eigenvector of a tiny problem.
+    The weights sum to 1 over all entries, and to 1/`num_probes` in each row. `sum(weights * nodes)` estimates tr H / n,
+    and the same works for other functions of the eigenvalues. Each row is exact up to degree 2·`num_iterations` - 1, so
+    only the error of the probes is left. A row with fewer distinct eigenvalues than iterations repeats its largest node
+    with weight 0. Probes of signs are exact on diagonal Hessians, but can miss an eigenvector of a tiny problem.
 
     Args:
         value_fn: the loss, `params -> scalar`, twice differentiable.
-        params: any tree of real floating arrays. Narrower than float32, they are widened, and `value_fn` sees float32.
+        params: any tree of real floating arrays. Dtypes narrower than float32 are widened for `value_fn` too.
         key: a JAX random key, for the probes.
         num_probes: m, >= 1.
-        num_iterations: Lanczos steps a probe, >= 1; no more are made than there are parameters.
+        num_iterations: Lanczos steps per probe, >= 1; at most as many as there are parameters are made.
 
     Returns:
         nodes and weights, each [num_probes, num_iterations], nodes ascending in each row.
 
     Costs: `num_probes * (num_iterations + 1)` products of two gradients. Memory: `num_iterations` + 3 copies of the
     parameters in float32 and one backward pass, for one probe at a time. Legal inside `jit` and `vmap`, where it
-    compiles `num_iterations` products; outside, one.
+    compiles `num_iterations` products; outside it compiles one.
 
     Raises:
-        ValueError: a number below 1; a loss that is no real scalar; a complex leaf; a loss, gradient or Hessian that is
-            not finite (outside `jit`).
-        TypeError: a leaf is no floating array, `key` no key.
+        ValueError: a number below 1; a loss that is not a real scalar; a complex leaf; a loss, gradient or Hessian
+            that is not finite (outside `jit`).
+        TypeError: a leaf is not a floating array, or `key` is not a key.
 
     >>> import gradtx, jax, jax.numpy as jnp
     >>> curvatures = jnp.array([1.0, 1.0, 1.0, 10.0])
@@ -105,15 +105,15 @@ def hessian_trace(
 ) -> tuple[Any, Any]:
     """The trace of the Hessian, and the standard error of that estimate.
 
-    Relative standard error about √2 ‖H‖_F / (|tr H| √m): exact, with error 0, on a diagonal Hessian.
+    The relative standard error is about √2 ‖H‖_F / (|tr H| √m). On a diagonal Hessian the trace is exact, with error 0.
 
     Args:
         value_fn: the loss, `params -> scalar`, twice differentiable.
-        params: any tree of real floating arrays. Narrower than float32, they are widened, and `value_fn` sees float32.
+        params: any tree of real floating arrays. Dtypes narrower than float32 are widened for `value_fn` too.
         key: a JAX random key, for the probes.
-        num_probes: m, >= 1. One probe has no spread: the standard error is then NaN.
-        per_leaf: the trace of each leaf's own block of the Hessian, from the same probes: they add up to the trace. The
-            blocks between two leaves add to the standard errors only.
+        num_probes: m, >= 1. One probe has no spread, so its standard error is NaN.
+        per_leaf: return the trace of each leaf's block of the Hessian, from the same probes. They add up to the trace.
+            The blocks between two leaves affect the standard errors only.
 
     Returns:
         the mean of vᵀHv over the probes, and their standard deviation / √m; scalars. With `per_leaf` two trees like
@@ -123,9 +123,9 @@ def hessian_trace(
     `vmap`.
 
     Raises:
-        ValueError: `num_probes` below 1; a loss that is no real scalar; a complex leaf; a loss, gradient or Hessian
+        ValueError: `num_probes` below 1; a loss that is not a real scalar; a complex leaf; a loss, gradient or Hessian
             that is not finite (outside `jit`).
-        TypeError: a leaf is no floating array, `key` no key.
+        TypeError: a leaf is not a floating array, or `key` is not a key.
 
     >>> import gradtx, jax, jax.numpy as jnp
     >>> loss = lambda p: (p["a"] ** 2 + jnp.sum(jnp.array([2.0, 3.0]) * p["b"] ** 2)) / 2

@@ -1,4 +1,4 @@
-"""Has the run reached equilibrium with its own noise? A balance that holds only there.
+"""Has the run reached equilibrium with its gradient noise? Checks a balance that holds only in equilibrium.
 
     ratio   ⟨θ·g⟩ / ((1 + α) / (2 ε) ⟨‖v‖²⟩);   without momentum ⟨θ·g⟩ / (ε/2 ⟨‖g‖²⟩)
 
@@ -11,21 +11,24 @@
 | ⟨ ⟩    | `decay`         | scalar or schedule, [0, 1), of the means over steps; None: they look back over      |
 |        |                 | about the last fifth of the run                                                     |
 
-**Why**: where ‖θ‖² no longer changes on average, E‖θ + v'‖² = E‖θ‖², so 2 E[θ·v'] + E‖v‖² = 0; with v' = α v - ε g and
-E[θ·v] = E[θ·v'] + E‖v‖² that is E[θ·g] = (1 + α) / (2 ε) E‖v‖², for any loss, any noise, any step.
+**Why**: if ‖θ‖² no longer changes on average, E‖θ + v'‖² = E‖θ‖², so 2 E[θ·v'] + E‖v‖² = 0. With v' = α v - ε g and
+E[θ·v] = E[θ·v'] + E‖v‖² this becomes E[θ·g] = (1 + α) / (2 ε) E‖v‖², for any loss, any noise and any step.
 
-**Reads**: far from 1 the run is still on its way (θ·g large: it moves in on something; negative: it moves out); within
-a few per cent of 1 it hovers: only a smaller rate or a larger batch lowers the loss any further (chapter §4.1).
+**Reads**: far from 1 the run is still on its way. If θ·g is large it moves inwards, and if θ·g is negative it moves
+outwards. Within a few per cent of 1 the run hovers, and only a smaller rate or a larger batch lowers the loss any
+further (chapter §4.1).
 
 **Source**: Yaida 2019, "Fluctuation-dissipation relations for stochastic gradient descent"; the form above is derived
 here.
 
-**Differs from** Yaida's averages over the second half of the run, which need all values of the run: here weights that
-grow with the step look back over about its last fifth (see `averages.py`). Optax and torch have nothing like it.
+**Differs from** Yaida's averages over the second half of the run, which need all values of the run. Here the weights
+grow with the step, so the averages cover about its last fifth (see `averages.py`). Optax and torch have nothing like
+it.
 
-**Stands** first in the chain, where the updates are still the gradient; for chains of SGD with or without momentum.
+**Stands** first in the chain, where the updates are still the gradient. The chain must be SGD, with or without
+momentum.
 
-**Costs**: one read of updates and parameters; with momentum one number a parameter, a velocity of its own.
+**Costs**: one read of updates and parameters; with momentum one number per parameter, for a separate velocity.
 """
 
 from collections.abc import Iterable
@@ -49,12 +52,12 @@ class StationarityState(NamedTuple):
     """State of `stationarity`."""
 
     stationarity_velocity: Updates | None  # as the parameters: v; None without momentum
-    stationarity_means: jax.Array  # [3]: the two sides of the balance, their weight
+    stationarity_means: jax.Array  # [3]: means of the two sides of the balance, and their weight
     stationarity_count: jax.Array  # [] int32
     stationarity_measured_at: jax.Array  # [] int32
 
     def readings(self) -> dict[str, jax.Array]:
-        """By name."""
+        """The readings, by name."""
         left, right = jnp.moveaxis(means_of(self.stationarity_means), -1, 0)
         return {"stationarity/ratio": quotient(left, right, right > 0)}
 
@@ -68,15 +71,16 @@ def stationarity(
 ) -> GradientTransformationExtraArgs:
     """The two sides of the fluctuation-dissipation relation, as a ratio: 1 at stationarity.
 
-    Measured at every step, whatever `measure` says: the velocity needs it, and it costs one inner product.
+    It measures at every step, even with `measure=False`, because the velocity needs every step. This costs one inner
+    product.
 
     Args:
-        learning_rate: ε, that of the chain, in [0, inf).
-        momentum: α, that of the chain, in [0, 1).
-        decay: of the means, in [0, 1); None looks back over about the last fifth of the run.
-        axis_name: inside `shard_map`, of the mesh axes that gradients and parameters are sharded over.
+        learning_rate: ε, the learning rate of the chain, in [0, inf).
+        momentum: α, the momentum of the chain, in [0, 1).
+        decay: decay of the means, in [0, 1); None looks back over about the last fifth of the run.
+        axis_name: inside `shard_map`, the mesh axis or axes that gradients and parameters are sharded over.
 
-    Inside `accumulate` and `optax.MultiSteps` g is the mean gradient of the whole step, as for the chain behind it.
+    Inside `accumulate` and `optax.MultiSteps` g is the mean gradient of the whole step, as for the following stages.
 
     Raises:
         ValueError: a number out of range; at `init`, a complex leaf; at `update`, no parameters. TypeError: one of the

@@ -1,21 +1,21 @@
-"""Gradients through time: how much of the loss's signal reaches each step of a recurrent net, or layer of a deep one.
+"""Gradients through time: how much signal from the loss reaches each step of a recurrent net, or layer of a deep one.
 
     norm_t = ‖∂L/∂h_t‖,    slope = least-squares slope of log norm_t over t
 
-**Which sign**: the slope is per step *forward*, in the order of the probes. Positive: norms grow towards the end, so
-going back from the loss they shrink, and the gradient *vanishes*. Negative: they grow on the way back, it *explodes*.
-Zero: every step hears the same. In a linear net h_t = W h_{t-1} with W = ρ · orthogonal, slope = -log ρ exactly.
+**Which sign**: the slope is per step *forward*, in the order of the probes. If it is positive, the norms shrink on the
+way back from the loss: the gradient *vanishes*. If it is negative, they grow on the way back: it *explodes*. If it is
+zero, every step gets the same signal. In a linear net h_t = W h_{t-1} with W = ρ · orthogonal, slope = -log ρ exactly.
 
 **Source**: Bengio, Simard & Frasconi 1994; Pascanu, Mikolov & Bengio 2013; chapter §2.5.
 
-**When**: where a recurrent or deep net does not learn and one asks which step still hears the loss; the gradient norm
-of the weights cannot tell, as the nearest steps make up for the silent ones.
+**When**: if a recurrent or deep net does not learn, to see which steps still get a signal from the loss. The gradient
+norm of the weights does not show this, because the steps near the loss hide those without a signal.
 
-**Differs from** hooks on a backward pass (torch): one gradient with respect to what the model adds, legal inside `jit`.
+**Differs from** hooks on a backward pass (torch): it is one gradient with respect to the probes, legal inside `jit`.
 
 **How**: ∂L/∂h_t is the gradient with respect to a zero, a *probe*, that the model adds to h_t. One backward pass gives
-all of them; the weights' gradient is not computed. In flax, `self.perturb("h", h)` inside the cell makes the probes,
-the collection "perturbations" of `model.init` (under `nn.scan` with `variable_axes={"perturbations": 0}`), and
+all of them; the weights' gradient is not computed. In flax, `self.perturb("h", h)` inside the cell makes the probes.
+They are the collection "perturbations" of `model.init` (under `nn.scan` with `variable_axes={"perturbations": 0}`), and
 `value_fn = lambda params, probes: loss(model.apply({"params": params, "perturbations": probes}, x))`.
 """
 
@@ -34,24 +34,24 @@ from gradtx._core.types import Params
 def temporal_gradients(
     value_fn: Callable[[Params, Any], Any], params: Params, probes: Any
 ) -> tuple[jax.Array, jax.Array]:
-    """‖∂L/∂h_t‖ of every step or layer, and the slope of their logarithms: positive vanishing, negative exploding.
+    """‖∂L/∂h_t‖ of every step or layer, and the slope of their logarithms (positive: vanishing, negative: exploding).
 
     Args:
         value_fn: `(params, probes) -> scalar` loss, which adds the probes to the hidden states.
-        params: what `value_fn` takes first, any tree of arrays, of whatever dtypes.
-        probes: zeros. One array [time, ...], whose first axis is the step, also as the only leaf of nested dicts, as
-            flax has it; or several, each of one step or layer: a list in that order, or a dict in the order of its
-            sorted keys, as JAX has them ("layer_10" before "layer_2"). All other axes, the batch among them, are summed
-            over in the norm.
+        params: the first argument of `value_fn`, any tree of arrays of any dtypes.
+        probes: zeros, in one of two forms. Either one array [time, ...], whose first axis is the step; it may be the
+            only leaf of nested dicts, as in flax. Or one array per step or layer: a list in that order, or a dict in
+            the order of its sorted keys, as JAX sorts them ("layer_10" before "layer_2"). The norm sums over all other
+            axes, including the batch.
 
     Returns:
         norms [time], float32 or wider, and the slope, a scalar. Steps whose norm is 0 or not finite are left out of the
-        slope. Where only the last step hears the loss it is inf; where else fewer than two are left, NaN.
+        slope. If only the last step gets a signal, the slope is inf; if fewer than two are left otherwise, it is NaN.
 
     Costs: the forward and backward pass of the hidden states. Legal inside `jit` and `vmap`.
 
     Raises:
-        ValueError: the loss is no real scalar; `probes` holds no step. TypeError: a probe is no floating array.
+        ValueError: the loss is not a real scalar; `probes` holds no step. TypeError: a probe is not a floating array.
 
     >>> import gradtx, jax, jax.numpy as jnp
     >>> def loss(w, probes):

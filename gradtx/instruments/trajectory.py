@@ -1,4 +1,4 @@
-"""The path through parameter space: how far from the start, how long the way, how straight.
+"""The path through parameter space: its distance from the start, its length and its straightness.
 
     distance       ‖θ_{k+1} - θ_0‖
     path_length    Σ_{j <= k} ‖Δθ_j‖
@@ -6,21 +6,22 @@
 
 | letter | argument | shape, dtype                                    |
 |--------|----------|-------------------------------------------------|
-| Δθ     | updates  | as the parameters; what `apply_updates` adds    |
+| Δθ     | updates  | as the parameters; added by `apply_updates`     |
 | θ_0    | params   | at the first step, kept in float32 or wider     |
 
-**Reads**: 1 is a straight line, as of gradient descent on an isotropic bowl. Far below it with little loss gained the
-run wanders: it circles, jumps from wall to wall, or follows noise (a random walk of k steps has 1/√k).
+**Reads**: a straightness of 1 is a straight line, as of gradient descent on an isotropic bowl. If it is far below 1 and
+the loss hardly falls, the run wanders: it circles, jumps from wall to wall, or follows noise (a random walk of k steps
+has 1/√k).
 
 **Source**: Goodfellow, Vinyals & Saxe 2015; chapter §2.7.
 
-**Stands** last in the chain, where the updates are what will be added.
+**Stands** last in the chain, where the updates are those that will be added.
 
 **Differs from** Cockpit's distance, which is the first of the three. Optax and torch have nothing like it.
 
-**Costs**: two reads of updates and parameters; one copy of the parameters. With `every=N`, N > 1, the way between two
-measurements counts as a straight line, and a second copy is kept to measure it from; on the host's route
-(`measure=True | False`) that is the one to use: with `every=1` each step is measured, whatever `measure` says.
+**Costs**: two reads of updates and parameters; one copy of the parameters. With `every=N`, N > 1, the path between two
+measurements counts as a straight line, and a second copy is kept to measure it from. If the host chooses the steps
+(`measure=True | False`), use such an N: with `every=1` each step is measured, even with `measure=False`.
 """
 
 from typing import NamedTuple
@@ -43,14 +44,14 @@ class TrajectoryState(NamedTuple):
     """State of `trajectory`."""
 
     trajectory_start: Params  # as the parameters: θ_0
-    trajectory_last: Params | None  # as the parameters, where the last measurement left off; None with every=1
+    trajectory_last: Params | None  # as the parameters, after the last measured step; None with every=1
     distance: jax.Array  # []
     path_length: jax.Array  # []
     trajectory_count: jax.Array  # [] int32
     trajectory_measured_at: jax.Array  # [] int32
 
     def readings(self) -> dict[str, jax.Array]:
-        """By name."""
+        """The readings, by name."""
         path = self.path_length
         return {
             "trajectory/distance": self.distance,
@@ -64,13 +65,13 @@ def trajectory(*, every: int = 1, axis_name: AxisName = None) -> GradientTransfo
 
     Args:
         every: steps from one measurement to the next.
-        axis_name: inside `shard_map`, of the mesh axes that updates and parameters are sharded over.
+        axis_name: inside `shard_map`, the mesh axis or axes that updates and parameters are sharded over.
 
     Inside `accumulate` and `optax.MultiSteps` it follows the updates of whole steps.
 
     Raises:
         ValueError: `every` out of range; at `update`, no parameters. TypeError: one of the wrong kind, a leaf that is
-            no floating array.
+            not a floating array.
 
     >>> import gradtx, jax.numpy as jnp
     >>> tx = gradtx.trajectory()
@@ -120,7 +121,7 @@ def _moved(observation: Observation, like: Params) -> Params:
 
 
 def _way(observation: Observation, since: Updates) -> jax.Array:
-    """‖θ_k + Δθ_k - since‖; just the updates' norm where `since` is θ_k."""
+    """‖θ_k + Δθ_k - since‖, which is the norm of the updates if `since` is θ_k."""
     if since is observation.params:
         return observation.norm
     rows = zip(
@@ -129,7 +130,7 @@ def _way(observation: Observation, since: Updates) -> jax.Array:
         jax.tree.leaves(since),
         strict=True,
     )
-    # θ - since first: it is exact where they are near, and a short update is not rounded to the parameters' digits
+    # θ - since comes first. It is exact if the two are close, and a short update then keeps its digits.
     way = [widen(jnp.asarray(p), s.dtype) - s + (0 if u is None else widen(u, s.dtype)) for p, u, s in rows]
     inverse_scale, relative = scaled_norm(way, observation.axis_name)
     return (relative / inverse_scale).astype(jnp.result_type(float))

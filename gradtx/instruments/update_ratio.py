@@ -1,19 +1,19 @@
-"""How far a step goes beside where the parameters are: the first look at a learning rate.
+"""The length of a step relative to the length of the parameters: a first check of a learning rate.
 
     global   ‖Δθ_k‖ / ‖θ_k‖
 
 | letter | argument | shape, dtype                                   |
 |--------|----------|------------------------------------------------|
-| Δθ     | updates  | as the parameters; what `apply_updates` adds   |
+| Δθ     | updates  | as the parameters; added by `apply_updates`    |
 | θ      | params   | before the step                                |
 
-**Reads**: about 1e-3 is usual; far above 1e-2 the rate is high, far below 1e-4 low. A rule of thumb, no more.
+**Reads**: about 1e-3 is usual. Far above 1e-2 the rate is high, far below 1e-4 it is low. This is a rule of thumb only.
 
 **Source**: the CS231n course notes, "Ratio of weights:updates".
 
-**Stands** last in the chain, where the updates are what will be added.
+**Stands** last in the chain, where the updates are those that will be added.
 
-**Differs from** Optax and torch, which have nothing like it: right also where the norms are beyond float32.
+**Differs from** Optax and torch, which have nothing like it. It is correct even if the norms are beyond float32.
 
 **Costs**: one read of updates and parameters, with `per_leaf` two.
 """
@@ -42,7 +42,7 @@ class UpdateRatioState(NamedTuple):
     update_ratio_measured_at: jax.Array  # [] int32
 
     def readings(self) -> dict[str, jax.Array]:
-        """By name."""
+        """The readings, by name."""
         found = {"update_ratio/global": self.update_ratio}
         return found if self.update_leaf_ratios is None else found | {"update_ratio/leaves": self.update_leaf_ratios}
 
@@ -50,18 +50,18 @@ class UpdateRatioState(NamedTuple):
 def update_ratio(
     *, per_leaf: bool = False, every: int = 1, axis_name: AxisName = None
 ) -> GradientTransformationExtraArgs:
-    """‖Δθ‖ / ‖θ‖, over all leaves that have an update; 0 where nothing moves, inf where what moves is all 0.
+    """‖Δθ‖ / ‖θ‖ over all leaves that have an update; 0 if nothing moves, inf if all moving parameters are 0.
 
     Args:
-        per_leaf: also `update_ratio/leaves`, the ratio of each leaf.
+        per_leaf: also read `update_ratio/leaves`, the ratio of each leaf.
         every: steps from one measurement to the next.
-        axis_name: inside `shard_map`, of the mesh axes that updates and parameters are sharded over.
+        axis_name: inside `shard_map`, the mesh axis or axes that updates and parameters are sharded over.
 
-    Inside `accumulate` and `optax.MultiSteps` it reads the one update of the whole step.
+    Inside `accumulate` and `optax.MultiSteps` it reads the update of the whole step.
 
     Raises:
         ValueError: `every` out of range; at `update`, no parameters. TypeError: one of the wrong kind, a leaf that is
-            no floating array.
+            not a floating array.
 
     >>> import gradtx, jax.numpy as jnp, optax
     >>> tx = optax.chain(optax.sgd(0.01), gradtx.update_ratio())
@@ -90,7 +90,7 @@ def update_ratio(
 
 
 def ratio(updates: list[jax.Array], params: list[jax.Array], axis_name: AxisName = None) -> jax.Array:
-    """‖updates‖ / ‖params‖ where neither norm need be finite; 0 / 0 is 0."""
+    """‖updates‖ / ‖params‖, even if a norm is not finite. 0 / 0 gives 0."""
     return _quotient(scaled_norm(updates, axis_name), scaled_norm(params, axis_name))
 
 

@@ -1,4 +1,4 @@
-"""Functions with known truth, one for each challenge of the chapter: minimum, saddle, cliff, conditioning."""
+"""Functions with known facts for the chapter's challenges: minima, saddles, cliffs, ill-conditioning."""
 
 from .catalogue import LANDSCAPES as LANDSCAPES
 from .curvature import beale as beale

@@ -1,4 +1,4 @@
-"""Every landscape by its name."""
+"""All landscapes, by name."""
 
 from collections.abc import Callable
 

@@ -1,4 +1,4 @@
-"""Landscapes of ill-conditioned curvature (chapter §2.1): the walls bound the step, the floor is long.
+"""Landscapes of ill-conditioned curvature (chapter §2.1): steep walls limit the step, and the valley floor is long.
 
     quadratic    ½ xᵀ H x,  H = R diag(1, ..., κ) Rᵀ
     rosenbrock   (1 - x)² + 100 (y - x²)²
@@ -25,16 +25,16 @@ _FINITE = Range("(-inf, inf)", -math.inf, math.inf)
 
 
 def quadratic(condition_number: float = 100.0, dim: int = 2, rotation: float = 0.0) -> Landscape:
-    """½ xᵀ H x with eigenvalues from 1 to κ in geometric steps: gradient descent diverges beyond 2 / κ.
+    """½ xᵀ H x with eigenvalues from 1 to κ in geometric steps. Gradient descent diverges for rates above 2 / κ.
 
     Args:
-        condition_number: κ, in [1, inf). With dim=1 the one eigenvalue is 1, and so is the condition number.
-        dim: at least 1.
+        condition_number: κ, in [1, inf). With dim=1 the only eigenvalue is 1, and so is the condition number.
+        dim: number of coordinates, at least 1.
         rotation: radians, counter-clockwise: R turns the plane of axes 1 and 2, then that of 2 and 3, and so on. At 0
-            the axes are the eigenvectors, which flatters methods that scale each coordinate by itself.
+            the axes are the eigenvectors, which favours methods that scale each coordinate separately.
 
     Raises:
-        ValueError: out of range or NaN. TypeError: of the wrong kind.
+        ValueError: an argument is out of range or NaN. TypeError: it is of the wrong kind.
 
     **Source**: chapter §2.1; Goodfellow et al. 2016, §8.2.1.
 
@@ -54,11 +54,11 @@ def quadratic(condition_number: float = 100.0, dim: int = 2, rotation: float = 0
     reach = float(max(1.5, 1.1 * np.abs(start).max()))
 
     def function(x: jax.Array) -> jax.Array:
-        return jnp.sum(jnp.asarray(H, x.dtype) * jnp.outer(x, x)) / 2  # no matrix product: accelerators round those
+        return jnp.sum(jnp.asarray(H, x.dtype) * jnp.outer(x, x)) / 2  # not a matrix product, which accelerators round
 
     return Landscape(
         name="quadratic",
-        description="an ill-conditioned bowl: the steepest axis bounds the learning rate, the flattest one needs it",
+        description="an ill-conditioned bowl: the steepest axis limits the learning rate, the flattest needs it high",
         section="§2.1",
         source="Goodfellow et al. 2016, §8.2.1",
         function=function,
@@ -88,11 +88,11 @@ def _rosenbrock(x: jax.Array) -> jax.Array:
 
 rosenbrock = Landscape(
     name="rosenbrock",
-    description="a curved narrow valley: found at once, followed slowly, because its floor bends",
+    description="a narrow curved valley: descent finds it at once, but follows it slowly because its floor bends",
     section="§2.1",
     source="Rosenbrock 1960",
     function=_rosenbrock,
-    start=[-1.2, 1.0],  # Rosenbrock's own
+    start=[-1.2, 1.0],  # Rosenbrock's start
     learning_rate=0.0015,
     minimum=0.0,
     minimisers=[[1.0, 1.0]],
@@ -110,8 +110,9 @@ def _beale(x: jax.Array) -> jax.Array:
 def _beale_saddle() -> np.ndarray:
     """The critical point that has no closed form.
 
-    For a given y the function is a parabola in x, with its vertex at Σ c_i (1 - yⁱ) / Σ (1 - yⁱ)². Put in, the
-    derivative in y leaves (y - 1)³ (2y - 1) (3y³ + 11y² + 10y + 5) = 0: the minimiser, the saddle at y = 1, this one.
+    For a given y the function is a parabola in x, with its vertex at Σ c_i (1 - yⁱ) / Σ (1 - yⁱ)². At that vertex the
+    derivative in y is zero if (y - 1)³ (2y - 1) (3y³ + 11y² + 10y + 5) = 0. The first factor belongs to the saddle at
+    y = 1, the second to the minimiser, and the cubic to this point.
     """
     roots = np.roots([3.0, 11.0, 10.0, 5.0])
     y = roots[np.argmin(np.abs(roots.imag))].real
@@ -127,11 +128,11 @@ beale = Landscape(
     section="§2.1",
     source="Beale 1958; Moré, Garbow & Hillstrom 1981, problem 5",
     function=_beale,
-    start=[1.0, 1.0],  # Moré, Garbow & Hillstrom's
+    start=[1.0, 1.0],  # as in Moré, Garbow & Hillstrom
     learning_rate=0.01,
     minimum=0.0,
     minimisers=[[3.0, 0.5]],
     critical_points=[([3.0, 0.5], "minimum-like"), ([0.0, 1.0], "saddle"), (_beale_saddle(), "saddle")],
     view=((-1.0, 4.5), (-3.0, 2.0)),
-    condition_number=float(np.linalg.cond(_BEALE_JACOBIAN) ** 2),  # the Hessian is 2 JᵀJ where the residuals vanish
+    condition_number=float(np.linalg.cond(_BEALE_JACOBIAN) ** 2),  # the Hessian is 2 JᵀJ at zero residuals
 )

@@ -1,14 +1,14 @@
-"""Landscapes whose slope misleads: a wall that throws, a plain that says nothing, a hill with its back to the valley.
+"""Landscapes with a misleading slope: a steep wall, a flat plain, and a hill that descends away from the minimum.
 
     cliff           ½ (σ(h_T) - 0.7)²,  h_t = w σ(h_{t-1}) + b,  h_0 = σ⁻¹(0.7),  T = 12   (chapter §2.4, §2.5)
     plateau         1 - max(0, 1 - r²/6²)¹⁰,  r² = (x - 3)² + y²                            (chapter §2.3)
     asymptote_hill  (x - 2) (x - 5) e^((x - 4) / 2) + ½ y²                                  (chapter §2.7)
 
-`cliff` is a recurrent network of one unit: its gradient is a sum of products of up to T factors w σ'(h), which explode
-once w > 4. It starts at the fixed point that it should reach, so that every point of the line b = σ⁻¹(0.7) - 0.7 w is a
-minimum of exactly 0; three stand for the line. For w >= 0 there is no other critical point, as h_T then always grows
-with b: no bad minimum, only the wall. `plateau` is exactly flat beyond r = 6; its start lies within, where descent
-takes hundreds of steps to notice.
+`cliff` is a recurrent network of one unit. Its gradient is a sum of products of up to T factors w σ'(h), which explode
+once w > 4. h_0 is the fixed point that the network should reach, so every point of the line b = σ⁻¹(0.7) - 0.7 w is a
+minimum of exactly 0. Three points represent the line. For w >= 0 there is no other critical point, because h_T always
+grows with b; the difficulty is the wall, not a bad minimum. `plateau` is exactly flat beyond r = 6. Its start lies
+inside, where the slope is so small that descent needs hundreds of steps to leave.
 
 >>> import jax, jax.numpy as jnp
 >>> from gradtx import landscapes
@@ -41,7 +41,7 @@ _ON_THE_LINE = [[w, _LOGIT - _TARGET * w] for w in (4.0, 4.5, 5.0)]
 
 cliff = Landscape(
     name="cliff",
-    description="a wall made by repeated products: one step at its foot throws descent far away; clipping prevents it",
+    description="a wall made by repeated products: a step at its foot throws the parameters far away, unless clipped",
     section="§2.4",
     source="Pascanu, Mikolov & Bengio 2013, §2.3 and Fig. 6; Goodfellow et al. 2016, §8.2.4",
     function=_cliff,
@@ -80,7 +80,7 @@ def _asymptote_hill(x: jax.Array) -> jax.Array:
 
 asymptote_hill = Landscape(
     name="asymptote_hill",
-    description="the start is on the wrong side of a hill: descent goes left for ever along an asymptote",
+    description="the start is on the wrong side of a hill: descent goes left without end, along an asymptote",
     section="§2.7",
     source="Goodfellow et al. 2016, §8.2.7 and Fig. 8.4",
     function=_asymptote_hill,

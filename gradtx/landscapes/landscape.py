@@ -1,4 +1,4 @@
-"""What a landscape is: a function R^n -> R together with the facts that are known of it."""
+"""A landscape: a function R^n -> R together with known facts about it."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -18,14 +18,15 @@ Box = tuple[tuple[float, float], tuple[float, float]]
 
 @dataclass(frozen=True, eq=False, repr=False, kw_only=True)
 class Landscape:
-    """A function on vectors [dim] and the truth about it. Call it with a vector to evaluate it.
+    """A function on vectors [dim] with known facts. Call it with a vector to evaluate it.
 
-    Without a vector it gives itself, so that all read alike: `landscapes.saddle()` beside `landscapes.quadratic()`.
-    The facts are float64 NumPy arrays that cannot be written to; values have the dtype of the vector. It is hashed by
+    Called without a vector it returns itself, so that `landscapes.saddle()` works like `landscapes.quadratic()`.
+    The facts are read-only float64 NumPy arrays. Values have the dtype of the vector. A landscape is hashed by
     identity, so it can be a static argument of `jax.jit`.
 
-    Kinds of critical points go by the signs of the Hessian's eigenvalues: both signs, "saddle"; none, "plateau"; one
-    sign, "minimum-like" or "maximum-like", also where some are zero, as along a valley of minimisers.
+    The kind of a critical point depends on the signs of the Hessian's eigenvalues. With both signs it is a "saddle",
+    with only zeros a "plateau". With one sign it is "minimum-like" or "maximum-like", even if some eigenvalues are
+    zero, as along a valley of minimisers.
 
     Raises:
         ValueError: the vector's shape is not [dim]. TypeError: it is complex.
@@ -39,19 +40,19 @@ class Landscape:
     """
 
     name: str
-    description: str  # one line: what it shows
-    section: str  # of the chapter, such as "§2.3"
+    description: str  # one line
+    section: str  # section of the chapter, such as "§2.3"
     source: str
     function: Callable[[jax.Array], jax.Array]  # [dim] -> []
-    start: Any  # [dim]: where gradient descent with `learning_rate` shows what the landscape is for
+    start: Any  # [dim]: from here, gradient descent with `learning_rate` shows the challenge of the landscape
     learning_rate: float
-    minimum: float  # the infimum; -inf where unbounded below
-    minimisers: Any  # [m, dim]: m = 0 where the infimum is not attained; representatives where they fill a curve
-    critical_points: Sequence[tuple[Any, Kind]]  # points [dim] of zero gradient; representatives where infinitely many
+    minimum: float  # the infimum; -inf if unbounded below
+    minimisers: Any  # [m, dim]: m = 0 if the infimum is not attained; some examples if they fill a curve
+    critical_points: Sequence[tuple[Any, Kind]]  # points [dim] of zero gradient; some examples if infinitely many
     view: Box  # ((x_low, x_high), (y_low, y_high)): the first two coordinates, for pictures
-    hessian_eigenvalues: Any = None  # [dim], ascending, where the Hessian is constant
-    condition_number: float | None = None  # of the Hessian at the minimisers, where that is one finite number
-    sigma: float = 0.0  # standard deviation of the gradient noise of `sample`, each coordinate
+    hessian_eigenvalues: Any = None  # [dim], ascending, if the Hessian is constant
+    condition_number: float | None = None  # of the Hessian at the minimisers, if it is one finite number
+    sigma: float = 0.0  # standard deviation of the gradient noise of `sample`, per coordinate
 
     def __post_init__(self) -> None:
         start = _constant(self.start)
@@ -64,18 +65,18 @@ class Landscape:
 
     @classmethod
     def of(cls, function: Callable[[jax.Array], Any], start: Any, view: Any = None) -> "Landscape":
-        """A landscape of your own function, for `lab.run`, `lab.sweep` and the pictures. Unknown facts are NaN.
+        """Makes a landscape of your own function, for `lab.run`, `lab.sweep` and the pictures. Unknown facts are NaN.
 
         Args:
             function: vector [dim] -> scalar, written with `jax.numpy`.
-            start: [dim], where walks begin.
-            view: ((x_low, x_high), (y_low, y_high)), what pictures show of the first two coordinates; for one
-                coordinate (x_low, x_high) is enough. Default: the start in the middle, and as far to each side as the
-                start is from the origin, at least 2.
+            start: [dim], the point at which runs begin.
+            view: ((x_low, x_high), (y_low, y_high)), the ranges of the first two coordinates in pictures. For one
+                coordinate (x_low, x_high) is enough. By default the start is in the middle, and each side is as far
+                away as the start is from the origin, at least 2.
 
         Raises:
-            ValueError: a start that is no vector of finite numbers, a view that is empty, a function that returns no
-                scalar. TypeError: something that is no function, or that JAX cannot trace.
+            ValueError: `start` is not a vector of finite numbers, `view` is empty, or `function` does not return a
+                scalar. TypeError: `function` is not a function, or JAX cannot trace it.
 
         >>> import gradtx, jax
         >>> from gradtx import lab, landscapes
@@ -89,12 +90,12 @@ class Landscape:
             raise TypeError(f"Landscape.of: function must be a function of a vector, got {got}.")
         place = _numbers("start", start)
         if place.ndim != 1 or not place.size or not np.isfinite(place).all():
-            raise ValueError(f"Landscape.of: start must be a vector of finite numbers, as [1.0, 2.0], got {start!r}.")
+            raise ValueError(f"Landscape.of: start must be a vector of finite numbers, like [1.0, 2.0], got {start!r}.")
         _check_scalar(function, place)
         name = getattr(function, "__name__", type(function).__name__)
         return cls(
             name="function" if name == "<lambda>" else name,
-            description="a function of one's own",
+            description="a user-defined function",
             section="",
             source="",
             function=function,
@@ -118,13 +119,13 @@ class Landscape:
     def __call__(self, vector: Vector) -> jax.Array: ...
 
     def __call__(self, vector: Vector | None = None) -> "Landscape | jax.Array":
-        """f(vector), or itself."""
+        """Returns f(vector), or without a vector the landscape itself."""
         return self if vector is None else self.function(self._checked(vector))
 
     def sample(self, x: Vector, key: jax.Array) -> jax.Array:
-        """The loss that one noisy step sees: f(x) + σ ξ·x with ξ ~ N(0, I), so its gradient is ∇f(x) + σ ξ.
+        """The loss of one noisy step: f(x) + σ ξ·x with ξ ~ N(0, I), so its gradient is ∇f(x) + σ ξ.
 
-        The same key gives the same ξ, at every x. Without noise it is f(x).
+        The same key gives the same ξ at every x. Without noise it returns f(x).
 
         >>> import jax, jax.numpy as jnp
         >>> from gradtx import landscapes
@@ -188,5 +189,5 @@ def _box(view: Any) -> Box:
 
 def _constant(values: Any) -> np.ndarray:
     array = np.array(values, np.float64)
-    array.setflags(write=False)  # a fact shared by every caller
+    array.setflags(write=False)  # all callers share the array
     return array

@@ -1,4 +1,4 @@
-"""Landscapes of several minima (chapter §2.2): equally good ones, worse ones, and a whole valley of them.
+"""Landscapes with several minima (chapter §2.2): equally good minima, worse ones, and a whole valley of minima.
 
     himmelblau       (x² + y - 11)² + (x + y² - 7)²
     styblinski_tang  ½ Σ (x_i⁴ - 16 x_i² + 5 x_i)
@@ -6,8 +6,8 @@
     double_well      ¼ (x² - 1)² + ½ y²
     scaled_product   ½ (w₁ w₂ - 1)²
 
-`scaled_product` is the smallest network with weight-space symmetry: (a w₁, w₂ / a) is the same network for every a, so
-its minimisers fill two curves, along which the Hessian has a zero eigenvalue; a few stand for them here.
+`scaled_product` is the smallest network with weight-space symmetry: (a w₁, w₂ / a) is the same network for every a. So
+its minimisers fill two curves, along which the Hessian has a zero eigenvalue. Only a few of them are listed here.
 
 >>> from gradtx import landscapes
 >>> print(landscapes.himmelblau.minimisers.shape, landscapes.styblinski_tang(dim=1).minimum)
@@ -31,7 +31,7 @@ def _himmelblau(x: jax.Array) -> jax.Array:
 
 
 def _himmelblau_critical_point(x: float, y: float) -> np.ndarray:
-    """Newton's iteration on the gradient, from an approximation read off a contour plot."""
+    """Refines an approximation that was read off a contour plot, by Newton's iteration on the gradient."""
     point = np.array([x, y])
     for _ in range(20):
         x, y = point
@@ -48,7 +48,7 @@ _HIMMELBLAU_MINIMISERS = [_himmelblau_critical_point(*point) for point in _NEAR_
 
 himmelblau = Landscape(
     name="himmelblau",
-    description="four equally good minima, four saddles between them, one hill: the start decides",
+    description="four equally good minima, four saddles between them, one hill: the start decides which one is found",
     section="§2.2",
     source="Himmelblau 1972",
     function=_himmelblau,
@@ -66,9 +66,9 @@ himmelblau = Landscape(
 
 
 def styblinski_tang(dim: int = 2) -> Landscape:
-    """½ Σ (x_i⁴ - 16 x_i² + 5 x_i): a good and a bad valley in every coordinate, 2^dim local minima, one of them best.
+    """½ Σ (x_i⁴ - 16 x_i² + 5 x_i): a good and a bad valley in every coordinate. One of 2^dim local minima is best.
 
-    Of its 3^dim critical points all are listed up to dim=3, beyond only the minimiser and one saddle next to it.
+    Up to dim=3 all 3^dim critical points are listed, above that only the minimiser and one saddle next to it.
 
     Raises:
         ValueError: `dim` below 1. TypeError: it is not an integer.
@@ -84,7 +84,7 @@ def styblinski_tang(dim: int = 2) -> Landscape:
     best, hump, worse = np.sort(np.roots([4.0, 0.0, -32.0, 5.0]).real)  # of the derivative, all real
     return _separable(
         name="styblinski_tang",
-        description="a good and a bad valley in every coordinate: descent ends in whichever is downhill",
+        description="a good and a bad valley in every coordinate: descent ends in the one downhill of the start",
         source="Styblinski & Tang 1990",
         term=lambda x: (x**4 - 16 * x**2 + 5 * x) / 2,
         minimum=float(dim * (best**4 - 16 * best**2 + 5 * best) / 2),
@@ -97,10 +97,10 @@ def styblinski_tang(dim: int = 2) -> Landscape:
 
 
 def rastrigin(dim: int = 2) -> Landscape:
-    """Σ (10 + x_i² - 10 cos 2π x_i): a bowl with a grid of local minima about one apart, the worse the farther out.
+    """Σ (10 + x_i² - 10 cos 2π x_i): a bowl with a grid of local minima about one apart; those farther out are worse.
 
-    Of its critical points those are listed whose coordinates are 0, the next hump or the next valley on the positive
-    side, 3^dim up to dim=3, beyond only the minimiser and one saddle next to it: signs may be flipped at will.
+    Up to dim=3 it lists the 3^dim critical points whose coordinates are 0, the next hump or the next valley on the
+    positive side. Above that it lists only the minimiser and one saddle next to it. Flipping signs gives more of them.
 
     Raises:
         ValueError: `dim` below 1. TypeError: it is not an integer.
@@ -115,7 +115,7 @@ def rastrigin(dim: int = 2) -> Landscape:
     dim = checked_count("rastrigin", "dim", dim)
     return _separable(
         name="rastrigin",
-        description="a bowl covered with local minima: descent stops in the nearest, noise may carry it on",
+        description="a bowl covered with local minima: descent stops in the nearest one, but noise may carry it on",
         source="Rastrigin 1974; Mühlenbein, Schomisch & Born 1991",
         term=lambda x: 10 + x**2 - 10 * jnp.cos(2 * jnp.pi * x),
         minimum=0.0,
@@ -146,7 +146,7 @@ def _separable(
     learning_rate: float,
     reach: float,
 ) -> Landscape:
-    """Σ term(x_i), whose critical points are all combinations of those of one coordinate; the first valley is best."""
+    """Σ term(x_i). Its critical points are all combinations of those of one coordinate. The first valley is best."""
     dim = start.size
     best = np.full(dim, valleys[0])
     if dim <= 3:
@@ -180,7 +180,7 @@ def _double_well(x: jax.Array) -> jax.Array:
 
 double_well = Landscape(
     name="double_well",
-    description="two equally good minima and the saddle between: the straight line from one to the other climbs",
+    description="two equally good minima and a saddle between them: the straight line from one to the other climbs",
     section="§2.2",
     source="Strogatz 1994, Nonlinear Dynamics and Chaos (conservative systems)",
     function=_double_well,

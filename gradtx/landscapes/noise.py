@@ -1,4 +1,4 @@
-"""Gradient noise on any landscape (chapter §2.6): what a minibatch gradient is to the whole data set's."""
+"""Adds gradient noise to any landscape (chapter §2.6), as minibatches add noise to the gradient of the data set."""
 
 import dataclasses
 
@@ -9,13 +9,13 @@ from .landscape import Landscape
 
 
 def noisy(landscape: Landscape, sigma: float) -> Landscape:
-    """The same landscape, whose `sample(x, key)` has a gradient with noise N(0, σ² I).
+    """The same landscape, but the gradient of its `sample(x, key)` has noise N(0, σ² I).
 
-    Called with a vector it still gives f(x), the expected value, and every fact stays true of that.
+    Called with a vector it still returns f(x), the expected value, and all facts remain true for f.
 
     Args:
         landscape: such as `landscapes.saddle` or `landscapes.quadratic(10.0)`.
-        sigma: σ, in [0, inf); takes the place of the noise that the landscape had.
+        sigma: σ, in [0, inf); replaces the noise that the landscape had.
 
     Raises:
         ValueError: `sigma` is negative, infinite or NaN. TypeError: one argument is of the wrong kind.

@@ -1,10 +1,10 @@
-"""Landscapes with a saddle where the slow part of descent happens (chapter §2.3).
+"""Landscapes with a saddle that slows descent (chapter §2.3).
 
     saddle         x² - y²
     monkey_saddle  x³ - 3 x y²
 
-At the origin of the monkey saddle gradient *and* Hessian are zero, so its kind is "plateau", though three valleys and
-three ridges meet there: second derivatives cannot tell.
+At the origin of the monkey saddle both the gradient and the Hessian are zero, so its kind is "plateau". In fact three
+valleys and three ridges meet there, but second derivatives do not show them.
 
 >>> from gradtx import landscapes
 >>> landscapes.saddle.critical_points[0][1], landscapes.monkey_saddle.critical_points[0][1]
@@ -45,7 +45,7 @@ def _monkey_saddle(x: jax.Array) -> jax.Array:
 
 monkey_saddle = Landscape(
     name="monkey_saddle",
-    description="three valleys from one point where the Hessian vanishes: second derivatives say plateau",
+    description="three valleys meet where the Hessian vanishes, so that second derivatives call the point a plateau",
     section="§2.3",
     source="Hilbert & Cohn-Vossen 1932",
     function=_monkey_saddle,

@@ -1,1 +1,1 @@
-"""One method a file, its block and its recipe together. Import them from `gradtx`."""
+"""The methods. Each file holds one method: its building block and its recipe. Import them from `gradtx`."""

@@ -1,4 +1,4 @@
-"""AdaDelta: RMSProp whose learning rate is the running size of its own steps, so that the units come out right.
+"""AdaDelta: RMSProp whose learning rate is the running size of its past steps, so that the units match.
 
     r ← ρ r + (1 - ρ) g²
     u = √(s + δ) / √(r + δ) · g
@@ -14,19 +14,19 @@
 
 **Source**: Zeiler 2012 (arXiv:1212.5701), Alg. 1; named in chapter §5.3.3.
 
-**Differs from** Optax and torch: the same form; there ρ is called `rho` and is 0.9 by default, and the buffers follow
-the parameters' dtype. Optax squares complex gradients without a conjugate.
+**Differs from** Optax and torch: the form is the same, but they call ρ `rho`, with default 0.9, and their buffers
+follow the parameters' dtype. Optax squares complex gradients without a conjugate.
 
-**Costs**: two numbers a parameter. u needs the s of the step before, but the new s is written in its place. Put u² into
-the third line and solve for it,
+**Costs**: two numbers per parameter. u needs the s of the previous step, but the new s is written in its place. Putting
+u² into the third line and solving for the old s gives
 
     s_old + δ = (s + ρ δ) (r + δ) / (ρ (r + δ) + (1 - ρ) g²)      u = √(s + ρ δ) / √(ρ (r + δ) + (1 - ρ) g²) · g
 
-and u follows from the new s, without a difference that could cancel: the old one need not be kept.
+so u follows from the new s, without a difference that could cancel. The old s need not be kept.
 
-**When**: no learning rate to choose (1.0 is the paper's). δ is the price: it sets the size of the first steps,
-√(δ / (1 - ρ)) under a gradient much longer than √δ (0.0045 by default), so the start is slow on costs that want longer
-ones. δ = 0 never moves.
+**When**: if you do not want to choose a learning rate (1.0 is the paper's). Instead, δ sets the size of the first
+steps: √(δ / (1 - ρ)), which is 0.0045 by default, if the gradient is much larger than √δ. The start is slow on costs
+that need longer steps. With δ = 0 the parameters never move.
 """
 
 from typing import Any, NamedTuple
@@ -51,7 +51,7 @@ class ScaleByAdadeltaState(NamedTuple):
 
 
 def scale_by_adadelta(decay: ScalarOrSchedule = 0.95, eps: ScalarOrSchedule = 1e-6) -> GradientTransformationExtraArgs:
-    """u = RMS of past updates / RMS of past gradients · g; does not flip the sign.
+    """u = RMS of past updates / RMS of past gradients · g. Does not flip the sign.
 
     Args:
         decay: ρ, in [0, 1).
@@ -63,7 +63,7 @@ def scale_by_adadelta(decay: ScalarOrSchedule = 0.95, eps: ScalarOrSchedule = 1e
     >>> import gradtx, jax.numpy as jnp
     >>> tx = gradtx.scale_by_adadelta(decay=0.75, eps=1e-4)
     >>> u, state = tx.update(jnp.array([1.0, -100.0]), tx.init(jnp.zeros(2)))
-    >>> print(u)  # √δ / √(1 - ρ), whatever the size of the gradient
+    >>> print(u)  # √δ / √(1 - ρ), for any size of the gradient
     [ 0.019996 -0.02    ]
     """
     rho = hyperparameter("scale_by_adadelta", "decay", decay, BELOW_ONE)

@@ -1,4 +1,4 @@
-"""AdaGrad: each parameter's learning rate divided by the root of all its past squared gradients.
+"""AdaGrad divides each parameter's learning rate by the root of the sum of its past squared gradients.
 
     r ← r + g²
     u = g / (δ + √r)
@@ -13,14 +13,14 @@
 
 **Source**: Duchi, Hazan & Singer 2011; Goodfellow et al. 2016, Alg. 8.4; chapter §5.2.
 
-**Differs from** Optax (`scale_by_rss`): there r starts at 0.1 and δ stands inside the root; here r starts at 0 and δ
-outside, as in the chapter. Theirs: `adagrad(rate, eps=0.0, initial_accumulator=0.1 + 1e-7)`. torch has the chapter's
-form, with δ = 1e-10 by default.
+**Differs from** Optax (`scale_by_rss`): there r starts at 0.1 and δ stands inside the root. Here r starts at 0 and δ
+stands outside, as in the chapter. To get theirs: `adagrad(rate, eps=0.0, initial_accumulator=0.1 + 1e-7)`. torch has
+the chapter's form, with δ = 1e-10 by default.
 
-**Costs**: one number a parameter.
+**Costs**: one number per parameter.
 
-**When**: sparse features and convex costs. In deep learning the step falls as 1/√k from the start (constant gradient c:
-ε/√k, whatever |c|), often too early; RMSProp forgets instead.
+**When**: for sparse features and convex costs. The step falls as 1/√k from the start (a constant gradient gives ε/√k,
+for any size of the gradient). In deep learning this is often too early, and RMSProp, which forgets, is better.
 """
 
 from typing import Any, NamedTuple
@@ -49,12 +49,12 @@ def scale_by_adagrad(
     *,
     accumulator_dtype: DTypeLike | None = FLOAT32,
 ) -> GradientTransformationExtraArgs:
-    """u = g / (δ + √r) with r the sum of all squared gradients; does not flip the sign.
+    """u = g / (δ + √r), where r is the sum of all squared gradients. Does not flip the sign.
 
     Args:
         eps: δ, in [0, inf). With 0 a coordinate that never had a gradient gets the update 0.
         initial_accumulator: r before the first step, in [0, inf).
-        accumulator_dtype: of r; None follows the parameters.
+        accumulator_dtype: the dtype of r; None follows the parameters.
 
     Raises:
         ValueError: a number out of range. TypeError: an argument of the wrong kind.
@@ -62,7 +62,7 @@ def scale_by_adagrad(
     >>> import gradtx, jax.numpy as jnp
     >>> tx = gradtx.scale_by_adagrad(eps=0.0)
     >>> state = tx.init(jnp.zeros(2))
-    >>> for _ in range(4):  # 1/√k, whatever the size of the gradient
+    >>> for _ in range(4):  # 1/√k, for any size of the gradient
     ...     u, state = tx.update(jnp.array([1.0, -100.0]), state)
     >>> print(u)
     [ 0.5 -0.5]
@@ -99,7 +99,7 @@ def adagrad(
         learning_rate: ε, in [0, inf).
         eps: δ, in [0, inf).
         initial_accumulator: r before the first step, in [0, inf).
-        accumulator_dtype: of r; None follows the parameters.
+        accumulator_dtype: the dtype of r; None follows the parameters.
 
     Raises:
         ValueError: a number out of range. TypeError: an argument of the wrong kind.

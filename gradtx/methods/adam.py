@@ -1,4 +1,4 @@
-"""Adam: RMSProp and momentum on running means that are corrected for starting at zero.
+"""Adam: momentum and RMSProp, with running means that are corrected for starting at zero.
 
     m ← β₁ m + (1 - β₁) g       w₁ ← β₁ w₁ + (1 - β₁)
     v ← β₂ v + (1 - β₂) g²      w₂ ← β₂ w₂ + (1 - β₂)
@@ -15,17 +15,18 @@
 
 **Source**: Kingma & Ba 2015 (arXiv:1412.6980), Alg. 1; named in chapter §5.3.3.
 
-**Bias correction**: w is the average that m is, taken of ones in place of gradients: the total weight of the gradients
-seen so far. For a constant β it is 1 - βᵏ after k steps, which the paper divides by; it is right for a scheduled β too,
-and loses no digits where βᵏ is near 1.
+**Bias correction**: w is the same running mean as m, but of ones instead of gradients. It is the total weight of the
+gradients seen so far. For a constant β it is 1 - βᵏ after k steps, the divisor in the paper. It is also right for a
+scheduled β, and it loses no digits if βᵏ is near 1.
 
-**Differs from** Optax and torch: the same form; there m and v follow the parameters' dtype, and in float16 δ = 1e-8 is
-0, so that a gradient of zeros gives NaN. Here all of it is computed in float32.
+**Differs from** Optax and torch: the form is the same, but there m and v follow the parameters' dtype. In float16,
+δ = 1e-8 is 0, so that a gradient of zeros gives NaN. Here everything is computed in float32.
 
-**Costs**: two numbers a parameter.
+**Costs**: two numbers per parameter.
 
-**When**: a first try on deep networks; fairly robust to its hyper-parameters, though the learning rate sometimes needs
-changing from the paper's 1e-3. No method is best everywhere (chapter §5.3.3): compare it with momentum at a tuned rate.
+**When**: as a first try on deep networks. It is fairly robust to its hyper-parameters, though the learning rate
+sometimes needs changing from the paper's 1e-3. No method is best everywhere (chapter §5.3.3), so compare it with
+momentum at a tuned learning rate.
 """
 
 from typing import Any, NamedTuple
@@ -55,7 +56,7 @@ class ScaleByAdamState(NamedTuple):
 def scale_by_adam(
     b1: ScalarOrSchedule = 0.9, b2: ScalarOrSchedule = 0.999, eps: ScalarOrSchedule = 1e-8
 ) -> GradientTransformationExtraArgs:
-    """u = m̂ / (√v̂ + δ), the corrected mean over the root of the corrected mean square; does not flip the sign.
+    """u = m̂ / (√v̂ + δ): the corrected mean over the root of the corrected mean square. Does not flip the sign.
 
     Args:
         b1: β₁, in [0, 1).
@@ -104,7 +105,7 @@ def scale_by_adam(
 
 
 def _weight(β: jax.Array, steps: jax.Array, before: jax.Array | None) -> jax.Array:
-    """w: 1 - βᵏ for a constant β, to all digits; for a scheduled one from the weight of the step before."""
+    """w. For a constant β it is 1 - βᵏ, to all digits. For a scheduled β it is updated from the previous weight."""
     if before is not None:
         return β * before + (1 - β)
     positive = jnp.maximum(β, jnp.finfo(β.dtype).tiny)

@@ -1,7 +1,7 @@
-"""Delta-bar-delta: a learning rate for each parameter, raised while its derivative keeps its sign, else lowered.
+"""Delta-bar-delta: a learning rate per parameter that rises while the derivative keeps its sign, and falls if it flips.
 
-    λ ← λ + κ        where d̄ d > 0
-    λ ← (1 - φ) λ    where d̄ d < 0
+    λ ← λ + κ        if d̄ d > 0
+    λ ← (1 - φ) λ    if d̄ d < 0
     d̄ ← (1 - θ) d + θ d̄
     u = λ d
 
@@ -14,17 +14,17 @@
 | φ      | `decrease`      | scalar or schedule, [0, 1]                                       |
 | θ      | `decay`         | scalar or schedule, [0, 1)                                       |
 
-The d̄ in the conditions is the one before this step; the rate is updated first, then used.
+The conditions use the d̄ from before this step. The rate is updated first, then used.
 
 **Source**: Jacobs 1988, "Increased rates of convergence through learning rate adaptation"; chapter §5.1.
 
-**Differs from** Optax and torch: neither has it. Nearest: `torch.optim.Rprop`, which scales by factors and drops the
-size of the derivative.
+**Differs from** Optax and torch: neither has it. The nearest is `torch.optim.Rprop`, which both raises and lowers its
+rates by factors and ignores the size of the derivative.
 
-**Costs**: two numbers a parameter.
+**Costs**: two numbers per parameter.
 
-**When**: full batches only: minibatch noise flips signs whatever the surface does. Rates grow by a constant and shrink
-by a factor: they climb carefully and fall at once.
+**When**: with full batches only, because minibatch noise flips signs on any surface. Rates grow by a constant and
+shrink by a factor, so they rise slowly and fall fast.
 """
 
 from typing import Any, NamedTuple
@@ -62,7 +62,7 @@ def scale_by_delta_bar_delta(
     decrease: ScalarOrSchedule = 0.2,
     decay: ScalarOrSchedule = 0.7,
 ) -> GradientTransformationExtraArgs:
-    """u = λ d with a rate λ for each parameter; does not flip the sign.
+    """u = λ d, with a rate λ for each parameter. Does not flip the sign.
 
     Args:
         learning_rate: the first rate of every parameter, in [0, inf); a schedule is read at 0.

@@ -1,4 +1,4 @@
-"""The learning rate: the one stage that flips the sign, and so turns a direction uphill into a step down.
+"""The learning rate: the only stage that flips the sign, so that the uphill gradient becomes a downhill step.
 
     u = -ε_k g
 
@@ -9,13 +9,13 @@
 
 **Source**: Goodfellow et al. 2016, Alg. 8.1; chapter §4.1.
 
-**Differs from** `optax.scale_by_learning_rate`: one state for numbers and schedules; the update keeps the gradient's
-dtype whatever the dtype of the rate; range checks.
+**Differs from** `optax.scale_by_learning_rate`: numbers and schedules have one kind of state, the update keeps the
+gradient's dtype for any dtype of the rate, and the range is checked.
 
-**Costs**: nothing for a number. A schedule has a count and its last value (`learning_rate/value` in `readings`).
+**Costs**: nothing for a number. A schedule stores a count and its last value (`learning_rate/value` in `readings`).
 
-**When**: once in every chain that is put together from blocks (`scale_by_*`, `heavy_ball`, clipping), before momentum:
-`heavy_ball` keeps the learning rate inside the velocity that way. Recipes such as `sgd` have it in them.
+**When**: once in every chain of blocks (`scale_by_*`, `heavy_ball`, clipping). It comes before momentum, so that
+`heavy_ball` keeps the learning rate inside the velocity. Recipes such as `sgd` already contain it.
 """
 
 from typing import Any, NamedTuple
@@ -30,16 +30,16 @@ from gradtx._core.types import GradientTransformationExtraArgs, Params, ScalarOr
 class ScaleByLearningRateState(NamedTuple):
     """State of `scale_by_learning_rate`."""
 
-    learning_rate_count: jax.Array | None  # [] int32, steps done: the k of ε_k, if that is scheduled
-    learning_rate_value: jax.Array | None = None  # [] default float, ε of the last step, if it may change
+    learning_rate_count: jax.Array | None  # [] int32: steps done, the k of ε_k, if ε is scheduled
+    learning_rate_value: jax.Array | None = None  # [] default float: ε of the last step, if it may change
 
     def readings(self) -> dict[str, jax.Array]:
-        """The learning rate of the last step; before the first, the one that it will use."""
+        """The learning rate of the last step. Before the first step, the rate which that step will use."""
         return {} if self.learning_rate_value is None else {"learning_rate/value": self.learning_rate_value}
 
 
 def scale_by_learning_rate(learning_rate: ScalarOrSchedule) -> GradientTransformationExtraArgs:
-    """u = -ε_k g: the one stage that flips the sign.
+    """u = -ε_k g. This is the only stage that flips the sign.
 
     Args:
         learning_rate: ε, a number, 0-d array or `count -> value`, in [0, inf). The first update uses `schedule(0)`.

@@ -3,7 +3,7 @@
     heavy ball    v ← α_k v + d;            u = v
     Nesterov      w ← α_{k+1} (w + d);      u = w + d          with w = α v, the look-ahead
 
-where d = -ε_k g comes in from the stage before, `scale_by_learning_rate`.
+where d = -ε_k g comes from the previous stage, `scale_by_learning_rate`.
 
 | letter | argument   | shape, dtype                                                        |
 |--------|------------|---------------------------------------------------------------------|
@@ -13,23 +13,23 @@ where d = -ε_k g comes in from the stage before, `scale_by_learning_rate`.
 
 **Source**: Polyak 1964; Nesterov 1983; Sutskever et al. 2013; Goodfellow et al. 2016, Alg. 8.2 and 8.3; chapter §4.2.
 
-**Nesterov without a second gradient.** Alg. 8.3 takes the gradient at φ_k = θ_k + α_k v_k. Keep φ instead of θ as the
-parameters, and every gradient is already taken there:
+**Nesterov without a second gradient.** Alg. 8.3 takes the gradient at φ_k = θ_k + α_k v_k. If the parameters hold φ
+instead of θ, every gradient is already taken there:
 
     φ_{k+1} = θ_{k+1} + α_{k+1} v_{k+1} = φ_k + d_k + α_{k+1} v_{k+1}
 
-which is exact for any schedule of ε and of α. `nesterov_eval_params` gives θ_k = φ_k - α_k v_k, the point to evaluate.
-The relation holds while `u` is added as it is: put clipping and weight decay before this stage, not after.
+This is exact for any schedule of ε and of α. `nesterov_eval_params` gives θ_k = φ_k - α_k v_k, the point to evaluate.
+The relation holds only if `u` is added unchanged, so put clipping and weight decay before this stage, not after.
 
-**Differs from** Optax (`trace`) and torch: their learning rate stands after the momentum (theirs:
-`optax.chain(gradtx.nesterov(0.9), gradtx.scale_by_learning_rate(rate))`); their Nesterov looks ahead with α_k, right
-for a constant α only; their buffer is in the parameters' dtype unless asked otherwise, where bfloat16 stalls. torch
-starts the buffer at the first gradient, which for `dampening=0` is what a start at 0 gives.
+**Differs from** Optax (`trace`) and torch: their learning rate stands after the momentum. To get theirs, use
+`optax.chain(gradtx.nesterov(0.9), gradtx.scale_by_learning_rate(rate))`. Their Nesterov looks ahead with α_k, which is
+right for a constant α only. Their buffer has the parameters' dtype by default, and in bfloat16 it stalls. torch starts
+the buffer at the first gradient, which for `dampening=0` gives the same as a start at 0.
 
-**Costs**: one number a parameter.
+**Costs**: one number per parameter.
 
-**When**: high curvature, small but consistent gradients, noisy gradients. The terminal step under a constant gradient
-is ε|g| / (1 - α). Nesterov's O(1/k²) needs a convex cost and full batches; with minibatches the two are close.
+**When**: for high curvature, small but consistent gradients, or noisy gradients. Under a constant gradient the step
+approaches ε|g| / (1 - α). Nesterov's O(1/k²) needs a convex cost and full batches; with minibatches the two are close.
 """
 
 from typing import Any, NamedTuple
@@ -76,14 +76,14 @@ class NesterovState(NamedTuple):
 def heavy_ball(
     momentum: ScalarOrSchedule, *, accumulator_dtype: DTypeLike | None = FLOAT32
 ) -> GradientTransformationExtraArgs:
-    """v ← α_k v + d, u = v. Stands after `scale_by_learning_rate`, so that the learning rate is inside the velocity.
+    """v ← α_k v + d, u = v. Put it after `scale_by_learning_rate`, so that the learning rate is inside the velocity.
 
     Args:
         momentum: α, a number, 0-d array or `count -> value`, in [0, 1).
-        accumulator_dtype: of the velocity; None follows the parameters.
+        accumulator_dtype: the dtype of the velocity; None follows the parameters.
 
     Raises:
-        ValueError: `momentum` out of range. TypeError: of the wrong kind.
+        ValueError: `momentum` is out of range. TypeError: it is of the wrong kind.
 
     >>> import gradtx, jax.numpy as jnp
     >>> tx = gradtx.heavy_ball(0.5)
@@ -120,10 +120,10 @@ def nesterov(
 
     Args:
         momentum: α, a number, 0-d array or `count -> value`, in [0, 1). The schedule is read one step ahead too.
-        accumulator_dtype: of the velocity; None follows the parameters.
+        accumulator_dtype: the dtype of the velocity; None follows the parameters.
 
     Raises:
-        ValueError: `momentum` out of range. TypeError: of the wrong kind.
+        ValueError: `momentum` is out of range. TypeError: it is of the wrong kind.
 
     >>> import gradtx, jax.numpy as jnp
     >>> tx = gradtx.nesterov(0.5)
@@ -138,7 +138,7 @@ def nesterov(
 
     def init(params: Params) -> NesterovState:
         if alpha.is_scheduled:
-            alpha(first_count())  # α₀ meets v₀ = 0. It is asked for here, so that a wrong schedule fails at once.
+            alpha(first_count())  # α₀ is not used, as v₀ = 0. It is read here so that a wrong schedule fails at once.
         return NesterovState(velocity=accumulators(params, accumulator_dtype), nesterov_count=count_for(alpha))
 
     def scalars(state: NesterovState) -> tuple[Scalars, Scalars]:
@@ -158,14 +158,14 @@ def nesterov_eval_params(params: Params, state: Any) -> Params:
     Args:
         params: φ, the parameters as `optax.apply_updates` left them.
         state: any optimizer state that holds a `NesterovState`: chained, masked, partitioned, in `MultiSteps`, in
-            `packed` or `stored_as`, in flax's `nnx.Optimizer`... Also a stack of states with their parameters, as
-            `jax.vmap` or a scan returns it: the stack's axes are in front, and each member has its own α.
+            `packed` or `stored_as`, in flax's `nnx.Optimizer`... A stack of states and parameters, as `jax.vmap` or a
+            scan returns it, works too: the stack's axes come first, and each member has its own α.
 
     Returns:
-        θ, a tree like `params` in its dtypes. A parameter that no `NesterovState` looks ahead for stays as it is.
+        θ, a tree like `params` with the same dtypes. A parameter without a `NesterovState` is returned unchanged.
 
     Raises:
-        ValueError: `state` holds no `NesterovState`, two of them for one parameter, or one for another tree.
+        ValueError: `state` holds no `NesterovState`, or two for one parameter, or one for another tree.
 
     >>> import gradtx, jax.numpy as jnp
     >>> tx = gradtx.sgd(0.1, momentum=0.9, nesterov=True)

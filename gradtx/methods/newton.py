@@ -1,4 +1,4 @@
-"""Newton's method on small problems: what it does to ill-conditioning, and what a saddle does to it.
+"""Newton's method for small problems: it removes ill-conditioning, but its plain form is attracted by saddles.
 
     plain          u = -(H + λI)⁻¹ g
     saddle-free    u = -(|H| + λI)⁻¹ g,   |H| with the eigenvalues' absolute values
@@ -13,18 +13,18 @@
 **Source**: Goodfellow et al. 2016, Alg. 8.8 (damping: eq. 8.28); saddle-free: Dauphin et al. 2014 (arXiv:1406.2572),
 Alg. 1; chapter §2.1 and §2.3.
 
-**Differs from** Optax and torch: neither has it (their L-BFGS approximates).
+**Differs from** Optax and torch: neither has it (their L-BFGS is an approximation).
 
-**Costs**: `solver="dense"`: n Hessian-vector products at once, so n times the memory of one backward pass, n² numbers
-and an eigendecomposition O(n³), for n up to about a thousand. `solver="cg"`: conjugate gradients, two gradients an
-iteration and a few trees. They are made for H + λI positive definite; with negative curvature along the way they may
-still arrive, or divide by 0 (NaN): use "dense" there, or `saddle_free`. With `saddle_free` a Krylov space of at most 20
-vectors takes their place (exact where n, or the number of distinct curvatures, is at most that): as many trees.
-Not for explicitly sharded parameters: a dense Hessian has no sharding to follow.
+**Costs**: `solver="dense"` needs n Hessian-vector products at once (n times the memory of one backward pass), n²
+numbers and an O(n³) eigendecomposition. It suits n up to about a thousand. `solver="cg"` uses conjugate gradients: two
+gradients per iteration and a few trees. This is made for a positive definite H + λI. If it meets negative curvature, it
+may still arrive or divide by 0 (NaN); then use "dense" or `saddle_free`. With `saddle_free`, "cg" uses a Krylov space
+of at most 20 vectors instead, and stores as many trees. This is exact if n, or the number of distinct curvatures, is at
+most 20. Do not use it on explicitly sharded parameters, because a dense Hessian has no sharding to follow.
 
-**When**: to see that ill-conditioning is one matrix away from gone (one step reaches the minimum of any convex
-quadratic), and that plain Newton walks into the nearest critical point, saddles included. Not for training networks
-with minibatches: H wants far larger batches than g (chapter §3.1), and inverting it multiplies their noise.
+**When**: to see that one matrix removes ill-conditioning (one step reaches the minimum of any convex quadratic), and
+that plain Newton walks into the nearest critical point, even a saddle. Do not train networks on minibatches with it: H
+needs far larger batches than g (chapter §3.1), and inverting H amplifies the noise.
 """
 
 from collections.abc import Callable
@@ -62,18 +62,18 @@ def newton(
 ) -> GradientTransformationExtraArgs:
     """The whole Newton step, ready for `apply_updates`; `update` needs `params` and `value_fn`.
 
-    Where λ + an eigenvalue is 0, the step along its eigenvector is 0 if the gradient has no part there, else NaN.
+    If λ plus an eigenvalue is 0, the step along its eigenvector is 0 if the gradient has no part there, else NaN.
 
     Args:
         damping: λ, added to every eigenvalue, in [0, inf). Above -λ_min it makes plain Newton a descent method again.
-        saddle_free: use |H|: the step descends along directions of negative curvature too.
-        solver: "dense" forms H; "cg" needs only products with it, and without `saddle_free` also that H + λI be
-            positive definite.
+        saddle_free: use |H|, so that the step also descends along directions of negative curvature.
+        solver: "dense" forms H. "cg" needs only products with H, but without `saddle_free` H + λI must be positive
+            definite.
 
     Raises:
         ValueError: `damping` out of range, unknown `solver`; at init, complex parameters; at update, no `params` or
-            `value_fn`, or a loss that is no real scalar.
-        TypeError: `damping` of the wrong kind; at init, parameters that are no floating arrays.
+            `value_fn`, or a loss that is not a real scalar.
+        TypeError: `damping` of the wrong kind; at init, parameters that are not floating arrays.
 
     >>> import gradtx, jax, jax.numpy as jnp
     >>> loss = lambda x: 0.5 * (x[0] ** 2 + 1e4 * x[1] ** 2)  # condition number 10,000
@@ -164,7 +164,7 @@ def _solve_cg(cost: Cost, point: Leaves, g: Leaves, λ: jax.Array) -> Leaves:
 
 
 def _solve_krylov(cost: Cost, point: Leaves, g: Leaves, λ: jax.Array) -> Leaves:
-    """(|H| + λI)⁻¹ g on the Krylov space of g, as Dauphin et al. do it."""
+    """(|H| + λI)⁻¹ g on the Krylov space of g, as in Dauphin et al. 2014."""
     unit, scale = _scaled(g)
     _, _, product = linear_hvp(cost, point)
     size = sum(x.size for x in g)
@@ -174,13 +174,13 @@ def _solve_krylov(cost: Cost, point: Leaves, g: Leaves, λ: jax.Array) -> Leaves
 
 
 def _scaled(g: Leaves) -> tuple[Leaves, jax.Array]:
-    """g over its largest entry, and that entry: the solve is linear in g, and so no square over- or underflows."""
+    """g divided by its largest entry, and that entry. The solve is linear in g, and no square over- or underflows."""
     largest = jnp.max(jnp.stack([jnp.max(jnp.abs(x), initial=0) for x in g]))
     scale = jnp.where(largest == 0, 1, largest)
     return [x / scale for x in g], scale
 
 
 def _divided(g: jax.Array, curvatures: jax.Array) -> jax.Array:
-    """Each component of g over its curvature: 0 / 0 is 0, anything else over 0 NaN."""
+    """Each component of g divided by its curvature. 0 / 0 gives 0; any other number / 0 gives NaN."""
     is_flat = (curvatures == 0) & (g != 0)
     return divide(g, curvatures) + (g - g) / jnp.where(is_flat, 0, 1)  # a NaN is made only if there is one

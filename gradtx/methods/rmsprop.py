@@ -11,19 +11,19 @@
 | ρ      | `decay`               | scalar or schedule, [0, 1)                           |
 | δ      | `eps`                 | scalar or schedule, [0, inf)                         |
 
-With `momentum` the step -ε_k u goes through `heavy_ball`, with `nesterov` as well through `nesterov`.
+With `momentum` the step -ε_k u goes through `heavy_ball`, or with `nesterov=True` through `nesterov`.
 
 **Source**: Hinton 2012, lecture 6; Goodfellow et al. 2016, Alg. 8.5 and 8.6; chapter §5.3.
 
-**Differs from** Optax: the same form (there `eps` is 1e-8 by default); their momentum comes after the learning rate
-too, but their Nesterov looks ahead with α_k, right for a constant α only, and their accumulators follow the parameters'
-dtype. torch: δ outside the root, 1e-8 by default, ρ called `alpha`, 0.99 by default, and momentum on the scaled
-gradient with the learning rate after it. With δ = 0 and a constant learning rate all agree.
+**Differs from** Optax: the form is the same, and its momentum also comes after the learning rate. But its `eps` is 1e-8
+by default, its Nesterov looks ahead with α_k, which is right for a constant α only, and its accumulators follow the
+parameters' dtype. torch has δ outside the root (1e-8 by default), calls ρ `alpha` (0.99 by default), and applies
+momentum to the scaled gradient, before the learning rate. With δ = 0 and a constant learning rate all agree.
 
-**Costs**: one number a parameter; with momentum two.
+**Costs**: one number per parameter; with momentum two.
 
-**When**: a good default for deep networks, and for recurrent ones. Constant gradient c: the step falls from
-ε / √(1 - ρ) to ε, whatever |c|: r has no bias correction, so the first steps are the longest.
+**When**: a good default for deep networks, recurrent ones included. r has no bias correction, so the first steps are
+the longest: under a constant gradient of any size the step falls from ε / √(1 - ρ) to ε.
 """
 
 from typing import Any, NamedTuple
@@ -54,12 +54,12 @@ def scale_by_rms(
     *,
     accumulator_dtype: DTypeLike | None = FLOAT32,
 ) -> GradientTransformationExtraArgs:
-    """u = g / √(δ + r) with r the running mean of squared gradients; does not flip the sign.
+    """u = g / √(δ + r), where r is the running mean of squared gradients. Does not flip the sign.
 
     Args:
         decay: ρ, the weight of the past in r, in [0, 1).
         eps: δ, in [0, inf). With 0 a coordinate that never had a gradient gets the update 0.
-        accumulator_dtype: of r; None follows the parameters.
+        accumulator_dtype: the dtype of r; None follows the parameters.
 
     Raises:
         ValueError: a number out of range. TypeError: an argument of the wrong kind.
@@ -67,7 +67,7 @@ def scale_by_rms(
     >>> import gradtx, jax.numpy as jnp
     >>> tx = gradtx.scale_by_rms(decay=0.75, eps=0.0)
     >>> state = tx.init(jnp.zeros(2))
-    >>> for _ in range(3):  # 1/√(1 - ρᵏ), whatever the size of the gradient
+    >>> for _ in range(3):  # 1/√(1 - ρᵏ), for any size of the gradient
     ...     u, state = tx.update(jnp.array([1.0, -100.0]), state)
     ...     print(u)
     [ 2. -2.]
@@ -101,17 +101,17 @@ def rmsprop(
     *,
     accumulator_dtype: DTypeLike | None = FLOAT32,
 ) -> GradientTransformationExtraArgs:
-    """RMSProp (Alg. 8.5); with `momentum` the scaled step feeds a velocity, with `nesterov` as well Alg. 8.6.
+    """RMSProp (Alg. 8.5). With `momentum` the scaled step feeds a velocity; with `nesterov=True` too, it is Alg. 8.6.
 
-    Alg. 8.6 has no δ under its root; here it keeps Alg. 8.5's (`eps=0.0` is the letter of it).
+    Alg. 8.6 has no δ under its root. Here it keeps the δ of Alg. 8.5; `eps=0.0` gives exactly Alg. 8.6.
 
     Args:
         learning_rate: ε, in [0, inf).
         decay: ρ, in [0, 1).
         eps: δ, in [0, inf).
-        momentum: α, in [0, 1); None for none.
+        momentum: α, in [0, 1); None for no momentum.
         nesterov: keep the parameters at the look-ahead point; see `nesterov_eval_params`.
-        accumulator_dtype: of r and of the velocity; None follows the parameters.
+        accumulator_dtype: the dtype of r and of the velocity; None follows the parameters.
 
     Raises:
         ValueError: a number out of range, or `nesterov` without `momentum`.

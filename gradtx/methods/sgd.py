@@ -12,15 +12,16 @@
 
 **Source**: Robbins & Monro 1951; Goodfellow et al. 2016, Alg. 8.1 to 8.3; chapter §4.1, §4.2, §4.2.3.
 
-**Differs from** Optax and torch: there the learning rate multiplies the buffer *after* the momentum, here it is inside
-the velocity, as in the chapter. The same for a constant learning rate; under a schedule a past gradient keeps the
-learning rate it was made with. Theirs: `optax.chain(gradtx.heavy_ball(0.9), gradtx.scale_by_learning_rate(schedule))`.
+**Differs from** Optax and torch: there the learning rate multiplies the buffer *after* the momentum. Here it is inside
+the velocity, as in the chapter. Both give the same result for a constant learning rate. Under a schedule, a past
+gradient here keeps the learning rate of its step. To get theirs:
+`optax.chain(gradtx.heavy_ball(0.9), gradtx.scale_by_learning_rate(schedule))`.
 
-**Costs**: plain, one int32; with momentum one number a parameter more.
+**Costs**: one int32 for plain SGD; momentum adds one number per parameter.
 
-**When**: the method to compare every other one with. Its cost a step does not depend on the training set's size, its
-excess error falls as O(1/√k) (convex) or O(1/k) (strongly convex). Not where curvatures differ by orders of magnitude
-between parameters and the learning rates cannot be told apart by hand.
+**When**: as the baseline for every other method. Its cost per step does not depend on the size of the training set. Its
+excess error falls as O(1/√k) (convex) or O(1/k) (strongly convex). Do not use it if curvatures differ by orders of
+magnitude between parameters and you cannot set separate learning rates by hand.
 """
 
 from gradtx._core.hyperparameters import BELOW_ONE, NON_NEGATIVE, hyperparameter
@@ -40,13 +41,13 @@ def sgd(
     *,
     accumulator_dtype: DTypeLike | None = FLOAT32,
 ) -> GradientTransformationExtraArgs:
-    """SGD (Alg. 8.1); with `momentum` the heavy ball (Alg. 8.2), with `nesterov` as well the look-ahead (Alg. 8.3).
+    """SGD (Alg. 8.1). With `momentum` it is the heavy ball (Alg. 8.2), with `nesterov=True` too Nesterov's (Alg. 8.3).
 
     Args:
         learning_rate: ε, in [0, inf).
         momentum: α, in [0, 1); None for plain SGD, whose state holds no velocity.
         nesterov: keep the parameters at the look-ahead point θ + α v. `nesterov_eval_params` gives θ itself.
-        accumulator_dtype: of the velocity; None follows the parameters.
+        accumulator_dtype: the dtype of the velocity; None follows the parameters.
 
     Raises:
         ValueError: a number out of range, or `nesterov` without `momentum`.

@@ -1,1 +1,1 @@
-"""Minibatches: which examples each step sees, how many of them, and who reads them."""
+"""Minibatches: which examples each step uses, how many, and which process reads them."""

@@ -1,16 +1,16 @@
-"""Minibatches: shuffle, then read in order.
+"""Minibatches: shuffle the examples, then read them in order.
 
     standard error of the mean of n independent examples    σ / √n
 
-Four times the examples for half the error: returns are less than linear, and that is why minibatches are small.
+Halving the error takes four times the examples. That is why minibatches are small.
 
-**Source**: Goodfellow et al. 2016, §8.1.3; chapter §3.2 (minibatches must be independent: not shuffling is what hurts)
-and §3.3 (on the first pass minibatch gradients are unbiased for the generalisation error, on later passes not).
+**Source**: Goodfellow et al. 2016, §8.1.3; chapter §3.2 (minibatches must be independent, so not shuffling does harm)
+and §3.3 (minibatch gradients are unbiased for the generalisation error on the first pass, but not on later ones).
 
-**Differs from** torch's `DataLoader`, which draws on the host as it goes: here all indices are one array, known before
-the first step, so that a scan runs over it and a run resumes at any step.
+**Differs from** torch's `DataLoader`, which draws on the host during training. Here all indices are one array, known
+before the first step, so that a scan can run over it and a run can resume at any step.
 
-**When**: `shuffled_epochs` for training; `online_pass` where there is more data than time.
+**When**: `shuffled_epochs` for training; `online_pass` if there is more data than time.
 """
 
 from functools import partial
@@ -33,21 +33,23 @@ def shuffled_epochs(
     reshuffle: bool = True,
     remainder: Remainder = "drop",
 ) -> jax.Array:
-    """Indices of the examples of each minibatch, shuffled anew for each epoch.
+    """Indices of the examples of each minibatch, with a new shuffle for each epoch.
 
-    Within an epoch no example comes twice, except under "wrap", and within a minibatch never. All minibatches have one
-    size, and so one compilation. The sizes are static: legal inside jit, and the result is what a scan can run over.
+    Within an epoch no example occurs twice, except with "wrap"; within a minibatch none ever does. All minibatches have
+    the same size, so a step is compiled once. Sizes are static: the function works inside jit, and a scan can run over
+    its result.
 
     Args:
         key: a JAX random key; the same key gives the same minibatches.
         num_examples: size of the training set, >= 1.
-        batch_size: examples a minibatch, from 1 to `num_examples`.
+        batch_size: examples per minibatch, from 1 to `num_examples`.
         epochs: passes over the training set, >= 1.
-        reshuffle: False shuffles once: every epoch reads the order of the first, as from a file that was shuffled
+        reshuffle: False shuffles once. Then every epoch has the order of the first, like a file that was shuffled
             before it was stored.
-        remainder: what becomes of the last `num_examples % batch_size` of an epoch. "drop" leaves them out of that
-            epoch (others in the next: a shuffle is new); "wrap" fills their minibatch with the first of the same epoch;
-            "pad" fills it with -1. An index of -1 reads the last example in JAX and NumPy: weigh it by `indices >= 0`.
+        remainder: how to treat the last `num_examples % batch_size` examples of an epoch. "drop" leaves them out of
+            that epoch (the next shuffle leaves out others). "wrap" fills their minibatch with the first examples of the
+            same epoch. "pad" fills it with -1. An index of -1 reads the last example in JAX and NumPy, so multiply its
+            loss by `indices >= 0`.
 
     Returns:
         int32 indices, [epochs * b, batch_size], b = num_examples / batch_size rounded down under "drop", else up.
@@ -55,8 +57,8 @@ def shuffled_epochs(
     Costs: one int32 for each example of each epoch, all at once.
 
     Raises:
-        ValueError: a size out of range, a remainder of another name. TypeError: a size is not an integer, or
-            `key` is not a key.
+        ValueError: a size is out of range, or `remainder` is unknown. TypeError: a size is not an integer, or `key`
+            is not a key.
 
     >>> import gradtx, jax
     >>> batches = gradtx.shuffled_epochs(jax.random.key(0), num_examples=6, batch_size=3, epochs=2)
@@ -76,17 +78,17 @@ def shuffled_epochs(
 def online_pass(
     key: jax.Array, num_examples: int, batch_size: int, *, remainder: Literal["drop", "pad"] = "drop"
 ) -> jax.Array:
-    """Indices of the minibatches of one pass: each example at most once, ever.
+    """Indices of the minibatches of one pass. Each example occurs at most once.
 
-    Where the examples are independent draws from p_data, so is each of these minibatches, and the parameters have not
-    seen it before: its gradient is an unbiased estimate of the gradient of the *generalisation* error. From the second
-    pass on (`shuffled_epochs`) it is unbiased for the training error only. With more data than time, stay on this pass.
+    If the examples are independent draws from p_data, each minibatch is too, and the parameters have not seen it
+    before. Its gradient is then an unbiased estimate of the gradient of the *generalisation* error. From the second
+    pass on (`shuffled_epochs`) it is unbiased for the training error only. Use it if there is more data than time.
 
     Args:
-        key: a JAX random key; stored data may be sorted, so the pass is shuffled.
+        key: a JAX random key for the shuffle, which is needed because stored data may be sorted.
         num_examples: size of the training set, >= 1.
-        batch_size: examples a minibatch, from 1 to `num_examples`.
-        remainder: "drop" leaves the last `num_examples % batch_size` out; "pad" adds a minibatch that -1 fills up.
+        batch_size: examples per minibatch, from 1 to `num_examples`.
+        remainder: "drop" leaves out the last `num_examples % batch_size`; "pad" adds a minibatch with them and -1.
 
     Returns:
         int32 indices, [b, batch_size], b = num_examples / batch_size rounded down under "drop", else up.
@@ -94,8 +96,8 @@ def online_pass(
     Costs: one int32 for each example.
 
     Raises:
-        ValueError: a size out of range, a remainder of another name. TypeError: a size is not an integer, or
-            `key` is not a key.
+        ValueError: a size is out of range, or `remainder` is unknown. TypeError: a size is not an integer, or `key`
+            is not a key.
 
     >>> import gradtx, jax
     >>> batches = gradtx.online_pass(jax.random.key(0), num_examples=1000, batch_size=10)
@@ -121,7 +123,7 @@ def _check(
 @partial(jax.jit, static_argnames=("num_examples", "batch_size", "epochs", "remainder"))
 def _shuffled(key: jax.Array, num_examples: int, batch_size: int, epochs: int, remainder: Remainder) -> jax.Array:
     per_epoch = num_examples // batch_size if remainder == "drop" else -(-num_examples // batch_size)
-    missing = per_epoch * batch_size - num_examples  # negative: so many are dropped
+    missing = per_epoch * batch_size - num_examples  # a negative number is dropped
 
     def one_epoch(epoch_key: jax.Array) -> jax.Array:
         order = jax.random.permutation(epoch_key, jnp.arange(num_examples, dtype=jnp.int32))

@@ -1,18 +1,18 @@
-"""Feeding minibatches from the host, in one process or in many: each reads its own part, and any step can be the first.
+"""Feeds minibatches from the host, in one process or in many. Each process reads its own part, from any step on.
 
-Which examples a step takes is decided once, by indices that every process computes alike (`shuffled_epochs` with one
-key). Nothing else is shared: there is no sampler whose state would have to be saved, and no talk between processes.
-Step k of process i is a pure function of (indices, k, i), so a run that goes on at step k, also with another number of
-processes, sees what it would have seen.
+The examples of each step are fixed in advance by indices, which every process computes from the same key
+(`shuffled_epochs`). There is no sampler state to save, and the processes do not communicate. Step k of process i is a
+pure function of (indices, k, i). So a run that resumes at step k, even with another number of processes, sees the same
+minibatches.
 
 **Source**: chapter §3.2 (minibatches can be computed in parallel).
 
-**Differs from** torch's `DataLoader` with a `DistributedSampler`, which must be told the epoch, and repeats or drops
-examples to make the parts even: here an uneven minibatch has uneven parts. Nothing is read ahead.
+**Differs from** torch's `DataLoader` with a `DistributedSampler`, which must be told the epoch, and which repeats or
+drops examples to make the parts even. Here an uneven minibatch has uneven parts. Nothing is read ahead.
 
-**Costs**: one read of each process's own examples a step, on the host, when it is asked for.
+**Costs**: per step, each process reads its own examples on the host, when the minibatch is requested.
 
-**When**: for data that is larger than a device, or that many processes share. Data that fits a device is indexed there:
+**When**: for data that is larger than a device, or that many processes share. Index data that fits a device there:
 `jax.tree.map(lambda x: x[batch], data)` inside the compiled loop.
 """
 
@@ -36,24 +36,24 @@ def minibatch_feed(
 ) -> Iterator[Any]:
     """The minibatches from step `start` on, each a tree like `data`.
 
-    Without `sharding`, process i of n gets the i-th n-th of each minibatch as NumPy arrays; an uneven one gives the
-    first processes one example more. With `sharding`, each minibatch is one global `jax.Array`, and a process reads
-    just what its devices hold.
+    Without `sharding`, each minibatch is split into n parts, and process i of n gets the i-th as NumPy arrays. If it
+    does not divide evenly, the first processes get one more example. With `sharding`, each minibatch is one global
+    `jax.Array`, and a process reads only the examples that its devices hold.
 
     Args:
-        data: tree of arrays [num_examples, ...]: NumPy, memory-mapped, or whatever an index array indexes.
+        data: tree of arrays [num_examples, ...]: NumPy, memory-mapped, or anything that an index array can index.
         batches: [steps, batch_size] indices, or a sequence of index arrays whose sizes may grow.
-        start: the step to go on at.
-        process: of this process, from 0; default `jax.process_index()`.
-        processes: how many there are; default `jax.process_count()`.
-        sharding: of the minibatches, with the examples as their first axis.
+        start: the first step to feed.
+        process: the index of this process, from 0; default `jax.process_index()`.
+        processes: the number of processes; default `jax.process_count()`.
+        sharding: the sharding of the minibatches, with the examples as their first axis.
 
     Returns:
-        an iterator; a minibatch is read when it is asked for.
+        an iterator. A minibatch is read when it is requested.
 
     Raises:
-        ValueError: `start` or `process` out of range, or `sharding` together with `process` or `processes`.
-        TypeError: an argument is not an integer.
+        ValueError: `start` or `process` is out of range, or `sharding` is given with `process` or `processes`.
+        TypeError: `start`, `process` or `processes` is not an integer.
 
     >>> import gradtx, numpy as np
     >>> data, batches = np.arange(6) * 10, [[3, 1, 2], [0, 5, 4]]
@@ -63,7 +63,7 @@ def minibatch_feed(
     [[20], [40]]
     """
     if sharding is not None and (process is not None or processes is not None):
-        raise ValueError("minibatch_feed: a sharding says which process reads what: leave process and processes out.")
+        raise ValueError("minibatch_feed: sharding already assigns examples to processes: omit process and processes.")
     n = checked_count("minibatch_feed", "processes", jax.process_count() if processes is None else processes)
     i = checked_count("minibatch_feed", "process", jax.process_index() if process is None else process, 0)
     if i >= n:

@@ -1,4 +1,4 @@
-"""Minibatches that grow during training: noise falls as σ / √n while the learning rate may stay.
+"""Minibatches that grow during training. The noise falls as σ / √n, and the learning rate can stay the same.
 
     n_k = min(n_final, round(n_0 γ^⌊k / p⌋))
 
@@ -9,14 +9,14 @@
 | γ            | `factor`           | above 1                |
 | p            | `every`            | steps of a stage, >= 1 |
 
-**When**: late in a run, where noise rather than the curvature holds the loss up: as a lower rate would, but in fewer
-and larger steps, which devices run in parallel. Not where the gradient is already the better part of the batch
-(`gradient_noise_scale` tells).
+**When**: late in a run, if noise and not curvature keeps the loss from falling. Growing the batch works like lowering
+the learning rate, but takes fewer and larger steps, which devices can run in parallel. It does not help if the gradient
+already outweighs the noise (see `gradient_noise_scale`).
 
-**Source**: Byrd et al. 2012 (a geometric growth keeps the linear rate of gradient descent on strongly convex costs);
-Smith et al. 2018 (growing the batch in place of shrinking the learning rate); chapter §4.1.
+**Source**: Byrd et al. 2012 (geometric growth keeps the linear rate of gradient descent on strongly convex costs);
+Smith et al. 2018 (growing the batch instead of lowering the learning rate); chapter §4.1.
 
-**Differs from** Optax and torch, which have no schedule of batch sizes. **Costs**: one compilation a stage.
+**Differs from** Optax and torch, which have no schedule of batch sizes. **Costs**: one compilation per stage.
 """
 
 from dataclasses import dataclass
@@ -32,13 +32,13 @@ from gradtx._core.hyperparameters import ABOVE_ONE
 
 @dataclass(frozen=True)
 class BatchSizes:
-    """What `growing_batch_sizes` returns: call it with the step."""
+    """The schedule that `growing_batch_sizes` returns. Call it with the step."""
 
-    sizes: tuple[int, ...]  # of all stages
-    every: int  # steps a stage
+    sizes: tuple[int, ...]  # one per stage
+    every: int  # steps per stage
 
     def __call__(self, step: Any) -> Any:
-        """The size at a step, before step 0 the first: an int for a number, an int32 array for an array."""
+        """The size at a step: an int for a number, an int32 array for an array. Negative steps give the first size."""
         last = len(self.sizes) - 1
         if isinstance(step, jax.Array | np.ndarray):
             return jnp.asarray(self.sizes, jnp.int32)[jnp.clip(step // self.every, 0, last)]
@@ -46,23 +46,23 @@ class BatchSizes:
 
 
 def growing_batch_sizes(initial: int, final: int, *, every: int, factor: float = 2.0) -> BatchSizes:
-    """A schedule: the step to the number of examples, or of micro-batches, that it takes.
+    """Makes a schedule that maps the step to its number of examples, or of micro-batches.
 
-    Sizes stay the same for `every` steps, so that a loop that compiles once a size compiles a handful of times.
-    `accumulate(tx, every=...)` takes it as the number of micro-batches of each step, `lab.run(batch_size_schedule=...)`
-    as the number of examples.
+    A size stays the same for `every` steps, so a loop that compiles once per size compiles only a few times.
+    `accumulate(tx, every=...)` uses the value as the number of micro-batches of each step,
+    `lab.run(batch_size_schedule=...)` as the number of examples.
 
     Args:
         initial: n_0, the size of the first stage, >= 1.
-        final: n_final, where it stops growing.
-        every: p, steps a stage.
-        factor: γ, what each stage multiplies the size by, above 1.
+        final: n_final, the largest size.
+        every: p, steps per stage.
+        factor: γ, the ratio of the sizes of successive stages, above 1.
 
     Returns:
-        The schedule: a number in gives an int, an array or a traced count int32s. Its `sizes` are those of all stages.
+        The schedule. A number gives an int; an array or a traced count gives int32. `sizes` holds all stages' sizes.
 
     Raises:
-        ValueError: an argument out of range. TypeError: an argument is not an integer.
+        ValueError: an argument is out of range. TypeError: an argument that must be an integer is not.
 
     >>> import gradtx
     >>> sizes = gradtx.growing_batch_sizes(32, 200, every=10)

@@ -46,7 +46,7 @@ def test_bad_arguments_are_refused_by_name():
     for arguments, message in (
         ({"start": 13}, "start must be from 0 to 12, the number of steps, got 13"),
         ({"process": 2, "processes": 2}, "process must be from 0 to 1, got 2"),
-        ({"process": 0, "sharding": jax.sharding.SingleDeviceSharding(jax.devices()[0])}, "leave process"),
+        ({"process": 0, "sharding": jax.sharding.SingleDeviceSharding(jax.devices()[0])}, "omit process"),
     ):
         with pytest.raises(ValueError, match=f"^minibatch_feed: .*{message}"):
             gradtx.minibatch_feed(DATA, BATCHES, **arguments)
