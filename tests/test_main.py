@@ -366,7 +366,7 @@ def test_a_break_of_trace_keeps_the_paths_that_are_finished(tmp_path, capsys, mo
 
 
 def test_a_break_of_diagnose_keeps_the_steps_that_are_done(tmp_path, capsys, monkeypatch):
-    breaking("gradtx.lab.run", "_stretch", 3, monkeypatch)
+    breaking("gradtx.lab.run", "_train_chunk", 3, monkeypatch)
     assert main(["diagnose", "quadratic", "--steps", "100", "--out", str(tmp_path)]) == 130
     assert "8 of 100 steps were done and are diagnosed" in capsys.readouterr().err
     assert lab.History.load(tmp_path / "history.npz").steps == 8
@@ -374,7 +374,7 @@ def test_a_break_of_diagnose_keeps_the_steps_that_are_done(tmp_path, capsys, mon
 
 
 def test_a_break_of_diagnose_before_the_first_steps_is_said(tmp_path, capsys, monkeypatch):
-    breaking("gradtx.lab.run", "_stretch", 1, monkeypatch)
+    breaking("gradtx.lab.run", "_train_chunk", 1, monkeypatch)
     assert main(["diagnose", "quadratic", "--steps", "100", "--out", str(tmp_path)]) == 130
     assert capsys.readouterr().err == "interrupted: no step was finished.\n"
 

@@ -136,7 +136,7 @@ def test_transformations_of_optax_sweep(digits, make_tx, grid):
     ids=["a Python branch", "a shape", "a Python number"],
 )
 def test_what_cannot_be_traced_is_named_with_the_way_out(digits, make_tx):
-    with pytest.raises(TypeError, match=r"cannot take a traced width .* close over it, one sweep a value"):
+    with pytest.raises(TypeError, match=r"cannot take a traced width .* close over it, and run one sweep per value"):
         lab.sweep(digits, make_tx, {"learning_rate": [0.1, 0.2], "width": [2, 3]}, **SHORT)
 
 
