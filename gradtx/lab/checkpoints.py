@@ -102,7 +102,7 @@ class Checkpoint:
         )
 
     def _state(self, tree: Any, header: dict[str, Any], now: dict[str, Any], start: Carry) -> Any:
-        """The saved optimizer state. If the instruments are others now, all of them start anew, with a warning."""
+        """The saved optimizer state. If the instruments have changed, all of them start anew, with a warning."""
         leaves = state_leaves(start.opt_state, start.params)
         method = [leaf.value for leaf in leaves if not leaf.is_instrument]
         watching = [leaf.value for leaf in leaves if leaf.is_instrument]

@@ -216,7 +216,7 @@ def _judge(name: str, batch_size: int | None, result: Sweep, patience: int, seco
 def first_step_reaching(
     steps: np.ndarray, metric: np.ndarray, target: float, higher_is_better: bool = True
 ) -> np.ndarray:
-    """First step at which each row of `metric` [S, E] is at least as good as `target`; inf for a row that never is.
+    """The first step at which each row of `metric` [S, E] reaches `target`; inf for a row that never does.
 
     >>> import numpy as np
     >>> first_step_reaching(np.array([0, 10, 20]), np.array([[0.1, 0.8, 0.9], [0.1, 0.2, 0.3]]), 0.8)

@@ -15,7 +15,7 @@ class Method:
 
     name: str
     make_tx: Callable[..., optax.GradientTransformation]  # takes a learning rate, and other arguments by name
-    middle: float  # of the learning-rate grid
+    middle: float  # the middle of its learning-rate grid
     full_batch: bool = False
 
 

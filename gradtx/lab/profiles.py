@@ -13,7 +13,7 @@ from .compare import Comparison
 
 @dataclass(frozen=True)
 class PerformanceProfile:
-    """For each method the fraction of problems on which it needed at most tau times the steps of the quickest."""
+    """For each method, the fraction of problems on which it needs at most tau times the steps of the quickest one."""
 
     problems: tuple[str, ...]
     targets: dict[str, float]  # problem -> the metric to reach
@@ -21,7 +21,7 @@ class PerformanceProfile:
     max_ratio: float
 
     def fraction(self, method: str, tau: np.ndarray | float) -> np.ndarray:
-        """The profile at each tau."""
+        """The profile of a method at each tau."""
         return np.mean(self.ratios[method] <= np.asarray(tau)[..., None], axis=-1)
 
     @property

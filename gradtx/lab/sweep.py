@@ -91,7 +91,7 @@ def sweep(
     mesh = Mesh(np.array(jax.local_devices()[:members]), ("members",))
     at_once, per_call = _portions(members, steps, mesh, memory_budget // _member_bytes(shared, steps), at_once)
     compiled = partial(_train_members, problem, _hashable(make_tx), at_once, mesh)
-    shared = jax.device_put(shared, NamedSharding(mesh, PartitionSpec()))  # once, not in every call
+    shared = jax.device_put(shared, NamedSharding(mesh, PartitionSpec()))  # copied once, not in every call
 
     def portions() -> Iterator[Any]:
         for first in range(0, members, per_call):

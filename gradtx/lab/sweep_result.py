@@ -35,7 +35,7 @@ class Sweep:
     finished: np.ndarray  # [*grid, K] bool: false if an interrupt came before its end
     problem: str
     metric_name: str
-    higher_is_better: bool  # of the metric
+    higher_is_better: bool  # whether a higher metric is better
     method: str = ""  # the name of make_tx, if it has one
 
     @property

@@ -26,7 +26,7 @@ class Terminated(KeyboardInterrupt):
 
 
 class Ending:
-    """Whether and how this process has been asked to end."""
+    """The state of a request to end this process."""
 
     def __init__(self) -> None:
         self.is_wanted = False  # SIGTERM was received, here or in another process of the run

@@ -63,7 +63,7 @@ class Evidence:
             return None
         return medians(found[: self.steps], keep_inf=True)
 
-    # The course of the loss.
+    # The loss over the steps.
 
     @cached_property
     def levels(self) -> np.ndarray:
@@ -180,7 +180,7 @@ class Evidence:
 
     @cached_property
     def cosine(self) -> np.ndarray | None:
-        """Cosine of consecutive gradients; of consecutive steps if only the path is known."""
+        """Cosine of consecutive gradients, or of consecutive steps if only the path is known."""
         found = self.curve("gradient_alignment/cosine")
         if found is not None or self.log.iterates is None:
             return found

@@ -14,7 +14,7 @@ from .report import Finding, finding, number
 from .steps_taken import StepsTaken
 from .verdict import Verdict
 
-_SMALL, _NEGATIVE, _FLAT = 0.25, -0.005, 0.02  # of the largest norm, and of the largest curvature
+_SMALL, _NEGATIVE, _FLAT = 0.25, -0.005, 0.02  # relative to the largest norm, and to the largest curvature
 
 
 def shelf(e: Evidence, s: StepsTaken, verdict: Verdict) -> list[Finding]:

@@ -130,7 +130,7 @@ def _known_name(name: str) -> str | None:
 
 
 def _numbers(name: str, known: str, value: Any, ignored: dict[str, str]) -> tuple[np.ndarray, np.ndarray] | None:
-    """The values, and which of them are absent."""
+    """The values of a curve, and a mask of the absent ones."""
     try:
         values = value if isinstance(value, (np.ndarray, list, tuple)) or np.ndim(value) == 0 else np.asarray(value)
         if isinstance(values, (list, tuple)):

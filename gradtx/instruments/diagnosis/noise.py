@@ -166,9 +166,9 @@ def stationary(e: Evidence, s: StepsTaken, verdict: Verdict) -> list[Finding]:
 
 
 def batch_size(e: Evidence, s: StepsTaken, verdict: Verdict) -> list[Finding]:
-    """True if the batch is a fifth of the noise scale or less while the loss comes down, or five times it or more.
+    """True if the batch is at most a fifth of the noise scale while the loss falls, or at least five times the scale.
 
-    Source: McCandlish et al. 2018, eq. 2.11. Wrong if the full data are one batch: then its noise is not felt.
+    Source: McCandlish et al. 2018, eq. 2.11. Wrong if the full data are one batch: then its noise has no effect.
     """
     del s
     against, batch = noise_to_signal(e), e.batch_size

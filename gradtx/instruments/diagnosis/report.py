@@ -23,7 +23,7 @@ class Finding:
     confidence: (
         Confidence  # high: right in at least 95 % of the labelled runs; medium: a reading is missing; low: a guess
     )
-    section: str  # of the chapter
+    section: str  # section of the chapter
     source: str
     advice: str
     remedy: str  # code to paste after the line that makes `tx`; empty if no optimizer cures it

@@ -80,5 +80,5 @@ def run_processes(parser: argparse.ArgumentParser, arguments: argparse.Namespace
     if status:
         sys.stdout.flush()
         sys.stderr.flush()
-        os._exit(status)  # an orderly exit would wait for the others, which wait for this one
+        os._exit(status)  # a normal exit would wait for the other processes, which wait for this one
     return status

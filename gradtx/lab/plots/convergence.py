@@ -1,4 +1,4 @@
-"""How fast the excess error falls, on axes where a power of the steps is a straight line."""
+"""Pictures of the fall of the excess error, on axes that show a power of the steps as a straight line."""
 
 from collections.abc import Iterator, Mapping
 from typing import get_args

@@ -51,7 +51,7 @@ def _conclusion(test: RangeTest) -> str:
             return f"{test.remark[0].upper()}{test.remark[1:]}."
         return "Every rate of the range is too high: start lower."
     parts = [f"falls most steeply at {test.steepest:.3g}"] if np.isfinite(test.steepest) else []
-    if test.minimum < test.divergence:  # above `divergence`, the lowest loss says nothing
+    if test.minimum < test.divergence:  # above `divergence`, the lowest loss has no meaning
         parts.append(f"is lowest at {test.minimum:.3g}")
     parts.append(
         f"diverges from {test.divergence:.3g} on" if np.isfinite(test.divergence) else "never diverges: go higher"

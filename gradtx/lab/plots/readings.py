@@ -23,7 +23,7 @@ NO_STEP = "No step was recorded, so there is nothing to see."
 
 @dataclass(frozen=True)
 class Panel:
-    """One picture on the page."""
+    """One panel of the page."""
 
     title: str
     curves: dict[str, str]  # reading -> label

@@ -33,7 +33,7 @@ RC: dict[Any, Any] = {
     "lines.linewidth": 1.5,
 }
 P = ParamSpec("P")
-_VISIBLE = "\0"  # before a name that begins with "_", which matplotlib would leave out of the legend
+_VISIBLE = "\0"  # prefix of names that begin with "_", which matplotlib would leave out of the legend
 
 
 class Picture(Figure):

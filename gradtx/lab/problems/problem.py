@@ -43,7 +43,7 @@ class Problem:
     train: Batch
     validation: Batch
     metric_name: str = "accuracy"
-    higher_is_better: bool = True  # of the metric
+    higher_is_better: bool = True  # whether a higher metric is better
     target: float | None = None  # a validation metric that a good run reaches: steps-to-target are counted to it
     optimum: float | None = None  # the least loss over the training set, if it is known
     section: str = "§1.1"  # the section of the chapter that the problem illustrates

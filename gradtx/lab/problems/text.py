@@ -153,7 +153,7 @@ def _attention(layer: Any, x: jax.Array, heads: int) -> jax.Array:
     n, time, width = x.shape
     q, k, v = jnp.moveaxis((x @ layer["w_qkv"]).reshape(n, time, 3, heads, width // heads), 2, 0)
     scores = jnp.einsum("nthc,nshc->nhts", q, k) / math.sqrt(width // heads)
-    is_past = jnp.tril(jnp.ones((time, time), bool))  # or present
+    is_past = jnp.tril(jnp.ones((time, time), bool))  # past or present
     attention = jax.nn.softmax(scores, where=is_past)
     return jnp.einsum("nhts,nshc->nthc", attention, v).reshape(n, time, width) @ layer["w_mixed"]
 
