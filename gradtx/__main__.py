@@ -9,18 +9,18 @@ from pathlib import Path
 import gradtx
 
 EXTRA = "python -m gradtx needs the lab extra: pip install 'gradtx[lab]'"
-BROKEN_OFF = (130, 143)  # by Ctrl-C, by SIGTERM
+BROKEN_OFF = (130, 143)  # exit statuses after Ctrl-C and SIGTERM
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Parses, hands over to the command; returns the exit status, which `--help` explains."""
+    """Parses the arguments and runs the command. Returns the exit status, which `--help` explains."""
     _use_every_core()
     words = sys.argv[1:] if argv is None else argv
     try:
         try:
             return _run(words)
         finally:
-            sys.stdout.flush()  # here, not at exit, so that a reader that went away (`| head -1`) is seen
+            sys.stdout.flush()  # here, not at exit, so that a closed pipe (`| head -1`) is noticed
     except KeyboardInterrupt:
         _say("interrupted.")
         return 130
@@ -28,11 +28,11 @@ def main(argv: list[str] | None = None) -> int:
         _give_up_on_output()
         return 141
     except OSError as error:
-        if error.filename is None:  # what was printed, not a file: `> /dev/full`
+        if error.filename is None:  # printing failed, not a file: `> /dev/full`
             _give_up_on_output()
         _say(f"{_program()}: cannot write to {error.filename or 'standard output'}: {error.strerror}.")
         return 1
-    except Exception as error:  # of any kind: JAX's is not Python's
+    except Exception as error:  # JAX reports missing memory by an error class of its runtime
         if not isinstance(error, MemoryError) and "RESOURCE_EXHAUSTED" not in str(error):
             raise
         _say(f"{_program()}: out of memory: reduce the grid or the batch size ({error}).")
@@ -40,16 +40,16 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def command() -> None:
-    """The console script: `main`, and the end of the process."""
+    """The console script: runs `main` and ends the process."""
     status = main()
     if status in BROKEN_OFF:
         sys.stderr.flush()
-        os._exit(status)  # XLA may still be computing what was broken off: an orderly exit under it ends in SIGSEGV
+        os._exit(status)  # XLA may still be computing, and a normal exit then ends in SIGSEGV
     sys.exit(status)
 
 
 def _run(words: list[str]) -> int:
-    if words[:1] == ["--version"]:  # before what needs an extra
+    if words[:1] == ["--version"]:  # before the imports that need an extra
         print(_version())
         return 0
     try:
@@ -108,13 +108,13 @@ def _say(text: str) -> None:
 
 
 def _give_up_on_output() -> None:
-    """What is left in the buffer goes nowhere: the flush at exit would fail again."""
+    """Discards the rest of the output. Otherwise the flush at exit would fail again."""
     with suppress(OSError, ValueError):
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _use_every_core() -> None:
-    """On a CPU one device a core, so that sweeps train so many members at a time; this is decided before JAX starts."""
+    """Makes one CPU device per core, so that sweeps train one member on each. Must run before JAX starts."""
     flags = os.environ.get("XLA_FLAGS", "")
     if "host_platform_device_count" not in flags:
         os.environ["XLA_FLAGS"] = f"{flags} --xla_force_host_platform_device_count={os.cpu_count() or 1}".strip()

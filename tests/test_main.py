@@ -369,7 +369,7 @@ def test_ctrl_c_in_trace_keeps_the_finished_paths(tmp_path, capsys, monkeypatch)
 
 
 def test_ctrl_c_in_diagnose_keeps_the_steps_that_are_done(tmp_path, capsys, monkeypatch):
-    breaking("gradtx.lab.run", "_stretch", 3, monkeypatch)
+    breaking("gradtx.lab.run", "_train_chunk", 3, monkeypatch)
     assert main(["diagnose", "quadratic", "--steps", "100", "--out", str(tmp_path)]) == 130
     assert "8 of 100 steps were done and are diagnosed" in capsys.readouterr().err
     assert lab.History.load(tmp_path / "history.npz").steps == 8
@@ -377,7 +377,7 @@ def test_ctrl_c_in_diagnose_keeps_the_steps_that_are_done(tmp_path, capsys, monk
 
 
 def test_ctrl_c_in_diagnose_before_the_first_step_is_reported(tmp_path, capsys, monkeypatch):
-    breaking("gradtx.lab.run", "_stretch", 1, monkeypatch)
+    breaking("gradtx.lab.run", "_train_chunk", 1, monkeypatch)
     assert main(["diagnose", "quadratic", "--steps", "100", "--out", str(tmp_path)]) == 130
     assert capsys.readouterr().err == "interrupted: no step was finished.\n"
 

@@ -1,4 +1,4 @@
-"""Where a run stands, on disk, so that it goes on bit for bit. Needs `pip install 'gradtx[checkpoints]'` (Orbax)."""
+"""The state of a run on disk, from which it resumes bit for bit. Needs `pip install 'gradtx[checkpoints]'` (Orbax)."""
 
 import json
 import tempfile
@@ -15,7 +15,7 @@ from .training import Carry, Subject
 
 
 class Saved(NamedTuple):
-    """What a checkpoint holds."""
+    """The contents of a checkpoint."""
 
     carry: Carry
     best_params: Any
@@ -24,10 +24,10 @@ class Saved(NamedTuple):
 
 
 class Checkpoint:
-    """The one checkpoint of one run: a folder that Orbax writes whole or not at all.
+    """The only checkpoint of a run: a folder that Orbax writes either completely or not at all.
 
     Raises:
-        ValueError: `path` is no folder, or cannot be written to. ModuleNotFoundError: Orbax is missing.
+        ValueError: if `path` is not a folder, or cannot be written to. ModuleNotFoundError: if Orbax is missing.
     """
 
     def __init__(self, path: str | Path, subject: Subject) -> None:
@@ -41,12 +41,12 @@ class Checkpoint:
             self.path, options=ocp.CheckpointManagerOptions(max_to_keep=1, enable_async_checkpointing=False)
         )
         self._save, self._restore = ocp.args.StandardSave, ocp.args.StandardRestore
-        self.step = self._manager.latest_step()  # of what was saved last; one that failed does not count
+        self.step = self._manager.latest_step()  # step of the last successful save
 
     def save(self, step: int, saved: Saved) -> None:
-        """Replaces the older checkpoint when done. A disk that is full ends no run: it is told, and the run goes on."""
+        """Saves, then removes the older checkpoint. If the disk is full, a warning says so and the run goes on."""
         carry = saved.carry
-        # Names of readings hold slashes, which Orbax would take for folders.
+        # Readings are stored by number: Orbax would take the slashes in their names for folders.
         names = sorted(saved.readings)
         header = description(self._subject, carry.params, carry.opt_state) | {"readings": names}
         state = state_leaves(carry.opt_state, carry.params)
@@ -63,21 +63,21 @@ class Checkpoint:
             self._manager.save(step, args=self._save(tree))
             self._manager.wait_until_finished()
             self.step = step
-        except Exception as error:  # of any kind: what writes the files is not Python
+        except Exception as error:  # any class, because the files are not written by Python code
             tell(f"run: the checkpoint of step {step} in {self.path} could not be written, the run goes on: {error}")
 
     def load(self, start: Carry) -> Saved | None:
-        """What was saved last, in the structure of `start`; None where nothing was.
+        """The last save, in the structure of `start`, or None if nothing was saved.
 
         Raises:
-            ValueError: the checkpoint is of another problem, model or transformation.
+            ValueError: if the checkpoint is of another problem, model or transformation, or cannot be read.
         """
         if self.step is None:
             return None
         try:
             tree = self._manager.restore(self.step, args=self._restore())
             header = json.loads(bytes(np.asarray(tree["header"])))
-        except Exception as error:  # of any kind: what reads the files is not Python
+        except Exception as error:  # any class, because the files are not read by Python code
             raise ValueError(
                 f"run: {self.path} holds no checkpoint that this gradtx can read: give another folder ({error})."
             ) from error
@@ -95,14 +95,14 @@ class Checkpoint:
         return Saved(carry, best, arrays, readings)
 
     def refused(self, difference: str) -> ValueError:
-        """The error that says why this checkpoint is not this run's."""
+        """The error for a checkpoint of another run, with the difference."""
         return ValueError(
-            f"run: the checkpoint in {self.path} is of another run: {difference}. Resume it with what made it, "
-            "or give another folder."
+            f"run: the checkpoint in {self.path} is of another run: {difference}. Resume it with the arguments that "
+            "made it, or give another folder."
         )
 
     def _state(self, tree: Any, header: dict[str, Any], now: dict[str, Any], start: Carry) -> Any:
-        """The optimizer state as saved. If other instruments look on now, all of them start anew, and this is told."""
+        """The saved optimizer state. If the instruments have changed, all of them start anew, with a warning."""
         leaves = state_leaves(start.opt_state, start.params)
         method = [leaf.value for leaf in leaves if not leaf.is_instrument]
         watching = [leaf.value for leaf in leaves if leaf.is_instrument]
@@ -119,18 +119,18 @@ class Checkpoint:
         return jax.tree.unflatten(jax.tree.structure(start.opt_state), values)
 
     def close(self) -> None:
-        """Gives back what the writer holds."""
+        """Closes Orbax's writer."""
         try:
             self._manager.close()
-        except Exception as error:  # an earlier save that failed may be told a second time
+        except Exception as error:  # Orbax may report an earlier failed save a second time
             tell(f"run: the checkpoint in {self.path} could not be closed: {error}")
 
 
 def check_folder(argument: str, path: Path) -> None:
-    """Makes the folder and tries to write there: now, not after the long work.
+    """Makes the folder and tests that it can be written to, before the long work starts.
 
     Raises:
-        ValueError: it is a file, or cannot be written to.
+        ValueError: if `path` is a file, or cannot be written to.
     """
     try:
         path.mkdir(parents=True, exist_ok=True)
@@ -142,13 +142,13 @@ def check_folder(argument: str, path: Path) -> None:
 
 
 def _numbered(leaves: list[Any]) -> dict[str, np.ndarray]:
-    """By index, random keys as their numbers: files hold numbers."""
+    """The leaves by their index. Random keys are replaced by their numbers, because files hold only numbers."""
     numbers = [jax.random.key_data(x) if jnp.issubdtype(x.dtype, jax.dtypes.prng_key) else x for x in leaves]
     return {str(i): np.asarray(x) for i, x in enumerate(numbers)}
 
 
 def _like(numbered: dict[str, Any] | None, tree: Any) -> Any:
-    """The tree with what `_numbered` made of its leaves."""
+    """A tree like `tree`, with the leaves that `_numbered` returned."""
     leaves, treedef = jax.tree.flatten(tree)
     values = [jnp.asarray((numbered or {})[str(i)]) for i in range(len(leaves))]
     is_key = [jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key) for leaf in leaves]

@@ -1,4 +1,4 @@
-"""The same problems, the same tuning budget, every method: which one, and how sure?"""
+"""Compares methods on the same problems with the same tuning budget."""
 
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -19,21 +19,21 @@ from .sweep import sweep
 from .sweep_result import Sweep
 
 Methods = Method | str | Iterable[Method | str]
-MOST_LEARNING_RATES = 101  # 25 powers of ten to each side of the middle: more would leave float32
+MOST_LEARNING_RATES = 101  # 25 powers of ten on each side of the middle; more would exceed the range of float32
 
 
 @dataclass(frozen=True)
 class MethodResult:
-    """One method on one problem, all its learning rates and seeds, the choice among them; S seeds, E evaluations."""
+    """One method on one problem: all learning rates and seeds, and the best learning rate. S seeds, E evaluations."""
 
     problem: str
     method: str
     batch_size: int | None  # None: the whole training set
     sweep: Sweep  # axes: learning_rate, key
     best: int  # index into the learning rates
-    stopped_at: np.ndarray  # [S] int: step at which early stopping would have ended the best, -1 where it would not
+    stopped_at: np.ndarray  # [S] int: step at which early stopping would have ended the best rate's run, -1 if never
     stopped_metric: np.ndarray  # [S] the metric that early stopping would have kept
-    seconds: float  # wall time, compilation included
+    seconds: float  # wall time, including compilation
 
     @property
     def learning_rate(self) -> float:
@@ -47,29 +47,28 @@ class MethodResult:
 
     @property
     def train_loss(self) -> np.ndarray:
-        """[S, E] at the best learning rate."""
+        """Training loss [S, E] at the best learning rate."""
         return self.sweep.train_loss[self.best]
 
     @property
     def metric(self) -> np.ndarray:
-        """[S, E] validation metric at the best learning rate."""
+        """Validation metric [S, E] at the best learning rate."""
         return self.sweep.metric[self.best]
 
     @property
     def area(self) -> np.ndarray:
-        """[S] area under the training-loss curve at the best learning rate, over the steps: its mean height."""
-        return (0.5 * (self.train_loss[:, 1:] + self.train_loss[:, :-1])).mean(
-            axis=-1
-        )  # evaluations are equally spaced
+        """Mean height [S] of the training-loss curve at the best learning rate: its area over the number of steps."""
+        # Evaluations are equally spaced.
+        return (0.5 * (self.train_loss[:, 1:] + self.train_loss[:, :-1])).mean(axis=-1)
 
     def steps_to(self, target: float) -> np.ndarray:
-        """[S] steps until the validation metric of the best learning rate first reached `target`; inf where never."""
+        """Steps [S] until the validation metric at the best learning rate first reached `target`; inf if never."""
         return first_step_reaching(self.sweep.eval_steps, self.metric, target, self.sweep.higher_is_better)
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """What `compare` found, problem by problem, method by method; `settings` holds what decides the numbers."""
+    """The result of `compare`, for each problem and each method. `settings` holds all settings that decide it."""
 
     settings: dict[str, Any]
     problems: dict[str, Problem]
@@ -81,11 +80,11 @@ class Comparison:
 
     @property
     def methods(self) -> tuple[str, ...]:
-        """The methods with a result, in their order."""
+        """The methods that have a result, in order."""
         return tuple(dict.fromkeys(result.method for result in self.results))
 
     def target(self, problem: str) -> float:
-        """The metric to reach: the problem's own target; where it has none, what half of the methods end at."""
+        """The metric to reach: the target of the problem, or the median final metric of the methods if it has none."""
         target = self.problems[problem].target
         return float(np.median([r.metric[:, -1].mean() for r in self.of(problem)])) if target is None else target
 
@@ -95,9 +94,9 @@ def compare(
     methods: Methods = tuple(METHODS),
     **settings: Any,
 ) -> Comparison:
-    """The last of `comparisons`, which describes the settings: all methods on all problems, trained and judged.
+    """Trains and judges all methods on all problems. `comparisons` describes the settings; this returns its last item.
 
-    Ctrl-C returns the methods that were finished; where none was, it is a `KeyboardInterrupt`.
+    Ctrl-C returns the finished methods. If none is finished, it raises `KeyboardInterrupt`.
     """
     finished = None
     try:
@@ -123,27 +122,28 @@ def comparisons(
     patience: int = 20,
     trainer: Callable[[str], Callable[..., Sweep]] | None = None,
 ) -> Iterator[Comparison]:
-    """Trains each method on a grid of learning rates times seeds, one compilation each, and picks its best rate.
+    """Trains each method on a grid of learning rates and seeds, with one compilation, and picks its best rate.
 
-    Yields the comparison so far after each method on each problem: save there, and a break loses nothing. Every method
-    gets the same budget: as many learning rates, spaced by √10 around its own middle, as many seeds and steps. The best
-    rate is the one with the best mean final validation metric, ties to the lower training loss; one of which any seed
-    diverged comes last. The choice and the score use the same validation set, which flatters every method alike.
+    Yields the comparison so far after each method on each problem, so that you can save it before an interrupt. Every
+    method gets the same budget: the same number of learning rates, spaced by √10 around its own middle, of seeds and of
+    steps. The best rate has the best mean final validation metric; ties go to the lower training loss. Rates with a
+    diverged seed come last. Choice and score use the same validation set, which favours all methods equally.
 
     Args:
         problems: one problem or several.
-        methods: rows of `METHODS` or their names, or your own; one or several.
-        steps: optimizer steps a member; rounded up to a multiple of the evaluation interval.
-        seeds: initialisations (each with its own minibatches) a learning rate.
-        learning_rates: grid points a method, at most 101.
-        batch_size: examples a step, for the methods that are not full-batch; a smaller training set is taken whole.
-        evaluations: how often a member is evaluated (every `steps / evaluations` steps).
+        methods: one or several of: rows of `METHODS`, their names, or methods of your own.
+        steps: optimizer steps per member, rounded up to a multiple of the evaluation interval.
+        seeds: initialisations (each with its own minibatches) per learning rate.
+        learning_rates: grid points per method, at most 101.
+        batch_size: examples per step, for methods that are not full-batch. A smaller training set is taken whole.
+        evaluations: number of evaluations per member (every `steps / evaluations` steps).
         patience: evaluations without a better metric after which early stopping would end a member.
-        trainer: from the name problem-method to what trains its grid in place of `lab.sweep`, with the same arguments.
+        trainer: maps the name "problem-method" to a function that trains its grid instead of `lab.sweep`, with the
+            same arguments.
 
     Raises:
-        ValueError: a number out of range; a method that does not exist.
-        TypeError: a number is not an integer, or a problem is not a `Problem`.
+        ValueError: if a number is out of range, or a method does not exist.
+        TypeError: if a number is not an integer, or `problems` holds anything but problems.
     """
     numbers = {"steps": steps, "seeds": seeds, "learning_rates": learning_rates, "batch_size": batch_size}
     for argument, value in {**numbers, "evaluations": evaluations, "patience": patience}.items():
@@ -174,14 +174,14 @@ def comparisons(
                 progress=False,
             )
             if not result.finished.all():
-                raise KeyboardInterrupt  # the sweep kept what it had; a method is judged on all of it or not at all
+                raise KeyboardInterrupt  # a method is not judged on part of its members
             judged = _judge(method.name, None if whole else batch_size, result, patience, time.perf_counter() - started)
             results = (*results, judged)
             yield Comparison(settings, tried, results)
 
 
 def check_comparison(caller: str, comparison: Any) -> None:
-    """Raises where it is something else."""
+    """Raises if `comparison` is something else."""
     check_kind(caller, "comparison", comparison, Comparison, "which lab.compare returns")
 
 
@@ -190,13 +190,13 @@ def _by_name(problems: Any) -> dict[str, Problem]:
     given: list[Any] = [problems] if is_one else list(problems)
     for problem in given:
         if not isinstance(problem, Problem):
-            raise TypeError(f"compare: problems must be of lab.Problem, such as lab.digits(), got {problem!r}.")
+            raise TypeError(f"compare: each problem must be a lab.Problem, such as lab.digits(), got {problem!r}.")
     return {problem.name: problem for problem in given}
 
 
 def _judge(name: str, batch_size: int | None, result: Sweep, patience: int, seconds: float) -> MethodResult:
     sign = -1 if result.higher_is_better else 1
-    bad = (~np.isfinite(result.final("metric"))).sum(axis=1)  # decides only where every rate has a diverged seed
+    bad = (~np.isfinite(result.final("metric"))).sum(axis=1)  # decides only if every rate has a diverged seed
     ranks = result.final("train_loss").mean(axis=1), bad, sign * result.final("metric").mean(axis=1)
     best = int(np.lexsort(ranks)[0])
     stopping = gradtx.early_stopping(patience, mode="max" if result.higher_is_better else "min")
@@ -217,7 +217,7 @@ def _judge(name: str, batch_size: int | None, result: Sweep, patience: int, seco
 def first_step_reaching(
     steps: np.ndarray, metric: np.ndarray, target: float, higher_is_better: bool = True
 ) -> np.ndarray:
-    """First step at which each row of `metric` [S, E] is at least as good as `target`; inf for a row that never is.
+    """The first step at which each row of `metric` [S, E] reaches `target`; inf for a row that never does.
 
     >>> import numpy as np
     >>> first_step_reaching(np.array([0, 10, 20]), np.array([[0.1, 0.8, 0.9], [0.1, 0.2, 0.3]]), 0.8)

@@ -1,4 +1,4 @@
-"""Conclusions in words, read off the numbers: what a comparison or a sweep says, and how sure that is."""
+"""Conclusions of comparisons and sweeps in words, and how certain they are."""
 
 import numpy as np
 
@@ -8,10 +8,12 @@ from .sweep_result import Measure, Sweep
 
 
 def comparison_in_words(comparison: Comparison) -> str:
-    """Which method is best, and how sure that is: one problem by its metric, several by the performance profile.
+    """Tells which method is best, and how certain that is.
+
+    One problem is judged by its metric, several problems by the performance profile.
 
     Raises:
-        TypeError: no comparison.
+        TypeError: if `comparison` is not a comparison.
     """
     check_comparison("comparison_in_words", comparison)
     if len(comparison.problems) > 1:
@@ -20,7 +22,7 @@ def comparison_in_words(comparison: Comparison) -> str:
 
 
 def sweep_in_words(sweep: Sweep, by: Measure = "loss") -> str:
-    """The best point of a sweep, its problem and method, and whether the grid was wide enough to hold the optimum."""
+    """Tells the best point of a sweep with its problem and method, and whether it lies at the edge of the grid."""
     who = f"{sweep.problem}, {sweep.method}" if sweep.method else sweep.problem
     if not np.isfinite(sweep.final(by)).any():
         return f"{who}: every member diverged or was not finished."
@@ -37,7 +39,7 @@ def sweep_in_words(sweep: Sweep, by: Measure = "loss") -> str:
 
 
 def profile_in_words(profile: PerformanceProfile) -> str:
-    """Who scores highest over several problems, and whether one problem alone decides it."""
+    """Tells which method scores highest over several problems, and whether one problem alone decides it."""
     order = sorted(profile.scores, key=lambda method: -profile.scores[method])
     best, count = order[0], len(profile.problems)
     if profile.scores[best] == 0:
@@ -57,7 +59,7 @@ def profile_in_words(profile: PerformanceProfile) -> str:
 
 
 def _how_sure_of_profile(profile: PerformanceProfile, best: str) -> str:
-    """Each problem is left out once: does the same method stay first?"""
+    """Leaves out each problem once and tells whether the same method stays first."""
     for i, problem in enumerate(profile.problems):
         rest = {method: np.delete(ratios, i) for method, ratios in profile.ratios.items()}
         scores = PerformanceProfile(profile.problems, profile.targets, rest, profile.max_ratio).scores
@@ -90,7 +92,7 @@ def _one_problem(comparison: Comparison, problem: str) -> str:
 
 
 def _how_sure(best: MethodResult, others: list[MethodResult], sign: int) -> str:
-    """Seed by seed, as all methods have the same seeds: is the mean lead more than two of its standard errors?"""
+    """Tells whether the mean lead per seed exceeds two of its standard errors. All methods have the same seeds."""
     if not others:
         return ""
     seeds = len(best.metric)

@@ -1,22 +1,23 @@
-"""How fast an error falls: the power of the number of steps, measured."""
+"""Measures how fast an error falls, as a power of the number of steps."""
 
 import numpy as np
 
 
 def convergence_order(steps: np.ndarray, excess: np.ndarray, *, last: float = 10.0) -> float:
-    """The a of an excess error that falls as k^-a, over the last tenfold of the steps; negative where it grows.
+    """The a of an excess error that falls as k^-a, over the last tenfold of the steps; negative if the error grows.
 
-    The slope of the least-squares line through log excess over log k, each stretch of log k counting alike, so that the
-    many steps at the end do not outvote the few before them. Excesses that are not above 0 (rounding) are left out.
-    An order is asymptotic; this is the one that these steps show.
+    It comes from the slope of the least-squares line through log excess over log k. Equal bins of log k have equal
+    weight, so that the many late steps do not outweigh the few early ones. Excesses of 0 or less (rounding) are left
+    out. A theoretical order is asymptotic; this one is measured on the given steps.
 
     Args:
         steps: [n] numbers of steps, such as `History.eval_steps`; 0 is left out.
-        excess: [n] J - min J after so many steps, or [runs, n]: their mean, as the theorems speak of expected values.
-        last: the slope is that from the last step / `last` on.
+        excess: [n] J - min J after these steps, or [runs, n]. The mean over runs is used, because the theorems are
+            about expected values.
+        last: the steps from the last step / `last` on are used.
 
     Raises:
-        ValueError: shapes that do not fit, `last` out of range, fewer than two excesses above 0 there.
+        ValueError: if shapes do not fit, `last` is out of range, or fewer than two of these excesses are above 0.
 
     >>> import numpy as np
     >>> from gradtx import lab
@@ -42,11 +43,11 @@ def _mean(excess: np.ndarray) -> np.ndarray:
 
 
 def _binned(steps: np.ndarray, excess: np.ndarray, last: float) -> tuple[np.ndarray, np.ndarray]:
-    """log k and log excess, the means of a dozen stretches of equal ratio."""
+    """Means of log k and of log excess in a dozen bins of equal width in log k."""
     is_used = (steps > 0) & (steps >= steps[-1] / last) & np.isfinite(excess) & (excess > 0)
     x, y = np.log(steps[is_used]), np.log(excess[is_used])
     if not len(x):
         return x, y
-    stretch = np.floor(12 * (x - x[0]) / np.log(last) + 1e-9)
-    places = [stretch == name for name in np.unique(stretch)]
-    return np.array([x[place].mean() for place in places]), np.array([y[place].mean() for place in places])
+    bin_number = np.floor(12 * (x - x[0]) / np.log(last) + 1e-9)
+    bins = [bin_number == number for number in np.unique(bin_number)]
+    return np.array([x[is_in].mean() for is_in in bins]), np.array([y[is_in].mean() for is_in in bins])

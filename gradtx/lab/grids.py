@@ -1,4 +1,4 @@
-"""Which hyper-parameters to try: a Cartesian grid, or points drawn at random."""
+"""The hyper-parameters that a sweep tries: a Cartesian grid, or points drawn at random."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -17,7 +17,7 @@ from .arguments import checked_keys
 
 @dataclass(frozen=True, eq=False)
 class RandomGrid:
-    """Points of a random search: `columns` {name: [points]}, all of one length."""
+    """The points of a random search: `columns` {name: [points]}, all of the same length."""
 
     columns: dict[str, np.ndarray]
 
@@ -25,20 +25,20 @@ class RandomGrid:
 def random_grid(
     ranges: Mapping[str, tuple[float, float]], num_points: int, key: jax.Array, *, linear: Sequence[str] = ()
 ) -> RandomGrid:
-    """Points drawn independently, uniform in the logarithm of each hyper-parameter.
+    """Draws points independently, uniform in the logarithm of each hyper-parameter.
 
-    With few hyper-parameters that matter, random points try more values of each than a grid of the same size (Bergstra
+    If only a few hyper-parameters matter, random points try more values of each than a grid of the same size (Bergstra
     & Bengio 2012).
 
     Args:
         ranges: name -> (low, high), both above 0 except for the names in `linear`.
-        num_points: how many points.
+        num_points: number of points.
         key: random key.
-        linear: names that are drawn uniformly themselves, such as a momentum.
+        linear: names of hyper-parameters that are drawn uniformly, not in their logarithm, such as a momentum.
 
     Raises:
-        ValueError: a number out of range, a name in `linear` that `ranges` lacks.
-        TypeError: an argument of another kind.
+        ValueError: if a number is out of range, or `ranges` lacks a name in `linear`.
+        TypeError: if an argument is of another kind.
 
     >>> import jax
     >>> from gradtx import lab
@@ -78,15 +78,15 @@ def checked_axes(caller: str, grid: Any) -> dict[str, np.ndarray]:
         axis = np.asarray(values)
         if axis.ndim != 1 or not axis.size or axis.dtype.kind not in "fiu":
             raise TypeError(
-                f"{caller}: the grid's {name} must be a list of numbers, got {values!r}. What is not a number cannot "
-                f"be traced: close over it in make_tx, one {caller} a value."
+                f"{caller}: the grid's {name} must be a list of numbers, got {values!r}. Other values cannot be "
+                f"traced: close over them in make_tx, and run one {caller} per value."
             )
         axes[str(name)] = axis
     return axes
 
 
 def points(axes: dict[str, np.ndarray], is_random: bool) -> dict[str, np.ndarray]:
-    """{name: [number of points]}: the product of the axes in C order, or the columns as they are."""
+    """The values [points] of each hyper-parameter: the product of the axes in C order, or a random grid's columns."""
     product = (mesh.ravel() for mesh in np.meshgrid(*axes.values(), indexing="ij"))
     columns = axes.values() if is_random else product
     default = {"f": jnp.result_type(float), "i": jnp.int32, "u": jnp.int32}
@@ -94,12 +94,12 @@ def points(axes: dict[str, np.ndarray], is_random: bool) -> dict[str, np.ndarray
 
 
 def check_values(caller: str, make_tx: Callable[..., Any], axes: dict[str, np.ndarray]) -> None:
-    """Lets the method check its ranges here: in the sweep the values are traced, and pass unchecked.
+    """Lets the method check the values before the sweep, where traced values would pass unchecked.
 
-    Ranges are intervals, so the smallest and the largest value of each hyper-parameter are enough: two calls in all.
+    Ranges are intervals, so it is enough to check the smallest and the largest values: two calls.
 
     Raises:
-        ValueError: as the method says it; a value that is NaN, or too large for the dtype that is trained in.
+        ValueError: the method's own error, or an error for a value that is NaN or too large for the dtype of training.
     """
     largest = float(jnp.finfo(jnp.result_type(float)).max)
     for name, axis in axes.items():
@@ -112,19 +112,19 @@ def check_values(caller: str, make_tx: Callable[..., Any], axes: dict[str, np.nd
             make_tx(**values)
         except ValueError as error:
             raise ValueError(f"{caller}: {error}") from error
-        except Exception:  # what else goes wrong with plain numbers may go well with traced ones
+        except Exception:  # other errors with plain numbers may not occur with traced ones
             return
 
 
 def untraceable_name(
     make_tx: Callable[..., optax.GradientTransformation], columns: dict[str, np.ndarray], params: Any
 ) -> str | None:
-    """The hyper-parameter that cannot be traced, found by tracing one at a time; None where each can."""
+    """The hyper-parameter that cannot be traced, found by tracing one at a time, or None if each can be traced."""
     first = {name: column[0].item() for name, column in columns.items()}
     try:
         make_tx(**first)
     except TypeError:
-        return None  # not of tracing: it does not take numbers either
+        return None  # tracing is not the cause: it does not take plain numbers either
 
     def attempt(name: str, value: jax.Array) -> Any:
         tx = optax.with_extra_args_support(make_tx(**(first | {name: value})))

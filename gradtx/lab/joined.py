@@ -1,4 +1,4 @@
-"""Several sweeps as one: for hyper-parameters that decide branches, such as `nesterov`; each value is a sweep."""
+"""Joins sweeps that differ in a hyper-parameter that cannot be traced, such as `nesterov`."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ from .sweep_result import Measure, Sweep, check_has_best, ranking, sweep_table
 
 @dataclass(frozen=True, eq=False)
 class JoinedSweeps:
-    """What `join` returns: sweeps by name, with one ranking of all their points."""
+    """The result of `join`: sweeps by name, with one ranking of all their points."""
 
     sweeps: dict[str, Sweep]
 
@@ -25,7 +25,7 @@ class JoinedSweeps:
         """The name of the sweep that holds the best point, as "sweep", and the hyper-parameters of the point.
 
         Raises:
-            ValueError: every member of every sweep diverged or was not finished.
+            ValueError: if every member of every sweep diverged or was not finished.
         """
         check_has_best("JoinedSweeps.best", list(self.sweeps.values()), by)
         name, index = self.order(by)[0]
@@ -42,16 +42,17 @@ class JoinedSweeps:
 
 
 def join(sweeps: Mapping[str, Sweep] | Iterable[Sweep]) -> JoinedSweeps:
-    """One table and one `best()` over several sweeps of one problem.
+    """Gives one table and one `best()` over several sweeps of one problem.
 
-    A hyper-parameter that decides a branch or a shape cannot be traced, so each of its values is a sweep. Joined, their
-    points are ranked together.
+    A hyper-parameter that decides a branch or a shape cannot be traced, so each of its values needs its own sweep.
+    `join` ranks the points of these sweeps together.
 
     Args:
         sweeps: {name: sweep}, or several sweeps, which are then called "0", "1", ... Their grids may differ.
 
     Raises:
-        ValueError: no sweep, or sweeps of different problems, metrics or numbers of steps. TypeError: what is no sweep.
+        ValueError: if there is no sweep, or the sweeps differ in problem, metric or number of steps.
+        TypeError: if `sweeps` holds anything but sweeps.
 
     >>> import gradtx, jax
     >>> from functools import partial
@@ -81,5 +82,7 @@ def join(sweeps: Mapping[str, Sweep] | Iterable[Sweep]) -> JoinedSweeps:
         values = {name: of(sweep) for name, sweep in given.items()}
         if len(set(values.values())) > 1:
             found = ", ".join(f"{name}: {value}" for name, value in values.items())
-            raise ValueError(f"join: sweeps must have one {what}, got {found}. Only equal trainings can be ranked.")
+            raise ValueError(
+                f"join: sweeps must have the same {what}, got {found}. Only equal trainings can be ranked."
+            )
     return JoinedSweeps(given)

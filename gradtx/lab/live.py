@@ -1,7 +1,7 @@
-"""A run while it goes on: a few curves and the current diagnosis, in a notebook or a terminal.
+"""A live view of a run: a few curves and the current diagnosis, in a notebook or a terminal.
 
-They are drawn in a thread of their own, once a second at most and never more than a tenth of the time, so that the loop
-does not wait for them.
+A separate thread draws them at most once per second and uses at most a tenth of the time, so that the loop does not
+wait for them.
 """
 
 import atexit
@@ -27,7 +27,7 @@ BLOCKS = "▁▂▃▄▅▆▇█"
 
 
 class LiveView:
-    """Draws a recorder again and again. It is silent where there is neither a notebook nor a terminal."""
+    """Draws a recorder repeatedly. It shows nothing outside a notebook or a terminal."""
 
     def __init__(self, recorder: Any) -> None:
         self._recorder = recorder
@@ -35,10 +35,10 @@ class LiveView:
         self._thread: threading.Thread | None = None
         self._show: Any = None
         self._live: Live | None = None
-        self._drawn = 0  # calls of the recorder that the last picture knew of
+        self._drawn = 0  # calls of the recorder before the last picture
 
     def start(self) -> None:
-        """At the first record; later it returns at once."""
+        """Starts the view at the first record. Later calls do nothing."""
         if self._thread is not None:
             return
         self._thread = threading.Thread(target=self._run, name="live view", daemon=True)
@@ -58,7 +58,7 @@ class LiveView:
         self._thread.start()
 
     def close(self) -> None:
-        """The last state, and the end of the thread."""
+        """Draws the last state and ends the thread."""
         if self._thread is None or self._show is None or self._is_over.is_set():
             return
         self._is_over.set()
@@ -82,13 +82,13 @@ class LiveView:
         self._drawn = calls
         try:
             self._show()
-        except Exception as error:  # a picture that fails ends no training
+        except Exception as error:  # a failed picture must not end the training
             self._show = lambda: None
             print(f"Recorder: the live view ends: {error}")
 
 
 def verdict(run: Mapping[str, Any]) -> str:
-    """What the run shows so far, in a sentence."""
+    """The diagnosis of the run so far, in one sentence."""
     try:
         return gradtx.diagnose(run).headline
     except ValueError:  # no loss yet
@@ -96,7 +96,7 @@ def verdict(run: Mapping[str, Any]) -> str:
 
 
 def live_picture(run: Mapping[str, Any]) -> Picture:
-    """Up to three panels and the verdict, for a notebook."""
+    """The picture for a notebook: up to three panels and the verdict."""
     with mpl.rc_context(RC):
         curves = _finite(run)
         panels = panels_of(curves)[:3]
@@ -110,7 +110,7 @@ def live_picture(run: Mapping[str, Any]) -> Picture:
 
 
 def live_text(run: Mapping[str, Any]) -> Group:
-    """A line for each of up to eight curves and the verdict, for a terminal."""
+    """The text for a terminal: one line for each of up to eight curves, and the verdict."""
     table = Table(box=None, pad_edge=False)
     for heading in ("", "course", "now"):
         table.add_column(heading, no_wrap=True)
@@ -122,7 +122,7 @@ def live_text(run: Mapping[str, Any]) -> Group:
 
 
 def spark(curve: np.ndarray, width: int = 40) -> str:
-    """A curve as one line of text, medians of stretches; logarithmic where all is above 0. A gap is a blank.
+    """A curve as one line of text. Each character is a median; a gap is a blank. Positive curves are logarithmic.
 
     >>> print(spark(np.array([1.0, 2.0, np.nan, 8.0])))
     ▁▃ █
@@ -139,5 +139,5 @@ def spark(curve: np.ndarray, width: int = 40) -> str:
 
 
 def _finite(run: Mapping[str, Any]) -> dict[str, np.ndarray]:
-    """The curves, the loss first; empty where no loss was recorded yet."""
+    """The curves of a run, the loss first. It is empty if no loss was recorded yet."""
     return curves_of(run) if "loss" in run else {}

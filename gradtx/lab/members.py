@@ -1,4 +1,4 @@
-"""The members of a sweep: what they have in common, what each leaves behind, all of it with the names of the axes."""
+"""The members of a sweep: their common inputs, the outcome of each, and the sweep made of all outcomes."""
 
 from typing import Any, NamedTuple
 
@@ -11,7 +11,7 @@ from .training import Evaluation, Objective
 
 
 class Outcome(NamedTuple):
-    """What one member leaves behind; all of them in front of it once stacked."""
+    """The results of one member, or of all members with one leading axis more."""
 
     loss: Any  # [steps]
     readings: dict[str, Any]  # name -> [steps], or [steps, leaves]
@@ -20,26 +20,26 @@ class Outcome(NamedTuple):
 
 
 class Shared(NamedTuple):
-    """What members have in common."""
+    """The inputs that members have in common."""
 
     params: Any  # leaves [keys, ...]: the initial parameters of each key
-    inputs: Any  # leaves [keys, stretches, every, ...]: the minibatches of each key
-    active: jax.Array  # [stretches, every]: which steps are real
+    inputs: Any  # leaves [keys, chunks, every, ...]: the minibatches of each key
+    active: jax.Array  # [chunks, every]: which steps are real
     data: Any
     examples: Any
 
 
 def shared_by_members(objective: Objective, keys: jax.Array, steps: int, every: int, batch_size: int) -> Shared:
-    """Parameters and minibatches of each key, as `lab.run` makes them; stretches are padded to one length."""
+    """Parameters and minibatches of each key, as `lab.run` makes them. Chunks are padded to the same length."""
     split = [jax.random.split(key) for key in keys]
-    stretches = -(-steps // every)
+    chunks = -(-steps // every)
     params = [objective.init(key_init) for key_init, _ in split]
-    padded = np.minimum(np.arange(stretches * every), steps - 1)
+    padded = np.minimum(np.arange(chunks * every), steps - 1)
     inputs = jnp.stack([objective.inputs(key_batches, steps, batch_size)[padded] for _, key_batches in split])
     return Shared(
         params=jax.tree.map(lambda *leaves: jnp.stack(leaves), *params),
-        inputs=inputs.reshape(len(keys), stretches, every, *inputs.shape[2:]),
-        active=jnp.asarray((np.arange(stretches * every) < steps).reshape(stretches, every)),
+        inputs=inputs.reshape(len(keys), chunks, every, *inputs.shape[2:]),
+        active=jnp.asarray((np.arange(chunks * every) < steps).reshape(chunks, every)),
         data=objective.data,
         examples=objective.examples,
     )
@@ -54,7 +54,7 @@ def labelled(
     steps: int,
     every: int,
 ) -> Sweep:
-    """Members as [*grid, keys], those that an interrupt left out as NaN, -1 and not finished."""
+    """The sweep, with members as [*grid, keys]. Members after an interrupt are NaN, -1 and not finished."""
     grid = (len(next(iter(axes.values()))),) if is_random else tuple(len(axis) for axis in axes.values())
     members = int(np.prod(grid)) * num_keys
 

@@ -11,11 +11,11 @@ import gradtx
 
 @dataclass(frozen=True)
 class Method:
-    """A row of the comparison: how to make it from a learning rate, and the middle of the grid it is tuned on."""
+    """A row of the comparison: a function that makes the method, and the middle of its grid of learning rates."""
 
     name: str
-    make_tx: Callable[..., optax.GradientTransformation]  # of a learning rate, and what else the method takes by name
-    middle: float  # of the learning-rate grid
+    make_tx: Callable[..., optax.GradientTransformation]  # takes a learning rate, and other arguments by name
+    middle: float  # the middle of its learning-rate grid
     full_batch: bool = False
 
 
@@ -25,7 +25,7 @@ METHODS: dict[str, Method] = {
         Method("sgd", gradtx.sgd, 1.0),
         Method("momentum", partial(gradtx.sgd, momentum=0.9), 0.1),
         Method("nesterov", partial(gradtx.sgd, momentum=0.9, nesterov=True), 0.1),
-        # Minibatch noise flips signs whatever the surface does (chapter §5.1): this one gets the whole training set.
+        # It counts flips of signs, which minibatch noise causes too (chapter §5.1), so it gets the whole training set.
         Method("delta_bar_delta", gradtx.delta_bar_delta, 0.1, full_batch=True),
         Method("adagrad", gradtx.adagrad, 0.1),
         Method("rmsprop", gradtx.rmsprop, 0.01),
@@ -38,7 +38,7 @@ METHODS: dict[str, Method] = {
 
 
 def method_called(method: Method | str) -> Method:
-    """The row with this name; a row is itself."""
+    """The row with this name. A row is returned unchanged."""
     if isinstance(method, Method):
         return method
     if method not in METHODS:

@@ -1,4 +1,4 @@
-"""Performance profiles: how often a method is within a factor of the best, over problems.
+"""Performance profiles: on how many problems a method is within a factor of the best.
 
 **Source**: Dolan & Moré 2002, "Benchmarking optimization software with performance profiles"; scored as in Dahl et al.
 2023, "Benchmarking neural network training algorithms" (AlgoPerf), §4.5: the area under the profile up to factor 4.
@@ -13,20 +13,20 @@ from .compare import Comparison
 
 @dataclass(frozen=True)
 class PerformanceProfile:
-    """For each method the fraction of problems on which it needed at most tau times the steps of the quickest."""
+    """For each method, the fraction of problems on which it needs at most tau times the steps of the quickest one."""
 
     problems: tuple[str, ...]
     targets: dict[str, float]  # problem -> the metric to reach
-    ratios: dict[str, np.ndarray]  # method -> [problems] steps over those of the quickest method; inf: never
+    ratios: dict[str, np.ndarray]  # method -> [problems] steps over those of the quickest method; inf: never reached
     max_ratio: float
 
     def fraction(self, method: str, tau: np.ndarray | float) -> np.ndarray:
-        """The profile at each tau."""
+        """The profile of a method at each tau."""
         return np.mean(self.ratios[method] <= np.asarray(tau)[..., None], axis=-1)
 
     @property
     def scores(self) -> dict[str, float]:
-        """Area under each profile from 1 to `max_ratio`, over its width: 1 is quickest everywhere, 0 never in time."""
+        """Mean height of each profile from 1 to `max_ratio`: 1 if always quickest, 0 if never within `max_ratio`."""
         width = self.max_ratio - 1
         return {
             method: float(np.mean(np.clip(self.max_ratio - ratios, 0, width) / width))
@@ -40,11 +40,12 @@ def performance_profile(comparison: Comparison, max_ratio: float = 4.0) -> Perfo
     A problem whose target no method reached counts against all of them.
 
     Args:
-        comparison: of one problem or more; methods that lack a result on some problem count as not reaching it.
-        max_ratio: where the profile ends, > 1.
+        comparison: a comparison on one or more problems. A method without a result on a problem counts as not
+            reaching its target.
+        max_ratio: end of the profile, > 1.
 
     Raises:
-        ValueError: `max_ratio` out of range.
+        ValueError: if `max_ratio` is out of range.
     """
     if not 1 < max_ratio < np.inf:
         raise ValueError(f"performance_profile: max_ratio must be in (1, inf), got {max_ratio}.")

@@ -1,4 +1,4 @@
-"""A progress bar on a terminal, silence elsewhere."""
+"""A progress bar, which is shown only on a terminal."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -9,12 +9,12 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 @contextmanager
 def progress_bar(total: int, label: str, show: bool | None = None) -> Iterator[Callable[[int, str], None]]:
-    """Yields `advance(done, text)`: `done` more of `total`, and a word on how it stands.
+    """Yields `advance(done, text)`, which adds `done` to the progress and shows `text`.
 
     Args:
-        total: what 100 % is.
-        label: what is being done.
-        show: None: only where standard error is a terminal.
+        total: the count at 100 %.
+        label: name of the work.
+        show: whether to show the bar; None shows it if standard error is a terminal.
     """
     console = Console(stderr=True)
     if not (console.is_terminal if show is None else show):

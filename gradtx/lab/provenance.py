@@ -1,7 +1,7 @@
-"""What made a checkpoint: the problem, and the structure of the optimizer state by the names of its fields.
+"""The origin of a checkpoint: the problem, and the structure of the optimizer state by the names of its fields.
 
-Two methods may have states of the same shapes, so shapes alone do not tell them apart; the names of the state classes
-and their fields do. Instruments only look: they are listed apart, and a run may go on with others.
+Two methods may have states of the same shapes, so the names of the state classes and their fields are compared too.
+Instruments do not change a run: they are listed separately, and a run may resume with other instruments.
 """
 
 import math
@@ -27,7 +27,7 @@ class StateLeaf(NamedTuple):
 def state_leaves(opt_state: Any, params: Any) -> list[StateLeaf]:
     """The arrays of an optimizer state, in the order of `jax.tree.leaves`.
 
-    Places in a chain are left out of the names, so that a stage without state may come or go.
+    The names leave out positions in a chain, so that a stage without state may be added or removed.
     """
     structure = jax.tree.structure(params)
 
@@ -36,19 +36,19 @@ def state_leaves(opt_state: Any, params: Any) -> list[StateLeaf]:
         if len(children) == 1 and not children[0][0]:
             yield StateLeaf(name, instrument is not None, node)
             return
-        if name and jax.tree.structure(node) == structure:  # a copy of the parameters' tree, whatever its classes
+        if name and jax.tree.structure(node) == structure:  # a copy of the parameters' tree, of any classes
             for path, leaf in jax.tree_util.tree_leaves_with_path(node):
                 yield StateLeaf(name + jax.tree_util.keystr(path), instrument is not None, leaf)
             return
         module = type(node).__module__
-        is_packed = module == "gradtx._core.packing"  # a named tuple too, but a tree in a state
+        is_packed = module == "gradtx._core.packing"  # a named tuple that is a tree, not a state
         is_state = isinstance(node, tuple) and hasattr(node, "_fields") and not is_packed
         is_ours = module.startswith("gradtx.")
         belongs = module == instrument or module.startswith("gradtx.instruments.")
         if is_state and hasattr(node, "readings") and (belongs or not is_ours):
             instrument = module
         elif is_state and not belongs:
-            instrument = None  # a transformation that an instrument holds
+            instrument = None  # a transformation inside an instrument
         own = type(node).__name__ if is_state and (instrument or not belongs) else ""
         for (key,), child in children:
             if child is None:
@@ -61,7 +61,7 @@ def state_leaves(opt_state: Any, params: Any) -> list[StateLeaf]:
 
 
 def description(subject: Subject, params: Any, opt_state: Any) -> dict[str, Any]:
-    """What a checkpoint must share with a run that goes on from it, as JSON; instruments are told, and may differ."""
+    """The properties, as JSON, that a checkpoint shares with a run that resumes it. Only instruments may differ."""
     leaves = state_leaves(opt_state, params)
     is_walk = isinstance(subject, Landscape)
     return {
@@ -81,7 +81,7 @@ def description(subject: Subject, params: Any, opt_state: Any) -> dict[str, Any]
 
 
 def first_difference(saved: dict[str, Any], now: dict[str, Any]) -> str | None:
-    """A sentence on the first thing that differs, instruments aside; None where all agree."""
+    """A clause on the first difference, or None if there is none. Instruments are not compared."""
     for name, value in now["problem"].items():
         if saved["problem"].get(name) != value:
             return f"it is of a problem whose {name} is {saved['problem'].get(name)!r}, this run's is {value!r}"
@@ -98,7 +98,7 @@ def arrays_of(tree: Any, params: Any = None) -> list[list[Any]]:
 
 
 def first_other_array(saved: list[list[Any]], now: list[list[Any]]) -> str | None:
-    """A clause on the first of the arrays that differs; None where all agree."""
+    """A clause on the first array that differs, or None if all agree."""
     for i in range(max(len(saved), len(now))):
         one, other = (lines[i] if i < len(lines) else None for lines in (saved, now))
         if one != other:
@@ -107,7 +107,7 @@ def first_other_array(saved: list[list[Any]], now: list[list[Any]]) -> str | Non
 
 
 def same_evaluation(saved: Sequence[Any], now: Sequence[Any]) -> bool:
-    """Whether two evaluations of the same parameters agree as well as two kinds of device do."""
+    """Whether two evaluations of the same parameters agree up to the differences between kinds of devices."""
     pairs = [(float(a), float(b)) for a, b in zip(saved, now, strict=True)]
     return all(math.isclose(a, b, rel_tol=0.01, abs_tol=1e-6) or (math.isnan(a) and math.isnan(b)) for a, b in pairs)
 

@@ -1,4 +1,4 @@
-"""A loop of one's own as a run: what each step returns, kept without waiting for it."""
+"""Records a training loop of your own without waiting for the device."""
 
 import math
 from collections.abc import Iterator, Mapping
@@ -17,35 +17,35 @@ from .archive import read_archive, write_archive
 from .history import scalar_columns
 from .live import LiveView
 
-FETCH_EVERY = 256  # calls: what older calls left on the device comes to the host in one go
+FETCH_EVERY = 256  # calls; the values of older calls come from the device to the host together
 
 
 class Entry(NamedTuple):
-    """What one call recorded: n steps."""
+    """The record of one call, for n steps."""
 
     steps: np.ndarray  # [n] int
     shapes: dict[str, tuple[int, ...]]  # name -> shape of the value, [n, ...]
-    values: Any  # all values of the call in one vector, on the device or already here
+    values: Any  # all values of the call in one vector, on the device or on the host
 
 
 class Recorder(Mapping[str, Any]):
     """Records a training loop of your own, step by step or as stacked output of a scan.
 
-    It is a dict of arrays with one value for each recorded step: `loss`, readings, whatever was given, and `step`; NaN
-    where a step has no value. So `gradtx.diagnose(log)`, `lab.plot_diagnosis(log)` and `lab.plot_readings(log)` take
-    it.
+    It is a dict of arrays with one value for each recorded step: `loss`, readings, other given names, and `step`. A
+    missing value is NaN. So you can call `gradtx.diagnose(log)`, `lab.plot_diagnosis(log)` and
+    `lab.plot_readings(log)`.
 
-    A call does not wait for the device: it dispatches one small copy, which also makes it safe to donate the optimizer
-    state that readings came from. Values are fetched when somebody looks, or after many steps.
+    A call does not wait for the device. It dispatches one small copy, so it is safe to donate the optimizer state that
+    holds the readings. Values are fetched when they are read, or after many steps.
 
     Args:
         every: steps from one call to the next, for loops that record every N-th step.
-        live: show some curves and the current diagnosis while the loop runs, in a notebook or a terminal. They are
-            drawn in a thread of their own, once a second at most.
-        name: of what is trained, for headlines.
+        live: show some curves and the current diagnosis while the loop runs, in a notebook or a terminal. A separate
+            thread draws them at most once per second.
+        name: name of the trained problem or model, for headlines.
 
     Raises:
-        ValueError, TypeError: an argument out of range or of another kind.
+        ValueError, TypeError: if an argument is out of range or of another kind.
 
     >>> import gradtx, jax, jax.numpy as jnp, optax
     >>> from gradtx import lab
@@ -68,28 +68,28 @@ class Recorder(Mapping[str, Any]):
             raise TypeError(f"Recorder: live must be True or False, got {live!r}.")
         self.name = str(name)
         self._entries: list[Entry] = []
-        self._fetched = 0  # entries whose values are here
+        self._fetched = 0  # entries whose values are on the host
         self._trailing: dict[str, tuple[int, ...]] = {}
         self._now: set[str] = set()  # names with a value at the last step
         self._calls = 0
-        self._table: tuple[int, dict[str, np.ndarray]] = (0, {})  # calls that it knows of, columns
+        self._table: tuple[int, dict[str, np.ndarray]] = (0, {})  # calls that it includes, columns
         self._view = LiveView(self) if live else None
 
     def __call__(self, values: Mapping[str, Any] | None = None, /, *, step: Any = None, **more: Any) -> None:
         """Records one step, or n steps if the loss is an array [n].
 
         A call with a loss is a new step. A call without one, such as a validation loss after an epoch, belongs to the
-        last step if that has no value of these names yet, and is a new step otherwise.
+        last step if that step has no value of these names yet. Otherwise it is a new step.
 
         Args:
-            values: a dict, as a scan returns it; the same as keyword arguments.
-            step: the number of the step, or [n] numbers, where `every` does not tell.
+            values: a dict, such as the output of a scan. It has the same meaning as keyword arguments.
+            step: the number of the step, or [n] numbers, if they do not follow from `every`.
             **more: `loss`, readings, `learning_rate`, `batch_size`, `epoch`, ...; numbers or arrays. In a call for n
                 steps each is [n, ...], or a number for all of them. None is left out.
 
         Raises:
-            TypeError: a value that is no number, a call inside `jit`. ValueError: shapes that do not fit, a step that
-                is before the last one.
+            TypeError: if a value is not a number, or the call is inside `jit`.
+            ValueError: if shapes do not fit, or a step is before the last one.
         """
         given = {name: value for name, value in {**(values or {}), **more}.items() if value is not None}
         if not given:
@@ -134,7 +134,7 @@ class Recorder(Mapping[str, Any]):
         return last + self.every * np.arange(1, count + 1)
 
     def _fetch(self, until: int) -> None:
-        """Brings values to the host, those of entries before `until`, which were computed long ago, and joins them."""
+        """Brings the values of the entries before `until` to the host and joins them. They are already computed."""
         entries = self._entries
         old = [e._replace(values=v) for e, v in zip(entries[self._fetched : until],
                jax.device_get([e.values for e in entries[self._fetched : until]]), strict=True)]  # fmt: skip
@@ -146,7 +146,7 @@ class Recorder(Mapping[str, Any]):
         self._fetched += len(joined)
 
     def table(self) -> dict[str, np.ndarray]:
-        """Name -> array with one value for each step, in the order of their first record; waits for the device."""
+        """An array with one value per step for each name, in the order of first record. Waits for the device."""
         calls, entries = self._calls, self._entries[:]
         if self._table[0] == calls:
             return self._table[1]
@@ -177,12 +177,12 @@ class Recorder(Mapping[str, Any]):
 
     @property
     def calls(self) -> int:
-        """How often something was recorded."""
+        """Number of calls that recorded something."""
         return self._calls
 
     @property
     def steps(self) -> int:
-        """Recorded steps."""
+        """Number of recorded steps."""
         return len(self.table().get("step", ()))
 
     def to_dict(self) -> dict[str, np.ndarray]:
@@ -190,10 +190,10 @@ class Recorder(Mapping[str, Any]):
         return dict(self.table())
 
     def to_dataframe(self) -> Any:
-        """A pandas DataFrame, one row for each recorded step; a reading of several numbers has a column for each.
+        """A pandas DataFrame with one row per recorded step. A reading of several numbers has one column per number.
 
         Raises:
-            ModuleNotFoundError: pandas is not installed.
+            ModuleNotFoundError: if pandas is not installed.
         """
         try:
             pd: Any = import_module("pandas")
@@ -204,15 +204,15 @@ class Recorder(Mapping[str, Any]):
         return pd.DataFrame(scalar_columns(columns), index=index)
 
     def save(self, path: str | Path) -> None:
-        """Writes an .npz. A save that fails leaves an older file of this name as it was."""
+        """Writes an .npz file. A failed save leaves an older file of this name unchanged."""
         write_archive(path, "Recorder", {"every": self.every, "name": self.name}, self.to_dict())
 
     @classmethod
     def load(cls, path: str | Path) -> "Recorder":
-        """Reads what `save` wrote; recording may go on.
+        """Reads a file that `save` wrote. Recording can continue.
 
         Raises:
-            ValueError: the file is of another kind or format, or damaged.
+            ValueError: if the file is of another kind or format, or damaged.
         """
         plain, columns = read_archive(path, "Recorder")
         log = cls(**plain)
@@ -223,7 +223,7 @@ class Recorder(Mapping[str, Any]):
         return log
 
     def close(self) -> None:
-        """Ends the live view with the last state of the run; a `with` block does so too."""
+        """Draws the last state of the run and ends the live view. The end of a `with` block calls this."""
         if self._view is not None:
             self._view.close()
 
@@ -251,7 +251,7 @@ def _check_number(name: str, value: Any) -> None:
 
 
 def _count(given: Mapping[str, Any]) -> int:
-    """How many steps a call is for: the loss tells; without it, arrays all around are stacked steps."""
+    """Number of steps of a call: the length of the loss. Without a loss, arrays of equal length are stacked steps."""
     if "loss" in given:
         shape = np.shape(given["loss"])
         if len(shape) > 1:
@@ -282,7 +282,7 @@ def _copied(arrays: list[jax.Array]) -> jax.Array:
 
 
 def _in_one_vector(values: Mapping[str, Any], shapes: Mapping[str, tuple[int, ...]]) -> Any:
-    """All values end to end; on the device it is one copy, so that donating what they belong to does no harm later."""
+    """All values in one vector. On the device this is a copy, so that the arrays they came from may be donated."""
     wide = [_spread(v, shapes[n]) for n, v in values.items()]
     if all(isinstance(value, jax.Array) for value in values.values()):
         try:
@@ -293,14 +293,14 @@ def _in_one_vector(values: Mapping[str, Any], shapes: Mapping[str, tuple[int, ..
 
 
 def _spread(value: Any, shape: tuple[int, ...]) -> Any:
-    """A number for all steps of a call, as one for each."""
+    """Repeats a number that holds for all steps of a call. Other values are unchanged."""
     if np.ndim(value) or shape == (1,):
         return value
     return jnp.broadcast_to(value, shape) if isinstance(value, jax.Array) else np.full(shape, value)
 
 
 def _joined(entries: list[Entry]) -> Entry:
-    """Entries of the same names and shapes as one."""
+    """Joins entries with the same names and shapes into one."""
     if len(entries) == 1:
         return entries[0]
     parts, first, shapes = [], 0, {}

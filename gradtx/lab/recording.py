@@ -1,4 +1,4 @@
-"""The run so far, on the host: grows stretch by stretch, becomes a `History`, goes to a checkpoint and comes back."""
+"""The record of a run on the host. It grows chunk by chunk, can be saved and restored, and becomes a `History`."""
 
 from typing import Any, NamedTuple
 
@@ -14,10 +14,10 @@ from .provenance import same_evaluation
 from .training import Carry, Evaluation, Objective, Record, behind_lookahead
 
 
-class Stretch(NamedTuple):
-    """Steps between two evaluations; before the first step there is one without a record."""
+class Chunk(NamedTuple):
+    """The steps between two evaluations. The first chunk has no steps: it holds the evaluation before step 0."""
 
-    carry: Carry | None  # at its end; kept of the last stretch only
+    carry: Carry | None  # at its end; kept only for the last chunk
     record: Record | None  # leaves [n]
     step: int  # steps done at its end
     evaluation: Evaluation  # at its end
@@ -25,50 +25,50 @@ class Stretch(NamedTuple):
 
 
 class Recording:
-    """All stretches so far. `add` is one append: an interrupt finds all of a stretch or nothing of it."""
+    """All chunks so far. `add` appends a chunk at once, so an interrupt cannot leave part of a chunk."""
 
     def __init__(self, objective: Objective, key: jax.Array, batch_sizes: np.ndarray) -> None:
         self.objective, self.batch_sizes = objective, batch_sizes
         self.key_data = np.asarray(jax.random.key_data(key))
-        self.stretches: list[Stretch] = []
+        self.chunks: list[Chunk] = []
 
     @property
-    def last(self) -> Stretch:
-        """The newest stretch."""
-        return self.stretches[-1]
+    def last(self) -> Chunk:
+        """The newest chunk."""
+        return self.chunks[-1]
 
     @property
     def carry(self) -> Carry:
-        """Where the run stands."""
+        """The current parameters and optimizer state."""
         assert self.last.carry is not None
         return self.last.carry
 
     def add(self, carry: Carry, record: Record | None, done: int, evaluation: Evaluation) -> None:
-        """`done` more steps."""
+        """Appends a chunk of `done` steps."""
         record = jax.tree.map(lambda x: np.asarray(x[:done]), record)
-        step = done + (self.last.step if self.stretches else 0)
+        step = done + (self.last.step if self.chunks else 0)
         evaluation = jax.tree.map(np.asarray, evaluation)
-        best = self.last.best if self.stretches else (np.nan, None)
+        best = self.last.best if self.chunks else (np.nan, None)
         if self._is_better(float(evaluation.metric), best[0]) or best[1] is None:
             best = float(evaluation.metric), behind_lookahead(carry.params, carry.opt_state)
-        self._append(Stretch(carry, record, step, evaluation, best))
+        self._append(Chunk(carry, record, step, evaluation, best))
 
     def _is_better(self, metric: float, best: float) -> bool:
         return not np.isnan(metric) and (
             np.isnan(best) or (metric > best if self.objective.higher_is_better else metric < best)
         )
 
-    def _append(self, stretch: Stretch) -> None:
-        self.stretches.append(stretch)
-        if len(self.stretches) > 1:  # older parameters would fill the memory
-            self.stretches[-2] = self.stretches[-2]._replace(carry=None)
+    def _append(self, chunk: Chunk) -> None:
+        self.chunks.append(chunk)
+        if len(self.chunks) > 1:  # older parameters would fill the memory
+            self.chunks[-2] = self.chunks[-2]._replace(carry=None)
 
     def _records(self) -> dict[str, Any]:
-        """Every step of every stretch in one piece: loss, readings, iterates, empty where no step was done.
+        """Loss, readings and iterates of all steps, joined over the chunks; empty if no step was done.
 
-        A reading is NaN where its instrument was not in the chain, before or after a run was resumed.
+        A reading is NaN at steps without its instrument, which may have been added or removed on resuming.
         """
-        records = [stretch.record for stretch in self.stretches if stretch.record is not None]
+        records = [chunk.record for chunk in self.chunks if chunk.record is not None]
         if not records:
             return {"loss": np.zeros(0, np.float32), "readings": {}, "iterate": None}
         shapes = {name: x for record in reversed(records) for name, x in record.readings.items()}
@@ -80,11 +80,11 @@ class Recording:
         return jax.tree.map(lambda *parts: np.concatenate(parts), *rest)._replace(readings=readings)._asdict()
 
     def _evaluations(self) -> dict[str, np.ndarray]:
-        columns = jax.tree.map(lambda *values: np.stack(values), *[s.evaluation for s in self.stretches])
-        return {"eval_steps": np.array([s.step for s in self.stretches]), **columns._asdict()}
+        columns = jax.tree.map(lambda *values: np.stack(values), *[s.evaluation for s in self.chunks])
+        return {"eval_steps": np.array([s.step for s in self.chunks]), **columns._asdict()}
 
     def save(self, checkpoint: Checkpoint) -> None:
-        """To disk, where there is anything new."""
+        """Saves the record to disk if it has new steps."""
         step = self.last.step
         if step != checkpoint.step:
             records = {name: value for name, value in self._records().items() if value is not None}
@@ -93,10 +93,10 @@ class Recording:
             checkpoint.save(step, Saved(self.carry, self.last.best[1], arrays, readings))
 
     def restore(self, checkpoint: Checkpoint, start: Carry, evaluation: Evaluation) -> None:
-        """From disk, where there is anything; `evaluation` is that of `start`.
+        """Restores the record from disk if one was saved. `evaluation` belongs to `start`.
 
         Raises:
-            ValueError: another run was saved there.
+            ValueError: if another run was saved there.
         """
         found = checkpoint.load(start)
         if found is None:
@@ -118,11 +118,11 @@ class Recording:
             values = Evaluation(*(arrays[name][i] for name in Evaluation._fields))
             if self._is_better(float(values.metric), best[0]):
                 best = float(values.metric), found.best_params
-            self._append(Stretch(found.carry, part, end, values, best))
+            self._append(Chunk(found.carry, part, end, values, best))
             before = end
 
     def history(self, ended: str) -> History:
-        """The run so far as its user sees it."""
+        """The `History` of the run so far."""
         records, evaluations, carry = self._records(), self._evaluations(), self.carry
         subject, diverged_at = self.objective.subject, int(carry.diverged_at)
         iterates = None

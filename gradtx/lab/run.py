@@ -1,4 +1,4 @@
-"""One training run, compiled in stretches, with everything it showed."""
+"""Trains once, compiled in chunks of steps, and returns a `History`."""
 
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -52,38 +52,39 @@ def run(
     checkpoint: str | Path | None = None,
     progress: bool | None = None,
 ) -> History:
-    """Trains a problem, or walks a landscape, and returns all it showed.
+    """Trains a problem, or descends a landscape, and returns the history of the run.
 
-    The steps between two evaluations are one compiled scan; between them the host draws progress, calls back, saves.
-    The transformation may use `value`, `value_fn` and `losses_fn` of the step's minibatch: instruments, line searches
-    and Newton work as they are. The key decides initial parameters and minibatches: same key, same result, bit for bit.
+    A chunk of steps, from one evaluation to the next, is one compiled scan. Between chunks the host shows progress,
+    calls callbacks and saves. The transformation gets `value`, `value_fn` and `losses_fn` of the step's minibatch, so
+    instruments, line searches and Newton work. The key decides initial parameters and minibatches: the same key gives
+    the same result bit for bit.
 
     Args:
         problem: a `lab.Problem` or a `gradtx.landscapes.Landscape`.
         tx: any Optax or gradtx transformation.
         steps: optimizer steps.
-        key: random key; its first half initialises, its second half shuffles.
-        batch_size: examples a step; "all" for the whole training set; default 64 of a problem. For a landscape the
-            number of noise samples a step averages, default 1.
+        key: random key. It is split: the first part initialises, the second part shuffles.
+        batch_size: examples per step, default 64 for a problem; "all" takes the whole training set. For a landscape
+            it is the number of noise samples that a step averages, default 1.
         batch_size_schedule: step -> examples, instead of `batch_size`; each size compiles once.
         eval_every: steps between two evaluations, default a 25th of the steps.
-        stopping: a `gradtx.early_stopping(...)`; follows the metric on the validation set, or a landscape's value. What
-            is better, higher or lower, comes from the problem.
-        callbacks: called as `callback(step, params, evaluation)` after each evaluation; one that returns True ends the
-            run.
-        checkpoint: a folder. What it holds is gone on from; the run is saved there five times and when interrupted. The
-            checkpoint knows its problem and the structure of its optimizer state. Instruments may be added or removed:
-            then all of them start anew, with a warning. If the disk is full, a warning says so and the run goes on.
-            SIGTERM, which schedulers send, saves and then ends the program with status 143.
-        progress: show a bar; default: where standard error is a terminal.
+        stopping: a `gradtx.early_stopping(...)`. It follows the metric on the validation set, or a landscape's value.
+            The problem decides whether higher or lower is better.
+        callbacks: called as `callback(step, params, evaluation)` after each evaluation. If one returns True, the run
+            ends.
+        checkpoint: a folder. If it holds a checkpoint, the run resumes from it. The run is saved there five times and
+            when interrupted. The checkpoint stores its problem and the structure of its optimizer state. Instruments
+            may be added or removed: then all of them start anew, with a warning. If the disk is full, a warning says
+            so and the run goes on. SIGTERM, which schedulers send, saves and then ends the program with status 143.
+        progress: show a bar; by default only if standard error is a terminal.
 
     Returns:
-        The `History`, whose `best_params` are those with the best metric. Ctrl-C ends the run and returns what is done
-        (`history.ended == "interrupted"`).
+        The `History`, whose `best_params` are those with the best metric. Ctrl-C ends the run and returns the finished
+        steps (`history.ended == "interrupted"`).
 
     Raises:
-        ValueError, TypeError: an argument out of range, a `stopping` in the other direction than the problem's metric,
-            a `checkpoint` of another run or that cannot be written to.
+        ValueError, TypeError: if an argument is out of range, `stopping` has the opposite direction to the problem's
+            metric, or `checkpoint` is of another run or cannot be written to.
 
     >>> import gradtx, jax
     >>> from gradtx import lab, landscapes
@@ -107,10 +108,10 @@ def run(
     first = _evaluate(problem, tx, start, objective.examples)
     if saved is not None:
         recording.restore(saved, start, first)
-    if not recording.stretches:
+    if not recording.chunks:
         recording.add(start, None, 0, first)
 
-    patience = Patience(stopping, [stretch.evaluation.metric for stretch in recording.stretches])
+    patience = Patience(stopping, [chunk.evaluation.metric for chunk in recording.chunks])
     ended = "stopped early" if patience.is_over else "finished"
     save_every = every * -(-steps // (5 * every))
     is_terminated = False
@@ -118,9 +119,9 @@ def run(
     with guard, progress_bar(steps, "training", progress) as advance:
         advance(recording.last.step, "")
         try:
-            left = () if patience.is_over else _stretches(objective, key_batches, sizes, every, recording.last.step)
+            left = () if patience.is_over else _chunks(objective, key_batches, sizes, every, recording.last.step)
             for inputs, active in left:
-                carry, record = _stretch(problem, tx, recording.carry, objective.data, inputs, active)
+                carry, record = _train_chunk(problem, tx, recording.carry, objective.data, inputs, active)
                 before, done = recording.last.step, int(active.sum())
                 evaluation = _evaluate(problem, tx, carry, objective.examples)
                 wait_for((record, evaluation))
@@ -137,7 +138,7 @@ def run(
         if saved is not None:
             recording.save(saved)
             saved.close()
-            if is_terminated:  # nobody will be there to read the history
+            if is_terminated:  # the program ends, so no history is returned
                 text = f"run: ended by SIGTERM; the checkpoint in {saved.path} goes on from step {saved.step}."
                 print(text, file=sys.stderr, flush=True)
                 raise SystemExit(STATUS)
@@ -152,10 +153,10 @@ def _check_listeners(stopping: Any, callbacks: Any) -> None:
 
 
 def in_direction_of(objective: Objective, stopping: EarlyStopping | None) -> EarlyStopping | None:
-    """The same early stopping, which looks for the better metric of the problem.
+    """The same early stopping, with the direction (higher or lower) of the problem's metric.
 
     Raises:
-        ValueError: its mode is the other one.
+        ValueError: if its mode is the opposite direction.
     """
     if stopping is None:
         return None
@@ -170,7 +171,7 @@ def in_direction_of(objective: Objective, stopping: EarlyStopping | None) -> Ear
 
 
 @partial(jax.jit, static_argnames=("problem", "tx"))
-def _stretch(
+def _train_chunk(
     problem: Subject, tx: optax.GradientTransformation, carry: Carry, data: Any, inputs: Any, active: jax.Array
 ) -> tuple[Carry, Record]:
     return train(objective_of("run", problem), tx, carry, data, inputs, active)
@@ -184,7 +185,7 @@ def _evaluate(problem: Subject, tx: optax.GradientTransformation, carry: Carry, 
 def _batch_sizes(
     objective: Objective, steps: int, batch_size: int | str | None, schedule: Callable[[int], int] | None
 ) -> np.ndarray:
-    """[steps], the examples of each step."""
+    """The number of examples of each step [steps]."""
     checked = partial(checked_batch_size, "run", objective.num_examples, objective.default_batch_size)
     if schedule is None:
         return np.full(steps, checked(batch_size))
@@ -195,12 +196,12 @@ def _batch_sizes(
     return np.array([checked(schedule(k)) for k in range(steps)])
 
 
-def _stretches(
+def _chunks(
     objective: Objective, key: jax.Array, sizes: np.ndarray, every: int, done: int
 ) -> Iterator[tuple[Any, np.ndarray]]:
-    """Inputs of `every` steps at a time, and which of them are real: all stretches have one length, so one compilation.
+    """Yields the inputs of each chunk, and which of its steps are real. Padding to one length avoids recompilation.
 
-    A stretch ends where the batch size changes; what is `done` is left out.
+    A chunk ends when the batch size changes. The first `done` steps are left out.
     """
     changes = [0, *(np.flatnonzero(np.diff(sizes)) + 1), len(sizes)]
     for first, end in pairwise(changes):
@@ -214,7 +215,7 @@ def _stretches(
 
 
 def _call_back(recording: Recording, callbacks: Sequence[Callback]) -> bool:
-    """Whether one of them wants the run to end; every one is called."""
+    """Calls all callbacks. Returns whether one of them ends the run."""
     step, evaluation = recording.last.step, recording.last.evaluation
     numbers = {name: float(value) for name, value in evaluation._asdict().items()}
     answers = [callback(step, recording.carry.params, numbers) for callback in callbacks]
@@ -222,7 +223,7 @@ def _call_back(recording: Recording, callbacks: Sequence[Callback]) -> bool:
 
 
 class Patience:
-    """Where early stopping stands; `seen` are the metrics of a run that goes on."""
+    """The state of early stopping. `seen` holds the earlier metrics of a resumed run."""
 
     def __init__(self, stopping: EarlyStopping | None, seen: Sequence[ArrayLike]) -> None:
         self._stopping, self._state, self.is_over = stopping, stopping and stopping.init(), False
@@ -230,7 +231,7 @@ class Patience:
             self._follow(metric)
 
     def after(self, evaluation: Evaluation) -> bool:
-        """Whether it is over, one more evaluation later."""
+        """Whether to stop, after one more evaluation."""
         self._follow(evaluation.metric)
         return self.is_over
 

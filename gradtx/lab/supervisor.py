@@ -1,8 +1,8 @@
-"""A process that trains, and beside it one that watches it and can say what happened.
+"""Trains in a child process, whose parent watches it and reports how it ended.
 
-When a process of a multi-controller run dies, JAX's runtime ends the others from within, by an abort that no Python
-code can catch. So the training runs in a child, and the parent, which needs no runtime, tells the user in a sentence. A
-pipe between the two ends the child when the parent is gone: killing either ends both.
+If a process of a multi-controller run dies, JAX's runtime aborts the others, and Python code cannot catch that. So the
+training runs in a child, and the parent, which does not use the runtime, tells the user in a sentence. A pipe between
+the two ends the child when the parent is gone, so killing either ends both.
 """
 
 import io
@@ -19,10 +19,10 @@ from typing import Any
 
 from .terminating import ENDING
 
-PIPE = "GRADTX_SUPERVISOR_PIPE"  # the reading end's number, in the environment of the child
-LOST_ANOTHER = 3  # exit status of a child that noticed by itself that another process is gone, and of its parent
-GONE = "*** Another process of the run is gone. JAX said:"  # the child's own word before a traceback of that kind
-# Lines of the C++ logs of errors, and the beginning of a report that ends the process.
+PIPE = "GRADTX_SUPERVISOR_PIPE"  # environment variable of the child: the number of the pipe's reading end
+LOST_ANOTHER = 3  # exit status of a child that noticed that another process is gone, and of its parent
+GONE = "*** Another process of the run is gone. JAX said:"  # the child prints this before such a traceback
+# Error lines of the C++ logs, and the first line of a report that ends the process.
 NATIVE_ERROR = re.compile(r"E\d{4} \d\d:\d\d:|\d{4}-\d\d-\d\d [\d:.]+: E ")
 FATAL = re.compile(r"F\d{4} \d\d:\d\d:|\d{4}-\d\d-\d\d [\d:.]+: F |\*\*\* |Fatal Python error|terminate called")
 AGAIN = (
@@ -37,9 +37,9 @@ def is_supervised() -> bool:
 
 
 def supervise(arguments: Sequence[str], name: str, log: Path) -> int:
-    """Runs `python -m gradtx arguments` in a child and waits; the exit status, 3 where a process of the run died.
+    """Runs `python -m gradtx arguments` in a child, waits, and returns its exit status, or 3 if a process died.
 
-    What JAX's runtime writes of a death, stack traces and all, goes to the file `log`, and the user reads a sentence.
+    The report of JAX's runtime on the death, with its stack traces, goes to the file `log`. The user reads a sentence.
     """
     reading, writing = os.pipe()
     environment = os.environ | {PIPE: str(reading)}
@@ -60,13 +60,13 @@ def supervise(arguments: Sequence[str], name: str, log: Path) -> int:
     if withheld:
         with suppress(OSError):
             log.write_text(withheld, encoding="utf-8")
-            details = f" What JAX said is in {log}."
+            details = f" JAX's messages are in {log}."
     print(f"{name} {what}. {AGAIN}{details}", file=sys.stderr, flush=True)
     return LOST_ANOTHER
 
 
 class Relay:
-    """Passes on what a child writes to standard error, line by line, and withholds what its runtime says of a death."""
+    """Passes on a child's standard error line by line, but withholds the runtime's report on a dead process."""
 
     def __init__(self, stream: Any) -> None:
         self._stream, self._withheld = stream, list[str]()
@@ -74,7 +74,7 @@ class Relay:
         self._thread.start()
 
     def withheld(self) -> str:
-        """What was not passed on, when the child has ended."""
+        """Waits until the child has ended and returns the lines that were not passed on."""
         self._thread.join()
         return "".join(self._withheld)
 
@@ -91,7 +91,7 @@ class Relay:
 
 
 def _wait(child: subprocess.Popen[bytes]) -> int:
-    """The child's status. A terminal sends Ctrl-C to both, and the child knows what to do; SIGTERM is handed on."""
+    """Waits for the child's status. A terminal sends Ctrl-C to the child as well; SIGTERM is handed on to it."""
     ENDING.hand_on(child.terminate)
     while True:
         try:
@@ -101,7 +101,7 @@ def _wait(child: subprocess.Popen[bytes]) -> int:
 
 
 def end_with_supervisor() -> None:
-    """In the child: ends this process when the parent's end of the pipe closes."""
+    """Called in the child. Ends this process when the parent's end of the pipe closes."""
     pipe = int(os.environ[PIPE])
 
     def watch() -> None:

@@ -1,4 +1,4 @@
-"""Many trainings in one compilation: every point of a grid of hyper-parameters, from every key."""
+"""Trains every point of a grid of hyper-parameters from every key, with one compilation."""
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
@@ -21,7 +21,7 @@ from .sweep_result import Sweep
 from .terminating import wait_for
 from .training import Objective, Subject, evaluate, first_carry, objective_of, train
 
-STEPS_PER_CALL = 4096  # of each device, at least
+STEPS_PER_CALL = 4096  # least number of steps per device in a call of the compiled program
 
 
 def sweep(
@@ -39,32 +39,33 @@ def sweep(
 ) -> Sweep:
     """Trains every point of a grid from every key, compiled once, on all devices of this process.
 
-    A key decides initial parameters and minibatches: all points of one key see the same of both, as `lab.run` would
-    with that key, and each member's numbers are those of `lab.run`. A member whose parameters would not be finite
-    freezes at its last good ones, its loss NaN from there; its neighbours do not notice.
+    A key decides initial parameters and minibatches, which are the same for all points, and the same as in `lab.run`
+    with that key. Each member's numbers are those of `lab.run`. If a member's parameters would become NaN or inf, it
+    keeps its last finite ones and its loss is NaN from there on. Other members are not affected.
 
     Args:
         problem: a `lab.Problem` or a landscape.
-        make_tx: traced once, as `make_tx(**hyperparameters)`; Optax's own work as well. Before that it is called with
-            the smallest and the largest values of the grid, so that it can refuse what is out of range.
-        grid: {name: values}, every combination is tried; or a `lab.random_grid(...)`, whose points are.
+        make_tx: traced once, as `make_tx(**hyperparameters)`; functions of Optax also work. Before that it is called
+            with the smallest and the largest values of the grid, so that it can refuse values out of range.
+        grid: {name: values}, of which every combination is tried, or a `lab.random_grid(...)`, whose points are tried.
         steps: optimizer steps of each member.
         keys: [K] random keys.
-        batch_size: examples a step, as in `lab.run`.
+        batch_size: examples per step, as in `lab.run`.
         eval_every: steps between two evaluations; default a 25th of the steps.
-        memory_budget: bytes that members may take at a time, estimated from parameters, optimizer state and curves;
-            more members than fit are trained in turn, by the same compiled program.
-        at_once: members a device trains side by side (vmapped). Default 1 on a CPU, where side by side is not faster
-            and one by one is bit-equal to `lab.run`; elsewhere as many as the budget allows.
-        progress: show a bar; default: where standard error is a terminal.
+        memory_budget: bytes that members may take at a time, estimated from parameters, optimizer state and curves. If
+            not all members fit, the same compiled program trains them in turn.
+        at_once: members that a device trains side by side (vmapped). The default is 1 on a CPU, where side by side is
+            not faster and one by one is bit-equal to `lab.run`. Elsewhere it is as many as the budget allows.
+        progress: show a bar; by default only if standard error is a terminal.
 
     Returns:
-        The `Sweep`. Ctrl-C returns what is finished, NaN for the rest; where nothing is, it is a `KeyboardInterrupt`.
+        The `Sweep`. Ctrl-C returns the finished members, with NaN for the rest. If none is finished, it raises
+        `KeyboardInterrupt`.
 
     Raises:
-        TypeError: an argument of another kind; a hyper-parameter that is not a number, or that the transformation
-            cannot take as a traced number.
-        ValueError: an argument out of range, a value of the grid that `make_tx` refuses.
+        TypeError: if an argument is of another kind, a hyper-parameter is not a number, or the transformation cannot
+            take it as a traced number.
+        ValueError: if an argument is out of range, or `make_tx` refuses a value of the grid.
 
     >>> import gradtx, jax
     >>> from gradtx import lab, landscapes
@@ -92,7 +93,7 @@ def sweep(
     mesh = Mesh(np.array(jax.local_devices()[:members]), ("members",))
     at_once, per_call = _portions(members, steps, mesh, memory_budget // _member_bytes(shared, steps), at_once)
     compiled = partial(_train_members, problem, _hashable(make_tx), at_once, mesh)
-    shared = jax.device_put(shared, NamedSharding(mesh, PartitionSpec()))  # once, not in every call
+    shared = jax.device_put(shared, NamedSharding(mesh, PartitionSpec()))  # copied once, not in every call
 
     def portions() -> Iterator[Any]:
         for first in range(0, members, per_call):
@@ -111,7 +112,7 @@ def sweep(
                 raise
             raise TypeError(
                 f"sweep: make_tx cannot take a traced {untraceable} (it decides shapes or Python branches): close over "
-                "it, one sweep a value."
+                "it, and run one sweep per value."
             ) from error
         except KeyboardInterrupt:
             if not outcomes:
@@ -122,7 +123,7 @@ def sweep(
 
 
 def _name_of(make_tx: Any) -> str:
-    """What a method is called; empty where it has no name."""
+    """The name of the function that makes the method, or "" if it has none."""
     while isinstance(make_tx, partial):
         make_tx = make_tx.func
     name = getattr(make_tx, "__name__", "")
@@ -130,21 +131,21 @@ def _name_of(make_tx: Any) -> str:
 
 
 def _portions(members: int, steps: int, mesh: Mesh, fit: int, at_once: int | None) -> tuple[int, int]:
-    """Members that a device trains side by side, and members of a call of the compiled program; `fit` fit in memory."""
+    """Members per device side by side, and members per call of the compiled program, if `fit` members fit in memory."""
     if members > fit:
-        fit //= 2  # a call waits while another one runs
+        fit //= 2  # the next call is dispatched while one still runs
     fit = max(1, fit // mesh.size)
     if at_once is None:
         at_once = 1 if mesh.devices.flat[0].platform == "cpu" else min(fit, -(-members // mesh.size))
     rounds = -(-members // (mesh.size * at_once))
-    # A 16th, to have something to watch; but so many steps that devices seldom wait for the slowest of them.
+    # About 16 calls, so that progress is visible, but enough steps per call that devices rarely wait for the slowest.
     rounds_per_call = max(1, min(fit // at_once, max(-(-rounds // 16), -(-STEPS_PER_CALL // steps))))
     calls = -(-rounds // rounds_per_call)
-    return at_once, mesh.size * at_once * -(-rounds // calls)  # the last call is filled up: as little as can be
+    return at_once, mesh.size * at_once * -(-rounds // calls)  # equal calls need the least padding
 
 
 def _fetched(running: Iterable[Outcome]) -> Iterator[Outcome]:
-    """As NumPy, each while the next one runs: no device waits for Python."""
+    """Converts each outcome to NumPy while the next one runs, so that devices do not wait for Python."""
     before = None
     for outcome in running:
         if before is not None:
@@ -156,7 +157,7 @@ def _fetched(running: Iterable[Outcome]) -> Iterator[Outcome]:
 
 
 def _member_bytes(shared: Shared, steps: int) -> int:
-    """An estimate: parameters, gradients, updates, up to three times that as state, and some twenty curves."""
+    """Estimated bytes: parameters, gradients, updates, a state of three times the parameters, and twenty curves."""
     params = sum(leaf[0].nbytes for leaf in jax.tree.leaves(shared.params))
     return 6 * params + 4 * 20 * steps
 
@@ -165,9 +166,9 @@ def _member_bytes(shared: Shared, steps: int) -> int:
 def _train_members(
     problem: Subject, make_tx: Callable, at_once: int, mesh: Mesh, members: Any, shared: Shared
 ) -> Outcome:
-    """Each device takes its share; one at a time is not vmapped, so that a member's bits are those of a run.
+    """Splits the members over the devices. With `at_once` of 1 there is no vmap, so results are bit-equal to a run.
 
-    Compiled once for a problem, a `make_tx` and a size: a second sweep with another grid does not compile.
+    Compiles once per problem, `make_tx` and size. A second sweep with another grid does not compile again.
     """
     train_one = partial(_train_member, objective_of("sweep", problem), make_tx)
 
@@ -181,7 +182,7 @@ def _train_members(
 
 
 def _hashable(make_tx: Callable[..., optax.GradientTransformation]) -> Callable[..., optax.GradientTransformation]:
-    """Itself where `jit` can tell it from others, else a function around it."""
+    """Returns `make_tx` if it can be hashed, as `jit` needs, otherwise a function around it."""
     try:
         hash(make_tx)
     except TypeError:
@@ -197,12 +198,12 @@ def _train_member(
     tx = make_tx(**hyperparameters)
     start = first_carry(params, tx)
 
-    def stretch(carry: Any, stretch_inputs: Any) -> tuple[Any, Any]:
-        carry, record = train(objective, tx, carry, shared.data, *stretch_inputs)
+    def chunk(carry: Any, chunk_inputs: Any) -> tuple[Any, Any]:
+        carry, record = train(objective, tx, carry, shared.data, *chunk_inputs)
         return carry, (record.loss, record.readings, evaluate(objective, carry, shared.examples))
 
-    end, (loss, seen, later) = jax.lax.scan(stretch, start, (inputs, shared.active))
-    loss, seen = jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), (loss, seen))  # stretches end to end
+    end, (loss, seen, later) = jax.lax.scan(chunk, start, (inputs, shared.active))
+    loss, seen = jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), (loss, seen))  # chunks end to end
     first = evaluate(objective, start, shared.examples)
     evaluations = jax.tree.map(lambda a, b: jnp.concatenate([a[None], b]), first, later)
     return Outcome(loss, seen, evaluations, end.diverged_at)

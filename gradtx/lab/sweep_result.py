@@ -1,4 +1,4 @@
-"""What a sweep found, with the names of its axes."""
+"""The result of a sweep, with the names of its axes."""
 
 import textwrap
 from dataclasses import dataclass, fields
@@ -17,26 +17,26 @@ Measure = Literal["loss", "train_loss", "validation_loss", "metric"]
 
 @dataclass(frozen=True, eq=False)
 class Sweep:
-    """Every member of a sweep: grid points (one axis a hyper-parameter; a random grid has one axis) x K keys.
+    """All members of a sweep: grid points (one axis per hyper-parameter; a random grid has one axis) x K keys.
 
-    n steps, E evaluations. A member that diverged is frozen at its last finite parameters: NaN in `loss` and `readings`
-    from the step after `diverged_at` on, the evaluation of those parameters repeated.
+    n steps, E evaluations. A member that diverged keeps its last finite parameters. Its `loss` and `readings` are NaN
+    from the step after `diverged_at` on, and its evaluations repeat that of those parameters.
     """
 
-    axes: dict[str, np.ndarray]  # hyper-parameter -> its values; of a random grid one value a point
-    is_random: bool  # one axis of points instead of one a hyper-parameter
+    axes: dict[str, np.ndarray]  # hyper-parameter -> its values; in a random grid one value per point
+    is_random: bool  # one axis of points instead of one per hyper-parameter
     loss: np.ndarray  # [*grid, K, n] mean loss of each step's minibatch, before the step
     readings: dict[str, np.ndarray]  # name -> [*grid, K, n], or [*grid, K, n, leaves]
     eval_steps: np.ndarray  # [E] int
     train_loss: np.ndarray  # [*grid, K, E] on (at most 2,048) training examples
     validation_loss: np.ndarray  # [*grid, K, E]
-    metric: np.ndarray  # [*grid, K, E] on the validation set; of a landscape its value
+    metric: np.ndarray  # [*grid, K, E] on the validation set; for a landscape its value
     diverged_at: np.ndarray  # [*grid, K] int: the step that led to parameters that are not finite, -1: none
-    finished: np.ndarray  # [*grid, K] bool: false where an interrupt came before
+    finished: np.ndarray  # [*grid, K] bool: false if an interrupt came before its end
     problem: str
     metric_name: str
-    higher_is_better: bool  # of the metric
-    method: str = ""  # what make_tx is called, where it has a name
+    higher_is_better: bool  # whether a higher metric is better
+    method: str = ""  # the name of make_tx, if it has one
 
     @property
     def dims(self) -> tuple[str, ...]:
@@ -44,7 +44,7 @@ class Sweep:
         return (*(("point",) if self.is_random else self.axes), "key", "step")
 
     def final(self, by: Measure = "loss") -> np.ndarray:
-        """[*grid, K], where each member ended; one that diverged or was not finished has the worst value there is."""
+        """Final values [*grid, K]. Members that diverged or were not finished get the worst value, inf or -inf."""
         if by not in get_args(Measure):
             raise ValueError(f"Sweep: by must be one of {', '.join(get_args(Measure))}, got {by!r}.")
         worst = -np.inf if by == "metric" and self.higher_is_better else np.inf
@@ -53,43 +53,43 @@ class Sweep:
 
     @property
     def num_points(self) -> int:
-        """Points of the grid."""
+        """Number of grid points."""
         return self.finished[..., 0].size
 
     def order(self, by: Measure = "loss") -> np.ndarray:
-        """Flat indices of the grid points, best first, by the mean over the keys; points with a diverged key last."""
+        """Flat indices of the grid points, best mean over the keys first, points with a diverged key last."""
         return ranking([self.final(by)], by == "metric" and self.higher_is_better)
 
     def point(self, index: int) -> dict[str, float]:
-        """The hyper-parameters of a flat index."""
+        """The hyper-parameters of the point with this flat index."""
         if self.is_random:
             return {name: column[index].item() for name, column in self.axes.items()}
         place = np.unravel_index(index, self.loss.shape[: len(self.axes)])
         return {name: axis[i].item() for (name, axis), i in zip(self.axes.items(), place, strict=True)}
 
     def best(self, by: Measure = "loss") -> dict[str, float]:
-        """The hyper-parameters with the best final value, mean over the keys; what diverged comes last.
+        """The hyper-parameters with the best mean final value over the keys. Points with a diverged key are last.
 
-        All members of a key see the same last minibatch, so that `loss` compares like with like; `train_loss` and
-        `metric` are less noisy where minibatches are small.
+        All members of a key see the same last minibatch, so that their `loss` can be compared. If minibatches are
+        small, `train_loss` and `metric` are less noisy.
 
         Raises:
-            ValueError: every member diverged or was not finished.
+            ValueError: if every member diverged or was not finished.
         """
         check_has_best("Sweep.best", [self], by)
         return self.point(int(self.order(by)[0]))
 
     def table(self, rows: int = 10, by: Measure = "loss") -> Table:
-        """The best points, with the spread over the keys. On a narrow screen it leaves out what was not ranked by."""
+        """The best points, with the spread over the keys. A narrow screen shows fewer columns, but always `by`."""
         order = self.order(by)
         return sweep_table([("", self, int(index)) for index in order[:rows]], len(order), by)
 
     def to_dict(self) -> dict[str, Any]:
-        """Every field, as NumPy arrays and plain values."""
+        """All fields, as NumPy arrays and plain values."""
         return {f.name: getattr(self, f.name) for f in fields(self)}
 
     def save(self, path: str | Path) -> None:
-        """Writes an .npz. A save that fails leaves an older file of this name as it was."""
+        """Writes an .npz file. A failed save leaves an older file of this name unchanged."""
         nested = {f"{group}/{name}": a for group in ("axes", "readings") for name, a in getattr(self, group).items()}
         flat = {name: value for name, value in self.to_dict().items() if name not in ("axes", "readings")}
         arrays = {name: value for name, value in flat.items() if isinstance(value, np.ndarray | jax.Array)}
@@ -98,10 +98,10 @@ class Sweep:
 
     @classmethod
     def load(cls, path: str | Path) -> "Sweep":
-        """Reads what `save` wrote.
+        """Reads a file that `save` wrote.
 
         Raises:
-            ValueError: the file is of another kind or format, or damaged.
+            ValueError: if the file is of another kind or format, or damaged.
         """
         plain, arrays = read_archive(path, "Sweep")
         known: dict[str, Any] = plain | {"axes": {}, "readings": {}}
@@ -115,9 +115,9 @@ class Sweep:
 
 
 def ranking(finals: list[np.ndarray], higher: bool) -> np.ndarray:
-    """Flat indices of all points of some grids, best first; `finals` are [*grid, K], the worst where a key diverged.
+    """Flat indices of all points of several grids, best first. `finals` are [*grid, K], inf or -inf if a key diverged.
 
-    Of points that all had a key diverge, the one with the fewest comes first.
+    Points with a diverged key come last, those with fewer diverged keys first.
     """
     keys = [final.reshape(-1, final.shape[-1]) for final in finals]
     is_bad = np.concatenate([~np.isfinite(final).all(axis=1) for final in keys])
@@ -129,7 +129,7 @@ def ranking(finals: list[np.ndarray], higher: bool) -> np.ndarray:
 
 
 def check_has_best(caller: str, sweeps: list[Sweep], by: Measure) -> None:
-    """Raises where no member of any of them ended at a finite value."""
+    """Raises if no member of any sweep ended at a finite value."""
     if any(np.isfinite(sweep.final(by)).any() for sweep in sweeps):
         return
     members = sum(sweep.finished.size for sweep in sweeps)
@@ -141,7 +141,7 @@ def check_has_best(caller: str, sweeps: list[Sweep], by: Measure) -> None:
 
 
 def sweep_table(points: list[tuple[str, Sweep, int]], total: int, by: Measure, named: bool = False) -> Table:
-    """A row a point, given as (name of its sweep, sweep, flat index); `total` is how many points there are."""
+    """One row per point, given as (name of its sweep, sweep, flat index). `total` is the number of all points."""
     first = points[0][1]
     names = list(dict.fromkeys(name for _, sweep, _ in points for name in sweep.axes))
     measures: tuple[Measure, ...] = get_args(Measure)

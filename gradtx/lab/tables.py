@@ -1,4 +1,4 @@
-"""Tables that fit the screen they are shown on."""
+"""Tables that fit the width of the screen."""
 
 import copy
 from collections.abc import Iterable, Sequence
@@ -10,11 +10,11 @@ from rich.text import Text
 
 
 class FittingTable(Table):
-    """A rich table that leaves out its least important columns on a narrow screen, and says which.
+    """A rich table that leaves out its least important columns on a narrow screen, and names them in its caption.
 
     Args:
         leave_out: headings, in the order in which their columns are left out.
-        **settings: of a rich `Table`.
+        **settings: arguments of a rich `Table`.
     """
 
     def __init__(self, *, leave_out: Sequence[str], **settings: Any) -> None:
@@ -22,7 +22,7 @@ class FittingTable(Table):
         self._leave_out = tuple(leave_out)
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
-        """The columns that fit."""
+        """Renders the columns that fit."""
         narrow, gone = copy.copy(self), []
         for heading in self._leave_out:
             if _width(narrow) <= options.max_width:
@@ -35,7 +35,7 @@ class FittingTable(Table):
 
 
 def _width(table: Table) -> int:
-    """Characters that the columns take: each has a blank on both sides and a line after it."""
+    """The width of the columns in characters: each has a blank on both sides and a line after it."""
     lines = [[str(column.header), *map(str, column.cells)] for column in table.columns]
     return 1 + sum(3 + _longest(cells) for cells in lines)
 

@@ -1,8 +1,8 @@
-"""SIGTERM ends a run as Ctrl-C does: what schedulers and `docker stop` send before they kill.
+"""Makes SIGTERM, which schedulers and `docker stop` send before they kill, end a run as Ctrl-C does.
 
-Python hears a signal only between two of its own instructions. While XLA compiles or computes there is none, so two
-things help: waiting for arrays is done where a signal is heard (`wait_for`), and a thread ends the process if it has
-not come to its end by itself after some seconds (`LIMIT`).
+Python handles a signal only between two of its own instructions, and not while XLA compiles or computes. So `wait_for`
+waits for arrays in a way that lets signals be handled, and a thread ends the process if it has not ended by itself
+after some seconds (`LIMIT`).
 """
 
 import os
@@ -15,30 +15,30 @@ from typing import Any
 
 import jax
 
-# Seconds from SIGTERM to the end; whoever sent it kills after ten or more. Slurm and Kubernetes wait 30, so there the
-# environment may say more.
+# Seconds from SIGTERM to the end. Senders kill after ten seconds or more. Slurm and Kubernetes wait 30, so there the
+# environment variable may be higher.
 LIMIT = float(os.environ.get("GRADTX_SIGTERM_SECONDS", "8"))
-STATUS = 143  # 128 + SIGTERM, as shells count
+STATUS = 143  # 128 + SIGTERM, the convention of shells
 
 
 class Terminated(KeyboardInterrupt):
-    """SIGTERM has come; whatever keeps results at Ctrl-C keeps them now."""
+    """Raised after SIGTERM. It is a `KeyboardInterrupt`, so code that keeps results after Ctrl-C keeps them now."""
 
 
 class Ending:
-    """Whether and how this process has been asked to end."""
+    """The state of a request to end this process."""
 
     def __init__(self) -> None:
-        self.is_wanted = False  # SIGTERM has come, here or in another process of the run
+        self.is_wanted = False  # SIGTERM was received, here or in another process of the run
         self.is_listening = False
         self.limit = LIMIT
-        self.is_shared = False  # several processes end together, at a step that all reach: nothing is raised here
+        self.is_shared = False  # several processes end at a common step, so nothing is raised
         self._is_held = self._was_raised = False
         self._is_over = threading.Event()
 
     @contextmanager
     def on_sigterm(self) -> Iterator[None]:
-        """In this block SIGTERM raises `Terminated` once; the process ends after `LIMIT` seconds at the latest."""
+        """In this block SIGTERM raises `Terminated` once. The process ends after at most `LIMIT` seconds."""
         if self.is_listening or threading.current_thread() is not threading.main_thread():
             yield
             return
@@ -65,7 +65,7 @@ class Ending:
 
     @contextmanager
     def held(self) -> Iterator[None]:
-        """In this block SIGTERM waits, so that a result is written whole; the block ends in `Terminated` then."""
+        """In this block SIGTERM waits, so that a result is written completely. The end of the block raises it."""
         self._is_held = True
         try:
             yield
@@ -76,9 +76,9 @@ class Ending:
             raise Terminated
 
     def share(self) -> None:
-        """From now on SIGTERM and Ctrl-C only leave word, and the processes of the run agree on when to end.
+        """From now on SIGTERM and Ctrl-C only set `is_wanted`, and the processes of the run agree on when to end.
 
-        To be called after JAX has joined the run: its own handler takes SIGTERM for itself.
+        Call this after JAX has joined the run, because JAX installs its own handler of SIGTERM.
         """
         self.is_shared = True
         if self.is_listening:
@@ -86,7 +86,7 @@ class Ending:
             signal.signal(signal.SIGINT, self._handle)
 
     def hand_on(self, to: Callable[[], None]) -> None:
-        """From now on SIGTERM is handed to a child, which gets a second more than it takes by itself."""
+        """From now on SIGTERM calls `to`, which ends a child. The child gets one second more than its own limit."""
         self.limit = LIMIT + 1
         signal.signal(signal.SIGTERM, lambda number, frame: to())
 
@@ -99,11 +99,11 @@ class Ending:
             raise Terminated
 
     def _watch(self, reading: int) -> None:
-        """Python writes the number of each signal into the pipe at once, whatever the main thread does."""
+        """Reads the pipe, into which Python writes each signal's number at once, even if the main thread is busy."""
         while (heard := os.read(reading, 1)) and heard[0] != signal.SIGTERM:
             pass
         if heard and not self._is_over.wait(self.limit):
-            text = f"ended by SIGTERM: nothing came to its end within {self.limit:.0f} s. What was saved is kept.\n"
+            text = f"ended by SIGTERM: the work did not stop within {self.limit:.0f} s. Saved results are kept.\n"
             os.write(sys.__stderr__.fileno() if sys.__stderr__ else 2, text.encode())
             os._exit(STATUS)
 
@@ -113,7 +113,7 @@ ENDING = Ending()
 
 @contextmanager
 def saving_at_sigterm() -> Iterator[None]:
-    """For a run in a user's own program: SIGTERM raises `Terminated` in this block, if nobody else has asked for it."""
+    """For a run in a user's own program. SIGTERM raises `Terminated` in this block if it has no other handler."""
     is_main = threading.current_thread() is threading.main_thread()
     if not is_main or signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL:
         yield
@@ -131,7 +131,7 @@ def saving_at_sigterm() -> Iterator[None]:
 
 
 def wait_for(tree: Any) -> None:
-    """Waits for arrays. In a command a signal is heard meanwhile; elsewhere the caller's own waiting is enough."""
+    """Waits for arrays. In a command, signals are handled meanwhile; elsewhere it returns, and the caller waits."""
     if not ENDING.is_listening or ENDING.is_shared:
         return
     arrived = threading.Event()
@@ -140,7 +140,7 @@ def wait_for(tree: Any) -> None:
         try:
             jax.block_until_ready(tree)
         except Exception:
-            pass  # whoever reads the arrays is told
+            pass  # reading the arrays raises the same error
         finally:
             arrived.set()
 

@@ -1,7 +1,7 @@
-"""One training step, the same for every experiment: `run` walks it, `sweep` maps it over many members.
+"""The training step of every experiment: `run` repeats it, `sweep` maps it over many members.
 
-What is trained is a `Problem` (data, minibatches) or a `Landscape` (a vector, noise samples instead of minibatches). An
-`Objective` makes the two one: inputs of each step, the losses of its examples, an evaluation now and then.
+It trains a `Problem` (data, minibatches) or a `Landscape` (a vector, noise samples instead of minibatches). An
+`Objective` is their common form: the inputs of each step, the losses of its examples, and an evaluation.
 """
 
 from collections.abc import Callable
@@ -18,28 +18,28 @@ from gradtx.landscapes import Landscape
 from .problems import Problem
 
 Subject = Problem | Landscape
-EVALUATION_EXAMPLES = 2048  # of each set, at most: evaluations shall cost less than the steps between them
+EVALUATION_EXAMPLES = 2048  # at most, of each set, so that evaluations cost less than the steps between them
 
 
 class Carry(NamedTuple):
-    """What goes from step to step."""
+    """The state that each step passes to the next."""
 
     params: Any
     opt_state: Any
     step: jax.Array  # [] int32: steps done
-    diverged_at: jax.Array  # [] int32: the step that led to parameters that are not finite, -1: none did
+    diverged_at: jax.Array  # [] int32: the step that led to parameters that are not finite; -1: none
 
 
 class Record(NamedTuple):
-    """What a step leaves behind; NaN from the step after the divergence on."""
+    """The record of a step; NaN from the step after the divergence on."""
 
     loss: jax.Array  # [] mean loss of the step's minibatch, before the step
-    readings: dict[str, jax.Array]  # name -> [], or what shape the instrument gives, such as [leaves]
+    readings: dict[str, jax.Array]  # name -> [], or another shape from the instrument, such as [leaves]
     iterate: jax.Array | None  # [dim] after the step; None for a problem
 
 
 class Evaluation(NamedTuple):
-    """Losses and metric on fixed examples; a landscape has its noiseless value for all of them."""
+    """Losses and metric on fixed examples. For a landscape all three are its noiseless value."""
 
     train_loss: jax.Array  # []
     validation_loss: jax.Array  # []
@@ -48,7 +48,7 @@ class Evaluation(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class Objective:
-    """What `Problem` and `Landscape` have in common, as `one_step` and `evaluate` need it."""
+    """The common form of `Problem` and `Landscape`, for `train` and `evaluate`."""
 
     subject: Subject
     init: Callable[[jax.Array], Any]  # key -> parameters
@@ -56,8 +56,8 @@ class Objective:
     losses: Callable[[Any, Any, Any], jax.Array]  # parameters, training data, input of a step -> [batch]
     evaluate: Callable[[Any, Any], Evaluation]  # parameters, examples of evaluation
     data: Any  # training data
-    examples: Any  # what evaluations look at
-    num_examples: int | None  # None: there is no end of them
+    examples: Any  # the examples of evaluations
+    num_examples: int | None  # None: unlimited
     default_batch_size: int
     metric_name: str
     higher_is_better: bool
@@ -137,17 +137,17 @@ def _of_landscape(landscape: Landscape) -> Objective:
 
 
 def first_carry(params: Any, tx: optax.GradientTransformation) -> Carry:
-    """Before the first step."""
+    """The state before the first step."""
     return Carry(params, tx.init(params), jnp.zeros((), jnp.int32), jnp.full((), -1, jnp.int32))
 
 
 def train(
     objective: Objective, tx: optax.GradientTransformation, carry: Carry, data: Any, inputs: Any, active: jax.Array
 ) -> tuple[Carry, Record]:
-    """A scan over the inputs of some steps [n, ...]; a step that is not `active` [n] does nothing.
+    """Scans over the inputs of several steps [n, ...]. A step that is not `active` [n] does nothing.
 
-    Once the parameters would not be finite, the member keeps its last good ones: neighbours under a vmap are not
-    touched, and what is left can be looked at.
+    If the parameters would become NaN or inf, the member keeps its last finite ones. Other members under a vmap are
+    not affected, and the parameters can still be examined.
     """
     update = optax.with_extra_args_support(tx).update
 
@@ -158,7 +158,7 @@ def train(
             return objective.losses(params, data, values)
 
         def value_fn(params: Any, losses_fn: Any = losses_fn) -> jax.Array:
-            # Named as an argument because Optax's line searches refuse what `value_fn` does not take.
+            # `losses_fn` is an argument because Optax's line searches refuse arguments that `value_fn` does not take.
             return jnp.mean(losses_fn(params))
 
         value, grads = jax.value_and_grad(value_fn)(carry.params)
@@ -180,12 +180,12 @@ def train(
 
 
 def evaluate(objective: Objective, carry: Carry, examples: Any) -> Evaluation:
-    """The evaluation where the method would be judged: Nesterov trains at a point ahead of its parameters."""
+    """Evaluates the parameters that a method is judged by. Nesterov trains at a point ahead of them."""
     return objective.evaluate(behind_lookahead(carry.params, carry.opt_state), examples)
 
 
 def behind_lookahead(params: Any, opt_state: Any) -> Any:
-    """The parameters to judge, from those that are trained."""
+    """The parameters to judge, given the trained ones."""
     try:
         return nesterov_eval_params(params, opt_state)
     except ValueError:

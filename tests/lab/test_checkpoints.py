@@ -89,7 +89,7 @@ def test_early_stopping_keeps_its_state_when_a_run_is_resumed(key, tmp_path):
 def test_a_checkpoint_of_another_run_is_refused(settings, whole, tmp_path):
     lab.run(**settings, steps=4, checkpoint=tmp_path)
     other = settings | {"key": jax.random.key(9)}
-    with pytest.raises(ValueError, match=r"is of another run: it was made with another key\. Resume it with what made"):
+    with pytest.raises(ValueError, match=r"is of another run: it was made with another key\. Resume it with the arg"):
         lab.run(**other, steps=18, checkpoint=tmp_path)
     with pytest.raises(ValueError, match=r"it has other batch sizes, or more steps \(4\) than this run"):
         lab.run(**(settings | {"batch_size": 8}), steps=18, checkpoint=tmp_path)

@@ -165,7 +165,7 @@ def test_bad_settings_are_refused(digits):
     with pytest.raises(ValueError, match="compare: learning_rates must be at most 101, got 102"):
         lab.compare(digits, ["sgd"], learning_rates=102)
     for what in ("digits", ["digits"], lab.digits, None):
-        with pytest.raises(TypeError, match=r"compare: problems must be of lab.Problem, such as lab.digits\(\), got"):
+        with pytest.raises(TypeError, match=r"compare: each problem must be a lab.Problem, such as lab.digits\(\)"):
             lab.compare(what, ["sgd"])
     with pytest.raises(ValueError, match="no method is called 'sdg'"):
         lab.compare(digits, "sdg")

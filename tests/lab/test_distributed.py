@@ -187,7 +187,7 @@ def test_a_dead_process_ends_the_other_and_a_restart_gives_the_numbers_of_one_pr
     assert "process 1 of 2 ended because another process of the run is gone. Start all processes again" in output
     for word in ("Traceback", "stack trace", "grpc", "coordination_service"):  # messages of the runtime go to a file
         assert word not in output
-    assert (tmp_path / "process-1.log").exists() == (f"What JAX said is in {tmp_path / 'process-1.log'}" in output)
+    assert (tmp_path / "process-1.log").exists() == (f"JAX's messages are in {tmp_path / 'process-1.log'}" in output)
     assert list(checkpoint.glob("log-*.npz"))
     assert not (checkpoint / "sweep.npz").exists()
 

@@ -45,8 +45,8 @@ def test_one_table_holds_the_points_of_all_sweeps():
 def test_sweeps_that_cannot_be_ranked_together_are_refused():
     longer = dataclasses.replace(OTHER, loss=np.ones((2, 1, 7)))
     for others, message in (
-        ({"b": swept([1.0], OTHER.axes, problem="q")}, "join: sweeps must have one problem, got a: p, b: q"),
-        ({"b": longer}, "join: sweeps must have one number of steps, got a: 1, b: 7"),
+        ({"b": swept([1.0], OTHER.axes, problem="q")}, "join: sweeps must have the same problem, got a: p, b: q"),
+        ({"b": longer}, "join: sweeps must have the same number of steps, got a: 1, b: 7"),
     ):
         with pytest.raises(ValueError, match=message):
             lab.join({"a": PLAIN} | others)

@@ -1,4 +1,4 @@
-"""A run equals a plain loop of optimizer steps. It is compiled in stretches, and its user can end it."""
+"""A run equals a plain loop of optimizer steps. It is compiled in chunks, and its user can end it."""
 
 import jax
 import jax.numpy as jnp
@@ -36,20 +36,20 @@ def test_a_run_equals_a_plain_loop_of_optimizer_steps(digits, key, short):
     assert short.metric[-1] == pytest.approx(float(digits.metric(at, digits.validation)), abs=1e-6)
 
 
-def test_a_run_is_evaluated_after_every_stretch_and_at_both_ends(short):
+def test_a_run_is_evaluated_after_every_chunk_and_at_both_ends(short):
     np.testing.assert_array_equal(short.eval_steps, [0, 5, 10, 15, 20, 23])
     assert short.train_loss.shape == short.validation_loss.shape == short.metric.shape == (6,)
     assert (short.steps, short.loss.shape, short.ended, short.diverged_at) == (23, (23,), "finished", -1)
     assert (short.problem, short.metric_name, short.higher_is_better) == ("digits", "accuracy", True)
 
 
-def test_all_stretches_of_a_run_share_one_trace(digits, key, counted):
+def test_all_chunks_of_a_run_share_one_trace(digits, key, counted):
     tx, calls = counted(gradtx.sgd(0.1))
     lab.run(digits, tx, steps=23, key=key, batch_size=16, eval_every=5)
     assert len(calls) == 1
 
 
-def test_the_length_of_the_stretches_does_not_change_the_numbers(digits, key, short):
+def test_the_length_of_the_chunks_does_not_change_the_numbers(digits, key, short):
     again = lab.run(digits, PIPELINE, steps=23, key=key, batch_size=32, eval_every=23)
     np.testing.assert_array_equal(short.loss, again.loss)
 

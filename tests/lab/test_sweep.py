@@ -136,7 +136,7 @@ def test_transformations_of_optax_can_be_swept(digits, make_tx, grid):
     ids=["a Python branch", "a shape", "a Python number"],
 )
 def test_a_hyperparameter_that_cannot_be_traced_is_refused_with_advice(digits, make_tx):
-    with pytest.raises(TypeError, match=r"cannot take a traced width .* close over it, one sweep a value"):
+    with pytest.raises(TypeError, match=r"cannot take a traced width .* close over it, and run one sweep per value"):
         lab.sweep(digits, make_tx, {"learning_rate": [0.1, 0.2], "width": [2, 3]}, **SHORT)
 
 

@@ -93,20 +93,20 @@ def test_a_command_that_does_not_end_after_sigterm_is_ended():
     run.send_signal(signal.SIGTERM)
     _, err = run.communicate(timeout=60)
     assert run.returncode == 143
-    assert "ended by SIGTERM: nothing came to its end within 0 s. What was saved is kept." in err
+    assert "ended by SIGTERM: the work did not stop within 0 s. Saved results are kept." in err
 
 
 def test_sigterm_to_diagnose_keeps_the_steps_that_are_done(tmp_path, capsys, monkeypatch):
     module = sys.modules["gradtx.lab.run"]
-    real, calls = module._stretch, []
+    real, calls = module._train_chunk, []
 
-    def stretch(*arguments):
+    def chunk(*arguments):
         calls.append(1)
         if len(calls) == 3:
             os.kill(os.getpid(), signal.SIGTERM)
         return real(*arguments)
 
-    monkeypatch.setattr(module, "_stretch", stretch)
+    monkeypatch.setattr(module, "_train_chunk", chunk)
     assert main(["diagnose", "quadratic", "--steps", "100", "--out", str(tmp_path)]) == 143
     err = capsys.readouterr().err
     assert err == "interrupted: 8 of 100 steps were done and are diagnosed.\nended by SIGTERM.\n"

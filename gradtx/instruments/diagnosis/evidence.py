@@ -1,8 +1,8 @@
-"""A run as the rules of the diagnosis ask for it: the course of its loss, its gradients, and the noise in them.
+"""The quantities of a run that the rules of the diagnosis use: its loss, its gradients, and the noise in them.
 
-Nothing here depends on where the loss has its zero or on its unit. A change of the loss counts beside other changes of
-the same loss: its scatter from step to step, or what the run gained. Slow things are judged on stretches
-(`medians.py`), quick things (a spike) in the curves themselves.
+Nothing here depends on the zero or the unit of the loss. A change of the loss is compared with other changes of the
+same loss: its scatter from step to step, or the gain of the run. Slow changes are judged by medians over segments
+(`medians.py`), fast changes such as a spike by the curves themselves.
 """
 
 from functools import cached_property
@@ -15,7 +15,7 @@ from .medians import STRETCHES, late, late_median, mean_of, median_of, medians, 
 
 
 class Evidence:
-    """The curves of one run, [steps] each, float64; NaN where nothing was measured, None if there is no such curve."""
+    """The curves of one run, [steps] each, float64. A step without a value is NaN; a missing curve is None."""
 
     def __init__(self, history: Any) -> None:
         self.log = read_log(history)
@@ -31,7 +31,7 @@ class Evidence:
         self.known_at = np.flatnonzero(np.isfinite(self.loss))
 
     def name(self, step: int) -> int:
-        """The number of a row in the log's own count of steps."""
+        """The step number that the log gives to a row."""
         return int(self.log.step[min(step, len(self.log.step) - 1)])
 
     def curve(self, name: str) -> np.ndarray | None:
@@ -43,7 +43,7 @@ class Evidence:
         return found if np.isfinite(found).any() else None
 
     def whole(self, name: str) -> np.ndarray | None:
-        """The reading over all steps, also those after the loss ceased to be finite; None if it is absent."""
+        """The reading over all steps, including those after the last finite loss; None if it is absent."""
         return self.log.curves.get(name)
 
     def vectors(self, name: str) -> np.ndarray | None:
@@ -52,7 +52,7 @@ class Evidence:
         return None if found is None or found.ndim != 2 else found[: self.steps]
 
     def stretches(self, name: str) -> np.ndarray | None:
-        """Medians of a reading over the stretches of the run; NaN where it was not measured."""
+        """Medians of a reading over the segments of the run; NaN if a segment has no value."""
         found = self.curve(name)
         return None if found is None else medians(found)
 
@@ -63,11 +63,11 @@ class Evidence:
             return None
         return medians(found[: self.steps], keep_inf=True)
 
-    # The course of the loss.
+    # The loss over the steps.
 
     @cached_property
     def levels(self) -> np.ndarray:
-        """Median loss of each stretch of the known losses."""
+        """Median loss of each segment of the known losses."""
         return medians(self.known)
 
     @property
@@ -92,18 +92,18 @@ class Evidence:
 
     @cached_property
     def drop(self) -> float:
-        """From the first loss to the lowest level, >= 0."""
+        """The fall from the first loss to the lowest level, >= 0."""
         return max(0.0, self.start - self.lowest)
 
     @cached_property
     def scatter(self) -> float:
-        """Standard deviation of the loss about its course in the last half, from differences of neighbours."""
+        """Standard deviation of the loss about its trend in the last half, from differences of neighbours."""
         half = late(self.known)
         return 0.0 if len(half) < 4 else 1.4826 * float(np.median(np.abs(np.diff(half)))) / 2**0.5
 
     @cached_property
     def _late_line(self) -> tuple[float, float]:
-        """By how much the line through the stretches of the last half falls, and the standard error of that."""
+        """The fall of the line through the segments of the last half, and the standard error of this fall."""
         half = self.levels[len(self.levels) // 2 :]
         if len(half) < 3:
             return (float(half[0] - half[-1]), 0.0) if len(half) == 2 else (0.0, 0.0)
@@ -115,7 +115,7 @@ class Evidence:
 
     @property
     def late_fall(self) -> float:
-        """How far the loss fell over the last half, by the line through its stretches."""
+        """The fall of the loss over the last half, by the line through its segments."""
         return self._late_line[0]
 
     @cached_property
@@ -126,13 +126,13 @@ class Evidence:
 
     @cached_property
     def is_quiet(self) -> bool:
-        """Whether the loss of the last half moves by less than a hundredth of what the run gained."""
+        """Whether the loss of the last half moves by less than a hundredth of the run's gain."""
         half = late(self.levels)
         return self.scatter + float(half.max() - half.min()) < 0.01 * self.drop
 
     @cached_property
     def came_down(self) -> bool:
-        """Whether the late levels are below the first by more than they scatter."""
+        """Whether the late levels are below the first one by more than their scatter."""
         half = self.levels[len(self.levels) // 2 :]
         middle, spread = float(np.median(half)), float(np.std(half))
         is_below = self.levels[0] > middle and self.start - middle > 1.5 * self.scatter
@@ -150,7 +150,7 @@ class Evidence:
 
     @cached_property
     def was_thrown(self) -> bool:
-        """Whether a whole stretch lay far above the start: five times the scatter, and what the run gained."""
+        """Whether a segment lies far above the start: by more than five times the scatter and more than the gain."""
         rise = float(self.levels.max()) - self.start
         return rise > max(5 * self.scatter, self.drop) and rise > 0
 
@@ -180,7 +180,7 @@ class Evidence:
 
     @cached_property
     def cosine(self) -> np.ndarray | None:
-        """Cosine of consecutive gradients; of consecutive steps if only the path is known."""
+        """Cosine of consecutive gradients, or of consecutive steps if only the path is known."""
         found = self.curve("gradient_alignment/cosine")
         if found is not None or self.log.iterates is None:
             return found
@@ -192,7 +192,7 @@ class Evidence:
 
     @cached_property
     def noise_squared(self) -> np.ndarray | None:
-        """s² = tr Σ / B of each step: the part of ‖g‖² that is the batch's and not the loss's."""
+        """s² = tr Σ / B of each step: the part of ‖g‖² that comes from the choice of the batch."""
         error, theta = self.curve("gradient_tests/standard_error"), self.curve("gradient_tests/norm")
         if error is not None:
             return error**2
@@ -202,7 +202,7 @@ class Evidence:
 
     @cached_property
     def gradients_agree(self) -> bool:
-        """Whether consecutive gradients coincide: then all steps see one batch, whose noise is not felt."""
+        """Whether consecutive gradients coincide. Then all steps see the same batch, and its noise has no effect."""
         cosine = self.cosine
         if cosine is None:
             return False
@@ -210,7 +210,7 @@ class Evidence:
         return len(sizes) > 0 and float(np.median(sizes)) > 0.9
 
     def signal_share(self, part: slice) -> float:
-        """‖G‖² / ‖g‖² over some steps, from the noise that was measured; 1 if none is felt, NaN if unknown."""
+        """‖G‖² / ‖g‖² over some steps, from the measured noise; 1 if the noise has no effect, NaN if unknown."""
         noise, norm = self.noise_squared, self.norm
         if self.gradients_agree:
             return 1.0
@@ -224,13 +224,13 @@ class Evidence:
 
     @property
     def resolution(self) -> int:
-        """Into how many stretches the run is cut to look for flat places: more if there is no noise to average out."""
+        """Number of segments in the search for flat places. There are more if there is no noise to average out."""
         noisy = self.noise_squared is not None and not self.gradients_agree
         return STRETCHES if noisy or self.scatter > 0.02 * self.drop else 10 * STRETCHES
 
     @cached_property
     def signal_norms(self) -> np.ndarray | None:
-        """‖G‖ over the stretches, the noise taken out of ‖g‖ where it is known; at least its standard error's share."""
+        """‖G‖ over the segments: ‖g‖ without its noise if the noise is known; 0 at least."""
         if self.norm is None:
             return None
         noise = self.noise_squared
@@ -261,7 +261,7 @@ class Evidence:
 
     @cached_property
     def late_share(self) -> float:
-        """Share of the signal in ‖g‖² over the last half."""
+        """The share of the signal in ‖g‖² over the last half."""
         return self.signal_share(slice(self.steps // 2, self.steps))
 
     @property
@@ -271,12 +271,12 @@ class Evidence:
 
     @cached_property
     def is_lost_in_noise(self) -> bool:
-        """Whether nothing of the late gradients is common to consecutive steps, or to the examples of a batch."""
+        """Whether the late gradients are mostly noise: steps, or the examples of a batch, have little in common."""
         if self.gradients_agree:
             return False
         return bool(self.late_share < 0.25 or (np.isnan(self.late_share) and abs(self.late_cosine) < 0.15))
 
     @property
     def has_layers(self) -> bool:
-        """Whether gradients pass through anything on their way: a function of a vector has no layers."""
+        """Whether the model has layers that gradients pass through. A function of a vector has none."""
         return self.log.iterates is None

@@ -1,9 +1,9 @@
-"""Rules on where the gradient is small: saddles and flat regions.
+"""Rules on places with a small gradient: saddles and flat regions.
 
-The size that counts is ‖G‖, with the noise of the minibatch taken out: a minibatch's norm never falls below its noise,
-and says nothing of critical points (Goodfellow et al. 2016, §8.2.2 speak of the true gradient). A gradient that is
-small somewhere and large later has passed a place that is nearly critical. The curvature along it tells which: clearly
-negative beside the largest met, a saddle; nearly none, a flat region.
+The rules use ‖G‖, the gradient norm without the noise of the minibatch. The norm of a minibatch's gradient never falls
+below its noise, so it cannot show a critical point (Goodfellow et al. 2016, §8.2.2 speak of the true gradient). If the
+gradient is small at some time and large later, the run has passed a place that is nearly critical. The curvature along
+the gradient, relative to the largest met, tells its kind: clearly negative is a saddle, near 0 is a flat region.
 """
 
 import numpy as np
@@ -14,11 +14,11 @@ from .report import Finding, finding, number
 from .steps_taken import StepsTaken
 from .verdict import Verdict
 
-_SMALL, _NEGATIVE, _FLAT = 0.25, -0.005, 0.02  # of the largest norm, and of the largest curvature
+_SMALL, _NEGATIVE, _FLAT = 0.25, -0.005, 0.02  # relative to the largest norm, and to the largest curvature
 
 
 def shelf(e: Evidence, s: StepsTaken, verdict: Verdict) -> list[Finding]:
-    """True if ‖G‖ is small over a part of the run and large after it, while the loss goes on to a lower place.
+    """True if ‖G‖ is small over a part of the run and large after it, while the loss falls further.
 
     Source: Dauphin et al. 2014; Goodfellow et al. 2016, §8.2.3. Wrong if `critical_point` there finds no small
     gradient.
@@ -53,7 +53,7 @@ def _rule_out(e: Evidence, signal: np.ndarray, verdict: Verdict) -> None:
 
 
 def _passed(e: Evidence, signal: np.ndarray) -> Finding | None:
-    """A dip of ‖G‖, or a small ‖G‖ from the start, from which the run goes on downhill along falling curvature."""
+    """A dip of ‖G‖, or a small ‖G‖ from the start, after which the loss falls further."""
     assert e.curvature is not None
     count = len(signal)
     curvature, level = medians(e.curvature, count=count), medians(e.loss, count=count)
@@ -89,19 +89,19 @@ def _passed(e: Evidence, signal: np.ndarray) -> Finding | None:
 
 
 def _dips(signal: np.ndarray) -> list[int]:
-    """Stretches after which the gradient grows by more than four times, the deepest of them first."""
+    """The segments after which the gradient becomes more than four times as large, deepest first."""
     largest, found = float(np.nanmax(signal)), []
     for k in range(len(signal) - 1):
         after = signal[k + 1 :]
         after = after[np.isfinite(after)]
-        # Below that a gradient is rounding.
+        # A smaller gradient is only rounding error.
         if len(after) and after.max() > 1e-5 * largest and signal[k] < _SMALL * after.max():
             found.append((signal[k] / after.max(), k))
     return [k for _, k in sorted(found)]
 
 
 def _flat_from_the_start(e: Evidence, s: StepsTaken) -> list[Finding]:
-    """The run starts where the gradient grows as it moves, because the loss bends away, and is not out of it yet."""
+    """A run that starts on a flat place and has not left it: the gradient grows, along negative curvature."""
     assert e.norm is not None
     assert e.curvature is not None
     if not e.gradients_agree and e.noise_squared is not None:

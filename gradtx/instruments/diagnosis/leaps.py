@@ -1,13 +1,13 @@
 """Rules on values that are not finite, and on gradients that leap: cliffs and exploding gradients.
 
-A *leap* is a gradient of ten times or more the norms before it (Pascanu, Mikolov & Bengio 2013 clip at half to ten
-times the usual norm: beyond ten nothing usual is left). What led to it shows in the step before:
+A *leap* is a gradient of ten times the previous norms or more (Pascanu, Mikolov & Bengio 2013 clip at half to ten times
+the usual norm, so more than ten times is not usual). The step before it shows the cause:
 
-- the step was short for the curvature it met (|r| < 1), so that the local model foresaw nothing: a cliff;
-- the step was long (|r| >= 1), and the gradient grew as a high power of the parameters' length: products of many
-  factors explode. A loss that is a polynomial of degree p has a gradient of degree p - 1, so that a step to q times the
-  length gives at most about q^(p-1) times the gradient;
-- the step was long, and the growth is that of an ordinary function: the learning rate is too high (`too_high.py`).
+- The step was short for the curvature it met (|r| < 1), so the local model did not predict the leap: a cliff.
+- The step was long (|r| >= 1), and the gradient grew as a high power of the parameters' length: exploding gradients,
+  which come from products of many factors. A loss that is a polynomial of degree p has a gradient of degree p - 1, so a
+  step to q times the length gives at most about q^(p-1) times the gradient.
+- The step was long, and the gradient grew as an ordinary function does: the learning rate is too high (`too_high.py`).
 """
 
 from typing import NamedTuple
@@ -20,13 +20,13 @@ from .report import Finding, finding, number
 from .steps_taken import StepsTaken
 from .verdict import Verdict
 
-_POWER = 4.5  # of the parameters' length: beyond it a product of many factors; squares and quartics have 1 to 3
-_WALL = 20  # beyond that power the length of the step does not explain the leap
-_FAR = 10  # the ratio of a step that is too long by more than a badly chosen rate
+_POWER = 4.5  # power of the parameters' length above which many factors multiply; squares and quartics have 1 to 3
+_WALL = 20  # power above which the length of the step does not explain the leap
+_FAR = 10  # ratio r above which a badly chosen learning rate alone does not explain the step
 
 
 def nonfinite(e: Evidence, s: StepsTaken, verdict: Verdict) -> list[Finding]:
-    """True if a loss, a gradient or a parameter was computed and is NaN or inf; a loss that was not logged is none.
+    """True if a computed loss, gradient or parameter is NaN or inf. A loss that was not logged does not count.
 
     Source: Goodfellow et al. 2016, §8.2.4. Wrong if the NaN is in the log alone and the step was finite.
     """
@@ -58,20 +58,20 @@ def nonfinite(e: Evidence, s: StepsTaken, verdict: Verdict) -> list[Finding]:
 
 
 class Leap(NamedTuple):
-    """A gradient that leaps, and the step that led to it."""
+    """A leap of the gradient, and the step that led to it."""
 
     at: int
-    before: float  # the usual norm up to then
-    norm: float  # of the leap
+    before: float  # the usual norm before the leap
+    norm: float  # the norm of the leap
     ratio: float  # |r| of the steps that led to it; NaN if unknown
-    power: float  # of the parameters' length that the norm grew as; NaN if unknown
-    reach: float  # of the minimum along that step, over the parameters' length; NaN if unknown
-    came_back: bool  # whether the norm grew as on no parabola in use, and is below that of before from then on
-    is_calm: bool  # whether the run went on normally before it
+    power: float  # power of the parameters' length by which the norm grew; NaN if unknown
+    reach: float  # distance to the minimum along that step, over the parameters' length; NaN if unknown
+    came_back: bool  # whether the norm grew more than on a usual parabola, and then fell below its value before
+    is_calm: bool  # whether a part of the run passed without a leap before it
 
     @property
     def kind(self) -> str:
-        """cliff, exploding_gradients or learning_rate_too_high."""
+        """One of cliff, exploding_gradients or learning_rate_too_high."""
         is_known = not np.isnan(self.ratio)
         if self.ratio < 1 or (self.power > _WALL and self.ratio < _FAR):
             return "cliff"
@@ -99,7 +99,7 @@ def leaps_of(e: Evidence, s: StepsTaken) -> list[Leap]:
             continue
         first = norm[: max(3, k // 2)]
         if before[-1] > 100 * median_of(first[first > 0]):
-            break  # the run has gone wrong before
+            break  # the run has already gone wrong
         if norm[k] >= 10 * np.median(before) and norm[k] >= 5 * before[-1]:
             found.append(_leap(e, s, norm, k, float(np.median(before))))
     return found
@@ -112,7 +112,7 @@ def _leap(e: Evidence, s: StepsTaken, norm: np.ndarray, k: int, before: float) -
         ratio = float(np.nanmax(sizes)) if np.isfinite(sizes).any() else ratio
     moved, power, reach = e.whole("update_ratio/global"), float("nan"), float("nan")
     if moved is not None and k + 1 <= len(moved):
-        # The panel's ratio at a step is that of the step before; `observed` has it a step earlier.
+        # The panel reports the update ratio one step late; `observed` reports it at its own step.
         candidates = [x for x in moved[k - 1 : k + 1] if not np.isnan(x)]
         if candidates:
             shortest = min(candidates)
@@ -128,7 +128,7 @@ def _leap(e: Evidence, s: StepsTaken, norm: np.ndarray, k: int, before: float) -
 
 
 def leaps(e: Evidence, s: StepsTaken, verdict: Verdict) -> list[Finding]:
-    """True if the gradient leaps and the step before was short (a cliff), or it grows as a high power (it explodes).
+    """True if the gradient leaps after a short step (a cliff), or grows as a high power of the parameters (explodes).
 
     Source: Pascanu, Mikolov & Bengio 2013, §2.3. Wrong if the norm leaps because of one example's value: then the
     noise scale leaps with it.
@@ -140,7 +140,7 @@ def leaps(e: Evidence, s: StepsTaken, verdict: Verdict) -> list[Finding]:
     found = leaps_of(e, s)
     told = [leap for leap in found if leap.kind != "learning_rate_too_high"]
     if found and found[0].kind == "learning_rate_too_high":
-        return []  # what comes after a step that was far too long is its consequence
+        return []  # leaps after a step that was far too long are its consequences
     if not told:
         largest = float(np.nanmax(e.norm)) / max(float(np.nanmedian(e.norm)), 1e-300)
         if largest < 5:
@@ -182,7 +182,7 @@ def _explosion(e: Evidence, leap: Leap) -> Finding:
 
 
 def _growth(e: Evidence, s: StepsTaken) -> list[Finding]:
-    """The norm grows by two orders of magnitude and takes the loss up with it, though no step was too long."""
+    """The norm grows by two orders of magnitude and the loss rises with it, although no step was too long."""
     assert e.norm is not None
     parts = medians(e.norm)
     lowest, highest = int(np.nanargmin(parts)), int(np.nanargmax(parts))

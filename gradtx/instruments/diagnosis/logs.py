@@ -1,13 +1,13 @@
-"""Logs as people keep them, as curves with one value per step.
+"""Reads logs of many forms into curves with one value per step.
 
 Accepted: a `lab.History`; a dict of arrays, lists or pandas Series; a DataFrame; a list of dicts, one per logged step.
-Entries may be None, and scalars may be of any dtype or package. Names are the readings' own, or common ones such as
-`grad_norm` and `lr`. A column `step` says where the rows belong. A loss that is logged less often than the readings,
-such as once per epoch, is put at the end of each of its parts.
+Entries may be None, and scalars may be of any dtype or package. Names are those of the readings, or common ones such as
+`grad_norm` and `lr`. A column `step` gives the step of each row. If the loss is logged less often than the readings,
+such as once per epoch, each loss is put at the end of its part of the run.
 
-A gap is a step without a logged value, which is None or NaN. A NaN is taken for a gap if it belongs to a regular
-pattern of logging, or if more than half of the entries are missing. Any other NaN, and every inf, is a value that was
-computed and is not finite.
+A gap is a step without a logged value, which is None or NaN. A NaN counts as a gap if it belongs to a regular pattern
+of logging, or if more than half of the entries are missing. Any other NaN, and every inf, counts as a computed value
+that is not finite.
 """
 
 import re
@@ -36,24 +36,24 @@ _NOT_CURVES = ("readings", "iterates", "problem")
 
 @dataclass
 class Log:
-    """The curves of one run, [n, ...] each in float64; NaN at gaps and wherever nothing was measured."""
+    """The curves of one run, [n, ...] each in float64; NaN at gaps and at other steps without a measurement."""
 
     loss: np.ndarray
     is_gap: np.ndarray  # [n] bool: no loss was logged at this step
     curves: dict[str, np.ndarray]
     step: np.ndarray  # [n] number of each row
-    ignored: dict[str, str] = field(default_factory=dict)  # name in the log -> why it says nothing here
+    ignored: dict[str, str] = field(default_factory=dict)  # name in the log -> why it is not used
     iterates: np.ndarray | None = None
     diverged_at: int = -1
     others: dict[str, np.ndarray] = field(default_factory=dict)  # name -> [n], curves that no rule reads
 
 
 def read_log(history: Any) -> Log:
-    """The curves of any of the forms above.
+    """Reads the curves from any of the forms above.
 
     Raises:
-        TypeError: `history` is none of them, or the loss is not made of numbers.
-        ValueError: there is no loss, or a curve has a length that fits no regular logging.
+        TypeError: if `history` has none of these forms, or the loss is not made of numbers.
+        ValueError: if there is no loss, or the length of a curve fits no regular logging.
     """
     given, ignored = _named(history), {}
     curves: dict[str, np.ndarray] = {}
@@ -123,7 +123,7 @@ def _named(history: Any) -> dict[str, Any]:
 
 
 def _rows_by_step(history: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """Rows with one step number become one row: loggers write loss and readings of a step in several calls."""
+    """Joins rows with the same step number, because loggers may write the values of a step in several calls."""
     rows: dict[Any, dict[str, Any]] = {}
     for i, row in enumerate(history):
         number = next((v for name, v in row.items() if _known_name(str(name)) == "step"), None)
@@ -139,7 +139,7 @@ def _known_name(name: str) -> str | None:
 
 
 def _numbers(name: str, known: str, value: Any, ignored: dict[str, str]) -> tuple[np.ndarray, np.ndarray] | None:
-    """The values, and which of them are absent."""
+    """The values of a curve, and a mask of the absent ones."""
     try:
         values = value if isinstance(value, (np.ndarray, list, tuple)) or np.ndim(value) == 0 else np.asarray(value)
         if isinstance(values, (list, tuple)):
@@ -171,7 +171,7 @@ def _rows(values: list[Any]) -> np.ndarray:
 
 
 def _spread(values: np.ndarray, length: int, fill: Any = np.nan) -> np.ndarray:
-    """One value for each of several equal parts of the run, put at the end of its part."""
+    """Spreads one value for each of several equal parts of the run: it is put at the end of its part."""
     wide = np.full(length, fill, values.dtype)
     per = length // len(values)
     wide[per - 1 :: per] = values
@@ -179,7 +179,7 @@ def _spread(values: np.ndarray, length: int, fill: Any = np.nan) -> np.ndarray:
 
 
 def _is_regular(loss: np.ndarray) -> bool:
-    """Whether the NaNs are a pattern of logging: equal distances between the other values, or more than half NaN."""
+    """Whether the NaNs come from the logging: the other values are equally spaced, or more than half are NaN."""
     there = np.flatnonzero(~np.isnan(loss))
     if len(there) < 3 or len(there) == len(loss):
         return False

@@ -1,6 +1,6 @@
-"""Medians and means of curves that have gaps: over *stretches*, up to 40 equal parts of the run, or over its last part.
+"""Medians and means of curves that have gaps, over *segments* (up to 40 equal parts of the run) or over its last part.
 
-Neither one odd step nor minibatch noise moves a median.
+A median is not moved by a single outlier, and little by minibatch noise.
 """
 
 import itertools
@@ -11,23 +11,23 @@ STRETCHES = 40
 
 
 def stretches_of(steps: int, count: int = STRETCHES) -> list[slice]:
-    """Up to `count` equal parts of so many steps."""
+    """The segments: up to `count` equal parts of `steps` steps."""
     edges = np.linspace(0, steps, min(count, max(1, steps)) + 1).astype(int)
     return [slice(int(a), int(b)) for a, b in itertools.pairwise(edges)]
 
 
 def medians(curve: np.ndarray, keep_inf: bool = False, count: int = STRETCHES) -> np.ndarray:
-    """Medians over the stretches; NaN if a part has no finite value (no number, with `keep_inf`)."""
+    """Medians over the segments; NaN if a segment has no finite value (or, with `keep_inf`, no number)."""
     return np.array([median_of(curve[part], keep_inf) for part in stretches_of(len(curve), count)])
 
 
 def median_of(values: np.ndarray, keep_inf: bool = False) -> float:
-    """Median of the finite values (of all numbers, with `keep_inf`); NaN if there is none."""
+    """Median of the finite values (or, with `keep_inf`, of all numbers); NaN if there is none."""
     known = np.sort(values[~np.isnan(values)] if keep_inf else values[np.isfinite(values)])
     if not len(known):
         return float("nan")
     low, high = known[(len(known) - 1) // 2], known[len(known) // 2]
-    return float(low if np.isinf(high) else (low + high) / 2)  # inf is more than any number, not a number itself
+    return float(low if np.isinf(high) else (low + high) / 2)  # the mean of a number and inf is not useful
 
 
 def mean_of(values: np.ndarray) -> float:
@@ -37,12 +37,12 @@ def mean_of(values: np.ndarray) -> float:
 
 
 def late(values: np.ndarray, share: float = 0.5) -> np.ndarray:
-    """The last `share` of the steps."""
+    """The values of the last `share` of the steps."""
     return values[len(values) - max(1, round(share * len(values))) :]
 
 
 def early(values: np.ndarray, share: float = 0.1) -> np.ndarray:
-    """The first `share` of the steps."""
+    """The values of the first `share` of the steps."""
     return values[: max(1, round(share * len(values)))]
 
 

@@ -1,16 +1,16 @@
-"""Rules on noise: whether it decides the run, whether the run is in equilibrium with it, whether the batch fits it.
+"""Rules on noise: whether it limits the run, whether the run is in equilibrium with it, whether the batch fits it.
 
-Noise s² = tr Σ / B against signal ‖G‖² is B_simple / B, the noise scale over the batch size. With B = m B_simple a run
+Noise s² = tr Σ / B over signal ‖G‖² is B_simple / B, the noise scale over the batch size. With B = m B_simple a run
 takes 1 + 1/m times the fewest steps and 1 + m times the fewest examples that reach a loss (McCandlish et al. 2018, eq.
-2.11). So a batch is *too small* at m < 1/5 (six times the steps), *too large* at m > 5 (six times the examples), over
-the first half of the run: towards the end the signal dies and any batch is small.
+2.11). So a batch is *too small* at m < 1/5 (six times the steps) and *too large* at m > 5 (six times the examples).
+This is judged over the first half of the run: towards the end the signal vanishes, and every batch is too small.
 
-Elsewhere noise is harmless while the loss falls. SGD at rate ε hovers about ε s² / 4 above the bottom of a bowl,
-whatever its curvature (to first order in ε). For any method ε is here the rate that the loss itself shows: it came down
-by about ε Σ‖G‖², so ε is what it came down by over the sum of the squared signal on the way. A schedule that is known
-weighs the squares. So the height has the unit of the loss in the log, which may not be that of the gradients (bits
-beside nats, a sum beside a mean). *Gradient noise* is named if the loss hovers, noise is most of the gradient, and the
-height is a few per cent of the gain (`costs`).
+Otherwise noise does no harm while the loss falls. SGD at rate ε hovers about ε s² / 4 above the bottom of a bowl of any
+curvature (to first order in ε). For other methods ε is estimated from the loss: the loss fell by about ε Σ‖G‖², so ε is
+its fall over the sum of the squared signal on the way. If the schedule is known, it weights the squares. So the height
+has the unit of the logged loss, which may differ from that of the gradients (bits and nats, or a sum and a mean).
+*Gradient noise* is reported if the loss hovers, noise is most of the gradient, and the height is a few per cent of the
+gain (`costs`).
 """
 
 import numpy as np
@@ -23,10 +23,10 @@ from .verdict import Verdict
 
 
 def gradient_noise(e: Evidence, s: StepsTaken, verdict: Verdict) -> list[Finding]:
-    """True if the loss hovers where noise holds it: noise is most of the gradient, and costs a share of the gain.
+    """True if noise keeps the loss from falling: noise is most of the gradient, and costs a share of the gain.
 
     Source: Goodfellow et al. 2016, §8.3.1 (SGD at a constant rate does not converge); McCandlish et al. 2018. Wrong if
-    a rate that falls ends no lower.
+    a decaying rate ends no lower.
     """
     if np.isnan(e.late_share) and e.cosine is None:
         verdict.needs("gradient_noise", "gradtx.gradient_noise_scale() on batches of two examples and more")
@@ -57,16 +57,16 @@ def gradient_noise(e: Evidence, s: StepsTaken, verdict: Verdict) -> list[Finding
 
 
 def hovers(e: Evidence) -> bool:
-    """The loss has come down, by more than its levels scatter, and does not fall any more."""
+    """Whether the loss has fallen by more than the scatter of its levels, and does not fall any more."""
     return e.steps >= 20 and not e.is_falling and e.scatter > 0 and e.came_down
 
 
 def costs(e: Evidence, s: StepsTaken) -> bool:
-    """Whether noise holds the loss up by more than 2 % of the gain, at a rate that averages over few batches.
+    """Whether noise keeps the loss higher by more than 2 % of the gain, at a rate that averages over few batches.
 
-    ε s² / 4 over s² / 2c, the loss that the noise of one batch is worth, is r. Below 3 % the rate averages over many.
-    If the ratio of the steps is unknown, the height has to be an eighth of the gain, and
-    three tenths if the steps are known to be another method's, because then the height is a guess.
+    The height ε s² / 4, over the loss s² / 2c that belongs to the noise of one batch, is r. Below r = 3 % the rate
+    averages over many batches. If r is unknown, the height must be an eighth of the gain, or three tenths if the steps
+    are known to be those of another method, because then the height is a guess.
     """
     height = height_of(e, s)
     if s.ratio is None:
@@ -75,7 +75,7 @@ def costs(e: Evidence, s: StepsTaken) -> bool:
 
 
 def _looks_random(e: Evidence) -> bool:
-    """Consecutive gradients have little in common, and are no smaller than they were."""
+    """Whether consecutive gradients have little in common and have not become much smaller."""
     if e.norm is None or not np.isnan(e.late_share):
         return False
     kept = late_median(e.norm) / max(median_of(e.norm), 1e-300)
@@ -83,19 +83,19 @@ def _looks_random(e: Evidence) -> bool:
 
 
 def height_of(e: Evidence, s: StepsTaken) -> float:
-    """How high noise holds the loss: ε s² / 4, ε from the loss that came down and the squared signal on its way."""
+    """The height ε s² / 4 at which noise keeps the loss, with ε from the fall of the loss and its squared signal."""
     noise, norm = e.noise_squared, e.norm
     rates = s.learning_rates if s.is_plain is not False else None
     if e.drop <= 0:
         return float("nan")
     late_rate = 1 / max(1.0, s.shrank) if rates is None else late_median(rates, 0.2)
-    if norm is None:  # nothing tells the signal: the loss is taken to have the gradients' unit
+    if norm is None:  # the signal is unknown: assume that the loss has the gradients' unit
         return float("nan") if noise is None or rates is None else float(late_rate * mean_of(late(noise)) / 4)
     error = mean_of(late(norm**2 if noise is None else noise))
     down = slice(0, max(1, int(np.argmax(e.loss <= e.lowest + 0.2 * e.drop))) + 1)
     weights = np.ones(e.steps) if rates is None else rates
     squares = weights * norm**2
-    # Where no noise was measured, the cosine of two batches' gradients is about the share of the signal.
+    # If no noise was measured, the cosine of the gradients of two batches is about the share of the signal.
     shared = squares if e.cosine is None else squares * e.cosine
     signal = shared if noise is None else squares - weights * noise
     on_the_way = max(float(np.nansum(signal[down])), 0.02 * float(np.nansum(squares[down])))
@@ -103,7 +103,7 @@ def height_of(e: Evidence, s: StepsTaken) -> float:
 
 
 def noise_to_signal(e: Evidence) -> np.ndarray | None:
-    """s² / ‖G‖² over the stretches; inf where no signal is left."""
+    """s² / ‖G‖² over the segments; inf if no signal is left."""
     scale, batch = e.stretches_with_inf("gradient_noise_scale/noise_scale"), e.batch_size
     if scale is not None and batch:
         return np.maximum(0, scale) / batch
@@ -115,7 +115,7 @@ def noise_to_signal(e: Evidence) -> np.ndarray | None:
 
 
 def _from_consecutive(e: Evidence) -> np.ndarray | None:
-    """The same from steps alone, as for batches of one: two in a row share their signal, E g_k·g_{k-1} = ‖G‖²."""
+    """s² / ‖G‖² from consecutive steps, such as for batches of one: they share their signal, E g_k·g_{k-1} = ‖G‖²."""
     sums, norm = e.curve("gradient_alignment/pflug"), e.norm
     if sums is None or norm is None or e.steps < 40:
         return None
@@ -125,7 +125,7 @@ def _from_consecutive(e: Evidence) -> np.ndarray | None:
     if not pairs:
         return None
     found = np.array([(total - signal) / signal if signal > 0 else np.inf for signal, total in pairs])
-    # As many stretches as the other curves have, so that rules can look at one beside the other.
+    # The same number of segments as in the other curves, so that rules can compare them.
     count = min(STRETCHES, e.steps)
     return np.maximum(0, found)[np.minimum(np.arange(count) * len(found) // count, len(found) - 1)]
 
@@ -166,9 +166,9 @@ def stationary(e: Evidence, s: StepsTaken, verdict: Verdict) -> list[Finding]:
 
 
 def batch_size(e: Evidence, s: StepsTaken, verdict: Verdict) -> list[Finding]:
-    """True if the batch is a fifth of the noise scale or less while the loss comes down, or five times it or more.
+    """True if the batch is at most a fifth of the noise scale while the loss falls, or at least five times the scale.
 
-    Source: McCandlish et al. 2018, eq. 2.11. Wrong if the full data are one batch: then its noise is not felt.
+    Source: McCandlish et al. 2018, eq. 2.11. Wrong if the full data are one batch: then its noise has no effect.
     """
     del s
     against, batch = noise_to_signal(e), e.batch_size
@@ -205,14 +205,14 @@ def batch_size(e: Evidence, s: StepsTaken, verdict: Verdict) -> list[Finding]:
 
 
 def _steps_per_move(e: Evidence) -> float:
-    """How many gradients an accumulation averages: the share of steps without any update tells."""
+    """Number of gradients that an accumulation averages, from the share of steps without an update."""
     moved = e.curve("update_ratio/global")
     still = 0.0 if moved is None else float(np.mean(moved[np.isfinite(moved)] == 0))
     return 1.0 if still < 0.4 or still > 0.999 else round(1 / (1 - still))
 
 
 def _pooled(e: Evidence, steps: int, against: np.ndarray) -> float:
-    """s² / ‖G‖² over the first steps as one ratio of sums: of small batches single ratios are anything up to inf."""
+    """s² / ‖G‖² over the first steps as one ratio of sums, because single ratios of small batches may be up to inf."""
     trace = e.curve("gradient_noise_scale/trace_covariance")
     signal = e.curve("gradient_noise_scale/gradient_norm_squared")
     if trace is None or signal is None or not e.batch_size or not steps:

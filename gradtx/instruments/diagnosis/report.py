@@ -1,4 +1,4 @@
-"""What a diagnosis says, as data, as text, and as a page in a notebook."""
+"""The report of a diagnosis as data, as text, and as a page in a notebook."""
 
 import html
 import json
@@ -19,16 +19,16 @@ class Finding:
     challenge: str  # a key of the chapter's challenges, such as "saddle"
     evidence: str  # a sentence with numbers
     numbers: dict[str, float]
-    steps: tuple[int, int]  # first and last step it was seen at
+    steps: tuple[int, int]  # first and last step at which it shows
     confidence: (
         Confidence  # high: right in at least 95 % of the labelled runs; medium: a reading is missing; low: a guess
     )
-    section: str  # of the chapter
+    section: str  # section of the chapter
     source: str
     advice: str
     remedy: str  # code to paste after the line that makes `tx`; empty if no optimizer cures it
-    next_look: str = ""  # code that prints more, and cures nothing
-    consequences: dict[str, str] = field(default_factory=dict)  # challenge that it explains -> in what way
+    next_look: str = ""  # code that prints more details but is no cure
+    consequences: dict[str, str] = field(default_factory=dict)  # challenge that it explains -> explanation
 
     @property
     def title(self) -> str:
@@ -38,24 +38,24 @@ class Finding:
 
 @dataclass(frozen=True)
 class Diagnosis:
-    """Findings, most certain first; what is ruled out; what it cannot tell, and which instrument would. Print it."""
+    """A diagnosis that you can print: the findings, the challenges ruled out, and those that could not be judged."""
 
-    findings: tuple[Finding, ...]
-    ruled_out: dict[str, str]  # challenge or suspect -> why it is not to blame
-    unjudged: dict[str, str]  # challenge -> what would tell
+    findings: tuple[Finding, ...]  # most certain first
+    ruled_out: dict[str, str]  # challenge or suspect -> why it is not the cause
+    unjudged: dict[str, str]  # challenge -> the missing instrument or reading
     steps: int
 
     @property
     def challenges(self) -> set[str]:
-        """The words of the findings; empty where the run shows nothing amiss."""
+        """The names of the challenges found; empty if there are none."""
         return {finding.challenge for finding in self.findings}
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values only; a number that could not be told is NaN or inf."""
+        """The diagnosis as a dict of plain values. An unknown number is NaN or inf."""
         return asdict(self) | {"findings": [asdict(f) for f in self.findings], "challenges": sorted(self.challenges)}
 
     def to_json(self) -> str:
-        """The same as JSON, which has neither NaN nor inf: null."""
+        """The diagnosis as JSON, with null for NaN and inf."""
         plain = self.to_dict()
         for found in plain["findings"]:
             numbers = found["numbers"]
@@ -103,7 +103,7 @@ class Diagnosis:
 
     @property
     def headline(self) -> str:
-        """One sentence: what was found."""
+        """One sentence on the findings."""
         if not self.findings:
             return f"{self.steps} steps: nothing amiss that these readings show."
         names = ", ".join(finding.challenge.replace("_", " ") for finding in self.findings)
@@ -119,7 +119,7 @@ def finding(
     remedy: str | None = None,
     advice: str | None = None,
 ) -> Finding:
-    """A finding with what the chapter says of its challenge; `remedy` and `advice` in place of the usual ones."""
+    """Makes a finding with the section, source and advice of its challenge. `remedy` and `advice` replace the usual."""
     known = CHALLENGES[challenge]
     plain = {name: float(value) for name, value in numbers.items()}
     fields = {
@@ -147,14 +147,14 @@ def finding(
 
 
 def number(value: float) -> str:
-    """A number as a person would write it: three digits, powers of ten only if it is very large or small."""
+    """A number with three digits. Powers of ten are used only if it is very large or small."""
     if not math.isfinite(value):
         return str(value)
     return f"{value:,.0f}" if 1000 <= abs(value) < 1e6 else f"{value:.3g}"
 
 
 def percent(share: float) -> str:
-    """A share in words that stay short: 'more than 1,000 %' rather than thirty digits."""
+    """A share in per cent. Above 1,000 % it is 'more than 1,000 %', so that it stays short."""
     return "more than 1,000 %" if share > 10 else f"{share:.0%}" if share >= 0.01 else f"{share:.1%}"
 
 

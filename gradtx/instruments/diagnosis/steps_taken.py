@@ -1,10 +1,10 @@
-"""What is known of the steps that a run took: how long they were for the curvature they met, and whether they turned.
+"""The steps that a run took: their length relative to the curvature they met, and whether they turned.
 
 The ratio r of a step u is -u'Hu / (2 g'u): the step is expected to change the loss by g'u (1 - r). `gradtx.observed`
-measures it for every method. `gradtx.panel` and `gradtx.curvature_ratio` measure ε g'Hg / (2 g'g), which is r if the
-step is -εg and says nothing else. Which of the two a log holds shows in its numbers: the panel's ratio is its curvature
-times a smooth ε/2. Whether the steps were -εg shows in the update ratio: ε‖g‖ over ‖Δθ‖/‖θ‖ is the length of the
-parameters, which cannot change from one step to the next by more than the step (the triangle inequality).
+measures it for every method. `gradtx.panel` and `gradtx.curvature_ratio` measure ε g'Hg / (2 g'g), which is r only if
+the step is -εg. The numbers in a log show which of the two it holds: the panel's ratio is its curvature times a smooth
+ε/2. The update ratio shows whether the steps were -εg: then ε‖g‖ over ‖Δθ‖/‖θ‖ is the length of the parameters, which
+cannot change in one step by more than the length of the step (the triangle inequality).
 
 **Source**: Goodfellow et al. 2016, eq. 8.10, along the step that is taken.
 """
@@ -25,13 +25,13 @@ class StepsTaken:
 
     @cached_property
     def learning_rates(self) -> np.ndarray | None:
-        """ε of each step, told in the log or read off the panel's ratio."""
+        """ε of each step, from the log or from the panel's ratio."""
         told = self.e.curve("learning_rate")
         return told if told is not None else self._implied
 
     @cached_property
     def _implied(self) -> np.ndarray | None:
-        """2 r / c: constant or smooth if the ratio is the panel's."""
+        """2 r / c if it is constant or smooth, as for the panel's ratio, otherwise None."""
         ratio, curvature = self.e.curve("curvature_ratio/ratio"), self.e.curvature
         if ratio is None or curvature is None:
             return None
@@ -50,7 +50,7 @@ class StepsTaken:
 
     @cached_property
     def is_plain(self) -> bool | None:
-        """Whether the steps are -εg; None if that cannot be told."""
+        """Whether the steps are -εg; None if unknown."""
         rates, norm, moved = self.learning_rates, self.e.norm, self.e.curve("update_ratio/global")
         if rates is None or norm is None or moved is None:
             return None
@@ -59,7 +59,7 @@ class StepsTaken:
         return None if not known else any(known)
 
     def _fits(self, rates: np.ndarray, norm: np.ndarray, moved: np.ndarray, shift: int) -> bool | None:
-        """The same if the update ratio is that of its own step (0), or of the step before (1), as the panel's."""
+        """Like `is_plain`, with the update ratio of its own step (`shift` 0), or of the step before (1, the panel)."""
         steps = self.e.steps
         with np.errstate(all="ignore"):
             length = (rates * norm)[: steps - shift] / moved[shift:]
@@ -74,7 +74,7 @@ class StepsTaken:
 
     @cached_property
     def ratio(self) -> np.ndarray | None:
-        """r of each step that was taken; None if it was not measured, or is that of a step -εg that was not taken."""
+        """r of each step that was taken. None if it was not measured, or only for steps -εg that were not taken."""
         ratio = self.e.curve("curvature_ratio/ratio")
         if ratio is None and self.learning_rates is not None and self.e.curvature is not None:
             ratio = self.learning_rates * self.e.curvature / 2
@@ -83,14 +83,14 @@ class StepsTaken:
 
     @cached_property
     def is_another_method(self) -> bool:
-        """Whether the log's ratio is that of plain descent, and the steps were not."""
+        """Whether the log holds the ratio of plain descent although the steps were those of another method."""
         return self.is_plain is False and self.ratio is None
 
     @property
     def may_be_plain(self) -> bool:
-        """Whether momentum can be put behind the steps: they are -εg, or nothing speaks against it.
+        """Whether momentum can be added: the steps are -εg, or nothing contradicts it.
 
-        A rate that grows from the first step on, read off the steps, is that of a velocity.
+        If the rate that follows from the steps grows from the first step on, the steps have momentum already.
         """
         if self.is_plain is False or self.is_another_method:
             return False
@@ -110,12 +110,12 @@ class StepsTaken:
 
     @cached_property
     def way(self) -> float:
-        """Σ 2|r|: how often the run went the whole way to the minimum that slope and curvature foretell."""
+        """Σ 2|r|: the distance that the run went, in distances to the minimum that slope and curvature predict."""
         return self._way(slice(None))
 
     @cached_property
     def late_way(self) -> float:
-        """The same over the last half."""
+        """`way` over the last half."""
         return self._way(slice(self.e.steps // 2, None))
 
     def _way(self, part: slice) -> float:
@@ -127,7 +127,7 @@ class StepsTaken:
 
     @cached_property
     def turns(self) -> bool:
-        """Whether the gradient itself turns from one step to the next, more than its noise explains.
+        """Whether the gradient turns from one step to the next by more than its noise explains.
 
         Two gradients of independent batches at one point have a cosine of about ‖G‖² / ‖g‖², the share of the signal.
         A cosine far below that share means that G has changed its direction within one step.
@@ -137,7 +137,7 @@ class StepsTaken:
 
     @cached_property
     def shrank(self) -> float:
-        """By what factor the steps of the last half are shorter than the early ones, the gradient's size aside."""
+        """The factor by which late steps are shorter than early ones, apart from changes of the gradient's size."""
         rates = self.learning_rates
         if rates is not None:
             return early_median(rates, 0.04) / max(late_median(rates), 1e-300)

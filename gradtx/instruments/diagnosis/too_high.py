@@ -9,14 +9,14 @@ from .report import Finding, finding, number
 from .steps_taken import StepsTaken
 from .verdict import Verdict
 
-_SAFE = 0.2  # the ratio that a remedy aims at: two fifths of the best step along its own direction
+_SAFE = 0.2  # the ratio r that a remedy aims at: two fifths of the best step along its direction
 
 
 def learning_rate_too_high(e: Evidence, s: StepsTaken, verdict: Verdict) -> list[Finding]:
-    """True if steps go past the minimum along their own direction, and the loss rises or stays up because of it.
+    """True if steps go past the minimum along their own direction, so that the loss rises or stops falling.
 
-    Source: Goodfellow et al. 2016, eq. 8.10, along the step that is taken: beyond r = 1/2 a shorter step of the same
-    direction is better, from r = 1 on the step raises the loss. Wrong if shorter steps from the same start end no
+    Source: Goodfellow et al. 2016, eq. 8.10, along the step that is taken. Above r = 1/2 a shorter step in the same
+    direction is better; from r = 1 on the step raises the loss. Wrong if shorter steps from the same start end no
     lower.
     """
     known = leaps_of(e, s)
@@ -39,7 +39,7 @@ def _share_past(ratio: np.ndarray) -> float:
 
 
 def _hovers(e: Evidence, s: StepsTaken) -> bool:
-    """The loss has stopped falling, though most of the gradient is signal, and steps overshoot."""
+    """Whether the loss has stopped falling, although most of the gradient is signal, and the steps overshoot."""
     if e.steps < 20 or e.is_falling or e.is_quiet:
         return False
     if s.typical >= 1:
@@ -93,7 +93,7 @@ def _hovering(e: Evidence, s: StepsTaken) -> Finding:
 
 
 def _factor(e: Evidence, s: StepsTaken) -> float:
-    """By what to multiply the steps so that r comes to a tenth, from the first steps and the typical ones."""
+    """The factor that brings r down to `_SAFE`, from the first steps and the typical ones."""
     if s.ratio is None:
         return 0.05
     first = np.abs(s.ratio[: max(3, e.steps // 50)])
@@ -113,10 +113,10 @@ def _rule_out(e: Evidence, s: StepsTaken, verdict: Verdict) -> None:
 
 
 def oscillation(e: Evidence, s: StepsTaken, verdict: Verdict) -> list[Finding]:
-    """True if each gradient points back at the last, because steps go past the minimum along the steepest direction.
+    """True if each gradient points against the last, because steps go past the minimum along the steepest direction.
 
     Source: Goodfellow et al. 2016, §8.3.1; Jacobs 1988. Wrong if the steps are shorter than that (r below 0.8): then
-    it is noise that turns back by chance, or a velocity that swings as it should.
+    noise turns the gradient by chance, or a velocity swings as it should.
     """
     cosine = e.cosine
     if cosine is None:
@@ -127,7 +127,7 @@ def oscillation(e: Evidence, s: StepsTaken, verdict: Verdict) -> list[Finding]:
     ratio = None if s.ratio is None else medians(s.ratio)
     overshoots = not len(back) or not median_of(ratio[back]) < 0.8 if ratio is not None else not e.late_share < 0.4
     level = medians(e.loss)
-    coming_down = np.flatnonzero(level > e.lowest + 0.05 * e.drop)  # about the minimum a small swing does no harm
+    coming_down = np.flatnonzero(level > e.lowest + 0.05 * e.drop)  # a small swing about the minimum does no harm
     matters = len(coming_down) and float(np.mean(parts[coming_down] < -0.5)) >= 0.3
     if len(back) >= max(2, 0.3 * len(parts)) and overshoots and matters:
         share, typical = len(back) / len(parts), float(np.median(parts[back]))
@@ -147,10 +147,11 @@ def oscillation(e: Evidence, s: StepsTaken, verdict: Verdict) -> list[Finding]:
 
 
 def edge_of_stability(e: Evidence, s: StepsTaken, verdict: Verdict) -> list[Finding]:
-    """True if the sharpness grew to what the steps can just stand and stays there while the loss falls.
+    """True if the sharpness grew to the limit of stable steps and stays there while the loss falls.
 
-    Source: Cohen et al. 2021 (ε λ_max / 2 about 1; with momentum as `sharpness` has it); for Adam Cohen et al. 2022,
-    whose preconditioned sharpness no reading here measures. Wrong if a smaller rate meets the same sharpness.
+    Source: Cohen et al. 2021 (ε λ_max / 2 about 1; with momentum the limit that `sharpness` uses). For Adam see Cohen
+    et al. 2022; no reading here measures their preconditioned sharpness. Wrong if a smaller rate meets the same
+    sharpness.
     """
     fell = e.end < e.start - 3 * e.scatter and e.drop > 0
     stability = e.curve("sharpness/stability")

@@ -1,7 +1,7 @@
 """Rule on steps that are too short: a learning rate that is too low, or one that decays too soon.
 
-A step of ratio r goes 2|r| of the way to the minimum that slope and curvature foretell along it. The sum over the run
-is how often it went that way. Below 1 the whole run is less than one good step.
+A step of ratio r goes 2|r| of the way to the minimum that slope and curvature predict along it. The sum over the run
+is the number of such ways. If it is below 1, the whole run is less than one good step.
 """
 
 import numpy as np
@@ -13,12 +13,12 @@ from .report import Finding, finding, number
 from .steps_taken import StepsTaken
 from .verdict import Verdict
 
-_SAFE = 0.1  # the ratio that a remedy aims at
-_USUAL_UPDATE = 3e-3  # ‖Δθ‖ / ‖θ‖ per step, if nothing better is known: about 1e-3 (Karpathy, CS231n notes)
+_SAFE = 0.1  # the ratio r that a remedy aims at
+_USUAL_UPDATE = 3e-3  # ‖Δθ‖ / ‖θ‖ per step if nothing better is known: about 1e-3 (Karpathy, CS231n notes)
 
 
 def learning_rate_too_low(e: Evidence, s: StepsTaken, verdict: Verdict) -> list[Finding]:
-    """True if all steps together are less than one good step, while a gradient that is no noise keeps its size.
+    """True if all steps together are less than one good step, while the gradient keeps its size and is not noise.
 
     Source: Goodfellow et al. 2016, §8.3.1, and the quadratic model of eq. 8.10. Wrong if longer steps end no lower.
     """
@@ -55,7 +55,7 @@ def _factor(s: StepsTaken) -> float:
 
 
 def _fell_at(e: Evidence, s: StepsTaken) -> int | None:
-    """The step from which on the steps are far shorter than before, the curvature and the gradient being the same."""
+    """The step from which on the steps are far shorter although curvature and gradient are the same, or None."""
     curvature = e.curvature
     if s.ratio is not None:
         sizes = np.abs(s.ratio)
@@ -64,7 +64,7 @@ def _fell_at(e: Evidence, s: StepsTaken) -> int | None:
         if curvature is not None and early_median(np.abs(curvature), 0.04) > 0.1 * early_median(sizes, 0.04) / max(
             late_median(sizes), 1e-300
         ) * late_median(np.abs(curvature)):
-            return None  # the curvature fell as far: the steps did not change
+            return None  # the curvature fell by as much, so the steps did not become shorter
     elif not (s.shrank > 30 and e.late_cosine > 0.2):
         return None
     rates = s.learning_rates if s.ratio is None or s.learning_rates is not None else np.abs(s.ratio)
@@ -93,7 +93,7 @@ def _decayed(e: Evidence, s: StepsTaken, at: int) -> Finding:
 
 
 def _without_ratio(e: Evidence, s: StepsTaken, verdict: Verdict, kept: float) -> list[Finding]:
-    """Nothing of what was read has changed from the first steps to the last: the parameters did not move."""
+    """A finding if no reading changed from the first steps to the last, because the parameters hardly moved."""
     verdict.needs("learning_rate_too_low", "gradtx.observed(tx), for the ratio of the steps taken")
     assert e.norm is not None
     parts = medians(e.norm, count=20)
@@ -126,7 +126,7 @@ def _without_ratio(e: Evidence, s: StepsTaken, verdict: Verdict, kept: float) ->
 
 
 def _is_straight(e: Evidence) -> bool:
-    """Whether the loss falls as fast at the end as at the start, as it does if the gradient stays the same."""
+    """Whether the loss falls as fast at the end as at the start, because the gradient stays the same."""
     third = max(1, len(e.levels) // 3)
     first, last = e.levels[0] - e.levels[third], e.levels[-third - 1] - e.levels[-1]
     return bool(first > 0 and 0.6 < last / first < 1.6)

@@ -1,5 +1,4 @@
-"""Rules on gradients that do not come through: nothing of the input reaches the loss, or nothing of the loss the
-start."""
+"""Rules on vanishing gradients: the input does not reach the loss, or the gradient does not reach the first layers."""
 
 import numpy as np
 
@@ -11,12 +10,12 @@ from .verdict import Verdict
 
 
 def vanishing(e: Evidence, s: StepsTaken, verdict: Verdict) -> list[Finding]:
-    """True if the gradient is exactly 0 away from a minimum, or only noise that is the same whatever the input is.
+    """True if the gradient is exactly 0 away from a minimum, or is only noise that does not depend on the input.
 
     Source: Bengio, Simard & Frasconi 1994; Pascanu et al. 2013 (signal against noise through depth and time). If no
-    input comes through, all examples are one example but for their targets: the curvature along the gradient is the
-    same in every batch, the gradient is noise, and the way that it foretells is tiny beside the parameters. Wrong if
-    the loss of a model with trained inputs behaves so.
+    input reaches the output, the examples differ only in their targets. Then the curvature along the gradient is the
+    same in every batch, the gradient is noise, and the predicted way to the minimum is tiny relative to the parameters.
+    Wrong if the loss of a model with trained inputs behaves so.
     """
     found = _through_time(e, verdict)
     if found:
@@ -48,7 +47,7 @@ def vanishing(e: Evidence, s: StepsTaken, verdict: Verdict) -> list[Finding]:
 
 
 def _is_dead(e: Evidence) -> bool:
-    """A gradient of 0 for the last fifth and more, not at the lowest place that the run came down to."""
+    """Whether the gradient is 0 over the last fifth of the run, and the run is not at its lowest loss."""
     assert e.norm is not None
     last = late(e.norm, 0.2)
     last = last[np.isfinite(last)]
@@ -59,7 +58,7 @@ def _is_dead(e: Evidence) -> bool:
 
 
 def _is_deaf(e: Evidence, s: StepsTaken) -> bool:
-    """The gradient is noise, the loss has not moved, and every batch has the same curvature along its gradient."""
+    """Whether the gradient is noise, the loss has not moved, and all batches have the same curvature along it."""
     curvature = e.curvature
     if not e.has_layers or curvature is None or e.steps < 40 or e.gradients_agree or e.is_falling or e.is_quiet:
         return False
@@ -72,14 +71,14 @@ def _is_deaf(e: Evidence, s: StepsTaken) -> bool:
     spread = float(np.percentile(seen, 84) - np.percentile(seen, 16)) / 2 / median_of(seen)
     moved, ratio = late_median(e.curve("update_ratio/global")), abs(s.typical)
     reach = moved / (2 * ratio) if ratio > 0 and moved > 0 else float("nan")
-    # An exactly constant curvature is that of a parabola, which has no inputs to hear.
+    # An exactly constant curvature is that of a parabola, which has no inputs.
     if np.isnan(reach):
         return 1e-3 < spread < 0.05
     return spread < 0.15 and reach < (1 if spread > 1e-3 else 0.05)
 
 
 def _through_time(e: Evidence, verdict: Verdict) -> list[Finding]:
-    """Gradients through time, if the user measured them: a factor of 1,000 from the last step to the first."""
+    """Findings on gradients through time, if measured: a factor of 1,000 between the last step and the first."""
     slope, norms = e.curve("temporal_gradients/slope"), e.vectors("temporal_gradients/norms")
     if slope is None and norms is None:
         return []

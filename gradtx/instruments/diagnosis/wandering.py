@@ -1,4 +1,4 @@
-"""Rule on descent that leads nowhere: a long way for nothing, or off a hill and towards an asymptote (chapter §2.7)."""
+"""Rule on descent without progress: a long way without gain, or off a hill towards an asymptote (chapter §2.7)."""
 
 import numpy as np
 
@@ -8,14 +8,14 @@ from .report import Finding, finding, number
 from .steps_taken import StepsTaken
 from .verdict import Verdict
 
-_NEGATIVE = -0.02  # of the largest curvature met: clearly below 0
+_NEGATIVE = -0.02  # relative to the largest curvature met: clearly below 0
 
 
 def wandering(e: Evidence, s: StepsTaken, verdict: Verdict) -> list[Finding]:
-    """True if a crooked way gained nothing although the gradient is signal, or descent runs off towards an asymptote.
+    """True if a crooked path gained nothing although the gradient is signal, or descent goes on towards an asymptote.
 
-    Source: Goodfellow et al. 2016, §8.2.7. Wrong if noise moves the parameters: a rise within the scatter is no rise,
-    and a run that has little left to gain has no way to go.
+    Source: Goodfellow et al. 2016, §8.2.7. Wrong if noise moves the parameters: a rise within the scatter does not
+    count, and a run near its lowest loss has no way to go.
     """
     way, straight = _way(e)
     if way is None or straight is None:
@@ -36,7 +36,7 @@ def wandering(e: Evidence, s: StepsTaken, verdict: Verdict) -> list[Finding]:
 
 
 def _way(e: Evidence) -> tuple[np.ndarray | None, np.ndarray | None]:
-    """Distance from the start and straightness of each step."""
+    """The distance from the start and the straightness of the path, at each step."""
     distance, straight = e.curve("trajectory/distance"), e.curve("trajectory/straightness")
     if distance is not None and straight is not None:
         return distance, straight
@@ -49,7 +49,7 @@ def _way(e: Evidence) -> tuple[np.ndarray | None, np.ndarray | None]:
 
 
 def _asymptote(e: Evidence, s: StepsTaken, distance: np.ndarray) -> list[Finding]:
-    """The way began downhill off a hill (negative curvature), and goes on and on while loss and gradient die away."""
+    """A finding if the run came off a hill (negative curvature) and moves on while the gradient dies away."""
     del s
     curvature, norm = e.curvature, e.norm
     if curvature is None or norm is None or e.steps < 40:
@@ -58,7 +58,7 @@ def _asymptote(e: Evidence, s: StepsTaken, distance: np.ndarray) -> list[Finding
         return []
     quarter, half = e.steps // 4, e.steps // 2
     came_off_a_hill = np.nanmin(curvature[:half]) < _NEGATIVE * np.nanmax(np.abs(curvature))
-    # Towards an asymptote the steps fall off as 1/k: as far from a quarter to half of the run as in its last half.
+    # Towards an asymptote the steps fall as 1/k: the second quarter of the run goes as far as its last half.
     steps_out = distance[half] - distance[quarter], distance[-1] - distance[half]
     goes_on = steps_out[1] > 0.02 * distance[-1] and 0.3 < steps_out[1] / max(steps_out[0], 1e-300) < 1.5
     with np.errstate(all="ignore"):

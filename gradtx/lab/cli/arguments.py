@@ -1,4 +1,4 @@
-"""What the command line understands, with errors that say what would be right."""
+"""Parsers and checks of the command line's arguments. Each error states what is allowed."""
 
 import argparse
 from collections.abc import Callable, Iterable
@@ -11,30 +11,30 @@ from ..methods import Method
 from ..problems import Problem
 
 EXIT_STATUS = (
-    "Exit status: 0 done; 1 a package, memory or room on the disk is missing; 2 an argument is wrong; 3 another "
-    "process of the run is gone; 130 interrupted; 141 output pipe closed; 143 ended by SIGTERM."
+    "Exit status: 0 done; 1 a package, memory or disk space is missing; 2 an argument is wrong; 3 another process of "
+    "the run is gone; 130 interrupted; 141 output pipe closed; 143 ended by SIGTERM."
 )
 INSTALL = "pip install 'gradtx[lab]'"
-MOST = 10**7  # of anything counted: more would not fit in memory, and is a typing error as a rule
-SMALLEST, LARGEST = float(np.finfo(np.float32).tiny), float(np.finfo(np.float32).max)  # what is trained is in float32
+MOST = 10**7  # largest count: more would not fit in memory and is usually a typing error
+SMALLEST, LARGEST = float(np.finfo(np.float32).tiny), float(np.finfo(np.float32).max)  # training runs in float32
 
 
 class Help(argparse.ArgumentDefaultsHelpFormatter):
-    """Says the default where there is one."""
+    """A help formatter that prints the default of an option if it has one."""
 
     def _get_help_string(self, action: argparse.Action) -> str | None:
         return super()._get_help_string(action) if action.default else action.help
 
 
 def add_command(commands: Any, name: str, help: str, description: str) -> argparse.ArgumentParser:
-    """The parser of a command; an option must be written out: --seed of one would be --seeds of another."""
+    """Adds the parser of a command. Options cannot be abbreviated, because --seed and --seeds differ by command."""
     return commands.add_parser(
         name, help=help, description=description, formatter_class=Help, allow_abbrev=False, epilog=EXIT_STATUS
     )
 
 
 def one_of(kind: str, names: Iterable[str]) -> Callable[[str], str]:
-    """A name out of a list."""
+    """A parser of one name from a list."""
     known = list(names)
 
     def check(name: str) -> str:
@@ -46,13 +46,13 @@ def one_of(kind: str, names: Iterable[str]) -> Callable[[str], str]:
 
 
 def some_of(kind: str, names: Iterable[str]) -> Callable[[str], list[str]]:
-    """Names out of a list, with commas between them; each counts once."""
+    """A parser of names from a list, separated by commas. Repeated names count once."""
     check = one_of(kind, names)
     return lambda text: list(dict.fromkeys(check(name.strip()) for name in text.split(",")))
 
 
 def integer(low: int = 1, high: int = MOST) -> Callable[[str], int]:
-    """An integer in a range."""
+    """A parser of an integer from `low` to `high`."""
 
     def check(text: str) -> int:
         if not (text.isdecimal() and len(text) < 20 and low <= int(text) <= high):
@@ -63,7 +63,7 @@ def integer(low: int = 1, high: int = MOST) -> Callable[[str], int]:
 
 
 def positive_float(text: str) -> float:
-    """A number above 0."""
+    """Parses a number above 0."""
     number = _number(text)
     if number < SMALLEST:
         raise argparse.ArgumentTypeError(f"must be a number above 0, {SMALLEST:.2g} at least, got {text!r}")
@@ -71,7 +71,7 @@ def positive_float(text: str) -> float:
 
 
 def axis(text: str) -> tuple[str, np.ndarray]:
-    """`name=log:LOW:HIGH:COUNT`, `name=lin:LOW:HIGH:COUNT` or `name=A,B,C`."""
+    """Parses `name=log:LOW:HIGH:COUNT`, `name=lin:LOW:HIGH:COUNT` or `name=A,B,C`."""
     name, equals, values = text.partition("=")
     if not name.isidentifier() or not equals:
         raise argparse.ArgumentTypeError(f"must read NAME=log:LOW:HIGH:COUNT, NAME=lin:... or NAME=A,B,C, got {text!r}")
@@ -104,7 +104,7 @@ def _number(text: str) -> float:
 
 
 def address(text: str) -> str:
-    """`HOST:PORT`."""
+    """Parses `HOST:PORT`."""
     host, _, port = text.rpartition(":")
     if not (host and port.isdecimal() and len(port) < 6 and 0 < int(port) < 2**16):
         raise argparse.ArgumentTypeError(f"must read HOST:PORT, such as 10.0.0.1:4321, got {text!r}")
@@ -112,14 +112,14 @@ def address(text: str) -> str:
 
 
 def folder(text: str) -> Path:
-    """The name of a folder."""
+    """Parses the name of a folder."""
     if not text:
         raise argparse.ArgumentTypeError("must name a folder, got ''")
     return Path(text)
 
 
 def add_out(parser: argparse.ArgumentParser) -> None:
-    """The folder of the results."""
+    """Adds the option `--out`, the folder of the results."""
     parser.add_argument(
         "--out",
         metavar="DIR",
@@ -141,7 +141,7 @@ def add_report(parser: argparse.ArgumentParser, shows: str) -> None:
 
 
 def make_problem(parser: argparse.ArgumentParser, problems: dict[str, Callable[[], Any]], name: str) -> Any:
-    """The problem, or the error that says which package carries its data."""
+    """Makes the problem. Exits if a package is missing, with an error that names it."""
     try:
         return problems[name]()
     except ImportError as error:
@@ -150,7 +150,7 @@ def make_problem(parser: argparse.ArgumentParser, problems: dict[str, Callable[[
 
 
 def check_batch_size(parser: argparse.ArgumentParser, batch_size: int, problem: Problem) -> None:
-    """Exits where the training set is smaller."""
+    """Exits if the batch is larger than the training set."""
     if batch_size > problem.num_examples:
         parser.error(f"argument --batch-size: must be at most {problem.num_examples}, got {batch_size}")
 
@@ -158,7 +158,7 @@ def check_batch_size(parser: argparse.ArgumentParser, batch_size: int, problem: 
 def batch_size_of(
     parser: argparse.ArgumentParser, method: Method, problem: Problem, batch_size: int | None
 ) -> int | str | None:
-    """What `lab.run` and `lab.sweep` take; exits where it was asked for and the method takes all examples."""
+    """The batch size for `lab.run` and `lab.sweep`. Exits if one is given to a method that takes all examples."""
     if batch_size is None:
         return "all" if method.full_batch else None
     if method.full_batch:

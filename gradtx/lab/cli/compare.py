@@ -1,4 +1,4 @@
-"""`python -m gradtx compare PROBLEM ...`: train with many methods and say which is best."""
+"""`python -m gradtx compare PROBLEM ...`: trains with many methods and prints which is best."""
 
 import argparse
 import sys
@@ -25,13 +25,13 @@ from .table import print_table
 
 
 def add(commands: Any) -> None:
-    """The parser of the command."""
+    """Adds the parser of the command."""
     parser = add_command(
         commands,
         "compare",
         help="train problems with many methods and say which is best",
-        description="Trains each method over a grid of learning rates and seeds, one compilation each. Prints a table "
-        "and which method is best; writes comparison.json after each method, and comparison.png; --report "
+        description="Trains each method over a grid of learning rates and seeds, with one compilation per method. "
+        "Prints a table and the best method; writes comparison.json after each method, and comparison.png; --report "
         "page.html writes a page to click through.",
     )
     parser.add_argument(
@@ -48,7 +48,7 @@ def add(commands: Any) -> None:
         ("--steps", 1000, MOST, "optimizer steps of each training"),
         ("--seeds", 5, MOST, "initialisations of each learning rate"),
         ("--learning-rates", 7, MOST_LEARNING_RATES, "grid points of each method, a factor √10 apart"),
-        ("--batch-size", 64, MOST, "examples a step (full-batch methods take all)"),
+        ("--batch-size", 64, MOST, "examples per step (full-batch methods take all)"),
     ):
         parser.add_argument(option, metavar="N", type=integer(1, most), default=default, help=text)
     add_processes(parser)
@@ -58,16 +58,16 @@ def add(commands: Any) -> None:
 
 
 def run(parser: argparse.ArgumentParser, arguments: argparse.Namespace) -> int:
-    """Trains, prints, writes; a break keeps what is finished."""
+    """Trains, prints and writes. An interrupt keeps the finished methods."""
     if is_distributed(parser, arguments):
         return run_processes(parser, arguments, lambda is_first: _train(parser, arguments, is_first, is_alone=False))
     return _train(parser, arguments, is_first=True, is_alone=True)
 
 
 def _train(parser: argparse.ArgumentParser, arguments: argparse.Namespace, is_first: bool, is_alone: bool) -> int:
-    """Every process of a run trains; the first one prints and writes."""
+    """Trains in every process of a run. Only the first process prints and writes."""
     problems = [make_problem(parser, PROBLEMS, name) for name in dict.fromkeys(arguments.problems)]
-    if len(problems) == 1:  # of several, the small ones are taken whole
+    if len(problems) == 1:  # with several problems, a smaller training set is taken whole
         check_batch_size(parser, arguments.batch_size, problems[0])
     results = Results(parser, arguments.out, "comparison.json", "comparison.png", page=arguments.report)
     json_path, figure_path, *pages = results.paths
@@ -87,7 +87,7 @@ def _train(parser: argparse.ArgumentParser, arguments: argparse.Namespace, is_fi
     if finished is None or not is_first:
         return status
     results.write(json_path, partial(save_comparison, finished))  # an interrupt may have come while it was written
-    results.write(figure_path, plot_comparison(finished).savefig)  # before the table: it may go into a broken pipe
+    results.write(figure_path, plot_comparison(finished).savefig)  # before the table, whose pipe may be broken
     for page in pages:
         results.write(page, lambda path: report(finished, path))
     print_table(comparison_table(finished), comparison_in_words(finished))
@@ -97,9 +97,9 @@ def _train(parser: argparse.ArgumentParser, arguments: argparse.Namespace, is_fi
 def _with_progress(
     problems: list[Any], arguments: argparse.Namespace, console: Console, trainer: Any
 ) -> Iterator[Comparison]:
-    """The comparison so far, after each method; a bar on a terminal, a line a method elsewhere."""
+    """Yields the comparison so far after each method. Shows a bar on a terminal, one line per method elsewhere."""
     columns = TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn()
-    # Disabled, not merely out of sight: rich prints an empty line, and a pipe that nobody reads would end the run.
+    # Disabled, not just hidden: a hidden bar still prints an empty line, which would end the run if the pipe is broken.
     bar = Progress(*columns, console=console, transient=True, disable=not console.is_terminal)
     tasks = [f"{method} on {problem.name}" for problem in problems for method in arguments.methods]
     settings = {name: getattr(arguments, name) for name in ("steps", "seeds", "learning_rates", "batch_size")}

@@ -1,4 +1,4 @@
-"""`python -m gradtx diagnose PROBLEM --method M --learning-rate 0.5`: train, and say what the run shows."""
+"""`python -m gradtx diagnose PROBLEM --method M --learning-rate 0.5`: trains once and prints the diagnosis."""
 
 import argparse
 import sys
@@ -20,7 +20,7 @@ from .results import Results
 
 
 def add(commands: Any) -> None:
-    """The parser of the command."""
+    """Adds the parser of the command."""
     parser = add_command(
         commands,
         "diagnose",
@@ -42,10 +42,11 @@ def add(commands: Any) -> None:
         "--batch-size",
         metavar="N",
         type=integer(),
-        help="examples a step; default: 64, or all for a full-batch method; of a landscape noise samples, default: 1",
+        help="examples per step, default: 64, or all for a full-batch method; for a landscape: noise samples per step, "
+        "default: 1",
     )
     parser.add_argument(
-        "--seed", metavar="N", type=integer(0, 2**32 - 1), default=1, help="of initialisation and minibatches"
+        "--seed", metavar="N", type=integer(0, 2**32 - 1), default=1, help="seed of initialisation and minibatches"
     )
     add_report(parser, "interactive curves, and findings that a click marks in them")
     add_out(parser)
@@ -53,7 +54,7 @@ def add(commands: Any) -> None:
 
 
 def run(parser: argparse.ArgumentParser, arguments: argparse.Namespace) -> int:
-    """Trains, prints, writes; a break diagnoses what is done."""
+    """Trains, prints and writes. After an interrupt the finished steps are diagnosed."""
     method = METHODS[arguments.method]
     rate = method.middle if arguments.learning_rate is None else arguments.learning_rate
     if arguments.problem in LANDSCAPES:

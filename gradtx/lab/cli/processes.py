@@ -1,4 +1,4 @@
-"""The options of a command that runs in several processes, and what happens before and after its work."""
+"""The options of a command that runs in several processes, and the start and end of these processes."""
 
 import argparse
 import os
@@ -12,10 +12,11 @@ from .arguments import address, integer
 
 
 def add_processes(parser: argparse.ArgumentParser) -> None:
-    """--coordinator, --processes and --process-id, or --distributed."""
+    """Adds the options --coordinator, --processes and --process-id, and --distributed in place of the three."""
     group = parser.add_argument_group(
         "several processes",
-        "start the command once a process; each trains on its part of each minibatch, the first one prints and writes",
+        "start the command once in every process; each trains on its part of each minibatch, and the first one prints "
+        "and writes",
     )
     group.add_argument(
         "--coordinator", metavar="HOST:PORT", type=address, help="where the first process listens; the same for all"
@@ -28,10 +29,10 @@ def add_processes(parser: argparse.ArgumentParser) -> None:
 
 
 def is_distributed(parser: argparse.ArgumentParser, arguments: argparse.Namespace) -> bool:
-    """Whether the run is one of several processes; exits where the options do not make a whole."""
+    """Whether this is one of several processes. Exits if the options contradict each other or one is missing."""
     given = [arguments.coordinator, arguments.processes, arguments.process_id]
     if arguments.distributed and any(x is not None for x in given):
-        parser.error("argument --distributed: takes everything from the environment: leave the other three out")
+        parser.error("argument --distributed: takes all three from the environment: leave the other options out")
     if any(x is not None for x in given) and any(x is None for x in given):
         parser.error("--coordinator, --processes and --process-id go together")
     if arguments.process_id is not None and arguments.process_id >= arguments.processes:
@@ -40,7 +41,7 @@ def is_distributed(parser: argparse.ArgumentParser, arguments: argparse.Namespac
 
 
 def run_processes(parser: argparse.ArgumentParser, arguments: argparse.Namespace, work: Callable[[bool], int]) -> int:
-    """Calls `work(whether this is the first process)` in a child that joined the run; the parent waits and explains."""
+    """Calls `work(is_first)` in a child process that joined the run. The parent waits and reports how it ended."""
     if not is_supervised():
         known = arguments.process_id is not None
         name = f"process {arguments.process_id} of {arguments.processes}" if known else "this process"
@@ -55,7 +56,7 @@ def run_processes(parser: argparse.ArgumentParser, arguments: argparse.Namespace
         try:
             start(arguments.coordinator, arguments.processes, arguments.process_id)
         except ValueError as error:
-            parser.error(f"argument --distributed: the environment does not say enough: {error}")
+            parser.error(f"argument --distributed: the environment does not describe the run: {error}")
         import jax
 
         ENDING.share()
@@ -63,9 +64,9 @@ def run_processes(parser: argparse.ArgumentParser, arguments: argparse.Namespace
         jax.distributed.shutdown()
     except KeyboardInterrupt:
         status = 130
-    except SystemExit as stop:  # an argument that only the work could check
+    except SystemExit as stop:  # an argument that only `work` could check
         status = stop.code if isinstance(stop.code, int) else 1
-    except (AnotherRunError, ModuleNotFoundError) as error:  # a sentence for the user
+    except (AnotherRunError, ModuleNotFoundError) as error:  # the user gets a sentence, not a traceback
         print(f"{parser.prog}: error: {error}", file=sys.stderr)
         status = 2 if isinstance(error, AnotherRunError) else 1
     except Exception as error:
@@ -79,5 +80,5 @@ def run_processes(parser: argparse.ArgumentParser, arguments: argparse.Namespace
     if status:
         sys.stdout.flush()
         sys.stderr.flush()
-        os._exit(status)  # an orderly exit would wait for the others, which wait for this one
+        os._exit(status)  # a normal exit would wait for the other processes, which wait for this one
     return status

@@ -1,4 +1,4 @@
-"""The files of a command: older ones are kept under another name, and one that cannot be written hides no result."""
+"""The files of a command. Older files are kept under another name, and a failed write does not lose the others."""
 
 import argparse
 import os
@@ -16,9 +16,9 @@ from ..terminating import ENDING
 class Results:
     """The files that a command writes into its folder.
 
-    The folder is made and tried at once, not after the long work. A file of an earlier command is not overwritten: it
-    gets a number, `sweep-1.npz`, when the new one is there. What cannot be written is told at the end. A page that
-    `--report` asked for is the last of `paths`; it may be anywhere.
+    The folder is made and tested at once, not after the long work. A file of an earlier command is not overwritten: it
+    gets a number, such as `sweep-1.npz`, once the new one is written. `report` lists the files that failed. A page that
+    `--report` asked for is the last of `paths`; it may be in another folder.
     """
 
     def __init__(self, parser: argparse.ArgumentParser, out: Path, *names: str, page: Path | None = None) -> None:
@@ -31,14 +31,14 @@ class Results:
             options[page] = "--report"
         for path, option in options.items():
             if path.exists() and not (path.is_file() and os.access(path, os.W_OK)):
-                parser.error(f"argument {option}: cannot write to {path}, which is no file that may be written")
+                parser.error(f"argument {option}: cannot write to {path}, which is not a writable file")
         self._number = next(n for n in range(1, sys.maxsize) if not any(_numbered(p, n).exists() for p in self.paths))
         self._written: list[Path] = []
         self._kept: list[Path] = []
         self._failed: dict[Path, OSError] = {}
 
     def write(self, path: Path, write: Callable[[Path], Any]) -> None:
-        """Writes one of the files, or again what was written; a full disk is remembered and told by `report`."""
+        """Writes one of the files, or writes it again. `report` tells about an error such as a full disk."""
         self._failed.pop(path, None)
         try:
             with ENDING.held(), whole_file(path) as partial:
@@ -53,7 +53,7 @@ class Results:
             self._written.append(path)
 
     def report(self) -> int:
-        """Says what was written, kept and not written; the exit status, 1 where a file is missing."""
+        """Prints which files were written, kept and not written. Returns the exit status, 1 if a file is missing."""
         if self._written:
             print(f"wrote {' and '.join(map(str, self._written))}")
         for path in self._kept:

@@ -1,4 +1,4 @@
-"""`python -m gradtx sweep PROBLEM --method M --grid NAME=...`: the best hyper-parameters of one method."""
+"""`python -m gradtx sweep PROBLEM --method M --grid NAME=...`: finds the best hyper-parameters of one method."""
 
 import argparse
 import inspect
@@ -23,13 +23,13 @@ from .table import print_table
 
 
 def add(commands: Any) -> None:
-    """The parser of the command."""
+    """Adds the parser of the command."""
     parser = add_command(
         commands,
         "sweep",
         help="try a grid of hyper-parameters of one method",
-        description="Trains every point of the grid from every seed, compiled once. Prints the best points; writes "
-        "sweep.npz (all curves; lab.Sweep.load reads it) and sweep.png.",
+        description="Trains every point of the grid from every seed, with one compilation. Prints the best points; "
+        "writes sweep.npz (all curves; lab.Sweep.load reads it) and sweep.png.",
     )
     parser.add_argument("problem", metavar="PROBLEM", type=one_of("problem", PROBLEMS), help=", ".join(PROBLEMS))
     parser.add_argument(
@@ -41,8 +41,8 @@ def add(commands: Any) -> None:
         type=axis,
         nargs="+",
         action="extend",
-        help="values of a hyper-parameter: log:1e-4:1:13, lin:0:0.9:4 or 0.5,0.9; may be repeated, all combinations "
-        "are tried; without it, 13 learning rates around the method's usual one",
+        help="values of a hyper-parameter: log:1e-4:1:13, lin:0:0.9:4 or 0.5,0.9; may be repeated, then all "
+        "combinations are tried; default: 13 learning rates around the method's usual one",
     )
     for option, default, text in (
         ("--steps", 500, "optimizer steps of each training"),
@@ -51,14 +51,17 @@ def add(commands: Any) -> None:
     ):
         parser.add_argument(option, metavar="N", type=integer(), default=default, help=text)
     parser.add_argument(
-        "--batch-size", metavar="N", type=integer(), help="examples a step; default: 64, or all for a full-batch method"
+        "--batch-size",
+        metavar="N",
+        type=integer(),
+        help="examples per step; default: 64, or all for a full-batch method",
     )
     add_out(parser)
     parser.set_defaults(run=lambda arguments: run(parser, arguments))
 
 
 def run(parser: argparse.ArgumentParser, arguments: argparse.Namespace) -> int:
-    """Trains, prints, writes; a break keeps what is finished."""
+    """Trains, prints and writes. An interrupt keeps the finished trainings."""
     method = METHODS[arguments.method]
     grid = _checked_grid(parser, method, arguments.grid)
     problem = make_problem(parser, PROBLEMS, arguments.problem)
@@ -85,7 +88,7 @@ def run(parser: argparse.ArgumentParser, arguments: argparse.Namespace) -> int:
 def _checked_grid(
     parser: argparse.ArgumentParser, method: Method, axes: list[tuple[str, np.ndarray]] | None
 ) -> dict[str, np.ndarray]:
-    """The values of each hyper-parameter, the learning rate among them; exits where the method does not take one."""
+    """The values of each hyper-parameter, including the learning rate. Exits if the method does not take one."""
     grid = {}
     known = [
         name for name in inspect.signature(method.make_tx).parameters if name not in ("nesterov", "accumulator_dtype")
@@ -105,7 +108,7 @@ def _checked_grid(
 
 
 def _picture(result: Sweep) -> Picture:
-    """A map where two hyper-parameters vary, else a curve."""
+    """Draws a map if two or more hyper-parameters vary, otherwise a curve."""
     varied = [name for name, values in result.axes.items() if len(values) > 1]
     if len(varied) > 1:
         return plot_sweep(result, x=varied[0], y=varied[1])

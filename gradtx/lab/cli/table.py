@@ -1,4 +1,4 @@
-"""How a command prints its table, and what the table says."""
+"""Prints the table of a command and the conclusion below it."""
 
 import os
 import textwrap
@@ -8,18 +8,18 @@ from rich.table import Table
 
 
 def print_table(table: Table, words: str) -> None:
-    """The table and what it says in words.
+    """Prints the table and the conclusion in words.
 
-    As wide as the terminal or the variable COLUMNS says; 132 characters if the output is redirected.
+    The width is that of the terminal or of the variable COLUMNS, or 132 characters if the output is redirected.
 
     Raises:
-        BrokenPipeError: nobody reads any more.
+        BrokenPipeError: if the output pipe is closed.
     """
     console = Console()
     if not (console.is_terminal or os.environ.get("COLUMNS", "").isdecimal()):
         console = Console(width=132)
     try:
         console.print(table)
-    except SystemExit:  # what rich makes of it, with a status of its own
+    except SystemExit:  # rich turns a broken pipe into an exit with another status
         raise BrokenPipeError from None
     print(textwrap.fill(words, console.width))

@@ -1,4 +1,4 @@
-"""`python -m gradtx trace LANDSCAPE --methods A,B`: the paths of methods over a landscape."""
+"""`python -m gradtx trace LANDSCAPE --methods A,B`: draws the paths of methods over a landscape."""
 
 import argparse
 import sys
@@ -20,7 +20,7 @@ from .results import Results
 
 
 def add(commands: Any) -> None:
-    """The parser of the command."""
+    """Adds the parser of the command."""
     parser = add_command(
         commands,
         "trace",
@@ -41,17 +41,17 @@ def add(commands: Any) -> None:
         "--learning-rate",
         metavar="RATE",
         type=positive_float,
-        help="of every method; without it each gets the best of 25 from 1e-5 to 10, or, where the landscape has no "
-        "bottom, the landscape's own",
+        help="learning rate of every method; default: for each method the best of 25 from 1e-5 to 10, or the "
+        "landscape's own if the landscape has no minimum",
     )
     parser.add_argument("--steps", metavar="N", type=integer(), default=100, help="steps of each path")
-    parser.add_argument("--animate", action="store_true", help="write trace.html, which plays, as well")
+    parser.add_argument("--animate", action="store_true", help="also write trace.html, an animation")
     add_out(parser)
     parser.set_defaults(run=lambda arguments: run(parser, arguments))
 
 
 def run(parser: argparse.ArgumentParser, arguments: argparse.Namespace) -> int:
-    """Walks, draws, writes; a break keeps the paths that are finished."""
+    """Computes the paths, draws and writes. An interrupt keeps the finished paths."""
     landscape = LANDSCAPES[arguments.landscape]()
     names = ("trace.png", "trace.html")[: 1 + arguments.animate]
     results = Results(parser, arguments.out, *names)
@@ -83,7 +83,7 @@ def _walk(landscape: Landscape, method: Method, rate: float, steps: int) -> Hist
 
 
 def _best_rate(landscape: Landscape, method: Method, steps: int) -> float:
-    """The rate that ends lowest; members that diverged do not count. Without a bottom, the landscape's own rate."""
+    """The rate that ends lowest, without diverged ones. If the landscape has no minimum, its own learning rate."""
     if landscape.minimum == -np.inf:
         return landscape.learning_rate
     keys = jax.random.split(jax.random.key(0), 1)

@@ -1,1 +1,1 @@
-"""Pictures that say what to conclude; one file a question."""
+"""Pictures whose headlines state a conclusion; one file per question."""

@@ -1,4 +1,4 @@
-"""Paths over a landscape, moving."""
+"""Animated paths over a landscape."""
 
 import io
 import re
@@ -17,10 +17,10 @@ from .trajectories import Paths, check_landscape, draw_contours, draw_critical_p
 
 
 class Frames(Picture):
-    """A picture that is saved often: what an animation takes of it, a PNG in memory, has few colours."""
+    """The picture that an animation saves once per frame, as a PNG in memory. These PNGs have few colours."""
 
     def savefig(self, fname: Any, **kwargs: Any) -> None:
-        """As a figure's own."""
+        """Saves like `Figure.savefig`, but with few colours if the target is a PNG in memory."""
         if kwargs.get("format") != "png" or not isinstance(fname, io.BytesIO):
             super().savefig(fname, **kwargs)
             return
@@ -29,7 +29,7 @@ class Frames(Picture):
         fname.write(with_few_colours(full))
 
 
-# Matplotlib draws its buttons with an icon font from the network. Without one they would be blank.
+# Matplotlib draws its buttons with an icon font from the network. Without a network the buttons would be blank.
 ICONS = {
     "minus": "−", "fast-backward": "⏮", "step-backward": "⏴", "play fa-flip-horizontal": "◀", "pause": "⏸", "play": "▶",
     "step-forward": "⏵", "fast-forward": "⏭", "plus": "+",
@@ -42,7 +42,7 @@ def _without_icon_font(html: str) -> str:
 
 
 class Animation:
-    """A moving picture: plays in a notebook as it stands (HTML and images, no video codec), saves as HTML or GIF."""
+    """An animation that plays in a notebook (HTML and images, no video codec) and can be saved as HTML or GIF."""
 
     def __init__(self, animation: FuncAnimation, frames_per_second: int) -> None:
         self._animation, self._rate = animation, frames_per_second
@@ -50,8 +50,8 @@ class Animation:
     def _repr_html_(self) -> str:
         with mpl.rc_context({"animation.embed_limit": 64}):  # MB
             html = self._animation.to_jshtml(fps=self._rate, default_mode="loop")
-        # Matplotlib's image is empty until its script runs. JupyterLab lays out no cell that is out of sight, and
-        # Chromium then keeps the empty image's size; where no script runs, nothing would show at all.
+        # Matplotlib's image is empty until its script runs. JupyterLab does not lay out cells that are out of sight,
+        # and Chromium then keeps the empty image's size. If scripts are disabled, nothing would show at all.
         last = re.findall(r'frames\[\d+\] = "(data:[^"]*)"', html)[-1].replace("\\\n", "")
         html = html.replace("<img id=", f'<img src="{last}" alt="the last frame" id=', 1)
         return _without_icon_font(html)
@@ -71,17 +71,17 @@ class Animation:
 def animate_trajectories(
     landscape: Landscape, paths: Paths, *, frames: int = 60, frames_per_second: int = 12
 ) -> Animation:
-    """Paths over the contours as they go; every path takes the same share of its steps in each frame.
+    """Animates paths over the contours of a landscape. In each frame every path has made the same share of its steps.
 
     Args:
-        landscape: of at least 2 dimensions.
+        landscape: a landscape of at least 2 dimensions.
         paths: as in `plot_trajectories`.
-        frames: pictures in all, at least 2.
-        frames_per_second: speed.
+        frames: number of frames, at least 2.
+        frames_per_second: speed of the animation.
 
     Raises:
-        ValueError: of 1 dimension, a number out of range, paths without iterates there.
-        TypeError: an argument is not a landscape, or not an integer.
+        ValueError: if the landscape has 1 dimension, a number is out of range, or a path has no iterates on it.
+        TypeError: if `landscape` is not a landscape, or a number is not an integer.
     """
     check_landscape("animate_trajectories", landscape)
     if landscape.dim < 2:

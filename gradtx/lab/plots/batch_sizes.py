@@ -1,4 +1,4 @@
-"""What a batch size costs: steps and examples to a target."""
+"""The cost of a batch size: steps and examples to a target."""
 
 from collections.abc import Mapping
 
@@ -14,18 +14,19 @@ from .sweeps import check_sweeps, label_of
 
 @styled
 def plot_batch_sizes(sweeps: Mapping[int, Sweep], target: float, *, by: Measure = "train_loss") -> Picture:
-    """Steps and examples to a target over the batch size, each size at its own best hyper-parameters.
+    """Plots the steps and the examples to a target over the batch size, each size at its own best hyper-parameters.
 
-    Where steps fall as 1/B (grey), a larger batch is free if it runs in parallel; where they level off, examples are
-    wasted (Shallue et al. 2019, "Measuring the effects of data parallelism"; chapter §3.1: less than linear returns).
+    As long as the steps fall as 1/B (grey line), a larger batch is free if it runs in parallel. Once they level off,
+    examples are wasted (Shallue et al. 2019, "Measuring the effects of data parallelism"; chapter §3.1: less than
+    linear returns).
 
     Args:
-        sweeps: {batch size: sweep}, all of one problem.
+        sweeps: {batch size: sweep}, all of the same problem.
         target: value of `by` to reach.
         by: "train_loss", "validation_loss" or "metric".
 
     Raises:
-        ValueError: no sweep, `by` something that is not evaluated. TypeError: what is no sweep.
+        ValueError: if `sweeps` is empty or `by` is "loss". TypeError: if `sweeps` holds anything but sweeps.
 
     >>> import gradtx, jax
     >>> from gradtx import lab, landscapes
@@ -55,7 +56,7 @@ def plot_batch_sizes(sweeps: Mapping[int, Sweep], target: float, *, by: Measure 
         axes.plot(shown, np.median(values[reached], axis=1), "o-", color=COLOURS[0], label="median and range over keys")
         axes.set(
             xscale="log",
-            yscale="log" if reached.any() else "linear",  # a logarithmic axis wants something on it
+            yscale="log" if reached.any() else "linear",  # a logarithmic axis needs a value
             xlabel="batch size (examples)",
             ylabel=f"{label} to {label_of(by)} {target:.3g}",
         )
@@ -74,7 +75,7 @@ def plot_batch_sizes(sweeps: Mapping[int, Sweep], target: float, *, by: Measure 
 
 
 def _steps_to(sweep: Sweep, target: float, by: Measure) -> np.ndarray:
-    """[keys], of the point with the fewest median steps."""
+    """Steps to the target [keys], for the point of the sweep whose median over the keys is lowest."""
     higher = by == "metric" and sweep.higher_is_better
     curves = getattr(sweep, by).reshape(-1, *sweep.metric.shape[-2:])
     steps = np.stack([first_step_reaching(sweep.eval_steps, curve, target, higher) for curve in curves])

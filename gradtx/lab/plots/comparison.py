@@ -1,4 +1,4 @@
-"""Many methods: on one problem, and over several."""
+"""Pictures of many methods on one problem or on several."""
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -12,13 +12,16 @@ from .style import GREY, Picture, headline, in_legend, light_grid, look, new_pic
 
 @styled
 def plot_comparison(comparison: Comparison) -> Picture:
-    """One problem: learning curves, steps to the target, sensitivity. Several: steps to each target and the profile.
+    """Draws a comparison of methods.
+
+    For one problem: learning curves, steps to the target and sensitivity to the learning rate. For several problems:
+    steps to each target and the performance profile.
 
     Args:
-        comparison: of `lab.compare`, or one that `lab.comparisons` yields on the way.
+        comparison: the result of `lab.compare`, or one that `lab.comparisons` yields.
 
     Raises:
-        TypeError: something else.
+        TypeError: if `comparison` is not a comparison.
     """
     check_comparison("plot_comparison", comparison)
     return _one_problem(comparison) if len(comparison.problems) == 1 else _several_problems(comparison)
@@ -26,14 +29,14 @@ def plot_comparison(comparison: Comparison) -> Picture:
 
 @styled
 def plot_performance_profile(comparison: Comparison, max_ratio: float = 4.0) -> Picture:
-    """The performance profile on its own.
+    """Draws the performance profile alone.
 
     Args:
         comparison: as in `lab.performance_profile`.
-        max_ratio: where the profile ends, in (1, inf).
+        max_ratio: largest ratio that the profile shows, in (1, inf).
 
     Raises:
-        ValueError: `max_ratio` out of range. TypeError: no comparison.
+        ValueError: if `max_ratio` is out of range. TypeError: if `comparison` is not a comparison.
     """
     check_comparison("plot_performance_profile", comparison)
     profile = performance_profile(comparison, max_ratio)
@@ -59,7 +62,7 @@ def _one_problem(comparison: Comparison) -> Picture:
         for other in results:
             panel.plot(other.sweep.eval_steps, np.median(other.train_loss, axis=0), color=GREY, lw=0.8)
         _curves(panel, result, look(i)["color"], is_rate)
-    if is_rate:  # else there is one line, and the axis names it
+    if is_rate:  # otherwise there is only one line, and the axis label names it
         panels[0].legend(fontsize=7, loc="lower left")
     upper.supxlabel("optimizer step", fontsize=9)
     upper.supylabel("loss · error (fraction)" if is_rate else "training loss", fontsize=9)
@@ -94,7 +97,7 @@ def _is_rate(result: MethodResult) -> bool:
 
 def _curves(panel: Axes, result: MethodResult, colour: str, is_rate: bool) -> None:
     steps = result.sweep.eval_steps
-    floor = 1e-5 if is_rate else 0.0  # an error of 0 has no place on a logarithmic axis
+    floor = 1e-5 if is_rate else 0.0  # a logarithmic axis cannot show an error of 0
     loss = np.maximum(result.train_loss, floor)
     panel.fill_between(steps, loss.min(0), loss.max(0), color=colour, alpha=0.25, lw=0)
     panel.plot(steps, np.median(loss, 0), color=colour, label="training loss")
@@ -164,7 +167,7 @@ def _sensitivity(panel: Axes, comparison: Comparison) -> None:
 def _profile(panel: Axes, profile: PerformanceProfile, comparison: Comparison) -> None:
     taus = np.geomspace(1, profile.max_ratio, 400)
     for i, method in enumerate(comparison.methods):
-        jitter = 0.006 * (i - len(comparison.methods) / 2)  # equal steps would hide each other
+        jitter = 0.006 * (i - len(comparison.methods) / 2)  # methods with equal steps would hide each other
         panel.plot(
             taus,
             profile.fraction(method, taus) + jitter,

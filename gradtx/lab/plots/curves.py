@@ -1,4 +1,4 @@
-"""A quantity over the steps, with bands over runs."""
+"""Curves of a quantity over the steps, with bands over runs."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -17,20 +17,20 @@ EVALUATED = ("train_loss", "validation_loss", "metric")
 
 @styled
 def plot_curves(runs: Runs | Mapping[str, Runs], what: str = "loss", *, smooth: int | None = None) -> Picture:
-    """One line each: the median over runs, in a band from the lowest to the highest value of any run.
+    """Plots the median over runs, in a band from the lowest to the highest value of any run.
 
-    Smoothing takes medians, which hide a spike; the band holds every value that was measured, so a spike is seen there.
+    Smoothing takes medians, which hide a spike. The band spans all measured values, so it still shows the spike.
 
     Args:
-        runs: a History, several of them (a band), a Sweep (its best point, a band over its keys), or {name: any of
-            these}.
-        what: "loss", "train_loss", "validation_loss", "metric", or the name of a reading, `name[i]` where it has
-            several numbers a step.
-        smooth: median over so many steps, so that minibatch noise does not hide the course; default a 50th of the steps
-            for what is measured at every step.
+        runs: a History, several of them (drawn as a band), a Sweep (its best point, with a band over its keys), or
+            {name: any of these}.
+        what: "loss", "train_loss", "validation_loss", "metric", or the name of a reading. Use `name[i]` if the reading
+            has several numbers per step.
+        smooth: number of steps in each median, so that minibatch noise does not hide the trend. The default, for
+            values that are measured at every step, is a 50th of the steps.
 
     Raises:
-        ValueError: nothing is called `what`; there is no run. TypeError: what is no run.
+        ValueError: if `what` is not a curve of the runs, or `runs` is empty. TypeError: if `runs` holds other objects.
 
     >>> import gradtx, jax
     >>> from gradtx import lab, landscapes
@@ -54,7 +54,7 @@ def plot_curves(runs: Runs | Mapping[str, Runs], what: str = "loss", *, smooth: 
             window = max(1, values.shape[1] // 50) if smooth is None else smooth
             steps, values, low, high = _smoothed(steps, values, window)
         colour = look(i)["color"]
-        known = np.isfinite(values).any(axis=0)  # not where all runs have diverged
+        known = np.isfinite(values).any(axis=0)  # leaves out steps at which every run has diverged
         steps, values, low, high = steps[known], values[:, known], low[:, known], high[:, known]
         middle = np.nanmedian(values, axis=0) if len(steps) else np.zeros(0)
         if len(steps) and (len(values) > 1 or (high > low).any()):
@@ -74,13 +74,13 @@ def plot_curves(runs: Runs | Mapping[str, Runs], what: str = "loss", *, smooth: 
 
 
 def _reading_in_words(name: str) -> str:
-    """`gradient_norm/global` as "gradient norm (global)"."""
+    """Turns `gradient_norm/global` into "gradient norm (global)"."""
     instrument, _, part = name.replace("_", " ").partition("/")
     return f"{instrument} ({part})" if part else instrument
 
 
 def runs_by_name(function: str, runs: Runs | Mapping[str, Runs]) -> dict[str, Runs]:
-    """What is drawn as a line each; raises where it is something else, or nothing."""
+    """The runs of each line by its name. Raises if there are none, or if something else is among them."""
     named = dict(runs) if isinstance(runs, Mapping) else {"": runs}
     for given in named.values():
         one = isinstance(given, History | Sweep)
@@ -93,7 +93,7 @@ def runs_by_name(function: str, runs: Runs | Mapping[str, Runs]) -> dict[str, Ru
 
 
 def curve_of(function: str, given: Runs, what: str) -> tuple[np.ndarray, np.ndarray]:
-    """Steps [n] and values [runs, n]; of runs of different lengths, what all have."""
+    """Steps [n] and values [runs, n]. Longer runs are cut to the length of the shortest."""
     runs = _runs_of_best(given) if isinstance(given, Sweep) else [_curves_of(run) for run in _list(given)]
     if what not in runs[0]:
         raise ValueError(f"{function}: what must be one of {', '.join(runs[0])}, got {what!r}.")
@@ -106,7 +106,7 @@ def curve_of(function: str, given: Runs, what: str) -> tuple[np.ndarray, np.ndar
 
 
 def steps_of(run: History | Sweep, what: str) -> np.ndarray:
-    """The steps at which a curve was measured: those of the evaluations, or all."""
+    """The steps at which a curve was measured: the steps of the evaluations, or all steps."""
     return run.eval_steps if what in EVALUATED else np.arange(run.loss.shape[-1])
 
 
@@ -120,7 +120,7 @@ def _curves_of(run: History) -> dict[str, np.ndarray]:
 
 
 def _runs_of_best(sweep: Sweep) -> list[dict[str, np.ndarray]]:
-    """One for each key, at the sweep's best point."""
+    """The curves of the sweep's best point, one dict for each key."""
     index, axes = int(sweep.order()[0]), sweep.loss.ndim - 2
     names = {name: getattr(sweep, name) for name in ("loss", *EVALUATED)}
     best = {name: values.reshape(-1, *values.shape[axes:])[index] for name, values in (names | sweep.readings).items()}
@@ -128,10 +128,10 @@ def _runs_of_best(sweep: Sweep) -> list[dict[str, np.ndarray]]:
 
 
 def _smoothed(steps: np.ndarray, values: np.ndarray, window: int) -> tuple[np.ndarray, ...]:
-    """Steps, and medians, lowest and highest of blocks of `window` steps; the last block may be shorter."""
+    """The mean step, medians, lowest and highest values of blocks of `window` steps; the last block may be longer."""
     count = values.shape[1]
     starts = np.arange(0, count, min(window, max(1, count)))
-    if len(starts) > 1 and count - starts[-1] < window:  # what is left over belongs to the block before
+    if len(starts) > 1 and count - starts[-1] < window:  # the rest joins the block before it
         starts = starts[:-1]
     blocks = np.split(values, starts[1:], axis=1) if len(starts) else []
     middle, low, high = (
@@ -143,7 +143,7 @@ def _smoothed(steps: np.ndarray, values: np.ndarray, window: int) -> tuple[np.nd
 
 
 def _of_finite(statistic: Callable[[np.ndarray], Any], block: np.ndarray) -> np.ndarray:
-    """[runs], of the finite values of each run; NaN where there is none."""
+    """The statistic [runs] of each run's finite values, NaN if it has none."""
     finite = [run[np.isfinite(run)] for run in block]
     return np.array([statistic(run) if len(run) else np.nan for run in finite])
 

@@ -1,4 +1,4 @@
-"""A diagnosis as one page: the loss with where each challenge showed, what was found, and the panels behind it."""
+"""A diagnosis on one page: the loss with a mark for each challenge, the findings, and the panels behind them."""
 
 import textwrap
 
@@ -14,14 +14,14 @@ from .style import COLOURS, Picture, headline, light_grid, new_picture, styled
 
 @styled
 def plot_diagnosis(run: Run, diagnosis: gradtx.Diagnosis | None = None) -> Picture:
-    """What a run shows, in one page.
+    """Draws the diagnosis of a run on one page.
 
     Args:
         run: a `History`, or a dict of arrays [steps]: `loss` and readings by their names.
-        diagnosis: of that run; made here where it is not given.
+        diagnosis: the diagnosis of that run. If None, `gradtx.diagnose` is called.
 
     Raises:
-        TypeError, ValueError: what is no run, as `gradtx.diagnose` says it.
+        TypeError, ValueError: if `run` is not a run; the error is that of `gradtx.diagnose`.
     """
     if diagnosis is None:
         diagnosis = gradtx.diagnose(run) if has_steps(run) else gradtx.Diagnosis((), {}, {}, 0)
@@ -51,7 +51,7 @@ def _loss(axes: Axes, loss: np.ndarray, steps: np.ndarray, diagnosis: gradtx.Dia
     for i, finding in enumerate(diagnosis.findings):
         colour = COLOURS[(i + 1) % len(COLOURS)]
         first, last = finding.steps
-        y = 0.02 + 0.045 * i  # a bar a challenge, so that spans that coincide can be told apart
+        y = 0.02 + 0.045 * i  # one bar per challenge, so that spans that overlap can be told apart
         axes.axvspan(first, max(last, first + 1), color=colour, alpha=0.08, lw=0)
         axes.plot([first, max(last, first + 1)], [y, y], transform=axes.get_xaxis_transform(), color=colour, lw=5,
                   solid_capstyle="butt", label=finding.challenge.replace("_", " "))  # fmt: skip

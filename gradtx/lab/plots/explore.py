@@ -1,4 +1,4 @@
-"""Sliders over a picture, which is a still picture where no kernel runs."""
+"""Sliders that redraw a picture. Without a running kernel the picture is still."""
 
 import io
 from collections.abc import Callable, Sequence
@@ -7,24 +7,25 @@ from typing import Any
 
 
 class Message(str):
-    """Text that a notebook shows as it is, without quotes."""
+    """A text that a notebook shows without quotes."""
 
     def __repr__(self) -> str:
         return str(self)
 
 
 def explore(draw: Callable[..., Any], **choices: Sequence[Any]) -> None:
-    """Shows `draw` of each argument's middle choice and, in a notebook with ipywidgets, a slider for each argument.
+    """Shows `draw` at each argument's middle choice. In a notebook with ipywidgets it adds a slider for each argument.
 
-    What a saved notebook shows (on a web page, say) is the still picture; the sliders come to life where the notebook
-    runs. Without ipywidgets or outside a notebook the picture is all there is.
+    A saved notebook (on a web page, for example) shows the still picture. The sliders work once the notebook runs.
+    Without ipywidgets, or outside a notebook, only the picture is shown.
 
     Args:
-        draw: called with one choice of each argument; returns what a notebook shows, such as a `lab.plot_*` picture.
-        **choices: the values of each argument, in the order of its slider; 1 or more.
+        draw: function of one choice for each argument. It returns an object that a notebook can show, such as a
+            `lab.plot_*` picture.
+        **choices: the values of each argument, at least 1, in the order of its slider.
 
     Raises:
-        ValueError: without an argument to choose, or with one that has no choice.
+        ValueError: if there is no argument, or an argument has no choice.
 
     >>> from gradtx import lab
     >>> lab.explore(lambda learning_rate: f"a picture at {learning_rate}", learning_rate=[0.01, 0.1, 1.0])
@@ -60,7 +61,7 @@ def explore(draw: Callable[..., Any], **choices: Sequence[Any]) -> None:
         try:
             with redirect_stdout(io.StringIO()), redirect_stderr(io.StringIO()):  # a callback's output goes to the log
                 shown = draw(**chosen)
-        except Exception as error:  # in the picture's place: a stale picture would pass for the new choice
+        except Exception as error:  # replaces the picture, which would show an old choice
             shown = Message(f"{type(error).__name__}: {error} (at {chosen})")
         picture.update(shown)
 
@@ -68,11 +69,11 @@ def explore(draw: Callable[..., Any], **choices: Sequence[Any]) -> None:
         slider.observe(redraw, names="value")
     shown = ipywidgets.VBox(list(sliders.values()))._repr_mimebundle_() or {}
     names = ", ".join(slider.description for slider in sliders.values())
-    display(shown | {"text/plain": f"[Run this cell for a slider: {names}]"}, raw=True)  # the text is what is saved
+    display(shown | {"text/plain": f"[Run this cell for a slider: {names}]"}, raw=True)  # the text is saved
 
 
 def in_a_notebook() -> bool:
-    """Whether this code runs in IPython, which shows pictures."""
+    """Whether this code runs in IPython, which can show pictures."""
     try:
         from IPython.core.getipython import get_ipython
     except ImportError:

@@ -1,4 +1,4 @@
-"""A learning-rate range test: the loss while the rate grows, and the rates to read off it."""
+"""A learning-rate range test: the loss while the rate grows, and the rates that follow from it."""
 
 import numpy as np
 
@@ -10,13 +10,13 @@ from .style import COLOURS, Picture, headline, light_grid, new_picture, styled
 
 @styled
 def plot_range_test(test: RangeTest) -> Picture:
-    """The loss after each step over its learning rate, with the rates that `gradtx.lr_range_test` found.
+    """Plots the loss after each step over its learning rate, with the rates that `gradtx.lr_range_test` found.
 
     Args:
-        test: what `gradtx.lr_range_test` returned.
+        test: the result of `gradtx.lr_range_test`.
 
     Raises:
-        TypeError: something else.
+        TypeError: if `test` is not such a result.
 
     >>> import gradtx, jax.numpy as jnp
     >>> from gradtx import lab
@@ -35,7 +35,7 @@ def plot_range_test(test: RangeTest) -> Picture:
         if np.isfinite(rate):
             axes.axvline(rate, color=colour, ls=style, label=f"{name}: {rate:.3g}")
     seen = test.losses[np.isfinite(test.losses)]
-    if len(seen):  # the leap that ends the run would flatten all that comes before it
+    if len(seen):  # without limits, the leap that ends the run would flatten the rest of the curve
         low, high = seen.min(), max(seen[0], np.quantile(seen, 0.9))
         axes.set_ylim(low - 0.1 * (high - low), high + 0.3 * (high - low))
     axes.set(xscale="log", xlabel="learning rate, growing step by step", ylabel="loss")
@@ -51,7 +51,7 @@ def _conclusion(test: RangeTest) -> str:
             return f"{test.remark[0].upper()}{test.remark[1:]}."
         return "Every rate of the range is too high: start lower."
     parts = [f"falls most steeply at {test.steepest:.3g}"] if np.isfinite(test.steepest) else []
-    if test.minimum < test.divergence:  # above it, what is lowest is only what was not yet thrown out
+    if test.minimum < test.divergence:  # above `divergence`, the lowest loss has no meaning
         parts.append(f"is lowest at {test.minimum:.3g}")
     parts.append(
         f"diverges from {test.divergence:.3g} on" if np.isfinite(test.divergence) else "never diverges: go higher"

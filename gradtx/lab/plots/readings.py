@@ -1,4 +1,4 @@
-"""One page a run: what every instrument read, against the lines that matter, each with what it means."""
+"""One page per run: a panel for each instrument, with reference lines and a sentence on what the curves mean."""
 
 import textwrap
 from collections.abc import Callable, Mapping
@@ -23,18 +23,18 @@ NO_STEP = "No step was recorded, so there is nothing to see."
 
 @dataclass(frozen=True)
 class Panel:
-    """One picture on the page."""
+    """One panel of the page."""
 
     title: str
     curves: dict[str, str]  # reading -> label
-    meaning: Callable[[Mapping[str, np.ndarray]], str]  # the curves -> what these show, one or two sentences
-    lines: dict[float, str] = field(default_factory=dict)  # height -> what is there
+    meaning: Callable[[Mapping[str, np.ndarray]], str]  # curves -> one or two sentences on what they show
+    lines: dict[float, str] = field(default_factory=dict)  # height of a reference line -> its label
     log: bool = False
     limits: tuple[float, float] | None = None
 
 
 def _late(curve: np.ndarray | None, share: float = 0.5) -> float:
-    """Median of the finite values of the last part; NaN if there is none."""
+    """Median of the finite values in the last `share` of the curve; NaN if there are none."""
     if curve is None:
         return float("nan")
     part = curve[len(curve) - max(1, round(share * len(curve))) :]
@@ -47,7 +47,7 @@ def _early(curve: np.ndarray, share: float = 0.1) -> float:
     return float(np.median(known[: max(1, round(share * len(known)))])) if len(known) else float("nan")
 
 
-def _loss_says(curves: Mapping[str, np.ndarray]) -> str:
+def _describe_loss(curves: Mapping[str, np.ndarray]) -> str:
     loss = curves["loss"]
     known = loss[np.isfinite(loss)]
     if not len(known):
@@ -60,7 +60,7 @@ def _loss_says(curves: Mapping[str, np.ndarray]) -> str:
     )
 
 
-def _norm_says(curves: Mapping[str, np.ndarray]) -> str:
+def _describe_norm(curves: Mapping[str, np.ndarray]) -> str:
     norm = curves["gradient_norm/global"]
     known = norm[np.isfinite(norm)]
     usual, largest, last = float(np.median(known)), float(known.max()), _late(norm, 0.1)
@@ -73,7 +73,7 @@ def _norm_says(curves: Mapping[str, np.ndarray]) -> str:
     return f"{said} It is mostly signal" + (": no critical point is near (§2.2)." if last > 0.3 * _early(norm) else ".")
 
 
-def _step_says(curves: Mapping[str, np.ndarray]) -> str:
+def _describe_step(curves: Mapping[str, np.ndarray]) -> str:
     ratio = curves.get("curvature_ratio/ratio")
     if ratio is None:
         last = _late(curves["sharpness/stability"])
@@ -85,7 +85,7 @@ def _step_says(curves: Mapping[str, np.ndarray]) -> str:
     return f"r is about {np.median(known):.2g} and never 1: no step is expected to raise the loss (§2.1)."
 
 
-def _turning_says(curves: Mapping[str, np.ndarray]) -> str:
+def _describe_turning(curves: Mapping[str, np.ndarray]) -> str:
     cosine = _late(curves["gradient_alignment/cosine"])
     meaning = (
         "each gradient points back at the last (§4.1)" if cosine < -0.5
@@ -96,13 +96,13 @@ def _turning_says(curves: Mapping[str, np.ndarray]) -> str:
     return f"The late cosine is {cosine:.2f}: {meaning}."
 
 
-def _update_says(curves: Mapping[str, np.ndarray]) -> str:
+def _describe_update(curves: Mapping[str, np.ndarray]) -> str:
     size = _late(curves["update_ratio/global"])
     place = "below" if size < 1e-4 else "above" if size > 1e-2 else "within"
     return f"The late steps are {size:.1e} of the parameters' length, {place} the rule of thumb of 1e-4 to 1e-2."
 
 
-def _noise_says(curves: Mapping[str, np.ndarray]) -> str:
+def _describe_noise(curves: Mapping[str, np.ndarray]) -> str:
     theta = _late(curves.get("gradient_tests/norm"))
     if np.isnan(theta):
         inner = _late(curves.get("gradient_tests/inner_product"))
@@ -110,7 +110,7 @@ def _noise_says(curves: Mapping[str, np.ndarray]) -> str:
     return f"In the last half noise is {min(theta**2, 1):.0%} of the squared gradient (§2.6, §3)."
 
 
-def _batch_says(curves: Mapping[str, np.ndarray]) -> str:
+def _describe_batch(curves: Mapping[str, np.ndarray]) -> str:
     scale, batch = _late(curves.get("gradient_noise_scale/noise_scale"), 1.0), _late(curves.get("batch_sizes"), 1.0)
     if np.isnan(scale):
         return "No signal is left to compare the noise with."
@@ -119,7 +119,7 @@ def _batch_says(curves: Mapping[str, np.ndarray]) -> str:
     return f"Noise and signal balance at about {scale:.3g} examples, and a step sees {batch:.3g} (§3.1)."
 
 
-def _clipping_says(curves: Mapping[str, np.ndarray]) -> str:
+def _describe_clipping(curves: Mapping[str, np.ndarray]) -> str:
     fraction = _late(curves.get("clipping_events/fraction"), 0.1)
     if np.isnan(fraction):
         return "No limit was given, so nothing is clipped."
@@ -127,26 +127,26 @@ def _clipping_says(curves: Mapping[str, np.ndarray]) -> str:
     return f"{fraction:.0%} of the steps are clipped at the end{rest}."
 
 
-def _gain_says(curves: Mapping[str, np.ndarray]) -> str:
+def _describe_gain(curves: Mapping[str, np.ndarray]) -> str:
     gain, alpha = _late(curves.get("gain_ratio/gain_ratio")), _late(curves.get("gain_ratio/alpha"))
     if np.isnan(gain):
         return f"The late steps end at α = {alpha:.2g}, where 0 is the bottom and 1 as high up on the other side."
     return f"The late steps gain {gain:.2g} times what the derivatives foretell."
 
 
-def _balance_says(curves: Mapping[str, np.ndarray]) -> str:
+def _describe_balance(curves: Mapping[str, np.ndarray]) -> str:
     ratio = _late(curves["stationarity/ratio"], 0.2)
     return f"The late ratio is {ratio:.2g}: " + (
         "equilibrium (§4.1)." if 0.77 < ratio < 1.3 else "no equilibrium yet (§4.1)."
     )
 
 
-def _path_says(curves: Mapping[str, np.ndarray]) -> str:
+def _describe_path(curves: Mapping[str, np.ndarray]) -> str:
     straight = _late(curves["trajectory/straightness"], 0.1)
     return f"The end is {straight:.0%} of the path's length away from the start (§2.7)."
 
 
-def _slope_says(curves: Mapping[str, np.ndarray]) -> str:
+def _describe_slope(curves: Mapping[str, np.ndarray]) -> str:
     slope, error = _late(curves.get("plateau/slope"), 0.1), _late(curves.get("plateau/slope_standard_error"), 0.1)
     if np.isnan(error):
         return f"The late slope is {slope:.2g} per step (§2.3)."
@@ -155,74 +155,74 @@ def _slope_says(curves: Mapping[str, np.ndarray]) -> str:
 
 
 PANELS: tuple[Panel, ...] = (
-    Panel("Loss", {"loss": "minibatch loss"}, _loss_says, log=True),
-    Panel("Gradient norm", {"gradient_norm/global": "‖g‖"}, _norm_says, log=True),
+    Panel("Loss", {"loss": "minibatch loss"}, _describe_loss, log=True),
+    Panel("Gradient norm", {"gradient_norm/global": "‖g‖"}, _describe_norm, log=True),
     Panel(
         "Step against curvature",
         {"curvature_ratio/ratio": "r = -u'Hu / 2 g'u", "sharpness/stability": "ε λ_max / 2"},
-        _step_says,
+        _describe_step,
         {1.0: "loss rises"},
         log=True,
     ),
     Panel(
         "Turning",
         {"gradient_alignment/cosine": "cos(g, last g)"},
-        _turning_says,
+        _describe_turning,
         {-0.5: "oscillation", 0.0: ""},
         limits=(-1.05, 1.05),
     ),
     Panel(
         "Size of the update",
         {"update_ratio/global": "‖Δθ‖ / ‖θ‖"},
-        _update_says,
+        _describe_update,
         {1e-4: "slow", 1e-2: "fast"},
         log=True,
     ),
     Panel(
         "Noise against signal",
         {"gradient_tests/norm": "norm test θ", "gradient_tests/inner_product": "inner-product test θ"},
-        _noise_says,
+        _describe_noise,
         {0.5**0.5: "noise = signal"},
         log=True,
     ),
     Panel(
         "Batch against noise scale",
         {"gradient_noise_scale/noise_scale": "noise scale (examples)", "batch_sizes": "batch size (examples)"},
-        _batch_says,
+        _describe_batch,
         log=True,
     ),
     Panel(
         "Clipping and spikes",
         {"clipping_events/fraction": "fraction clipped", "clipping_events/shrink": "mean shrink factor"},
-        _clipping_says,
+        _describe_clipping,
         {1.0: ""},
         limits=(-0.05, 1.1),
     ),
     Panel(
         "Gain",
         {"gain_ratio/gain_ratio": "gained / predicted", "gain_ratio/alpha": "α: 0 bottom, 1 as high up again"},
-        _gain_says,
+        _describe_gain,
         {1.0: ""},
         limits=(-2, 3),
     ),
     Panel(
         "Equilibrium",
         {"stationarity/ratio": "⟨θ·g⟩ over its value at equilibrium"},
-        _balance_says,
+        _describe_balance,
         {1.0: "equilibrium"},
         limits=(-3, 5),
     ),
     Panel(
         "Path",
         {"trajectory/straightness": "distance / path length"},
-        _path_says,
+        _describe_path,
         {1.0: ""},
         limits=(-0.05, 1.1),
     ),
     Panel(
         "Slope of the loss",
         {"plateau/slope": "slope per step", "plateau/slope_standard_error": "its standard error"},
-        _slope_says,
+        _describe_slope,
         {0.0: ""},
     ),
 )
@@ -230,13 +230,13 @@ PANELS: tuple[Panel, ...] = (
 
 @styled
 def plot_readings(run: Run) -> Picture:
-    """Every reading of a run, one panel an instrument, with the lines that matter and what each panel means.
+    """Draws every reading of a run: one panel per instrument, with reference lines and a sentence on its meaning.
 
     Args:
         run: a `History`, or a dict of arrays [steps]: `loss` and readings by their names.
 
     Raises:
-        TypeError, ValueError: what is no run, as `gradtx.diagnose` says it.
+        TypeError, ValueError: if `run` is not a run; the error is that of `gradtx.diagnose`.
 
     >>> import gradtx, jax, optax
     >>> from gradtx import lab, landscapes
@@ -245,9 +245,8 @@ def plot_readings(run: Run) -> Picture:
     >>> print(lab.plot_readings(run).get_suptitle())
     quadratic: 50 steps: nothing amiss that these readings show.
     """
-    said = (
-        gradtx.diagnose(run).headline if has_steps(run) else NO_STEP
-    )  # first: it says what is wrong with what is no run
+    # `diagnose` comes first because it checks `run`.
+    said = gradtx.diagnose(run).headline if has_steps(run) else NO_STEP
     curves = curves_of(run)
     panels = panels_of(curves) or [PANELS[0]]
     columns = min(3, len(panels))
@@ -260,7 +259,7 @@ def plot_readings(run: Run) -> Picture:
 
 
 def curves_of(run: Run) -> dict[str, np.ndarray]:
-    """All scalar curves of a run, [steps] each, in which anything finite was measured, and the loss in any case."""
+    """The scalar curves [steps] of a run that hold a finite value, and always the loss."""
     if not has_steps(run):
         return {"loss": np.zeros(0)}
     log = read_log(run)
@@ -272,29 +271,29 @@ def curves_of(run: Run) -> dict[str, np.ndarray]:
 
 
 def steps_of(curves: Mapping[str, np.ndarray]) -> np.ndarray:
-    """The number of each step: a recorder that is called at every N-th step tells."""
+    """The number of each step. A recorder that is called at every N-th step stores the numbers."""
     return curves["step"] if "step" in curves else np.arange(len(curves["loss"]))
 
 
 def has_steps(run: Run) -> bool:
-    """Whether a step was recorded. A run that was interrupted early has none, and there is nothing to diagnose."""
+    """Whether a step was recorded. A run that was interrupted early may have none, so it cannot be diagnosed."""
     loss = run.get("loss") if isinstance(run, Mapping) else getattr(run, "loss", None)
     return not (isinstance(run, Mapping | History) and loss is not None and np.shape(loss) == (0,))
 
 
 def panels_of(curves: Mapping[str, np.ndarray]) -> list[Panel]:
-    """Those that show a measurement: the batch size alone, which every run has, is none."""
+    """The panels that show a measurement. The batch size alone does not count, because every run has it."""
     return [panel for panel in PANELS if any(name in curves and name != "batch_sizes" for name in panel.curves)]
 
 
 def name_of(run: Run) -> str:
-    """The problem's name and a colon, where it is known."""
+    """The problem's name and a colon, or an empty string if the name is unknown."""
     name = run.get("problem", "") if isinstance(run, Mapping) else getattr(run, "problem", "")
     return f"{name}: " if name else ""
 
 
 def draw_panels(axes: list[Axes], panels: list[Panel], curves: dict[str, np.ndarray]) -> None:
-    """Each panel into its axes; what is left over is hidden."""
+    """Draws each panel into its axes. Axes without a panel are hidden."""
     for place, panel in zip(axes, panels, strict=False):
         _draw(place, panel, curves)
     for place in axes[len(panels) :]:

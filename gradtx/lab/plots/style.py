@@ -1,4 +1,4 @@
-"""The one style of all pictures: colours that any eye can tell apart, and a headline that says what to conclude."""
+"""The common style of all pictures: colours for any colour vision, and a headline that states the conclusion."""
 
 import io
 import textwrap
@@ -14,7 +14,7 @@ from matplotlib.text import Text
 from matplotlib.ticker import FixedFormatter
 from PIL import Image
 
-# Okabe & Ito 2008: told apart with any colour vision; the marker repeats what the colour says.
+# Okabe & Ito 2008: these colours can be told apart with any colour vision. Each line also has its own marker.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#999933", "#882255", "#666666")
 MARKERS = "osD^vP*X<>"
 GREY, LIGHT = "#c8c8c8", "#e6e6e6"
@@ -33,11 +33,11 @@ RC: dict[Any, Any] = {
     "lines.linewidth": 1.5,
 }
 P = ParamSpec("P")
-_VISIBLE = "\0"  # before a name that begins with "_", which matplotlib would leave out of the legend
+_VISIBLE = "\0"  # prefix of names that begin with "_", which matplotlib would leave out of the legend
 
 
 class Picture(Figure):
-    """A figure that a notebook shows as it stands, whatever matplotlib's back end."""
+    """A figure that a notebook shows with any back end of matplotlib."""
 
     def _repr_png_(self) -> bytes:
         buffer = io.BytesIO()
@@ -46,16 +46,17 @@ class Picture(Figure):
 
 
 def new_picture(width: float, height: float) -> Picture:
-    """An empty picture, `width` x `height` inches; 10 inches is about as wide as a notebook."""
+    """An empty picture of `width` x `height` inches; a notebook is about 10 inches wide."""
     return Picture(figsize=(width, height), layout="constrained", dpi=110)
 
 
 def with_few_colours(png: io.BytesIO) -> bytes:
-    """The same picture in 256 colours, about a quarter of the bytes: a notebook or a moving picture holds many."""
+    """The same picture in 256 colours. It takes about a quarter of the bytes in a notebook or an animation."""
     image = Image.open(png)
     if image.mode == "RGBA" and np.asarray(image)[..., 3].min() < 255:
-        return png.getvalue()  # it is transparent somewhere, which a palette of solid colours is not
-    # A palette follows the commonest colours, and would turn a thin blue line green: a broad line of each is put below.
+        return png.getvalue()  # a palette of solid colours cannot show its transparent parts
+    # The palette follows the most common colours and would turn a thin blue line green. So the image from which the
+    # palette is computed gets a broad line of each colour below the picture.
     width, height = image.size
     taller = Image.new("RGB", (width, height + 4 * len(COLOURS)))
     taller.paste(image.convert("RGB"))
@@ -68,7 +69,7 @@ def with_few_colours(png: io.BytesIO) -> bytes:
 
 
 def styled(plot: Callable[P, Picture]) -> Callable[P, Picture]:
-    """Draws in the shared style, without changing the user's settings; names are shown as they are."""
+    """Makes a plot use the common style without changing the user's settings, and shows names literally."""
 
     @wraps(plot)
     def draw(*args: P.args, **kwargs: P.kwargs) -> Picture:
@@ -81,15 +82,16 @@ def styled(plot: Callable[P, Picture]) -> Callable[P, Picture]:
 
 
 def in_legend(name: str) -> str | None:
-    """The label of a line with this name; `names_as_they_are` gives it its last form. None for a line without a name.
+    """The label of a line with this name, or None if the name is empty.
 
-    Matplotlib leaves names that begin with "_" out of the legend.
+    Matplotlib leaves names that begin with "_" out of the legend. They get a prefix here, which `names_as_they_are`
+    removes.
     """
     return f"{_VISIBLE}{name}" if name.startswith("_") else name or None
 
 
 def names_as_they_are(figure: Figure | SubFigure) -> None:
-    """Shows what users called their runs, methods and readings letter by letter: two dollar signs are no formula."""
+    """Shows the names of runs, methods and readings literally. Matplotlib would read two dollar signs as a formula."""
     texts: list[Text] = [*figure.texts]
     legends: list[Any] = [*figure.legends]
     for axes in figure.axes:
@@ -97,7 +99,7 @@ def names_as_they_are(figure: Figure | SubFigure) -> None:
         legends += [axes.get_legend()] if axes.get_legend() else []
         for axis in axes._axis_map.values():
             texts.append(axis.label)
-            if isinstance(axis.get_major_formatter(), FixedFormatter):  # labels that were given, not made from numbers
+            if isinstance(axis.get_major_formatter(), FixedFormatter):  # labels that were given as text
                 texts += axis.get_ticklabels()
     for legend in legends:
         for text in legend.get_texts():
@@ -110,7 +112,7 @@ def names_as_they_are(figure: Figure | SubFigure) -> None:
 
 
 def headline(figure: Picture | SubFigure, text: str, size: float = 12) -> None:
-    """The conclusion, over the picture, wrapped to its width; an equation is not broken."""
+    """Writes the conclusion above the picture, wrapped to its width. Lines do not break around "=" or "±"."""
     for sign in "=±":
         text = text.replace(f" {sign} ", f"\u00a0{sign}\u00a0")
     width = figure.get_figure(root=True).get_figwidth()
@@ -124,6 +126,6 @@ def look(index: int) -> dict[str, Any]:
 
 
 def light_grid(axes: Axes, axis: Any = "both") -> None:
-    """Faint lines behind the data."""
+    """Draws faint grid lines behind the data."""
     axes.grid(axis=axis, color=LIGHT)
     axes.set_axisbelow(True)

@@ -1,4 +1,4 @@
-"""What a sweep says: the map of two hyper-parameters, the sensitivity to one."""
+"""Pictures of a sweep: a map of two hyper-parameters, and the sensitivity to one."""
 
 from collections.abc import Collection, Mapping
 from typing import Any
@@ -15,16 +15,16 @@ from .style import Picture, headline, in_legend, light_grid, look, new_picture, 
 
 @styled
 def plot_sweep(sweep: Sweep, x: str = "learning_rate", y: str | None = None, *, by: Measure = "loss") -> Picture:
-    """Final loss (or metric) over two hyper-parameters; over further ones, the best.
+    """Maps the final loss (or metric) over two hyper-parameters. Each cell shows the best over all further ones.
 
     Args:
-        sweep: of a Cartesian grid with at least two hyper-parameters.
-        x, y: the names of the axes; y defaults to the first other one.
-        by: "loss", "train_loss", "validation_loss" or "metric", mean over the keys.
+        sweep: a sweep over a Cartesian grid with at least two hyper-parameters.
+        x, y: the names of the axes; y defaults to the first axis other than x.
+        by: "loss", "train_loss", "validation_loss" or "metric", averaged over the keys.
 
     Raises:
-        ValueError: an axis that the sweep has not, one for both, a measure of another name.
-        TypeError: what is no sweep.
+        ValueError: if the sweep does not have both axes, `x` and `y` are equal, or `by` is another name.
+        TypeError: if `sweep` is not a sweep.
 
     >>> import gradtx, jax
     >>> from gradtx import lab, landscapes
@@ -75,7 +75,7 @@ def plot_sweep(sweep: Sweep, x: str = "learning_rate", y: str | None = None, *, 
 
 
 def check_sweeps(function: str, sweeps: Collection[Any]) -> None:
-    """Raises where there is no sweep, or something else among them."""
+    """Raises if there are no sweeps, or something else is among them."""
     if not sweeps:
         raise ValueError(f"{function}: sweeps must hold at least one Sweep, got none.")
     for sweep in sweeps:
@@ -84,7 +84,7 @@ def check_sweeps(function: str, sweeps: Collection[Any]) -> None:
 
 
 def _write_cells(axes: Axes, values: np.ndarray, image: Any) -> None:
-    """The number in each cell, a cross where a member diverged."""
+    """Writes the number into each cell, or a cross if a member diverged."""
     for (row, column), value in np.ndenumerate(values):
         if not np.isfinite(value):
             axes.text(column, row, "×", ha="center", va="center", color="#882255", fontsize=12)
@@ -98,20 +98,21 @@ def _write_cells(axes: Axes, values: np.ndarray, image: Any) -> None:
 def plot_sensitivity(
     sweeps: Sweep | Mapping[str, Sweep], x: str = "learning_rate", *, by: Measure = "loss", minimum: float = 0.0
 ) -> Picture:
-    """Final loss (or metric) over one hyper-parameter: a wide valley forgives a wrong choice, a narrow one does not.
+    """Plots the final loss (or metric) over one hyper-parameter: a wide valley forgives a wrong choice.
 
-    The line is the mean over the keys, the band runs from their best to their worst, over further hyper-parameters the
-    best point counts; a line ends where a member diverged. With a `minimum`, such as `Problem.optimum`, the excess over
-    it is drawn and judged.
+    The line is the mean over the keys, and the band runs from their best to their worst value. Over further
+    hyper-parameters the best point counts. A line ends where a member diverged. With a `minimum`, such as
+    `Problem.optimum`, the picture shows the excess over it.
 
     Args:
-        sweeps: of Cartesian grids with the axis `x`: one, or {name: sweep}, a line each.
+        sweeps: a sweep over a Cartesian grid with the axis `x`, or {name: sweep} for one line per sweep.
         x: the hyper-parameter.
         by: "loss", "train_loss", "validation_loss" or "metric".
-        minimum: what is subtracted.
+        minimum: number that is subtracted from the final values.
 
     Raises:
-        ValueError: an axis that a sweep has not, a measure of another name, no sweep. TypeError: what is no sweep.
+        ValueError: if a sweep does not have the axis `x`, `by` is another name, or there is no sweep.
+        TypeError: if `sweeps` holds anything but sweeps.
 
     >>> import gradtx, jax
     >>> from gradtx import lab, landscapes
@@ -142,7 +143,7 @@ def plot_sensitivity(
         bests[name] = _best_in_words(name, values, middle, higher)
         is_any_finite |= bool(np.isfinite(middle).any())
     first = next(iter(named.values()))
-    if by != "metric" and is_any_finite:  # a logarithmic axis wants something on it
+    if by != "metric" and is_any_finite:  # a logarithmic axis needs a value
         axes.set_yscale("log")
     if all((sweep.axes[x] > 0).all() for sweep in named.values()):
         axes.set_xscale("log")
@@ -167,7 +168,7 @@ def _best_in_words(name: str, values: np.ndarray, middle: np.ndarray, higher: bo
 
 
 def label_of(by: Measure) -> str:
-    """A measure in words."""
+    """The name of a measure in words."""
     return by.replace("_", " ")
 
 

@@ -1,4 +1,4 @@
-"""Paths over a landscape: from above, and in three dimensions."""
+"""Pictures of paths over a landscape: from above, and in three dimensions."""
 
 import textwrap
 from collections.abc import Mapping
@@ -27,20 +27,21 @@ CRITICAL = {  # kind -> marker, label
 
 @styled
 def plot_trajectories(landscape: Landscape, paths: Paths, *, arrows: int = 12) -> Picture:
-    """Paths over the contours of a landscape; arrows show where the plain gradient would have gone.
+    """Draws paths over the contours of a landscape, with arrows that point where the plain gradient would go.
 
     Contours are at quantiles of the visible values, so that cliffs and valleys both show. As in Goodfellow et al. 2016,
-    Fig. 8.5, the arrows are the steepest-descent direction (all of one length) at some iterates: where path and arrows
+    Fig. 8.5, the arrows are the steepest-descent direction (all of one length) at some iterates. If path and arrows
     disagree, the method does something that the gradient alone would not.
 
     Args:
-        landscape: of dimension 1 or more; from 3 on its first two coordinates, the others as at the start.
+        landscape: a landscape of 1 or more dimensions. From 3 dimensions on, its first two coordinates are shown and
+            the others stay at the start.
         paths: {name: History or iterates [n + 1, dim]}, or a single one.
-        arrows: at how many iterates, over all paths; 0 for none.
+        arrows: number of arrows over all paths; 0 draws none.
 
     Raises:
-        ValueError: no path, one that holds no iterates there, a negative number.
-        TypeError: an argument is not a landscape, or not an integer.
+        ValueError: if there is no path, a path has no iterates on the landscape, or `arrows` is negative.
+        TypeError: if `landscape` is not a landscape, or `arrows` is not an integer.
 
     >>> import gradtx, jax
     >>> from gradtx import lab, landscapes
@@ -58,7 +59,7 @@ def plot_trajectories(landscape: Landscape, paths: Paths, *, arrows: int = 12) -
     else:
         draw_contours(axes, landscape)
         for i, (name, path) in enumerate(named.items()):
-            every = -(-len(path) // 60)  # a marker at each step, or so many that they do not hide the path
+            every = -(-len(path) // 60)  # about 60 markers at most: more would hide the path
             axes.plot(path[:, 0], path[:, 1], **look(i), ms=3.5, markevery=every, label=in_legend(name), zorder=3)
         for i, line in enumerate(axes.lines):  # later paths are thinner, so that they do not hide earlier ones
             line.set_linewidth(1.4 + 2.2 * (1 - (i + 1) / len(named)))
@@ -66,7 +67,7 @@ def plot_trajectories(landscape: Landscape, paths: Paths, *, arrows: int = 12) -
         draw_critical_points(axes, landscape)
         axes.plot(*named[next(iter(named))][0, :2], "o", ms=12, mfc="none", mec="k", mew=1.5, label="start", zorder=5)
         axes.set(xlim=landscape.view[0], ylim=landscape.view[1], xlabel="θ₁ (parameter)", ylabel="θ₂ (parameter)")
-    axes.set_title(_what(landscape), fontsize=9)
+    axes.set_title(_description(landscape), fontsize=9)
     figure.legend(loc="outside lower center", ncols=min(4, len(figure.axes[0].get_legend_handles_labels()[1])))
     headline(figure, _conclusion(landscape, named), 11)
     return figure
@@ -74,14 +75,15 @@ def plot_trajectories(landscape: Landscape, paths: Paths, *, arrows: int = 12) -
 
 @styled
 def plot_surface(landscape: Landscape, paths: Paths | None = None) -> Picture:
-    """The landscape as a surface in three dimensions, with paths on it; the highest 2 % are cut off.
+    """Draws the landscape as a surface in three dimensions, with paths on it. The highest 2 % are cut off.
 
     Args:
-        landscape: of at least 2 dimensions.
-        paths: as in `plot_trajectories`; None for the surface alone.
+        landscape: a landscape of at least 2 dimensions.
+        paths: as in `plot_trajectories`; None draws the surface alone.
 
     Raises:
-        ValueError: of 1 dimension, a path that holds no iterates there. TypeError: no landscape.
+        ValueError: if the landscape has 1 dimension, or a path has no iterates on it.
+        TypeError: if `landscape` is not a landscape.
 
     >>> from gradtx import lab, landscapes
     >>> print(lab.plot_surface(landscapes.quadratic(10.0)).get_suptitle())
@@ -102,7 +104,7 @@ def plot_surface(landscape: Landscape, paths: Paths | None = None) -> Picture:
         axes.plot(*path[inside, :2].T, heights[inside], **look(i), ms=3, lw=2, label=in_legend(name), zorder=5)
     axes.set(xlabel="θ₁ (parameter)", ylabel="θ₂ (parameter)")
     axes.set_zlabel("f(θ)", labelpad=10)
-    axes.set_title(_what(landscape) + " Blue is low.", fontsize=9)
+    axes.set_title(_description(landscape) + " Blue is low.", fontsize=9)
     axes.view_init(elev=38, azim=-62)
     if named:
         axes.legend(loc="upper left")
@@ -111,12 +113,12 @@ def plot_surface(landscape: Landscape, paths: Paths | None = None) -> Picture:
 
 
 def check_landscape(function: str, landscape: Landscape) -> None:
-    """Raises where it is something else."""
+    """Raises if `landscape` is something else."""
     check_kind(function, "landscape", landscape, Landscape, "such as gradtx.landscapes.quadratic(10.0)")
 
 
 def paths_by_name(function: str, landscape: Landscape, paths: Paths) -> dict[str, np.ndarray]:
-    """Iterates [n + 1, dim] by name."""
+    """The iterates [n + 1, dim] of each path, by its name."""
     given = dict(paths) if isinstance(paths, Mapping) else {landscape.name: paths}
     if not given:
         raise ValueError(f"{function}: paths must hold at least one path, got none.")
@@ -143,11 +145,11 @@ def _heights(landscape: Landscape, points: int) -> tuple[np.ndarray, np.ndarray,
 
 
 def draw_contours(axes: Axes, landscape: Landscape) -> None:
-    """The heights in the landscape's view, from white to grey."""
+    """Draws the landscape's heights in its view, from white to grey."""
     x, y, z = _heights(landscape, 240)
     levels = np.unique(np.quantile(z, np.linspace(0, 1, 26) ** 1.5).astype(np.float32))
     if len(levels) > 2:
-        rank = np.interp(z, levels, np.arange(len(levels)))  # height by rank of its level: equal shares of ink
+        rank = np.interp(z, levels, np.arange(len(levels)))  # colours by rank of the level: equal shares
         ranks = np.arange(len(levels))
         axes.contourf(x, y, rank, levels=ranks, cmap="Greys", alpha=0.35)
         axes.contour(x, y, rank, levels=ranks, colors="#8a8a8a", linewidths=0.5)
@@ -161,16 +163,16 @@ def _draw_arrows(axes: Axes, landscape: Landscape, named: dict[str, np.ndarray],
     downhill = -np.asarray(jax.vmap(jax.grad(landscape))(jnp.asarray(chosen, jnp.result_type(float))))[:, :2]
     sides = np.ptp(np.asarray(landscape.view), axis=1)
     steep = np.linalg.norm(downhill, axis=1)
-    is_slope = steep > 1e-4 * steep.max()  # next to a minimum an arrow would show rounding errors
+    is_slope = steep > 1e-4 * steep.max()  # near a minimum an arrow would show rounding errors
     chosen, downhill = chosen[is_slope], downhill[is_slope]
-    length = np.linalg.norm(downhill / sides, axis=1, keepdims=True)  # as seen: the axes may be scaled differently
+    length = np.linalg.norm(downhill / sides, axis=1, keepdims=True)  # on the page: the axes may have different scales
     steps = 0.06 * downhill / np.where(length > 0, length, 1)
     axes.quiver(*chosen[:, :2].T, *steps.T, angles="xy", scale_units="xy", scale=1, width=0.003, color="k", zorder=4)
     axes.plot([], [], "k", marker=r"$\rightarrow$", ms=14, ls="none", label="downhill (-gradient)")  # for the legend
 
 
 def _spread_out(path: np.ndarray, count: int) -> np.ndarray:
-    """`count` points or fewer of a path, about the same length of it between them."""
+    """At most `count` points of a path, about equally spaced along its length."""
     if not len(path):
         return path
     gone = np.concatenate([[0.0], np.cumsum(np.linalg.norm(np.diff(path, axis=0), axis=1))])
@@ -179,7 +181,7 @@ def _spread_out(path: np.ndarray, count: int) -> np.ndarray:
 
 
 def draw_critical_points(axes: Axes, landscape: Landscape) -> None:
-    """A marker for each kind."""
+    """Marks each critical point, with one legend entry for each kind."""
     seen = set()
     for point, kind in landscape.critical_points:
         marker, label = CRITICAL[kind]
@@ -208,13 +210,13 @@ def _inside(landscape: Landscape, path: np.ndarray) -> np.ndarray:
     return np.all((path[:, :2] >= lows) & (path[:, :2] <= highs), axis=1)
 
 
-def _what(landscape: Landscape) -> str:
+def _description(landscape: Landscape) -> str:
     chapter = f" (chapter {landscape.section})" if landscape.section else ""
     return textwrap.fill(f"{landscape.name}{chapter}: {landscape.description}.", 95)
 
 
 def _conclusion(landscape: Landscape, named: dict[str, np.ndarray]) -> str:
-    """Who ended lowest, and who left the picture."""
+    """Names the final heights, lowest first, and the paths that left the picture."""
     ends = {name: float(_values(landscape, path[-1:])[0]) for name, path in named.items()}
     order = sorted(ends, key=lambda name: ends[name] if np.isfinite(ends[name]) else np.inf)
     steps = max(len(path) for path in named.values()) - 1

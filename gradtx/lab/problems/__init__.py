@@ -1,4 +1,4 @@
-"""Real training problems behind one interface, sized for seconds on two CPU cores."""
+"""Real training problems with one interface, small enough to train in seconds on two CPU cores."""
 
 from collections.abc import Callable
 

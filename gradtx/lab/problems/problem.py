@@ -1,4 +1,4 @@
-"""What a training problem is: parameters, per-example losses, the metric one cares about, the data."""
+"""The definition of a training problem: parameters, per-example losses, metric and data."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -8,18 +8,20 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-Batch = Any  # a tree of arrays with one leading axis of examples; as a rule (inputs [n, ...], targets [n, ...])
+Batch = Any  # a tree of arrays with one leading axis of examples; usually (inputs [n, ...], targets [n, ...])
 
 
-@dataclass(frozen=True, eq=False)  # compared by identity: arrays have no truth value, and jit wants a hash
+@dataclass(frozen=True, eq=False)  # compared by identity: arrays have no truth value, and jit needs a hash
 class Problem:
-    """A training problem: what a run, a sweep or a comparison needs to know of it.
+    """A training problem, as a run, a sweep or a comparison needs it.
 
-    `classification` and `regression` make one from a model and its data. Built by hand, `losses` must treat each
-    example by itself, so that the mean over a minibatch is an unbiased estimate of the mean over the training set.
+    `classification` and `regression` make one from a model and its data. If you build one by hand, `losses` must treat
+    each example separately, so that the mean over a minibatch is an unbiased estimate of the mean over the training
+    set.
 
     Raises:
-        ValueError: `train` or `validation` holds no array or no example, or arrays with different numbers of examples.
+        ValueError: if `train` or `validation` holds no array or no example, or arrays with different numbers of
+            examples.
 
     >>> import jax.numpy as jnp
     >>> from gradtx.lab.problems import Problem
@@ -37,14 +39,14 @@ class Problem:
     description: str  # one line: the data and the model
     init: Callable[[jax.Array], Any]  # random key -> parameters
     losses: Callable[[Any, Batch], jax.Array]  # parameters, batch -> [n], the loss of each example
-    metric: Callable[[Any, Batch], jax.Array]  # parameters, batch -> [], what one cares about
+    metric: Callable[[Any, Batch], jax.Array]  # parameters, batch -> [], the quantity to judge by
     train: Batch
     validation: Batch
     metric_name: str = "accuracy"
-    higher_is_better: bool = True  # of the metric
+    higher_is_better: bool = True  # whether a higher metric is better
     target: float | None = None  # a validation metric that a good run reaches: steps-to-target are counted to it
-    optimum: float | None = None  # the least loss over the training set, where it is known
-    section: str = "§1.1"  # of the chapter: what the problem stands for
+    optimum: float | None = None  # the least loss over the training set, if it is known
+    section: str = "§1.1"  # the section of the chapter that the problem illustrates
 
     def __post_init__(self) -> None:
         check_examples("Problem", "train", self.train)
@@ -56,12 +58,12 @@ class Problem:
 
     @property
     def num_examples(self) -> int:
-        """Training examples."""
+        """Number of training examples."""
         return len(jax.tree.leaves(self.train)[0])
 
 
 def check_examples(function: str, argument: str, batch: Batch) -> None:
-    """Raises where `batch` is not a tree of arrays with one leading axis of at least one example."""
+    """Raises if `batch` is not a tree of arrays with one leading axis of at least one example."""
     shapes = [np.shape(leaf) for leaf in jax.tree.leaves(batch)]
     if not shapes:
         raise ValueError(f"{function}: {argument} must hold arrays, got {batch!r}.")

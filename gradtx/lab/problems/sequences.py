@@ -1,4 +1,4 @@
-"""Recurrent networks that must remember: gradients through many products with one matrix (chapter §2.5)."""
+"""Memory problems for recurrent networks: gradients pass through many products with one matrix (chapter §2.5)."""
 
 import jax
 import jax.numpy as jnp
@@ -14,15 +14,15 @@ from .supervised import classification, regression
 def adding(length: int = 30, hidden: int = 32, examples: int = 2000) -> Problem:
     """The adding problem: a recurrent network reads pairs (value, mark) and returns the sum of the two marked values.
 
-    **Data**: made here from a fixed seed: inputs [n, length, 2], values uniform in [0, 1], marks 1 at one step of the
-    first half and one of the second, 0 elsewhere; targets [n], the sum. A quarter as many examples again to validate.
+    **Data**: generated from a fixed seed: inputs [n, length, 2], values uniform in [0, 1], marks 1 at one step of the
+    first half and one of the second, 0 elsewhere; targets [n], the sum. A quarter as many examples validate.
     Hochreiter & Schmidhuber 1997, "Long short-term memory", experiment 4, in its common form.
 
     **Model**: h_t = tanh(W_in x_t + W h_{t-1} + b), prediction w_out·h_T + b_out; W starts orthogonal. **Loss**:
-    ½ (prediction - sum)². **Metric**: root mean squared error. Always to say 1 costs 1/12, with a mean squared error of
-    1/6 and its root at 0.408: to be better, the network must remember over `length` / 2 steps.
+    ½ (prediction - sum)². **Metric**: root mean squared error. The constant prediction 1 has loss 1/12, mean squared
+    error 1/6 and root 0.408. To do better, the network must remember over `length` / 2 steps.
 
-    **Shows** chapter §2.5: the gradient that reaches the first mark went through up to `length` products with W.
+    **Shows** chapter §2.5: the gradient that reaches the first mark passes through up to `length` products with W.
 
     Args:
         length: steps of a sequence, >= 2.
@@ -30,7 +30,7 @@ def adding(length: int = 30, hidden: int = 32, examples: int = 2000) -> Problem:
         examples: training sequences, >= 1.
 
     Raises:
-        ValueError: a number that is too small.
+        ValueError: if a number is too small.
 
     >>> from gradtx.lab.problems import adding
     >>> problem = adding(length=8, examples=100)
@@ -69,28 +69,28 @@ def adding(length: int = 30, hidden: int = 32, examples: int = 2000) -> Problem:
 
 
 def copying(delay: int = 10, remember: int = 3, symbols: int = 8, hidden: int = 32, examples: int = 2000) -> Problem:
-    """The copying problem: a recurrent network reads symbols, waits, and must then say them in their order.
+    """The copying problem: a recurrent network reads symbols, waits, and must then repeat them in order.
 
-    **Data**: made here from a fixed seed: inputs [n, remember + delay + remember] int32: random symbols 0, 1, ..., then
-    `delay` blanks, then the sign to recall at each step that asks for a symbol; targets [n, remember], the symbols. A
-    quarter as many examples again to validate. After Hochreiter & Schmidhuber 1997 and Arjovsky, Shah & Bengio 2016,
-    with the loss on the recalled symbols alone.
+    **Data**: generated from a fixed seed: inputs [n, remember + delay + remember] int32: random symbols 0, 1, ..., then
+    `delay` blanks, then a recall sign for each symbol that the network must return; targets [n, remember], the symbols.
+    A quarter as many examples validate. After Hochreiter & Schmidhuber 1997 and Arjovsky, Shah & Bengio 2016, with the
+    loss on the recalled symbols alone.
 
     **Model**: h_t = tanh(W_in e(x_t) + W h_{t-1} + b) with e one-hot, scores W_out h_t + b_out at the steps of recall;
     W starts orthogonal. **Loss**: softmax cross-entropy in nats, the mean over the recalled symbols; log(symbols),
-    2.079 for 8, for a network that forgot. **Metric**: accuracy, 1 / symbols for a guess.
+    2.079 for 8, for a network that forgot. **Metric**: accuracy, 1 / symbols for random guesses.
 
-    **Shows** chapter §2.5: what is asked at the end was said `remember + delay` steps before.
+    **Shows** chapter §2.5: the network must return each symbol `remember + delay` steps after it read it.
 
     Args:
         delay: blanks between the symbols and their recall, >= 0.
         remember: symbols of a sequence, >= 1.
-        symbols: that there are, >= 2.
+        symbols: number of different symbols, >= 2.
         hidden: units of the network, >= 1.
         examples: training sequences, >= 1.
 
     Raises:
-        ValueError: a number that is too small.
+        ValueError: if a number is too small.
 
     >>> from gradtx.lab.problems import copying
     >>> problem = copying(delay=4, examples=100)
@@ -130,16 +130,16 @@ def _init(key: jax.Array, inputs: int, hidden: int, outputs: int) -> Weights:
     key_in, key_recurrent, key_out = jax.random.split(key, 3)
     return {
         "w_in": weights(key_in, inputs, hidden),
-        # All |λ| = 1: the gradient neither explodes nor vanishes at the start, but for the slope of tanh.
+        # All |λ| = 1: apart from the slope of tanh, the gradient neither explodes nor vanishes at the start.
         "w": jax.nn.initializers.orthogonal()(key_recurrent, (hidden, hidden)),
         "b": jnp.zeros(hidden),
-        "w_out": 0.1 * weights(key_out, hidden, outputs),  # small: the first answers say nearly nothing
+        "w_out": 0.1 * weights(key_out, hidden, outputs),  # small, so that the first scores are near 0
         "b_out": jnp.zeros(outputs),
     }
 
 
 def _states(params: Weights, inputs: jax.Array) -> jax.Array:
-    """[n, time, inputs] -> [time, n, hidden], the states after each step."""
+    """Maps inputs [n, time, inputs] to the states after each step [time, n, hidden]."""
     driven = jnp.swapaxes(inputs @ params["w_in"] + params["b"], 0, 1)  # one product for all steps
 
     def step(h: jax.Array, x: jax.Array) -> tuple[jax.Array, jax.Array]:

@@ -1,4 +1,4 @@
-"""Any model of inputs and targets as a problem: softmax cross-entropy with accuracy, or squared error with its root."""
+"""Problems from a model and its data: softmax cross-entropy with accuracy, or squared error with its root mean."""
 
 from collections.abc import Callable
 from typing import Any
@@ -24,24 +24,26 @@ def classification(
     target: float | None = None,
     section: str = "§1.2",
 ) -> Problem:
-    """A classifier as a problem: softmax cross-entropy in nats, the surrogate, and accuracy, what one cares about.
+    """Makes a problem from a classifier. The loss is softmax cross-entropy in nats; the metric is accuracy.
 
-    For one example with scores z and label y the loss is log Σ_c exp(z_c) - z_y; with a time axis, its mean over time.
+    For one example with scores z and label y the loss is log Σ_c exp(z_c) - z_y. With a time axis, it is the mean of
+    this over time.
 
     Args:
-        name: of the problem, short.
+        name: short name of the problem.
         init: random key -> parameters, a tree of arrays.
         logits: parameters, inputs -> scores [n, classes], or [n, time, classes].
         train: (inputs, labels): a tree of arrays [n, ...] and integers [n], or [n, time]. NumPy arrays are put on the
             device here, once.
-        validation: the same of other examples.
-        description: one line about the data and the model; the name where empty.
+        validation: other examples in the same form.
+        description: one line about the data and the model; defaults to the name.
         target: the validation accuracy that steps-to-target are counted to.
-        section: of the chapter.
+        section: section of the chapter.
 
     Raises:
-        ValueError: no examples, leading axes that differ, labels that are no class, scores of another shape.
-        TypeError: labels that are not integers, data that are not a pair.
+        ValueError: if there are no examples, leading axes differ, a label is not a class, or the scores have another
+            shape.
+        TypeError: if labels are not integers, or `train` or `validation` is not a pair.
 
     >>> import jax, jax.numpy as jnp
     >>> from gradtx.lab.problems import classification
@@ -85,26 +87,27 @@ def regression(
     optimum: float | None = None,
     section: str = "§1.1",
 ) -> Problem:
-    """A regression as a problem: the loss is ½ (prediction - target)², the metric its root mean square, lower better.
+    """Makes a problem from a regression. The loss is ½ (prediction - target)²; the metric is the root mean squared
+    error, where lower is better.
 
-    With several outputs, the loss of an example is the sum over them, and the metric's mean is over them too.
+    With several outputs, the loss of an example is the sum over them, and the metric's mean includes them.
 
     Args:
-        name: of the problem, short.
+        name: short name of the problem.
         init: random key -> parameters, a tree of arrays.
         predict: parameters, inputs -> predictions in the shape of the targets, [n] or [n, outputs].
         train: (inputs, targets): a tree of arrays [n, ...] and real numbers [n], or [n, outputs]. NumPy arrays are put
             on the device here, once.
-        validation: the same of other examples.
-        description: one line about the data and the model; the name where empty.
+        validation: other examples in the same form.
+        description: one line about the data and the model; defaults to the name.
         target: the validation root mean squared error that steps-to-target are counted to.
-        optimum: the least training loss, where it is known.
-        section: of the chapter.
+        optimum: the least training loss, if it is known.
+        section: section of the chapter.
 
     Raises:
-        ValueError: no examples, leading axes that differ, predictions in another shape than the targets: [n] against
-            [n, 1] would broadcast to [n, n].
-        TypeError: targets that are not real numbers, data that are not a pair.
+        ValueError: if there are no examples, leading axes differ, or predictions and targets have different shapes,
+            because [n] against [n, 1] would broadcast to [n, n].
+        TypeError: if targets are not real numbers, or `train` or `validation` is not a pair.
 
     >>> import jax, jax.numpy as jnp
     >>> from gradtx.lab.problems import regression
@@ -148,7 +151,7 @@ def regression(
 
 
 def cross_entropy(scores: jax.Array, labels: jax.Array) -> jax.Array:
-    """[n] softmax cross-entropy in nats of scores [n, ..., classes] and labels [n, ...], the mean over inner axes."""
+    """Softmax cross-entropy [n] in nats of scores [n, ..., classes] and labels [n, ...], averaged over inner axes."""
     log_likelihood = jnp.take_along_axis(jax.nn.log_softmax(scores), labels[..., None], axis=-1)[..., 0]
     return -log_likelihood if labels.ndim == 1 else -jnp.mean(log_likelihood, axis=tuple(range(1, labels.ndim)))
 
@@ -179,5 +182,5 @@ def _pair(function: str, argument: str, batch: Batch) -> tuple[Any, jax.Array]:
 
 
 def _output_shape(init: Init, model: Model, inputs: Any) -> tuple[int, ...]:
-    """Shape of the model's outputs, by tracing alone: nothing is computed."""
+    """Shape of the model's outputs. The model is traced but not computed."""
     return jax.eval_shape(lambda key: model(init(key), inputs), jax.random.key(0)).shape

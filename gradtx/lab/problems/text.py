@@ -1,4 +1,4 @@
-"""A language model of characters: a transformer on English text that every Python has."""
+"""A language model of characters: a transformer on English text that comes with Python."""
 
 import math
 from functools import partial
@@ -16,36 +16,36 @@ from .problem import Batch, Problem
 from .supervised import cross_entropy
 
 ALPHABET = "\n" + "".join(map(chr, range(32, 127)))  # 96 characters; any other becomes a question mark
-_CHARACTERS = 150_000  # of text, nine tenths of them to train
+_CHARACTERS = 150_000  # length of the text; nine tenths of it train
 
 
 def characters(context: int = 32, width: int = 32, heads: int = 2, layers: int = 2) -> Problem:
-    """A small transformer that guesses the next character of English text, the Python language reference.
+    """A small transformer that predicts the next character of English text, the Python language reference.
 
     **Data**: the help texts of `pydoc_data.topics`, which come with CPython (PSF License 2), joined in sorted order and
-    cut at 150,000 characters; the first nine tenths to train, the rest to validate, so that no character is in both.
-    Cut into windows of `context` + 1 characters, each beginning at the last character of the one before: inputs and
-    targets [n, context] int32, indices into an alphabet of 96, the targets one character ahead. The text, and so every
-    number, differs a little from one version of Python to the next.
+    cut at 150,000 characters. The first nine tenths train, the rest validate, so no character is in both. The text is
+    cut into windows of `context` + 1 characters, and each window starts at the last character of the one before. Inputs
+    and targets are [n, context] int32, indices into an alphabet of 96; the targets are one character ahead. The text,
+    and therefore every number, differs a little between versions of Python.
 
     **Model**: x = E[characters] + P; in each layer x ← x + attention(norm(x)), causal, x ← x + W_2 gelu(W_1 norm(x));
     scores norm(x) W_out. Norm is layer normalisation, before each part (Vaswani et al. 2017; Xiong et al. 2020).
-    **Loss**: cross-entropy in nats a character, mean over the context; log 96 = 4.56 for a model that knows nothing.
-    **Metric**: bits a character, loss / log 2, lower is better: 6.58 for a model that knows nothing, about 4.6 for one
-    that knows how often each character comes (tests compute it).
+    **Loss**: cross-entropy in nats per character, mean over the context; log 96 = 4.56 for a model that knows nothing.
+    **Metric**: bits per character, loss / log 2, lower is better: 6.58 for a model that knows nothing, about 4.6 for
+    one that knows the frequency of each character (tests compute it).
 
-    **Shows** chapter §5: gradients of very different sizes, of rare and common characters, norms and matrices, which
-    is where rates of their own for each parameter pay.
+    **Shows** chapter §5: rare and common characters, norms and matrices have gradients of very different sizes, so a
+    separate learning rate for each parameter helps.
 
     Args:
-        context: characters that a window shows, >= 1.
-        width: of the residual stream, a multiple of `heads`.
-        heads: of attention, >= 1.
-        layers: >= 1.
+        context: characters in a window, >= 1.
+        width: width of the residual stream, a multiple of `heads`.
+        heads: number of attention heads, >= 1.
+        layers: number of layers, >= 1.
 
     Raises:
-        ValueError: a number that is too small, a `width` that `heads` does not divide, a `context` beyond the text.
-        ModuleNotFoundError: this Python came without `pydoc_data`.
+        ValueError: if a number is too small, `heads` does not divide `width`, or `context` is longer than the text.
+        ModuleNotFoundError: if this Python has no `pydoc_data`.
 
     >>> from gradtx.lab.problems import characters
     >>> problem = characters()
@@ -86,7 +86,7 @@ def characters(context: int = 32, width: int = 32, heads: int = 2, layers: int =
 
 
 def encode(text: str) -> np.ndarray:
-    """[characters] int32, the place of each in `ALPHABET`.
+    """The index [characters] int32 of each character in `ALPHABET`.
 
     >>> from gradtx.lab.problems.text import ALPHABET, encode
     >>> print(encode("é, Bé"), len(ALPHABET))
@@ -106,7 +106,7 @@ def _reference_text() -> str:
 
 
 def _windows(text: np.ndarray, context: int) -> Batch:
-    """(inputs, targets), both [n, context]: every character but the first is a target once."""
+    """(inputs, targets), both [n, context]. Every character except the first is a target once."""
     count = (len(text) - 1) // context
     windows = text[np.arange(count)[:, None] * context + np.arange(context + 1)]
     return jnp.asarray(windows[:, :-1]), jnp.asarray(windows[:, 1:])
@@ -123,7 +123,7 @@ def _init(key: jax.Array, *, context: int, width: int, layers: int) -> Any:
         return {
             "norm_attention": norm(),
             "w_qkv": weights(keys[0], width, 3 * width),
-            # What a layer adds to the stream starts small, so that the stream keeps its size through all of them.
+            # The contribution of a layer starts small, so that the stream keeps its size through all layers.
             "w_mixed": weights(keys[1], width, width) / math.sqrt(2 * layers),
             "norm_mlp": norm(),
             "w_up": weights(keys[2], width, 4 * width),
@@ -141,7 +141,7 @@ def _init(key: jax.Array, *, context: int, width: int, layers: int) -> Any:
 
 
 def _transformer(params: Any, inputs: jax.Array, *, heads: int) -> jax.Array:
-    """[n, time] characters -> [n, time, 96] scores of the next."""
+    """Maps characters [n, time] to the scores [n, time, 96] of the next character."""
     x = params["characters"][inputs] + params["places"][: inputs.shape[1]]
     for layer in params["layers"]:
         x = x + _attention(layer, _normalise(layer["norm_attention"], x), heads)
@@ -154,7 +154,7 @@ def _attention(layer: Any, x: jax.Array, heads: int) -> jax.Array:
     n, time, width = x.shape
     q, k, v = jnp.moveaxis((x @ layer["w_qkv"]).reshape(n, time, 3, heads, width // heads), 2, 0)
     scores = jnp.einsum("nthc,nshc->nhts", q, k) / math.sqrt(width // heads)
-    is_past = jnp.tril(jnp.ones((time, time), bool))  # or present
+    is_past = jnp.tril(jnp.ones((time, time), bool))  # past or present
     attention = jax.nn.softmax(scores, where=is_past)
     return jnp.einsum("nhts,nshc->nthc", attention, v).reshape(n, time, width) @ layer["w_mixed"]
 
