@@ -38,6 +38,7 @@ import jax
 import jax.numpy as jnp
 
 from gradtx._core.arguments import check_at_least, check_seed, inner_transformation
+from gradtx._core.callers import update_call
 from gradtx._core.collectives import made_varying, varying
 from gradtx._core.foreign import check_state
 from gradtx._core.hyperparameters import first_count
@@ -119,8 +120,8 @@ def observed(
         is_blind = extra.get("losses_fn") is None and extra.get("value_fn") is None
         if is_blind and extra.get("measure") not in (False, "remember"):
             raise ValueError(
-                "observed needs the loss: call update(grads, state, params, losses_fn=losses), losses(params) -> "
-                "[batch], or value_fn=loss, loss(params) -> scalar."
+                f"observed needs the loss: {update_call(['losses_fn=losses'])}, losses(params) -> [batch], or "
+                "value_fn=loss, loss(params) -> scalar."
             )
         taken, inner_state = inner.update(updates, state.observed_state, params, **extra)
         gradients, taken_here, here = _varying_alike(updates, taken, params)
