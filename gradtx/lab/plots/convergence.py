@@ -19,7 +19,8 @@ def plot_convergence(runs: Runs | Mapping[str, Runs], minimum: float = 0.0, *, w
     `lab.convergence_order` fits to the last tenfold of the steps.
 
     Args:
-        runs: a History, several of them, a Sweep (a line for each of its points), or {name: any of these}.
+        runs: a History or a Recorder, several of them, a Sweep (a line for each of its points), or {name: any of
+            these}.
         minimum: min J: `Problem.optimum` or `Landscape.minimum`.
         what: "train_loss", "validation_loss" or "metric", where the method is judged; "loss", of each step's minibatch.
 
