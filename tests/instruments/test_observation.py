@@ -20,7 +20,7 @@ NEEDS_LOSSES = {
     "gradient_noise_scale": gradtx.gradient_noise_scale(),
 }
 SLIPS = {
-    "the auxiliary output is returned too": (lambda p: (losses(p), {"accuracy": 1.0}), "lambda params: losses(params)[0]."),
+    "more is returned than the loss": (lambda p: (losses(p), {"accuracy": 1.0}), "lambda params: losses(params)[0]."),
     "a dict is returned": (lambda p: {"loss": losses(p)}, "lambda params: losses(params)['loss']."),
     "a list is returned": (lambda p: list(losses(p)), "return jnp.stack(losses)."),
     "nothing is returned": (lambda p: None, "end the function with `return loss`."),

@@ -263,5 +263,5 @@ def test_its_order_of_convergence_is_drawn():
 
 
 def test_an_empty_recorder_is_not_drawn():
-    with pytest.raises(ValueError, match=r"plot_curves: runs must have recorded a step.* call log\(loss=value\)"):
+    with pytest.raises(ValueError, match=r"plot_curves: runs must have recorded a step.* log\(loss=value\)"):
         lab.plot_curves(lab.Recorder())
