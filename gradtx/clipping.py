@@ -42,9 +42,9 @@ import jax.numpy as jnp
 
 from ._core.collectives import AxisName, check_axis_name, largest_everywhere, largest_over_shards
 from ._core.hyperparameters import NON_NEGATIVE_OR_INF, count_for, first_count, hyperparameter, next_count
-from ._core.lift import Lifted, Scalars, lift
+from ._core.lift import Scalars, lift
 from ._core.trees import factored_norm
-from ._core.types import Params, ScalarOrSchedule
+from ._core.types import GradientTransformationExtraArgs, Params, ScalarOrSchedule
 
 
 class ClipByValueState(NamedTuple):
@@ -90,7 +90,7 @@ class ClipByGlobalNormState(NamedTuple):
         return {"clip_by_global_norm/norm": self.global_norm, "clip_by_global_norm/clipped": clipped}
 
 
-def clip_by_value(max_abs: ScalarOrSchedule, *, axis_name: AxisName = None) -> Lifted:
+def clip_by_value(max_abs: ScalarOrSchedule, *, axis_name: AxisName = None) -> GradientTransformationExtraArgs:
     """Each entry into [-c, c]. Changes the direction.
 
     Args:
@@ -98,6 +98,8 @@ def clip_by_value(max_abs: ScalarOrSchedule, *, axis_name: AxisName = None) -> L
         axis_name: inside `shard_map`, the mesh axis or axes that gradients are sharded over. It is needed only with
             `check_vma=False`: else JAX knows these axes, and the state tells of the whole gradient without it. The
             updates are the same in any case.
+
+    **Differs from** `optax.clip`: its `max_delta` is called `max_abs` here.
 
     Raises:
         ValueError: `max_abs` is negative or NaN; at init, complex parameters (they have no order).
@@ -137,7 +139,7 @@ def clip_by_value(max_abs: ScalarOrSchedule, *, axis_name: AxisName = None) -> L
     return lift("clip_by_value", init, scalars, rule, reduces=True, allow_complex=False)
 
 
-def clip_by_norm(max_norm: ScalarOrSchedule, *, axis_name: AxisName = None) -> Lifted:
+def clip_by_norm(max_norm: ScalarOrSchedule, *, axis_name: AxisName = None) -> GradientTransformationExtraArgs:
     """Each leaf to a norm of at most c, by its own norm.
 
     Args:
@@ -196,7 +198,7 @@ def clip_by_norm(max_norm: ScalarOrSchedule, *, axis_name: AxisName = None) -> L
     return lift("clip_by_norm", init, scalars, _shrink, reduces=True)
 
 
-def clip_by_global_norm(max_norm: ScalarOrSchedule, *, axis_name: AxisName = None) -> Lifted:
+def clip_by_global_norm(max_norm: ScalarOrSchedule, *, axis_name: AxisName = None) -> GradientTransformationExtraArgs:
     """The whole tree to a norm of at most c, by one norm: the direction of the step stays.
 
     Args:

@@ -1,5 +1,7 @@
 """gradtx where Optax stands today: Optax's kinds of tests over gradtx's recipes, and the libraries above it."""
 
+import inspect
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -184,3 +186,62 @@ def test_decoupled_weight_decay_is_optax_adamw(is_scheduled):
         np.testing.assert_allclose(found[name], expected[name], rtol=1e-6, atol=1e-6)
     without = trained(optax.adamw(rate, weight_decay=0.0))
     assert np.abs(found["w"] - without["w"]).max() > 1e-3
+
+
+OTHER_NAMES = {  # what Optax has under another name
+    "accumulate": "MultiSteps",
+    "clip_by_value": "clip",
+    "heavy_ball": "trace",
+    "linear_decay": "linear_schedule",
+    "nesterov": "trace",
+    "packed": "flatten",
+    "scale_by_adagrad": "scale_by_rss",
+    "skip_nonfinite": "apply_if_finite",
+}
+SAME_NAMES = [n for n, f in vars(gradtx).items() if inspect.isfunction(f) and callable(getattr(optax, n, None))]
+TWINS = {**{name: name for name in SAME_NAMES}, **OTHER_NAMES}
+DIFFER_IN_PLACE = {  # arguments of one name at another place, where a positional call means something else
+    ("adagrad", "eps"),
+    ("rmsprop", "momentum"),
+    ("rmsprop", "nesterov"),
+    ("scale_by_adagrad", "eps"),
+}
+
+
+POSITIONAL = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+
+
+def arguments(function, kinds=POSITIONAL):
+    return [p.name for p in inspect.signature(function).parameters.values() if p.kind in kinds]
+
+
+def test_optax_has_twins_by_name():
+    assert {"adam", "adagrad", "rmsprop", "adadelta", "sgd", "chain", "clip_by_global_norm"} <= set(SAME_NAMES)
+
+
+@pytest.mark.parametrize("name", TWINS)
+def test_an_argument_that_only_optax_has_is_named_in_the_docstring(name):
+    mine, theirs = getattr(gradtx, name), getattr(optax, TWINS[name])
+    keyword = (*POSITIONAL, inspect.Parameter.KEYWORD_ONLY)
+    lacking = set(arguments(theirs, keyword)) - set(arguments(mine, keyword))
+    differs = inspect.getdoc(mine).partition("**Differs from**")[2].partition("\n\n")[0]
+    assert {argument for argument in lacking if f"`{argument}`" not in differs} == set()
+
+
+@pytest.mark.parametrize("name", TWINS)
+def test_a_positional_call_means_the_same_or_the_docstring_says_to_pass_by_name(name):
+    mine, theirs = arguments(getattr(gradtx, name)), arguments(getattr(optax, TWINS[name]))
+    moved = {(name, a) for a in theirs if a in mine and mine.index(a) != theirs.index(a)}
+    assert moved <= DIFFER_IN_PLACE
+    if moved:
+        assert "by name" in inspect.getdoc(getattr(gradtx, name))
+
+
+def test_the_weight_decay_of_optax_adadelta_is_a_chain():
+    params = {"w": jnp.array([1.0, -2.0]), "b": jnp.array([3.0])}
+    mask = {"w": True, "b": False}
+    theirs = optax.adadelta(1.0, rho=0.95, weight_decay=0.1, weight_decay_mask=mask)
+    mine = optax.chain(optax.add_decayed_weights(0.1, mask), gradtx.adadelta())
+    expected, _ = theirs.update(params, theirs.init(params), params)
+    found, _ = mine.update(params, mine.init(params), params)
+    jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, rtol=1e-5), found, expected)

@@ -15,7 +15,7 @@ A method writes three small functions; `lift` does the rest (None and masked lea
 
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import jax
 import jax.numpy as jnp
@@ -67,9 +67,9 @@ def lift(
     return _transformation(name, Block(init, scalars, rule, buffers, reduces, allow_complex))
 
 
-def composed(name: str, *lifted: Lifted) -> Lifted:
-    """The blocks of all of them in a row. The state is a tuple of their states, as `optax.chain` has it."""
-    return _transformation(name, tuple(tx.nest for tx in lifted))
+def composed(name: str, *lifted: GradientTransformationExtraArgs) -> Lifted:
+    """The blocks of all of them in a row; each must be a `Lifted`. The states are a tuple, as `optax.chain` has it."""
+    return _transformation(name, tuple(cast(Lifted, tx).nest for tx in lifted))
 
 
 def _transformation(name: str, nest: Nest) -> Lifted:

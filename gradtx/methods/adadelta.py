@@ -35,9 +35,9 @@ import jax
 
 from gradtx._core.arithmetic import abs2, divide, sqrt
 from gradtx._core.hyperparameters import BELOW_ONE, NON_NEGATIVE, count_for, hyperparameter, next_count
-from gradtx._core.lift import Lifted, Scalars, composed, lift
+from gradtx._core.lift import Scalars, composed, lift
 from gradtx._core.trees import accumulators
-from gradtx._core.types import FLOAT32, Params, ScalarOrSchedule, Updates
+from gradtx._core.types import FLOAT32, GradientTransformationExtraArgs, Params, ScalarOrSchedule, Updates
 
 from .learning_rate import scale_by_learning_rate
 
@@ -50,12 +50,15 @@ class ScaleByAdadeltaState(NamedTuple):
     adadelta_count: jax.Array | None  # [] int32, if a hyper-parameter is scheduled
 
 
-def scale_by_adadelta(decay: ScalarOrSchedule = 0.95, eps: ScalarOrSchedule = 1e-6) -> Lifted:
+def scale_by_adadelta(decay: ScalarOrSchedule = 0.95, eps: ScalarOrSchedule = 1e-6) -> GradientTransformationExtraArgs:
     """u = RMS of past updates / RMS of past gradients · g; does not flip the sign.
 
     Args:
         decay: ρ, in [0, 1).
         eps: δ, in [0, inf); sets the size of the first steps.
+
+    **Differs from** `optax.scale_by_adadelta`: its `rho` is called `decay` here, and is 0.95 by default as in the
+    paper.
 
     Raises:
         ValueError: a number out of range. TypeError: an argument of the wrong kind.
@@ -93,13 +96,17 @@ def scale_by_adadelta(decay: ScalarOrSchedule = 0.95, eps: ScalarOrSchedule = 1e
 
 def adadelta(
     learning_rate: ScalarOrSchedule = 1.0, decay: ScalarOrSchedule = 0.95, eps: ScalarOrSchedule = 1e-6
-) -> Lifted:
+) -> GradientTransformationExtraArgs:
     """AdaDelta (Zeiler 2012, Alg. 1): θ ← θ - ε_k √(s + δ) / √(r + δ) · g, with ε = 1 in the paper.
 
     Args:
         learning_rate: ε, in [0, inf).
         decay: ρ, in [0, 1).
         eps: δ, in [0, inf); sets the size of the first steps.
+
+    **Differs from** `optax.adadelta`: its `rho` is called `decay` here, and is 0.95 by default as in the paper; the
+    rate is 1 by default. There is no `weight_decay` and no `weight_decay_mask`:
+    what they do is `optax.chain(optax.add_decayed_weights(weight_decay, weight_decay_mask), gradtx.adadelta())`.
 
     Raises:
         ValueError: a number out of range. TypeError: an argument of the wrong kind.

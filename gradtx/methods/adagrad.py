@@ -29,9 +29,9 @@ import jax
 
 from gradtx._core.arithmetic import abs2, divide, sqrt
 from gradtx._core.hyperparameters import NON_NEGATIVE, count_for, first_count, hyperparameter, next_count
-from gradtx._core.lift import Lifted, Scalars, composed, lift
+from gradtx._core.lift import Scalars, composed, lift
 from gradtx._core.trees import accumulators, check_accumulator_dtype
-from gradtx._core.types import FLOAT32, DTypeLike, Params, ScalarOrSchedule, Updates
+from gradtx._core.types import FLOAT32, DTypeLike, GradientTransformationExtraArgs, Params, ScalarOrSchedule, Updates
 
 from .learning_rate import scale_by_learning_rate
 
@@ -48,13 +48,16 @@ def scale_by_adagrad(
     initial_accumulator: ScalarOrSchedule = 0.0,
     *,
     accumulator_dtype: DTypeLike | None = FLOAT32,
-) -> Lifted:
+) -> GradientTransformationExtraArgs:
     """u = g / (δ + √r) with r the sum of all squared gradients; does not flip the sign.
 
     Args:
         eps: δ, in [0, inf). With 0 a coordinate that never had a gradient gets the update 0.
         initial_accumulator: r before the first step, in [0, inf).
         accumulator_dtype: of r; None follows the parameters.
+
+    **Differs from** `optax.scale_by_rss`: its first argument, `initial_accumulator_value`, is `initial_accumulator`
+    here, comes second, and is 0 by default. So pass both by name.
 
     Raises:
         ValueError: a number out of range. TypeError: an argument of the wrong kind.
@@ -92,7 +95,7 @@ def adagrad(
     initial_accumulator: ScalarOrSchedule = 0.0,
     *,
     accumulator_dtype: DTypeLike | None = FLOAT32,
-) -> Lifted:
+) -> GradientTransformationExtraArgs:
     """AdaGrad (Alg. 8.4): θ ← θ - ε_k g / (δ + √r).
 
     Args:
@@ -100,6 +103,9 @@ def adagrad(
         eps: δ, in [0, inf).
         initial_accumulator: r before the first step, in [0, inf).
         accumulator_dtype: of r; None follows the parameters.
+
+    **Differs from** `optax.adagrad`: its second argument, `initial_accumulator_value`, is `initial_accumulator` here,
+    comes third, and is 0 by default. So pass both by name.
 
     Raises:
         ValueError: a number out of range. TypeError: an argument of the wrong kind.

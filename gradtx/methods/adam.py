@@ -35,9 +35,9 @@ import jax.numpy as jnp
 
 from gradtx._core.arithmetic import abs2, divide, sqrt
 from gradtx._core.hyperparameters import BELOW_ONE, NON_NEGATIVE, first_count, hyperparameter, next_count
-from gradtx._core.lift import Lifted, Scalars, composed, lift
+from gradtx._core.lift import Scalars, composed, lift
 from gradtx._core.trees import accumulators
-from gradtx._core.types import FLOAT32, Params, ScalarOrSchedule, Updates
+from gradtx._core.types import FLOAT32, GradientTransformationExtraArgs, Params, ScalarOrSchedule, Updates
 
 from .learning_rate import scale_by_learning_rate
 
@@ -52,13 +52,18 @@ class ScaleByAdamState(NamedTuple):
     adam_count: jax.Array  # [] int32
 
 
-def scale_by_adam(b1: ScalarOrSchedule = 0.9, b2: ScalarOrSchedule = 0.999, eps: ScalarOrSchedule = 1e-8) -> Lifted:
+def scale_by_adam(
+    b1: ScalarOrSchedule = 0.9, b2: ScalarOrSchedule = 0.999, eps: ScalarOrSchedule = 1e-8
+) -> GradientTransformationExtraArgs:
     """u = m̂ / (√v̂ + δ), the corrected mean over the root of the corrected mean square; does not flip the sign.
 
     Args:
         b1: β₁, in [0, 1).
         b2: β₂, in [0, 1).
         eps: δ, in [0, inf). With 0 a coordinate that never had a gradient gets the update 0.
+
+    **Differs from** `optax.scale_by_adam`: it has no `eps_root` and no `nesterov` (Optax's `nadam` stays Optax's).
+    There is no `mu_dtype`: both averages are kept in float32, or as `gradtx.stored_as` says.
 
     Raises:
         ValueError: a number out of range. TypeError: an argument of the wrong kind.
@@ -114,7 +119,7 @@ def adam(
     b1: ScalarOrSchedule = 0.9,
     b2: ScalarOrSchedule = 0.999,
     eps: ScalarOrSchedule = 1e-8,
-) -> Lifted:
+) -> GradientTransformationExtraArgs:
     """Adam (Kingma & Ba 2015, Alg. 1): θ ← θ - ε_k m̂ / (√v̂ + δ), with m̂ = m / w₁ and v̂ = v / w₂.
 
     Args:
@@ -122,6 +127,9 @@ def adam(
         b1: β₁, in [0, 1).
         b2: β₂, in [0, 1).
         eps: δ, in [0, inf).
+
+    **Differs from** `optax.adam`: it has no `eps_root` and no `nesterov` (Optax's `nadam` stays Optax's). There is no
+    `mu_dtype`: both averages are kept in float32, or as `gradtx.stored_as` says.
 
     Raises:
         ValueError: a number out of range. TypeError: an argument of the wrong kind.

@@ -41,9 +41,9 @@ from gradtx._core.hyperparameters import (
     hyperparameter,
     next_count,
 )
-from gradtx._core.lift import Lifted, Scalars, composed, lift
+from gradtx._core.lift import Scalars, composed, lift
 from gradtx._core.trees import accumulators
-from gradtx._core.types import FLOAT32, Params, ScalarOrSchedule, Updates
+from gradtx._core.types import FLOAT32, GradientTransformationExtraArgs, Params, ScalarOrSchedule, Updates
 
 from .learning_rate import scale_by_learning_rate
 
@@ -61,7 +61,7 @@ def scale_by_delta_bar_delta(
     increase: ScalarOrSchedule = 0.05,
     decrease: ScalarOrSchedule = 0.2,
     decay: ScalarOrSchedule = 0.7,
-) -> Lifted:
+) -> GradientTransformationExtraArgs:
     """u = λ d with a rate λ for each parameter; does not flip the sign.
 
     Args:
@@ -120,7 +120,7 @@ def delta_bar_delta(
     increase: ScalarOrSchedule = 0.05,
     decrease: ScalarOrSchedule = 0.2,
     decay: ScalarOrSchedule = 0.7,
-) -> Lifted:
+) -> GradientTransformationExtraArgs:
     """Delta-bar-delta (Jacobs 1988): θ ← θ - λ d, with a rate λ for each parameter that starts at `learning_rate`.
 
     Args:

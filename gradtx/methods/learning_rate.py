@@ -23,8 +23,8 @@ from typing import Any, NamedTuple
 import jax
 
 from gradtx._core.hyperparameters import NON_NEGATIVE, count_for, first_count, hyperparameter, next_count
-from gradtx._core.lift import Lifted, Scalars, lift
-from gradtx._core.types import Params, ScalarOrSchedule
+from gradtx._core.lift import Scalars, lift
+from gradtx._core.types import GradientTransformationExtraArgs, Params, ScalarOrSchedule
 
 
 class ScaleByLearningRateState(NamedTuple):
@@ -38,11 +38,14 @@ class ScaleByLearningRateState(NamedTuple):
         return {} if self.learning_rate_value is None else {"learning_rate/value": self.learning_rate_value}
 
 
-def scale_by_learning_rate(learning_rate: ScalarOrSchedule) -> Lifted:
+def scale_by_learning_rate(learning_rate: ScalarOrSchedule) -> GradientTransformationExtraArgs:
     """u = -ε_k g: the one stage that flips the sign.
 
     Args:
         learning_rate: ε, a number, 0-d array or `count -> value`, in [0, inf). The first update uses `schedule(0)`.
+
+    **Differs from** `optax.scale_by_learning_rate`: it has no `flip_sign`, as it always flips. `optax.scale(rate)` does
+    not.
 
     Raises:
         ValueError: `learning_rate` is negative, infinite or NaN.

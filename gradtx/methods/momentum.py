@@ -38,7 +38,7 @@ import jax
 import jax.numpy as jnp
 
 from gradtx._core.hyperparameters import BELOW_ONE, count_for, first_count, hyperparameter, next_count
-from gradtx._core.lift import Lifted, Scalars, lift
+from gradtx._core.lift import Scalars, lift
 from gradtx._core.packing import is_packed
 from gradtx._core.trees import (
     accumulators,
@@ -51,6 +51,7 @@ from gradtx._core.trees import (
 from gradtx._core.types import (
     FLOAT32,
     DTypeLike,
+    GradientTransformationExtraArgs,
     MaskedNode,
     Params,
     ScalarOrSchedule,
@@ -72,12 +73,16 @@ class NesterovState(NamedTuple):
     nesterov_count: jax.Array | None  # [] int32, if α is scheduled
 
 
-def heavy_ball(momentum: ScalarOrSchedule, *, accumulator_dtype: DTypeLike | None = FLOAT32) -> Lifted:
+def heavy_ball(
+    momentum: ScalarOrSchedule, *, accumulator_dtype: DTypeLike | None = FLOAT32
+) -> GradientTransformationExtraArgs:
     """v ← α_k v + d, u = v. Stands after `scale_by_learning_rate`, so that the learning rate is inside the velocity.
 
     Args:
         momentum: α, a number, 0-d array or `count -> value`, in [0, 1).
         accumulator_dtype: of the velocity; None follows the parameters.
+
+    **Differs from** `optax.trace`: its `decay` is called `momentum` here, and its `nesterov` is a function of its own.
 
     Raises:
         ValueError: `momentum` out of range. TypeError: of the wrong kind.
@@ -110,12 +115,17 @@ def heavy_ball(momentum: ScalarOrSchedule, *, accumulator_dtype: DTypeLike | Non
     return lift("heavy_ball", init, scalars, rule, ("velocity",))
 
 
-def nesterov(momentum: ScalarOrSchedule, *, accumulator_dtype: DTypeLike | None = FLOAT32) -> Lifted:
+def nesterov(
+    momentum: ScalarOrSchedule, *, accumulator_dtype: DTypeLike | None = FLOAT32
+) -> GradientTransformationExtraArgs:
     """v ← α_k v + d, u = α_{k+1} v + d: the parameters stay at the look-ahead point φ.
 
     Args:
         momentum: α, a number, 0-d array or `count -> value`, in [0, 1). The schedule is read one step ahead too.
         accumulator_dtype: of the velocity; None follows the parameters.
+
+    **Differs from** `optax.trace` with its `nesterov`: its `decay` is called `momentum` here, and the learning rate
+    stands before it.
 
     Raises:
         ValueError: `momentum` out of range. TypeError: of the wrong kind.

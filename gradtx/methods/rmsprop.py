@@ -32,9 +32,9 @@ import jax
 
 from gradtx._core.arithmetic import abs2, divide, sqrt
 from gradtx._core.hyperparameters import BELOW_ONE, NON_NEGATIVE, count_for, hyperparameter, next_count
-from gradtx._core.lift import Lifted, Scalars, composed, lift
+from gradtx._core.lift import Scalars, composed, lift
 from gradtx._core.trees import accumulators, check_accumulator_dtype
-from gradtx._core.types import FLOAT32, DTypeLike, Params, ScalarOrSchedule, Updates
+from gradtx._core.types import FLOAT32, DTypeLike, GradientTransformationExtraArgs, Params, ScalarOrSchedule, Updates
 
 from .learning_rate import scale_by_learning_rate
 from .momentum import heavy_ball
@@ -53,13 +53,16 @@ def scale_by_rms(
     eps: ScalarOrSchedule = 1e-6,
     *,
     accumulator_dtype: DTypeLike | None = FLOAT32,
-) -> Lifted:
+) -> GradientTransformationExtraArgs:
     """u = g / √(δ + r) with r the running mean of squared gradients; does not flip the sign.
 
     Args:
         decay: ρ, the weight of the past in r, in [0, 1).
         eps: δ, in [0, inf). With 0 a coordinate that never had a gradient gets the update 0.
         accumulator_dtype: of r; None follows the parameters.
+
+    **Differs from** `optax.scale_by_rms`: `eps` is 1e-6 by default, not 1e-8. It has no `initial_scale` (r starts at
+    0), no `eps_in_sqrt` (δ is always inside the root) and no `bias_correction`.
 
     Raises:
         ValueError: a number out of range. TypeError: an argument of the wrong kind.
@@ -100,7 +103,7 @@ def rmsprop(
     nesterov: bool = False,
     *,
     accumulator_dtype: DTypeLike | None = FLOAT32,
-) -> Lifted:
+) -> GradientTransformationExtraArgs:
     """RMSProp (Alg. 8.5); with `momentum` the scaled step feeds a velocity, with `nesterov` as well Alg. 8.6.
 
     Alg. 8.6 has no δ under its root; here it keeps Alg. 8.5's (`eps=0.0` is the letter of it).
@@ -112,6 +115,10 @@ def rmsprop(
         momentum: α, in [0, 1); None for none.
         nesterov: keep the parameters at the look-ahead point; see `nesterov_eval_params`.
         accumulator_dtype: of r and of the velocity; None follows the parameters.
+
+    **Differs from** `optax.rmsprop`: `eps` is 1e-6 by default, not 1e-8. It has no `initial_scale` (r starts at 0), no
+    `eps_in_sqrt` (δ is always inside the root), no `centered` (Optax's `scale_by_stddev` has it) and no
+    `bias_correction`. `momentum` is the fourth argument here, so pass it by name.
 
     Raises:
         ValueError: a number out of range, or `nesterov` without `momentum`.

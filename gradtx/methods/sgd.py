@@ -24,9 +24,9 @@ between parameters and the learning rates cannot be told apart by hand.
 """
 
 from gradtx._core.hyperparameters import BELOW_ONE, NON_NEGATIVE, hyperparameter
-from gradtx._core.lift import Lifted, composed
+from gradtx._core.lift import composed
 from gradtx._core.trees import check_accumulator_dtype
-from gradtx._core.types import FLOAT32, DTypeLike, ScalarOrSchedule
+from gradtx._core.types import FLOAT32, DTypeLike, GradientTransformationExtraArgs, ScalarOrSchedule
 
 from .learning_rate import scale_by_learning_rate
 from .momentum import heavy_ball
@@ -39,7 +39,7 @@ def sgd(
     nesterov: bool = False,
     *,
     accumulator_dtype: DTypeLike | None = FLOAT32,
-) -> Lifted:
+) -> GradientTransformationExtraArgs:
     """SGD (Alg. 8.1); with `momentum` the heavy ball (Alg. 8.2), with `nesterov` as well the look-ahead (Alg. 8.3).
 
     Args:
@@ -47,6 +47,10 @@ def sgd(
         momentum: α, in [0, 1); None for plain SGD, whose state holds no velocity.
         nesterov: keep the parameters at the look-ahead point θ + α v. `nesterov_eval_params` gives θ itself.
         accumulator_dtype: of the velocity; None follows the parameters.
+
+    **Differs from** `optax.sgd`: the same arguments, but `accumulator_dtype` is passed by name and is float32 by
+    default. The updates differ if the learning rate, or with `nesterov` the momentum, is scheduled: see the page of the
+    module.
 
     Raises:
         ValueError: a number out of range, or `nesterov` without `momentum`.
