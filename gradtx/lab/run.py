@@ -12,8 +12,8 @@ from typing import Any
 import jax
 import numpy as np
 import optax
-from jax.typing import ArrayLike
 
+from gradtx._core.types import ArrayLike
 from gradtx.stopping import EarlyStopping
 
 from .arguments import check_callable, check_transformation, checked_batch_size, checked_count, checked_keys
