@@ -1,4 +1,4 @@
-"""Where a run stands, on disk, so that it goes on bit for bit. Needs `pip install 'gradtx[checkpoints]'` (Orbax)."""
+"""Where a run stands, on disk, so that it goes on bit for bit. Needs the extra `checkpoints` (Orbax)."""
 
 import json
 import tempfile
