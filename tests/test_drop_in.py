@@ -1,6 +1,10 @@
 """gradtx where Optax stands today: Optax's kinds of tests over gradtx's recipes, and the libraries above it."""
 
 import inspect
+import re
+import subprocess
+import sys
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -245,3 +249,31 @@ def test_the_weight_decay_of_optax_adadelta_is_a_chain():
     expected, _ = theirs.update(params, theirs.init(params), params)
     found, _ = mine.update(params, mine.init(params), params)
     jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, rtol=1e-5), found, expected)
+
+
+OWN_LOOP = Path(__file__).parents[1] / "notebooks" / "15_your_own_loop.py"
+SCRIPTS = [cell.partition("\n")[2] for cell in OWN_LOOP.read_text(encoding="utf-8").split("# %%") if '"script"' in cell]
+
+
+def test_four_libraries_have_a_script():
+    assert ["equinox" in s for s in SCRIPTS] == [False, True, False, False]
+    assert ["flax.linen" in s for s in SCRIPTS] == [False, False, True, False]
+    assert ["import nnx" in s for s in SCRIPTS] == [False, False, False, True]
+
+
+@pytest.mark.parametrize("script", SCRIPTS, ids=["jax", "equinox", "linen", "nnx"])
+def test_a_script_of_ones_own_loop_needs_nothing_from_elsewhere(script):
+    command = [sys.executable, "-m", "ruff", "check", "--isolated", "--select", "F821", "-"]
+    done = subprocess.run(command, input=script, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout
+
+
+def test_the_table_of_lines_is_true():
+    rows = re.findall(r"^# \| [\w ]+ \| (\d+) \| (\d+) \| (\d+) \| (\d+) \|$", OWN_LOOP.read_text(), re.MULTILINE)
+    found = []
+    for script in SCRIPTS:
+        lines = [line for line in script.splitlines() if line.strip() and not line.startswith("#")]
+        added, changed = (sum(f"# {mark}" in line for line in lines) for mark in ("added", "changed"))
+        assert added <= 5
+        found.append((len(lines) - added, len(lines), added, changed))
+    assert [tuple(map(int, row)) for row in rows] == found
