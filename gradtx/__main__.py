@@ -7,8 +7,9 @@ from contextlib import suppress
 from pathlib import Path
 
 import gradtx
+from gradtx._core.installing import install
 
-EXTRA = "python -m gradtx needs the lab extra: pip install 'gradtx[lab]'"
+EXTRA = f"python -m gradtx needs the lab extra: {install('lab')}"
 BROKEN_OFF = (130, 143)  # exit statuses after Ctrl-C and SIGTERM
 
 

@@ -100,6 +100,8 @@ def clip_by_value(max_abs: ScalarOrSchedule, *, axis_name: AxisName = None) -> G
             `check_vma=False`. Otherwise JAX knows these axes, and the state describes the whole gradient without it.
             The updates are the same in any case.
 
+    **Differs from** `optax.clip`: its `max_delta` is called `max_abs` here.
+
     Raises:
         ValueError: `max_abs` is negative or NaN; at init, complex parameters (they have no order).
         TypeError: an argument is of the wrong kind.

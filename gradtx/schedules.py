@@ -49,6 +49,9 @@ def linear_decay(initial: ArrayLike, final: ArrayLike, steps: ArrayLike) -> Sche
             moving at step τ, and a run that has stopped looks like one that has converged (chapter §4.1).
         steps: τ, in (0, inf).
 
+    **Differs from** `optax.linear_schedule`: its `init_value`, `end_value` and `transition_steps` are called `initial`,
+    `final` and `steps` here. There is no `transition_begin`: put `optax.join_schedules` around it.
+
     Raises:
         ValueError: `initial` or `final` not in [0, inf), `steps` not in (0, inf). TypeError: one of the wrong kind.
 

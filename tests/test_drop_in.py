@@ -1,5 +1,11 @@
 """gradtx can replace Optax: it passes tests like Optax's, and it works with the libraries that use Optax."""
 
+import inspect
+import re
+import subprocess
+import sys
+from pathlib import Path
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -186,3 +192,90 @@ def test_a_chain_with_decoupled_weight_decay_equals_optax_adamw(is_scheduled):
         np.testing.assert_allclose(found[name], expected[name], rtol=1e-6, atol=1e-6)
     without = trained(optax.adamw(rate, weight_decay=0.0))
     assert np.abs(found["w"] - without["w"]).max() > 1e-3
+
+
+OTHER_NAMES = {  # what Optax has under another name
+    "accumulate": "MultiSteps",
+    "clip_by_value": "clip",
+    "heavy_ball": "trace",
+    "linear_decay": "linear_schedule",
+    "nesterov": "trace",
+    "packed": "flatten",
+    "scale_by_adagrad": "scale_by_rss",
+    "skip_nonfinite": "apply_if_finite",
+}
+SAME_NAMES = [n for n, f in vars(gradtx).items() if inspect.isfunction(f) and callable(getattr(optax, n, None))]
+TWINS = {**{name: name for name in SAME_NAMES}, **OTHER_NAMES}
+DIFFER_IN_PLACE = {  # arguments of one name at another place, where a positional call means something else
+    ("adagrad", "eps"),
+    ("rmsprop", "momentum"),
+    ("rmsprop", "nesterov"),
+    ("scale_by_adagrad", "eps"),
+}
+
+
+POSITIONAL = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+
+
+def arguments(function, kinds=POSITIONAL):
+    return [p.name for p in inspect.signature(function).parameters.values() if p.kind in kinds]
+
+
+def test_optax_has_twins_by_name():
+    assert {"adam", "adagrad", "rmsprop", "adadelta", "sgd", "chain", "clip_by_global_norm"} <= set(SAME_NAMES)
+
+
+@pytest.mark.parametrize("name", TWINS)
+def test_an_argument_that_only_optax_has_is_named_in_the_docstring(name):
+    mine, theirs = getattr(gradtx, name), getattr(optax, TWINS[name])
+    keyword = (*POSITIONAL, inspect.Parameter.KEYWORD_ONLY)
+    lacking = set(arguments(theirs, keyword)) - set(arguments(mine, keyword))
+    differs = inspect.getdoc(mine).partition("**Differs from**")[2].partition("\n\n")[0]
+    assert {argument for argument in lacking if f"`{argument}`" not in differs} == set()
+
+
+@pytest.mark.parametrize("name", TWINS)
+def test_a_positional_call_means_the_same_or_the_docstring_says_to_pass_by_name(name):
+    mine, theirs = arguments(getattr(gradtx, name)), arguments(getattr(optax, TWINS[name]))
+    moved = {(name, a) for a in theirs if a in mine and mine.index(a) != theirs.index(a)}
+    assert moved <= DIFFER_IN_PLACE
+    if moved:
+        assert "by name" in inspect.getdoc(getattr(gradtx, name))
+
+
+def test_the_weight_decay_of_optax_adadelta_is_a_chain():
+    params = {"w": jnp.array([1.0, -2.0]), "b": jnp.array([3.0])}
+    mask = {"w": True, "b": False}
+    theirs = optax.adadelta(1.0, rho=0.95, weight_decay=0.1, weight_decay_mask=mask)
+    mine = optax.chain(optax.add_decayed_weights(0.1, mask), gradtx.adadelta())
+    expected, _ = theirs.update(params, theirs.init(params), params)
+    found, _ = mine.update(params, mine.init(params), params)
+    jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, rtol=1e-5), found, expected)
+
+
+OWN_LOOP = Path(__file__).parents[1] / "notebooks" / "15_your_own_loop.py"
+SCRIPTS = [cell.partition("\n")[2] for cell in OWN_LOOP.read_text(encoding="utf-8").split("# %%") if '"script"' in cell]
+
+
+def test_four_libraries_have_a_script():
+    assert ["equinox" in s for s in SCRIPTS] == [False, True, False, False]
+    assert ["flax.linen" in s for s in SCRIPTS] == [False, False, True, False]
+    assert ["import nnx" in s for s in SCRIPTS] == [False, False, False, True]
+
+
+@pytest.mark.parametrize("script", SCRIPTS, ids=["jax", "equinox", "linen", "nnx"])
+def test_a_script_of_ones_own_loop_needs_nothing_from_elsewhere(script):
+    command = [sys.executable, "-m", "ruff", "check", "--isolated", "--select", "F821", "-"]
+    done = subprocess.run(command, input=script, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout
+
+
+def test_the_table_of_lines_is_true():
+    rows = re.findall(r"^# \| [\w ]+ \| (\d+) \| (\d+) \| (\d+) \| (\d+) \|$", OWN_LOOP.read_text(), re.MULTILINE)
+    found = []
+    for script in SCRIPTS:
+        lines = [line for line in script.splitlines() if line.strip() and not line.startswith("#")]
+        added, changed = (sum(f"# {mark}" in line for line in lines) for mark in ("added", "changed"))
+        assert added <= 5
+        found.append((len(lines) - added, len(lines), added, changed))
+    assert [tuple(map(int, row)) for row in rows] == found

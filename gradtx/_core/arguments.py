@@ -3,6 +3,7 @@
 Hyper-parameters, which may also be traced or scheduled, are in `hyperparameters.py`.
 """
 
+import inspect
 import math
 import operator
 from collections.abc import Callable
@@ -84,15 +85,31 @@ def check_function(name: str, argument: str, value: Callable[..., Any], of: str,
 _EXAMPLES = {"losses_fn": "losses"}
 
 
+def check_takes_params(name: str, argument: str, function: Callable[..., Any]) -> None:
+    """Raises if a function that failed cannot be called with the parameters alone."""
+    try:
+        inspect.signature(function).bind(None)
+    except TypeError as error:
+        example = f"{argument}=lambda params: {_EXAMPLES.get(argument, 'loss')}(params, batch)"
+        raise TypeError(
+            f"{name}: {argument} must be a function of the parameters alone, but {error}: pass {example}."
+        ) from None
+    except ValueError:  # a function without a signature
+        return
+
+
 def check_alone(name: str, argument: str, value: Any) -> None:
     """Raises if a function of the parameters returned something else than one array."""
     what = "an array [batch]" if argument == "losses_fn" else "a scalar"
-    example = f"{argument}=lambda params: {_EXAMPLES.get(argument, 'loss')}(params)[0]"
     if isinstance(value, tuple | list | dict):
-        raise TypeError(
-            f"{name}: {argument} must return {what}, got {type(value).__name__} of {len(value)}: return the loss "
-            f"alone, without what comes with it, as in {example}."
+        key = next(iter(value), 0) if isinstance(value, dict) else 0
+        cure = (
+            "return the loss alone, without what comes with it, as in "
+            f"{argument}=lambda params: {_EXAMPLES.get(argument, 'loss')}(params)[{key!r}]"
         )
+        if argument == "losses_fn" and isinstance(value, list) and all(jnp.shape(x) == () for x in value):
+            cure = "end the function with return jnp.stack(losses)"
+        raise TypeError(f"{name}: {argument} must return {what}, got {type(value).__name__} of {len(value)}: {cure}.")
     if not isinstance(value, jax.Array | np.ndarray | np.generic | float | int | complex):
         is_shape = hasattr(value, "shape") and hasattr(value, "dtype")
         if not is_shape:
@@ -117,7 +134,12 @@ def loss_shape(name: str, value_fn: Callable[..., Any], *args: Any) -> Any:
     """Shape and dtype of the loss at these arguments. Raises if the loss is not one real number."""
 
     def checked(*args: Any) -> Any:
-        value = value_fn(*args)
+        try:
+            value = value_fn(*args)
+        except TypeError:
+            if len(args) == 1:
+                check_takes_params(name, "value_fn", value_fn)
+            raise
         check_alone(name, "value_fn", value)  # before JAX sees the result, which may not be an array
         return value
 

@@ -79,6 +79,9 @@ def gradient_noise_scale(
 ) -> GradientTransformationExtraArgs:
     """tr Σ / ‖G‖² from means over the steps; inf while the mean of ‖G‖² is not above 0.
 
+    Readings: `gradient_noise_scale/noise_scale`, `gradient_noise_scale/trace_covariance` (tr Σ),
+    `gradient_noise_scale/gradient_norm_squared` (‖G‖²).
+
     Args:
         decay: decay of the means, in [0, 1); None looks back over about the last fifth of the run.
         num_probes: random directions for tr Σ, >= 1, if there are more than 128 parameters.

@@ -12,7 +12,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from gradtx._core.arguments import check_alone, check_function, scalar
+from gradtx._core.arguments import check_alone, check_function, check_takes_params, scalar
+from gradtx._core.callers import update_call
 from gradtx._core.collectives import AxisName
 from gradtx._core.debugging import unknown
 from gradtx._core.gradients import aligned
@@ -84,10 +85,10 @@ class Observation:
         wanted = [need for need in _WHAT if need in needs and not (need == "value_fn" and "losses_fn" in needs)]
         missing = [need for need in wanted if self._is_missing(need)]
         if missing:
-            arguments = ", ".join(["grads, state, params", *(_CALL[need] for need in wanted if need != "params")])
+            call = update_call(_CALL[need] for need in wanted if need != "params")
             returns = ", losses(params) -> [batch]" if "losses_fn" in wanted else ""
             what = " and ".join(_WHAT[need] for need in missing)
-            raise ValueError(f"{self.name} needs {what}: call update({arguments}){returns}.")
+            raise ValueError(f"{self.name} needs {what}: {call}{returns}.")
 
     def _is_missing(self, need: str) -> bool:
         if need == "params":
@@ -108,9 +109,14 @@ class Observation:
         def checked(params: Params) -> jax.Array:
             losses = self._called("losses_fn", params)
             if losses.ndim != 1:
+                cure = (
+                    f"summed over all other axes, as in losses.sum(axis={tuple(range(1, losses.ndim))})"
+                    if losses.ndim
+                    else "not averaged over the batch, as in return losses in place of return losses.mean()"
+                )
                 raise ValueError(
                     f"{self.name}: losses_fn must return an array [batch], got shape {losses.shape}: return the loss "
-                    "of each example, summed over all other axes and not averaged over the batch."
+                    f"of each example, {cure}."
                 )
             return losses.astype(compute_dtype(losses.dtype))
 
@@ -142,6 +148,7 @@ class Observation:
         try:
             result = function(params)
         except Exception as error:
+            check_takes_params(self.name, argument, function)
             if any(is_masked):
                 raise ValueError(
                     f"{self.name}: {argument} failed while {sum(is_masked)} of {len(is_masked)} parameters are masked: "
@@ -151,7 +158,10 @@ class Observation:
         check_alone(self.name, argument, result)
         result = jnp.asarray(result)
         if not jnp.issubdtype(result.dtype, jnp.floating):
-            raise TypeError(f"{self.name}: {argument} must return real floating numbers, got dtype {result.dtype}.")
+            raise TypeError(
+                f"{self.name}: {argument} must return real floating numbers, got dtype {result.dtype}: end the "
+                "function with return jnp.real(loss) or return loss.astype(jnp.float32)."
+            )
         return result
 
     def examples(self, batch: int) -> Any:

@@ -38,6 +38,7 @@ import jax
 import jax.numpy as jnp
 
 from gradtx._core.arguments import check_seed, checked_count, inner_transformation
+from gradtx._core.callers import update_call
 from gradtx._core.collectives import made_varying, varying
 from gradtx._core.foreign import check_state
 from gradtx._core.hyperparameters import first_count
@@ -91,6 +92,16 @@ def observed(
     `update` takes `losses_fn(params) -> [batch]`, the losses of the step's examples, or `value_fn(params)`, their mean.
     With `value_fn` alone the gradient tests and the noise scale stay NaN, because they need the single examples.
 
+    Readings:
+        `gradient_norm/global`, `gradient_norm/slope`, `gradient_norm/nonfinite`, `update_ratio/global`,
+        `gradient_alignment/cosine`, `gradient_alignment/pflug`, `gradient_alignment/sign_agreement`,
+        `clipping_events/fraction`, `clipping_events/shrink`, `clipping_events/spikes`,
+        `curvature_ratio/ratio`, `curvature_ratio/gHg`, `curvature_ratio/critical_learning_rate`,
+        `gradient_tests/standard_error`, `gradient_tests/inner_product`, `gradient_tests/norm`,
+        `gradient_tests/orthogonality`, `gradient_noise_scale/noise_scale`,
+        `gradient_noise_scale/trace_covariance`, `gradient_noise_scale/gradient_norm_squared`.
+        Each instrument of that name says what they mean.
+
     Raises:
         ValueError: a number out of range; at `init`, a complex leaf; at `update`, no parameters or no loss.
         TypeError: an argument of the wrong kind, or `tx` is not a transformation.
@@ -119,8 +130,8 @@ def observed(
         is_blind = extra.get("losses_fn") is None and extra.get("value_fn") is None
         if is_blind and extra.get("measure") not in (False, "remember"):
             raise ValueError(
-                "observed needs the loss: call update(grads, state, params, losses_fn=losses), losses(params) -> "
-                "[batch], or value_fn=loss, loss(params) -> scalar."
+                f"observed needs the loss: {update_call(['losses_fn=losses'])}, losses(params) -> [batch], or "
+                "value_fn=loss, loss(params) -> scalar."
             )
         taken, inner_state = inner.update(updates, state.observed_state, params, **extra)
         gradients, taken_here, here = _varying_alike(updates, taken, params)

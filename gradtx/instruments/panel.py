@@ -88,6 +88,16 @@ def panel(
     of the whole step, and the noise scale and the tests count all its examples. Losses and curvature are those of its
     last micro-batch.
 
+    Readings:
+        `gradient_norm/global`, `gradient_norm/slope`, `gradient_norm/nonfinite`, `update_ratio/global`,
+        `gradient_alignment/cosine`, `gradient_alignment/pflug`, `gradient_alignment/sign_agreement`,
+        `clipping_events/fraction`, `clipping_events/shrink`, `clipping_events/spikes`,
+        `curvature_ratio/ratio`, `curvature_ratio/gHg`, `curvature_ratio/critical_learning_rate`,
+        `gradient_tests/standard_error`, `gradient_tests/inner_product`, `gradient_tests/norm`,
+        `gradient_tests/orthogonality`, `gradient_noise_scale/noise_scale`,
+        `gradient_noise_scale/trace_covariance`, `gradient_noise_scale/gradient_norm_squared`.
+        Each instrument of that name says what they mean.
+
     Raises:
         ValueError: a number out of range; at `init`, a complex leaf; at `update`, no parameters or no losses.
         TypeError: an argument of the wrong kind.

@@ -1,4 +1,4 @@
-"""Experiments on real problems and landscapes: train, sweep, compare, draw. Needs `pip install 'gradtx[lab]'`."""
+"""Experiments on real problems and landscapes: train, sweep, compare, draw. Needs the extra `lab`."""
 
 from .compare import Comparison as Comparison
 from .compare import MethodResult as MethodResult

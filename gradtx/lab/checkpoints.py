@@ -1,4 +1,4 @@
-"""The state of a run on disk, from which it resumes bit for bit. Needs `pip install 'gradtx[checkpoints]'` (Orbax)."""
+"""The state of a run on disk, from which it resumes bit for bit. Needs the extra `checkpoints` (Orbax)."""
 
 import json
 import tempfile
@@ -8,6 +8,8 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+
+from gradtx._core.installing import install
 
 from .provenance import description, first_difference, state_leaves
 from .telling import tell
@@ -34,7 +36,7 @@ class Checkpoint:
         try:
             import orbax.checkpoint as ocp
         except ModuleNotFoundError as error:
-            raise ModuleNotFoundError("run: checkpoint needs Orbax: pip install 'gradtx[checkpoints]'.") from error
+            raise ModuleNotFoundError(f"run: checkpoint needs Orbax: {install('checkpoints')}.") from error
         self.path, self._subject = Path(path).absolute(), subject
         check_folder("run: checkpoint", self.path)
         self._manager = ocp.CheckpointManager(

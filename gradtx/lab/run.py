@@ -12,9 +12,9 @@ from typing import Any
 import jax
 import numpy as np
 import optax
-from jax.typing import ArrayLike
 
 from gradtx._core.arguments import check_function, checked_count
+from gradtx._core.types import ArrayLike
 from gradtx.stopping import EarlyStopping
 
 from .arguments import MOST, check_transformation, checked_batch_size, checked_keys

@@ -12,6 +12,8 @@ import jax
 import numpy as np
 from jax.experimental import multihost_utils
 
+from gradtx._core.installing import install
+
 from .archive import read_archive, whole_file, write_archive
 from .checkpoints import check_folder
 from .provenance import arrays_of, first_other_array
@@ -29,7 +31,7 @@ class SharedCheckpoint:
         try:
             import orbax.checkpoint as ocp
         except ModuleNotFoundError as error:
-            raise ModuleNotFoundError("distributed runs need Orbax: pip install 'gradtx[checkpoints]'.") from error
+            raise ModuleNotFoundError(f"distributed runs need Orbax: {install('checkpoints')}.") from error
         self.path = path.absolute()
         self._is_first = jax.process_index() == 0
         described = self.path / "description.json"

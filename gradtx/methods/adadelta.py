@@ -57,6 +57,9 @@ def scale_by_adadelta(decay: ScalarOrSchedule = 0.95, eps: ScalarOrSchedule = 1e
         decay: ρ, in [0, 1).
         eps: δ, in [0, inf); sets the size of the first steps.
 
+    **Differs from** `optax.scale_by_adadelta`: its `rho` is called `decay` here, and is 0.95 by default as in the
+    paper.
+
     Raises:
         ValueError: a number out of range. TypeError: an argument of the wrong kind.
 
@@ -100,6 +103,10 @@ def adadelta(
         learning_rate: ε, in [0, inf).
         decay: ρ, in [0, 1).
         eps: δ, in [0, inf); sets the size of the first steps.
+
+    **Differs from** `optax.adadelta`: its `rho` is called `decay` here, and is 0.95 by default as in the paper; the
+    rate is 1 by default. There is no `weight_decay` and no `weight_decay_mask`:
+    what they do is `optax.chain(optax.add_decayed_weights(weight_decay, weight_decay_mask), gradtx.adadelta())`.
 
     Raises:
         ValueError: a number out of range. TypeError: an argument of the wrong kind.

@@ -56,6 +56,9 @@ def scale_by_adagrad(
         initial_accumulator: r before the first step, in [0, inf).
         accumulator_dtype: the dtype of r; None follows the parameters.
 
+    **Differs from** `optax.scale_by_rss`: its first argument, `initial_accumulator_value`, is `initial_accumulator`
+    here, comes second, and is 0 by default. So pass both by name.
+
     Raises:
         ValueError: a number out of range. TypeError: an argument of the wrong kind.
 
@@ -100,6 +103,9 @@ def adagrad(
         eps: δ, in [0, inf).
         initial_accumulator: r before the first step, in [0, inf).
         accumulator_dtype: the dtype of r; None follows the parameters.
+
+    **Differs from** `optax.adagrad`: its second argument, `initial_accumulator_value`, is `initial_accumulator` here,
+    comes third, and is 0 by default. So pass both by name.
 
     Raises:
         ValueError: a number out of range. TypeError: an argument of the wrong kind.

@@ -63,6 +63,9 @@ def scale_by_adam(
         b2: β₂, in [0, 1).
         eps: δ, in [0, inf). With 0 a coordinate that never had a gradient gets the update 0.
 
+    **Differs from** `optax.scale_by_adam`: it has no `eps_root` and no `nesterov` (Optax's `nadam` stays Optax's).
+    There is no `mu_dtype`: both averages are kept in float32, or as `gradtx.stored_as` says.
+
     Raises:
         ValueError: a number out of range. TypeError: an argument of the wrong kind.
 
@@ -125,6 +128,9 @@ def adam(
         b1: β₁, in [0, 1).
         b2: β₂, in [0, 1).
         eps: δ, in [0, inf).
+
+    **Differs from** `optax.adam`: it has no `eps_root` and no `nesterov` (Optax's `nadam` stays Optax's). There is no
+    `mu_dtype`: both averages are kept in float32, or as `gradtx.stored_as` says.
 
     Raises:
         ValueError: a number out of range. TypeError: an argument of the wrong kind.

@@ -44,6 +44,9 @@ def scale_by_learning_rate(learning_rate: ScalarOrSchedule) -> GradientTransform
     Args:
         learning_rate: ε, a number, 0-d array or `count -> value`, in [0, inf). The first update uses `schedule(0)`.
 
+    **Differs from** `optax.scale_by_learning_rate`: it has no `flip_sign`, as it always flips. `optax.scale(rate)` does
+    not.
+
     Raises:
         ValueError: `learning_rate` is negative, infinite or NaN.
         TypeError: it is none of the three kinds.

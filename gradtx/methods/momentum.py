@@ -82,6 +82,8 @@ def heavy_ball(
         momentum: α, a number, 0-d array or `count -> value`, in [0, 1).
         accumulator_dtype: the dtype of the velocity; None follows the parameters.
 
+    **Differs from** `optax.trace`: its `decay` is called `momentum` here, and its `nesterov` is a function of its own.
+
     Raises:
         ValueError: `momentum` is out of range. TypeError: it is of the wrong kind.
 
@@ -121,6 +123,9 @@ def nesterov(
     Args:
         momentum: α, a number, 0-d array or `count -> value`, in [0, 1). The schedule is read one step ahead too.
         accumulator_dtype: the dtype of the velocity; None follows the parameters.
+
+    **Differs from** `optax.trace` with its `nesterov`: its `decay` is called `momentum` here, and the learning rate
+    stands before it.
 
     Raises:
         ValueError: `momentum` is out of range. TypeError: it is of the wrong kind.

@@ -38,6 +38,7 @@ from jax.scipy.sparse.linalg import cg
 
 from gradtx._core.arguments import check_function, loss_shape
 from gradtx._core.arithmetic import divide
+from gradtx._core.callers import update_call
 from gradtx._core.foreign import check_state
 from gradtx._core.gradients import aligned
 from gradtx._core.hvp import linear_hvp
@@ -108,9 +109,9 @@ def newton(
         del extra
         check_state("newton", state, "newton_count")
         if params is None:
-            raise ValueError("newton needs the parameters: call update(grads, state, params, value_fn=loss).")
+            raise ValueError(f"newton needs the parameters: {update_call(['value_fn=loss'])}.")
         if value_fn is None:
-            raise ValueError("newton needs the loss: call update(grads, state, params, value_fn=loss).")
+            raise ValueError(f"newton needs the loss: {update_call(['value_fn=loss'])}.")
         check_function("newton", "value_fn", value_fn, "the parameters")
         loss_shape("newton", value_fn, params)
         gradients, treedef = aligned("newton", updates, params)

@@ -61,6 +61,9 @@ def scale_by_rms(
         eps: δ, in [0, inf). With 0 a coordinate that never had a gradient gets the update 0.
         accumulator_dtype: the dtype of r; None follows the parameters.
 
+    **Differs from** `optax.scale_by_rms`: `eps` is 1e-6 by default, not 1e-8. It has no `initial_scale` (r starts at
+    0), no `eps_in_sqrt` (δ is always inside the root) and no `bias_correction`.
+
     Raises:
         ValueError: a number out of range. TypeError: an argument of the wrong kind.
 
@@ -112,6 +115,10 @@ def rmsprop(
         momentum: α, in [0, 1); None for no momentum.
         nesterov: keep the parameters at the look-ahead point; see `nesterov_eval_params`.
         accumulator_dtype: the dtype of r and of the velocity; None follows the parameters.
+
+    **Differs from** `optax.rmsprop`: `eps` is 1e-6 by default, not 1e-8. It has no `initial_scale` (r starts at 0), no
+    `eps_in_sqrt` (δ is always inside the root), no `centered` (Optax's `scale_by_stddev` has it) and no
+    `bias_correction`. `momentum` is the fourth argument here, so pass it by name.
 
     Raises:
         ValueError: a number out of range, or `nesterov` without `momentum`.

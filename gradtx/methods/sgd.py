@@ -49,6 +49,10 @@ def sgd(
         nesterov: keep the parameters at the look-ahead point θ + α v. `nesterov_eval_params` gives θ itself.
         accumulator_dtype: the dtype of the velocity; None follows the parameters.
 
+    **Differs from** `optax.sgd`: the same arguments, but `accumulator_dtype` is passed by name and is float32 by
+    default. The updates differ if the learning rate, or with `nesterov` the momentum, is scheduled: see the page of the
+    module.
+
     Raises:
         ValueError: a number out of range, or `nesterov` without `momentum`.
         TypeError: an argument of the wrong kind.

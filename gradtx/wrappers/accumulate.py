@@ -77,6 +77,10 @@ def accumulate(tx: GradientTransformation | MultiSteps, every: int | Schedule) -
         tx: the transformation. What clips or looks at the gradient of the big batch goes inside.
         every: n, the micro-batches of a step, >= 1; or a schedule of k, as `growing_batch_sizes` makes it.
 
+    **Differs from** `optax.MultiSteps`: its `opt` and `every_k_schedule` are called `tx` and `every` here. There is no
+    `use_grad_mean`: it is always the mean. There is no `accumulator_dtype`: the mean is kept in float32 or wider. There
+    is no `should_skip_update_fn`: put `gradtx.skip_nonfinite` around it.
+
     Raises:
         ValueError: `every` is less than 1. TypeError: it is of the wrong kind, or `tx` is no transformation; at init, a
             leaf that is no floating array.

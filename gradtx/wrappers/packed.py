@@ -123,6 +123,9 @@ def packed(tx: GradientTransformation | MultiSteps, max_leaf_size: int = 4096) -
             are refused too.
         max_leaf_size: entries of the largest leaf to pack, at least 1.
 
+    **Differs from** `optax.flatten`: its `inner` is called `tx` here. Large leaves stay as they are, and each dtype has
+    its own vector.
+
     Raises:
         ValueError: `max_leaf_size` is less than 1; at init, `tx` treats each leaf by itself.
         TypeError: `max_leaf_size` is no integer, `tx` no transformation; at init, a leaf is not of a floating dtype.

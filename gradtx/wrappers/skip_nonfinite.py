@@ -63,6 +63,9 @@ def skip_nonfinite(
             not later finite steps: the parameters stay what the last good step made them. Read `state.gave_up` where
             the loop is not compiled, and end it. None never gives up.
 
+    **Differs from** `optax.apply_if_finite`: its `inner` is called `tx` here. Its `max_consecutive_errors` lets the bad
+    step through after that many; `give_up_after` never does.
+
     Raises:
         ValueError: `give_up_after` is less than 1. TypeError: it is not an integer, or `tx` no transformation.
 

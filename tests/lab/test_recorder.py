@@ -11,7 +11,7 @@ import pytest
 from rich.console import Console
 
 import gradtx
-from gradtx import lab
+from gradtx import lab, landscapes
 from gradtx.lab import live, recorder
 
 CURVATURES = jnp.array([1.0, 20.0])
@@ -212,3 +212,56 @@ def test_the_live_view_prints_nothing_outside_terminals_and_notebooks(capsys):
     with recorded(0.05, 3, live=True):
         pass
     assert capsys.readouterr() == ("", "")
+
+
+def falling(rates=(0.9,), name="", evaluated=()):
+    logs = []
+    for rate in rates:
+        log = lab.Recorder(every=2, name=name)
+        for k in range(40):
+            log(loss=rate**k, norms=[1.0, 2.0])
+            if k in evaluated:
+                log(metric=k / 40)
+        logs.append(log)
+    return logs
+
+
+def lines_of(figure):
+    return [np.asarray(line.get_xydata()) for line in figure.axes[0].lines]
+
+
+def test_its_curves_are_drawn_over_its_steps():
+    (log,) = falling()
+    (drawn,) = lines_of(lab.plot_curves(log))
+    np.testing.assert_allclose(drawn[:, 0], 2 * np.arange(40))
+    np.testing.assert_allclose(drawn[:, 1], 0.9 ** np.arange(40))
+    (part,) = lines_of(lab.plot_curves({"mine": log}, "norms[1]"))
+    np.testing.assert_allclose(part[:, 1], 2.0)
+
+
+def test_several_are_a_band_and_stand_beside_a_history():
+    logs = falling((0.8, 0.9))
+    figure = lab.plot_curves(logs)
+    (drawn,) = lines_of(figure)
+    np.testing.assert_allclose(drawn[:, 1], (0.8 ** np.arange(40) + 0.9 ** np.arange(40)) / 2)
+    assert len(figure.axes[0].collections) == 1
+    history = lab.run(landscapes.quadratic(10.0), gradtx.sgd(0.1), steps=20, key=jax.random.key(0))
+    assert len(lines_of(lab.plot_curves({"mine": logs[0], "the lab's": history}))) == 2
+
+
+def test_a_curve_with_gaps_is_drawn_where_it_has_values():
+    (log,) = falling(evaluated=(9, 19, 39))
+    figure = lab.plot_curves(log, "metric")
+    np.testing.assert_allclose(lines_of(figure)[0], [[18, 0.225], [38, 0.475], [78, 0.975]])
+    assert figure.get_suptitle() == "The validation metric ends at 0.975."
+
+
+def test_its_order_of_convergence_is_drawn():
+    log = lab.Recorder()
+    log(loss=np.arange(1.0, 1000) ** -2, step=np.arange(1, 1000))
+    assert "falls as k^-2" in lab.plot_convergence(log, what="loss").get_suptitle()
+
+
+def test_an_empty_recorder_is_not_drawn():
+    with pytest.raises(ValueError, match=r"plot_curves: runs must have recorded a step.* log\(loss=value\)"):
+        lab.plot_curves(lab.Recorder())

@@ -7,6 +7,8 @@ from typing import Any
 
 import numpy as np
 
+from gradtx._core.installing import install
+
 from ..methods import Method
 from ..problems import Problem
 
@@ -14,7 +16,7 @@ EXIT_STATUS = (
     "Exit status: 0 done; 1 a package, memory or disk space is missing; 2 an argument is wrong; 3 another process of "
     "the run is gone; 130 interrupted; 141 output pipe closed; 143 ended by SIGTERM."
 )
-INSTALL = "pip install 'gradtx[lab]'"
+INSTALL = install("lab")
 MOST = 10**7  # largest count: more would not fit in memory and is usually a typing error
 SMALLEST, LARGEST = float(np.finfo(np.float32).tiny), float(np.finfo(np.float32).max)  # training runs in float32
 

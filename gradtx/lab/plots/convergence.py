@@ -19,7 +19,8 @@ def plot_convergence(runs: Runs | Mapping[str, Runs], minimum: float = 0.0, *, w
     the power of k that `lab.convergence_order` fits to the last tenfold of the steps.
 
     Args:
-        runs: a History, several of them, a Sweep (a line for each of its points), or {name: any of these}.
+        runs: a History or a Recorder, several of them, a Sweep (a line for each of its points), or {name: any of
+            these}.
         minimum: min J, which is `Problem.optimum` or `Landscape.minimum`.
         what: the evaluated "train_loss", "validation_loss" or "metric", or "loss", the loss of each step's minibatch.
 

@@ -8,10 +8,11 @@ import numpy as np
 from gradtx._core.arguments import checked_count
 
 from ..history import History, scalar_columns
+from ..recorder import Recorder
 from ..sweep_result import Sweep
 from .style import Picture, headline, in_legend, light_grid, look, new_picture, styled
 
-Runs = History | Sequence[History] | Sweep
+Runs = History | Recorder | Sequence[History | Recorder] | Sweep
 EVALUATED = ("train_loss", "validation_loss", "metric")
 
 
@@ -22,8 +23,8 @@ def plot_curves(runs: Runs | Mapping[str, Runs], what: str = "loss", *, smooth: 
     Smoothing takes medians, which hide a spike. The band spans all measured values, so it still shows the spike.
 
     Args:
-        runs: a History, several of them (drawn as a band), a Sweep (its best point, with a band over its keys), or
-            {name: any of these}.
+        runs: a History or a Recorder, several of them (drawn as a band), a Sweep (its best point, with a band over its
+            keys), or {name: any of these}.
         what: "loss", "train_loss", "validation_loss", "metric", or the name of a reading. Use `name[i]` if the reading
             has several numbers per step.
         smooth: number of steps in each median, so that minibatch noise does not hide the trend. The default, for
@@ -44,7 +45,11 @@ def plot_curves(runs: Runs | Mapping[str, Runs], what: str = "loss", *, smooth: 
     figure = new_picture(8, 4.6)
     axes = figure.subplots()
     first = _list(next(iter(named.values())))[0]
-    names = {"loss": "minibatch loss", "train_loss": "training loss", "metric": f"validation {first.metric_name}"}
+    names = {
+        "loss": "minibatch loss",
+        "train_loss": "training loss",
+        "metric": f"validation {getattr(first, 'metric_name', 'metric')}",
+    }
     label = names.get(what, _reading_in_words(what))
     ends, positive = {}, True
     for i, (name, given) in enumerate(named.items()):
@@ -69,7 +74,7 @@ def plot_curves(runs: Runs | Mapping[str, Runs], what: str = "loss", *, smooth: 
     light_grid(axes)
     if any(named):
         axes.legend()
-    headline(figure, _conclusion(label, ends, what == "metric" and first.higher_is_better), 11)
+    headline(figure, _conclusion(label, ends, what == "metric" and getattr(first, "higher_is_better", True)), 11)
     return figure
 
 
@@ -81,14 +86,18 @@ def _reading_in_words(name: str) -> str:
 
 def runs_by_name(function: str, runs: Runs | Mapping[str, Runs]) -> dict[str, Runs]:
     """The runs of each line by its name. Raises if there are none, or if something else is among them."""
-    named = dict(runs) if isinstance(runs, Mapping) else {"": runs}
+    named: dict[str, Any] = dict(runs) if isinstance(runs, Mapping) and not isinstance(runs, Recorder) else {"": runs}
     for given in named.values():
-        one = isinstance(given, History | Sweep)
-        if not one and not (isinstance(given, Sequence) and all(isinstance(run, History) for run in given)):
-            kinds = "a History, several of them, a Sweep, or a dict of these"
+        one = isinstance(given, History | Recorder | Sweep)
+        if not one and not (isinstance(given, Sequence) and all(isinstance(run, History | Recorder) for run in given)):
+            kinds = "a History, a Recorder, several of them, a Sweep, or a dict of these"
             raise TypeError(f"{function}: runs must be {kinds}, got {given!r}.")
     if not named or not all(_list(given) for given in named.values()):
         raise ValueError(f"{function}: runs must hold at least one History or Sweep for each line, got none.")
+    if any(isinstance(run, Recorder) and not run.steps for given in named.values() for run in _list(given)):
+        raise ValueError(
+            f"{function}: runs must have recorded a step, got a Recorder without one: call log(loss=value)."
+        )
     return named
 
 
@@ -105,16 +114,20 @@ def curve_of(function: str, given: Runs, what: str) -> tuple[np.ndarray, np.ndar
     return steps_of(_list(given)[0], what)[:shortest], values
 
 
-def steps_of(run: History | Sweep, what: str) -> np.ndarray:
+def steps_of(run: History | Recorder | Sweep, what: str) -> np.ndarray:
     """The steps at which a curve was measured: the steps of the evaluations, or all steps."""
+    if isinstance(run, Recorder):
+        return run["step"]
     return run.eval_steps if what in EVALUATED else np.arange(run.loss.shape[-1])
 
 
 def _list(given: Runs) -> list[Any]:
-    return [given] if isinstance(given, History | Sweep) else list(given)
+    return [given] if isinstance(given, History | Recorder | Sweep) else list(given)
 
 
-def _curves_of(run: History) -> dict[str, np.ndarray]:
+def _curves_of(run: History | Recorder) -> dict[str, np.ndarray]:
+    if isinstance(run, Recorder):
+        return scalar_columns({name: values for name, values in run.table().items() if name != "step"})
     evaluated = {name: getattr(run, name) for name in EVALUATED}
     return {"loss": run.loss, **evaluated, **scalar_columns(run.readings)}
 

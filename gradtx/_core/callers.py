@@ -1,0 +1,35 @@
+"""How a user writes the call of `update`, for errors that end in it: Flax calls `update` for its users."""
+
+import sys
+from collections.abc import Iterable
+
+
+def update_call(arguments: Iterable[str]) -> str:
+    """The call with these arguments after `params`, as the code that called `update` has to write it.
+
+    `value_fn=loss` gives "call update(grads, state, params, value_fn=loss)", "call optimizer.update(model, grads,
+    value_fn=loss)" inside Flax's nnx.Optimizer, and inside Linen's TrainState, whose `apply_gradients` passes no extra
+    arguments, what to write in its place.
+    """
+    more = "".join(f", {argument}" for argument in arguments)
+    caller = _flax_caller()
+    if caller == "apply_gradients":
+        return (
+            "TrainState.apply_gradients does not pass it on, so write in its place updates, opt_state = "
+            f"state.tx.update(grads, state.opt_state, state.params{more}); state = state.replace(step=state.step + 1, "
+            "params=optax.apply_updates(state.params, updates), opt_state=opt_state)"
+        )
+    if caller == "update":
+        return f"call optimizer.update(model, grads{more})"
+    return f"call update(grads, state, params{more})"
+
+
+def _flax_caller() -> str | None:
+    """The method of Flax that is calling `update` now; None if there is none."""
+    frame = sys._getframe(2)
+    while frame is not None:
+        name = frame.f_code.co_name
+        if name in ("apply_gradients", "update") and str(frame.f_globals.get("__name__")).startswith("flax."):
+            return name
+        frame = frame.f_back
+    return None
