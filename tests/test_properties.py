@@ -61,6 +61,7 @@ METHODS = {
 
 
 @pytest.mark.parametrize("method", METHODS)
+@pytest.mark.sampled(1)
 @drawn
 @given(gradients=trees(arrays()))
 def test_a_method_treats_each_leaf_as_if_it_were_the_only_one(method, gradients):
@@ -122,6 +123,7 @@ def test_a_packed_method_gives_the_updates_of_the_plain_method(gradients, limit)
         np.testing.assert_allclose(wide(f), wide(e), rtol=4 * FLOATS[str(e.dtype)], atol=1e-7)
 
 
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize(("form", "rounding"), [(jnp.bfloat16, 2**-7), ("8bit", 2**-3)], ids=str)
 @drawn
 @given(gradients=trees(arrays(st.just("float32"))))
@@ -155,6 +157,7 @@ BAD = {"nan": np.nan, "inf": np.inf, "-inf": -np.inf, "denormal": 1e-41, "huge":
 LINKS = {row.name: row for row in ROWS if not row.name.startswith("newton")}
 
 
+@pytest.mark.slow
 @settings(drawn, max_examples=40)
 @given(
     names=st.lists(st.sampled_from(sorted(LINKS)), min_size=3, max_size=5),
@@ -188,6 +191,7 @@ def test_a_bad_number_changes_neither_the_types_of_the_state_nor_another_leaf(na
 # Many steps
 
 
+@pytest.mark.slow
 def test_a_hundred_thousand_steps_need_constant_memory_and_one_program():
     target = jnp.linspace(-1, 1, 8)
     rate = gradtx.linear_decay(0.01, 1e-4, 90_000)

@@ -90,7 +90,6 @@ def test_every_reading_of_an_instrument_is_in_its_docstring(name):
 
 @pytest.mark.parametrize("name", sorted(n for n in NAMES if inspect.isfunction(PUBLIC[n])))
 def test_help_shows_a_signature_that_a_person_can_read(name):
-    signature = str(inspect.signature(PUBLIC[name]))
     for argument, parameter in inspect.signature(PUBLIC[name]).parameters.items():
         assert len(inspect.formatannotation(parameter.annotation)) < 90, argument
 

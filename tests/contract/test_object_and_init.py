@@ -10,6 +10,7 @@ import optax
 import pytest
 
 import gradtx
+from gradtx._core.packing import Packed
 from tests.comparing import assert_same, is_finite, types
 from tests.contract.programs import SHAPES, step, tree
 
@@ -96,8 +97,12 @@ def test_init_takes_shapes_python_numbers_and_numpy_arrays(row, made):
 
 
 def states_of(state):
-    found = jax.tree.leaves(state, is_leaf=lambda x: hasattr(x, "_fields") and not isinstance(x, optax.MaskedNode))
-    return [s for s in found if hasattr(s, "_fields")]
+    """All named tuples of a state, those inside others too. Packed trees and masks are not states."""
+    if isinstance(state, optax.MaskedNode | Packed):
+        return []
+    inner = state.values() if isinstance(state, dict) else state if isinstance(state, tuple | list) else ()
+    found = [s for part in inner for s in states_of(part)]
+    return [state, *found] if hasattr(state, "_fields") else found
 
 
 def test_states_are_importable_named_tuples_with_names_that_do_not_collide(made):
