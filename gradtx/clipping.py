@@ -9,7 +9,7 @@
 | g, u   | updates                | any tree of floating arrays; by norm also |
 |        |                        | complex ones, by value not                |
 | c      | `max_abs`, `max_norm`  | scalar or schedule, [0, inf]              |
-| ‖g‖    | in the state           | float32 or wider, whatever the leaves are |
+| ‖g‖    | in the state           | float32 or wider, for any dtype of leaves |
 
 **Source**: Mikolov 2012 (by value); Pascanu, Mikolov & Bengio 2013 (by norm); chapter §2.4 and §2.5.
 

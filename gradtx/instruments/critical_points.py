@@ -11,7 +11,7 @@
 | L, g   | loss and gradient at the point                                                                |
 | λ      | the larger of the magnitudes of λ_min and λ_max                                               |
 | s      | the size of the parameters: root mean square over all entries, at least 1                     |
-| noise  | 32 eps λ: a curvature nearer to 0 is rounding (the valley of a product has 0, found as ±1e-7) |
+| noise  | 32 eps λ: a curvature nearer to 0 is rounding (a flat valley, of curvature 0, shows as ±1e-7) |
 
 Each comparison is between losses (the change over a move by s), so that a loss in other units (times a constant) is
 judged the same. A large constant *added* to the loss makes everything look flat, so remove it.

@@ -120,7 +120,8 @@ def sharpness(
             _, linear = jax.linearize(product, state.sharpness_vector)  # computes the gradient once, for all products
             return _both_ends(linear, state.sharpness_vector, num_iterations, jax.random.key(seed))
 
-        # Outside the `cond`, because XLA on CPUs runs convolutions inside one slowly. Only the first measurement pays.
+        # This is outside the `cond`, because XLA on CPUs runs convolutions inside one slowly. Only the first
+        # measurement pays for that.
         followed = _followed(product, state.sharpness_vector, state.sharpness_shift)
         vector, shift, largest = jax.lax.cond(state.sharpness_measured_at < 0, first, lambda: followed)
         a = alpha(observation.count)

@@ -8,7 +8,7 @@
 | g      | grads       | any tree of real floating arrays, n numbers in all       |
 | H      | `value_fn`  | [n, n], the Hessian of `value_fn` at the parameters      |
 | λ      | `damping`   | scalar or schedule, [0, inf), in units of H              |
-| u      | updates     | as g; already downhill, there is no learning rate        |
+| u      | updates     | as g; already downhill, no learning rate is needed       |
 
 **Source**: Goodfellow et al. 2016, Alg. 8.8 (damping: eq. 8.28); saddle-free: Dauphin et al. 2014 (arXiv:1406.2572),
 Alg. 1; chapter §2.1 and §2.3.
