@@ -400,7 +400,7 @@ def test_a_custom_function_can_be_made_a_landscape(start, view, expected):
     ("arguments", "error", "message"),
     [
         ((3.0, [1.0]), TypeError, "function must be a function of a vector, got 3.0"),
-        ((bowl, 1.0), ValueError, "start must be a vector of finite numbers, as .* got 1.0"),
+        ((bowl, 1.0), ValueError, "start must be a vector of finite numbers, like .* got 1.0"),
         ((bowl, []), ValueError, "start must be a vector of finite numbers"),
         ((bowl, [np.nan]), ValueError, "start must be a vector of finite numbers"),
         ((bowl, ["a"]), TypeError, "start must hold numbers, got"),

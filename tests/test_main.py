@@ -265,7 +265,7 @@ def test_trace_uses_the_best_learning_rate_of_each_method(tmp_path, capsys):
         (["compare", "diabetes", "--coordinator", "here"], "--coordinator: must read HOST:PORT, such as 10.0.0.1:4321"),
         (["compare", "diabetes", "--coordinator", "here:99999"], "must read HOST:PORT"),
         (["compare", "diabetes", "--processes", "2"], "--coordinator, --processes and --process-id go together"),
-        (["compare", "diabetes", "--distributed", "--processes", "2"], "takes everything from the environment"),
+        (["compare", "diabetes", "--distributed", "--processes", "2"], "takes all three from the environment"),
         (
             ["compare", "diabetes", "--coordinator", "here:1", "--processes", "2", "--process-id", "2"],
             "--process-id: must be from 0 to 1, got 2",
