@@ -193,7 +193,7 @@ SIZES = ("scale", "clip_by_global_norm", "heavy_ball")  # functions whose number
 
 
 def _without_sizes(remedy: str) -> tuple[str, list[float]]:
-    """The code with `sizes[0]`, `sizes[1]`, ... in place of the numbers that are given to `SIZES`, and these numbers."""
+    """The code with `sizes[0]`, `sizes[1]`, ... in place of the numbers given to `SIZES`, and these numbers."""
     tree, sizes = ast.parse(remedy), []
     for node in ast.walk(tree):
         if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr in SIZES:
@@ -563,7 +563,12 @@ def _nets() -> list[Case]:
         *on("saddle", net(size=0.02, note="from near 0"), M("sgd", 0.2), M("momentum", 0.02), seeds=2),
         *on("plateau", net(unit=1, bias=-50.0, note="dead rectifiers"), M("sgd", 0.1), M("adam", 1e-3)),
         *on("nonfinite", net(bad=7, note="a bad example"), M("sgd", 0.1), M("adam", 1e-3)),
-        *on("batch_too_small", tanh, M("sgd", 0.05), M("momentum", 5e-3), M("adam", 2e-3), subject=PAIRS),
+        *on("batch_too_small", tanh, M("sgd", 0.05), M("momentum", 5e-3), M("adam", 2e-3), M("rmsprop", 1e-3),
+            subject=PAIRS),
+        *on("batch_too_small", relu, M("sgd", 0.05), M("nesterov", 5e-3), M("adam", 1e-3), M("rmsprop", 1e-3),
+            subject=PAIRS),
+        *on("batch_too_small", net(kept=0.5, note="half of the labels"), M("sgd", 0.05), M("adam", 1e-3),
+            subject=PAIRS),
         *on("batch_too_large", tanh, M("sgd", 0.2), M("momentum", 0.02), M("adam", 3e-3), seeds=2, subject=WHOLE),
         *on(VANISHES, net((16,) * 8, unit=2, note="8 sigmoid"), M("sgd", 0.1), M("momentum", 0.01), subject=DEEP),
         *on(VANISHES, net((16,) * 8, size=0.2, note="8 small tanh"), M("sgd", 0.1), M("momentum", 0.01), subject=DEEP),
