@@ -101,14 +101,14 @@ def _factor(e: Evidence, s: StepsTaken) -> float:
     """
     if s.ratio is None:
         return 0.05
+    sizes = np.abs(s.ratio)
+    if e.norm is not None:
+        sizes = np.where(e.norm > 10 * e.norm[0], np.nan, sizes)
     rise = np.flatnonzero(e.loss > e.start)
     until = int(min(rise[0], e.steps // 4)) if len(rise) else 0
-    first = np.abs(s.ratio[: max(3, e.steps // 50, until)])
-    if e.norm is not None:
-        thrown = ~(e.norm[: len(first)] <= 10 * e.norm[0])
-        first = np.where(thrown & (np.arange(len(first)) > 0), np.nan, first)
-    sizes = [float(np.nanmax(first)) if np.isfinite(first).any() else 0.0, s.typical]
-    largest = max(abs(x) for x in sizes if np.isfinite(x)) if any(np.isfinite(x) for x in sizes) else 1.0
+    first = sizes[: max(3, e.steps // 50, until)]
+    known = [float(np.nanmax(first)) if np.isfinite(first).any() else 0.0, late_median(sizes)]
+    largest = max(x for x in known if np.isfinite(x))
     return float(np.clip(_SAFE / max(largest, _SAFE), 1e-4, 0.3))
 
 
