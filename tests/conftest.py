@@ -151,19 +151,24 @@ def pytest_terminal_summary(terminalreporter):
     """Prints the confusion table of the diagnosis over all labelled runs of `tests/planted.py` in this session."""
     reports = (report for reports in terminalreporter.stats.values() for report in reports)
     properties = (p for r in reports if getattr(r, "when", "") == "call" for p in r.user_properties)
-    diagnosed = [value for name, value in properties if name == "diagnosed"]
-    if diagnosed:
+    told = {"diagnosed": [], "cured": []}
+    for name, value in properties:
+        told.get(name, []).append(value)
+    if told["diagnosed"] or told["cured"]:
         terminalreporter.section("diagnosis of the labelled runs")
-        terminalreporter.write_line(confusion_table(diagnosed))
+        terminalreporter.write_line(confusion_table(**told))
 
 
-def confusion_table(diagnosed):
-    """Returns a row per label: its runs, the runs in which it was named (healthy: none was), and other findings."""
-    rows = ["| planted | runs | found | named beside it |", "|---|---|---|---|"]
-    for label in sorted({label for label, _ in diagnosed}):
+def confusion_table(diagnosed, cured):
+    """Returns a row per label: its runs, the runs in which it was named (healthy: none was), other findings, and in how
+    many of the runs that were trained again with their remedy the challenge was gone."""
+    rows = ["| planted | runs | found | named beside it | remedies that cure |", "|---|---|---|---|---|"]
+    for label in sorted({label for label, _ in diagnosed + cured}):
         found = [set(challenges) for planted, challenges in diagnosed if planted == label]
         right = sum(not c if label == "healthy" else label in c for c in found)
         beside = Counter(challenge for c in found for challenge in c - {label})
         named = ", ".join(f"{challenge} {count}" for challenge, count in sorted(beside.items()))
-        rows.append(f"| {label} | {len(found)} | {right} | {named} |")
+        cures = [is_cured for planted, is_cured in cured if planted == label]
+        share = f"{sum(cures)} of {len(cures)}" if cures else ""
+        rows.append(f"| {label} | {len(found)} | {right} | {named} | {share} |")
     return "\n".join(rows)

@@ -6,6 +6,7 @@ the same method of gradtx, and a test compares the two. Readings are those of `g
 `gradtx.trajectory`.
 """
 
+import ast
 import itertools
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -145,7 +146,12 @@ class Case:
     def retrained(self, tx: Any) -> dict[str, np.ndarray]:
         """The same run with another optimizer: curves of the loss and all readings."""
         curves = jax.jit(partial(_scan, self.subject, lambda: tx))(self.start, self.arguments, self.batches())
-        return jax.tree.map(np.asarray, curves)
+        return self._with_start(jax.tree.map(np.asarray, curves))
+
+    def _with_start(self, curves: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+        if not self.subject.has_iterates:
+            return curves
+        return curves | {"iterates": np.concatenate([np.asarray(self.start)[None], curves["iterates"]])}
 
 
 def _scan(subject: Subject, make_tx: Callable[[], Any], start: Any, arguments: Any, batches: jax.Array) -> Any:
@@ -160,7 +166,7 @@ def _scan(subject: Subject, make_tx: Callable[[], Any], start: Any, arguments: A
         value, g = jax.value_and_grad(lambda p: jnp.mean(losses(p)))(params)
         updates, state = tx.update(g, state, params, value=value, losses_fn=losses)
         params = optax.apply_updates(params, updates)
-        seen = {"loss": value, **gradtx.readings(state)}
+        seen = {"loss": value, **gradtx.readings((state[0].observed, state[1]))}  # of the instruments, not of `tx`
         return (params, state), (seen | {"iterates": params} if subject.has_iterates else seen)
 
     return jax.lax.scan(step, (start, tx.init(start)), batches)[1]
@@ -168,26 +174,78 @@ def _scan(subject: Subject, make_tx: Callable[[], Any], start: Any, arguments: A
 
 def curves_of(cases: list[Case]) -> list[dict[str, np.ndarray]]:
     """The curves of each; the cases of one subject are one program."""
+    return _curves(cases, [0] * len(cases), [[]] * len(cases), lambda _: ())
+
+
+def cured_curves_of(cases: list[Case], remedies: list[str]) -> list[dict[str, np.ndarray]]:
+    """The curves of each with its remedy pasted behind the line that makes `tx`; a subject is one program here too.
+
+    The code is run as printed, but for the numbers of `SIZES`, which are arguments of the program.
+    """
+    taken_out = [_without_sizes(remedy) for remedy in remedies]
+    codes = {case.subject: sorted({c for other, (c, _) in zip(cases, taken_out, strict=True)
+                                   if other.subject == case.subject}) for case in cases}  # fmt: skip
+    which = [codes[case.subject].index(code) for case, (code, _) in zip(cases, taken_out, strict=True)]
+    return _curves(cases, which, [sizes for _, sizes in taken_out], lambda subject: tuple(codes[subject]))
+
+
+SIZES = ("scale", "clip_by_global_norm", "heavy_ball")  # functions whose number may be traced
+
+
+def _without_sizes(remedy: str) -> tuple[str, list[float]]:
+    """The code with `sizes[0]`, `sizes[1]`, ... in place of the numbers given to `SIZES`, and these numbers."""
+    tree, sizes = ast.parse(remedy), []
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr in SIZES:
+            sizes.append(ast.literal_eval(node.args[0]))
+            node.args[0] = ast.parse(f"sizes[{len(sizes) - 1}]", mode="eval").body
+    return ast.unparse(tree), sizes
+
+
+def _curves(
+    cases: list[Case], which: list[int], sizes: list[list[float]], codes_of: Callable[[Subject], tuple[str, ...]]
+) -> list[dict[str, np.ndarray]]:
     found: dict[int, dict[str, np.ndarray]] = {}
     for subject in dict.fromkeys(case.subject for case in cases):
-        mine = [(i, case) for i, case in enumerate(cases) if case.subject == subject]
-        stacked = jax.tree.map(
-            lambda *rows: np.stack([np.asarray(r, np.asarray(rows[0]).dtype) for r in rows]),
-            *((c.method.numbers(subject.steps), c.start, c.arguments, c.batches()) for _, c in mine),
-        )
+        mine, codes = [i for i, case in enumerate(cases) if case.subject == subject], codes_of(subject)
+        rows = [
+            (c.method.numbers(subject.steps), c.start, c.arguments, c.batches(), np.int32(which[i]),
+             np.array((sizes[i] + [0.0, 0.0])[:2], np.float32))
+            for i, c in ((i, cases[i]) for i in mine)
+        ]  # fmt: skip
+        stacked = jax.tree.map(lambda *row: np.stack([np.asarray(r, np.asarray(row[0]).dtype) for r in row]), *rows)
 
         @jax.jit
         @jax.vmap
-        def run(row: Any, subject: Subject = subject) -> Any:
-            numbers, start, arguments, batches = row
-            return _scan(subject, lambda: _method(**numbers), start, arguments, batches)
+        def run(row: Any, subject: Subject = subject, codes: tuple[str, ...] = codes) -> Any:
+            numbers, start, arguments, batches, which, sizes = row
+            return _scan(subject, lambda: _cured(codes, which, sizes, _method(**numbers)), start, arguments, batches)
 
         curves = jax.tree.map(np.asarray, run(stacked))
-        for place, (i, case) in enumerate(mine):
-            found[i] = {name: curve[place] for name, curve in curves.items()}
-            if subject.has_iterates:
-                found[i]["iterates"] = np.concatenate([np.asarray(case.start)[None], found[i]["iterates"]])
+        for place, i in enumerate(mine):
+            found[i] = cases[i]._with_start({name: curve[place] for name, curve in curves.items()})
     return [found[i] for i in range(len(cases))]
+
+
+def _cured(codes: tuple[str, ...], which: jax.Array, sizes: jax.Array, tx: Any) -> Any:
+    """What `tx` is after the one of these remedies that is chosen; `tx` itself if there is none."""
+    if not codes:
+        return tx
+    cured = []
+    for code in codes:
+        names = {"tx": tx, "gradtx": gradtx, "optax": optax, "sizes": sizes}
+        exec(code, names)
+        cured.append(optax.with_extra_args_support(names["tx"]))
+
+    def init(params: Any) -> Any:
+        return tuple(one.init(params) for one in cured)
+
+    def update(g: Any, states: Any, params: Any = None, **extra: Any) -> Any:
+        found = [one.update(g, state, params, **extra) for one, state in zip(cured, states, strict=True)]
+        updates = jax.tree.map(lambda *each: jax.lax.select_n(which, *each), *(u for u, _ in found))
+        return updates, tuple(state for _, state in found)
+
+    return optax.GradientTransformationExtraArgs(init, update)
 
 
 # Subjects.
@@ -505,7 +563,10 @@ def _nets() -> list[Case]:
         *on("saddle", net(size=0.02, note="from near 0"), M("sgd", 0.2), M("momentum", 0.02), seeds=2),
         *on("plateau", net(unit=1, bias=-50.0, note="dead rectifiers"), M("sgd", 0.1), M("adam", 1e-3)),
         *on("nonfinite", net(bad=7, note="a bad example"), M("sgd", 0.1), M("adam", 1e-3)),
-        *on("batch_too_small", tanh, M("sgd", 0.05), M("momentum", 5e-3), M("adam", 2e-3), subject=PAIRS),
+        *on("batch_too_small", tanh, M("sgd", 0.05), M("momentum", 5e-3), M("adam", 2e-3), M("rmsprop", 1e-3),
+            subject=PAIRS),
+        *on("batch_too_small", relu, M("sgd", 0.05), subject=PAIRS),
+        *on("batch_too_small", net(kept=0.5, note="half of the labels"), M("sgd", 0.05), subject=PAIRS),
         *on("batch_too_large", tanh, M("sgd", 0.2), M("momentum", 0.02), M("adam", 3e-3), seeds=2, subject=WHOLE),
         *on(VANISHES, net((16,) * 8, unit=2, note="8 sigmoid"), M("sgd", 0.1), M("momentum", 0.01), subject=DEEP),
         *on(VANISHES, net((16,) * 8, size=0.2, note="8 small tanh"), M("sgd", 0.1), M("momentum", 0.01), subject=DEEP),

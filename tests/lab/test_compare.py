@@ -114,11 +114,11 @@ def test_the_figure_of_one_problem_has_a_panel_for_each_method(one):
 
 
 def test_the_default_target_of_a_problem_is_the_metric_that_half_of_the_methods_reach(one):
-    finals = sorted(result.metric[:, -1].mean() for result in one.results)
+    finals = [result.metric[:, -1].mean() for result in one.results]
     without = lab.Comparison(
         one.settings, {"digits": dataclasses.replace(one.problems["digits"], target=None)}, one.results
     )
-    assert without.target("digits") == pytest.approx(finals[1])
+    assert without.target("digits") == pytest.approx(np.median(finals))
     assert one.target("digits") == 0.95
 
 

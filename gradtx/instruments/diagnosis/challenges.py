@@ -20,14 +20,16 @@ class Challenge:
     next_look: str = ""  # code that prints more
 
 
-LONGER = "tx = optax.chain(tx, optax.scale({factor:.3g}))  # steps {factor:.3g} times as long"
-SHORTER = "tx = optax.chain(tx, optax.scale({factor:.3g}))  # {factor:.3g} of the learning rate"
-CLIP = "tx = optax.chain(gradtx.clip_by_global_norm({limit:.3g}), tx)"
-DECAY = "tx = optax.chain(tx, optax.scale_by_schedule(gradtx.linear_decay(1.0, 0.01, steps={steps})))"
-BACK = (
-    "tx = optax.chain(tx, optax.scale_by_schedule(optax.piecewise_constant_schedule(1.0, {{{fell_at}: {factor:.3g}}})))"
+LONGER = "tx = optax.chain(tx, optax.scale({factor}))  # steps {factor} times as long"
+SHORTER = "tx = optax.chain(tx, optax.scale({factor}))  # {factor} of the learning rate"
+CLIP = "tx = optax.chain(gradtx.clip_by_global_norm({limit}), tx)"
+CLIP_AND_DECAY = (
+    "tx = optax.chain(gradtx.clip_by_global_norm({limit}), tx, "
+    "optax.scale_by_schedule(gradtx.linear_decay(1.0, 0.01, steps={steps})))"
 )
-MOMENTUM = "tx = optax.chain(tx, gradtx.heavy_ball({momentum:.3g}))"
+DECAY = "tx = optax.chain(tx, optax.scale_by_schedule(gradtx.linear_decay(1.0, 0.01, steps={steps})))"
+BACK = "tx = optax.chain(tx, optax.scale_by_schedule(optax.piecewise_constant_schedule(1.0, {{{fell_at}: {factor}}})))"
+MOMENTUM = "tx = optax.chain(tx, gradtx.heavy_ball({momentum}))"
 RANGE_TEST = "print(gradtx.lr_range_test(value_fn, params, tx=lambda rate: optax.chain(tx, optax.scale(rate))))"
 
 CHALLENGES: dict[str, Challenge] = {
@@ -56,7 +58,7 @@ CHALLENGES: dict[str, Challenge] = {
         "the run jumps from wall to wall",
         "§4.1",
         "Goodfellow et al. 2016, §8.3.1; Jacobs 1988",
-        "Halve the steps. Along the steepest direction each of them goes past the minimum.",
+        "Take shorter steps. Along the steepest direction each of them goes past the minimum.",
         SHORTER,
     ),
     "edge_of_stability": Challenge(
@@ -94,8 +96,9 @@ CHALLENGES: dict[str, Challenge] = {
         "a cliff",
         "§2.4",
         "Pascanu, Mikolov & Bengio 2013; Goodfellow et al. 2016, §8.2.4",
-        "Clip the norm near its usual size: the direction stays, and no step is thrown far.",
-        CLIP,
+        "Clip the norm at its usual size: the direction stays, and no step is thrown far. On the wall all steps then "
+        "have one length, so they come to rest only if the rate falls.",
+        CLIP_AND_DECAY,
     ),
     "exploding_gradients": Challenge(
         "exploding gradients",

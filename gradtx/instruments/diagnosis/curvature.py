@@ -33,7 +33,9 @@ def ill_conditioning(e: Evidence, s: StepsTaken, verdict: Verdict) -> list[Findi
     half = max(1, e.steps // 2)
     kept = late_median(norm, 0.1) / max(median_of(norm[half : half + max(1, e.steps // 10)]), 1e-300)
     noise = late_median(e.curve("gradient_tests/norm"))
-    matters = late_median(norm, 0.1) ** 2 / (2 * flattest) > 0.01 * _first_to_gain(curvature, norm) or not noise > 1
+    # Without data there is no noise that what is left could be lost in.
+    is_above_noise = noise <= 1 or (np.isnan(noise) and not e.has_layers)
+    matters = late_median(norm, 0.1) ** 2 / (2 * flattest) > 0.01 * _first_to_gain(curvature, norm) or is_above_noise
     is_felt = noise > 0.7 and not e.gradients_agree
     is_bound = _is_bound(s, steepest)
     goes_down = e.late_fall > 0
@@ -53,6 +55,8 @@ def ill_conditioning(e: Evidence, s: StepsTaken, verdict: Verdict) -> list[Findi
         remedy = None if s.may_be_plain else ""
         advice = "Raise the momentum, or give each parameter a rate of its own." if remedy == "" else None
         return [finding("ill_conditioning", text, numbers, where, "high", remedy=remedy, advice=advice)]
+    if spread >= _SPREAD and np.isnan(noise) and not matters:
+        verdict.needs("ill_conditioning", "gradtx.gradient_tests(), because little is left, perhaps less than noise")
     if spread < 20:
         verdict.rules_out("ill_conditioning", f"the curvatures met lie within a factor of {spread:.2g}.")
     return []

@@ -202,12 +202,16 @@ class Evidence:
 
     @cached_property
     def gradients_agree(self) -> bool:
-        """Whether consecutive gradients coincide. Then all steps see the same batch, and its noise has no effect."""
+        """Whether consecutive gradients coincide. Then all steps see the same batch, and its noise has no effect.
+
+        The cosine of two numbers is 1 or -1 whatever the noise is, but then its signs are random.
+        """
         cosine = self.cosine
         if cosine is None:
             return False
-        sizes = np.abs(cosine[np.isfinite(cosine)])
-        return len(sizes) > 0 and float(np.median(sizes)) > 0.9
+        known = cosine[np.isfinite(cosine)]
+        flips = np.diff(np.sign(known)) != 0
+        return len(known) > 0 and float(np.median(np.abs(known))) > 0.9 and not float(np.mean(flips)) > 0.3
 
     def signal_share(self, part: slice) -> float:
         """‖G‖² / ‖g‖² over some steps, from the measured noise; 1 if the noise has no effect, NaN if unknown."""
@@ -225,8 +229,10 @@ class Evidence:
     @property
     def resolution(self) -> int:
         """Number of segments in the search for flat places. There are more if there is no noise to average out."""
-        noisy = self.noise_squared is not None and not self.gradients_agree
-        return STRETCHES if noisy or self.scatter > 0.02 * self.drop else 10 * STRETCHES
+        noise = self.noise_squared
+        if noise is not None and not self.gradients_agree:
+            return int(np.clip(np.isfinite(noise).sum() // 4, 5, STRETCHES))  # a few readings in each
+        return STRETCHES if self.scatter > 0.02 * self.drop else 10 * STRETCHES
 
     @cached_property
     def signal_norms(self) -> np.ndarray | None:
@@ -237,7 +243,7 @@ class Evidence:
         if noise is None or self.gradients_agree:
             return medians(self.norm, count=self.resolution)
         found = []
-        for part in stretches_of(self.steps):
+        for part in stretches_of(self.steps, self.resolution):
             total, taken = mean_of(self.norm[part] ** 2), mean_of(noise[part])
             found.append(np.sqrt(max(0.0, total - taken)) if np.isfinite(taken) else np.sqrt(total))
         return np.array(found)

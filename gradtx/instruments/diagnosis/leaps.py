@@ -8,6 +8,8 @@ the usual norm, so more than ten times is not usual). The step before it shows t
   which come from products of many factors. A loss that is a polynomial of degree p has a gradient of degree p - 1, so a
   step to q times the length gives at most about q^(p-1) times the gradient.
 - The step was long, and the gradient grew as an ordinary function does: the learning rate is too high (`too_high.py`).
+
+A leap does no harm if the next update is no longer than usual: then the gradient is already clipped.
 """
 
 from typing import NamedTuple
@@ -100,9 +102,23 @@ def leaps_of(e: Evidence, s: StepsTaken) -> list[Leap]:
         first = norm[: max(3, k // 2)]
         if before[-1] > 100 * median_of(first[first > 0]):
             break  # the run has already gone wrong
-        if norm[k] >= 10 * np.median(before) and norm[k] >= 5 * before[-1]:
+        if norm[k] >= 10 * np.median(before) and norm[k] >= 5 * before[-1] and not _is_clipped(e, k):
             found.append(_leap(e, s, norm, k, float(np.median(before))))
     return found
+
+
+def _is_clipped(e: Evidence, k: int) -> bool:
+    """Whether the update from step k on is known, and at most half as long again as the longest of 20 steps before.
+
+    The panel knows an update one step later than `observed`, so that both steps have to be short.
+    """
+    moved = e.whole("update_ratio/global")
+    if moved is None or k + 1 >= len(moved):
+        return False
+    before = moved[max(0, k - 20) : k]
+    before = before[np.isfinite(before)]
+    # NaN is not below anything.
+    return bool(len(before) and float(np.max(moved[k : k + 2])) <= 1.5 * float(np.max(before)))
 
 
 def _leap(e: Evidence, s: StepsTaken, norm: np.ndarray, k: int, before: float) -> Leap:
@@ -131,7 +147,7 @@ def leaps(e: Evidence, s: StepsTaken, verdict: Verdict) -> list[Finding]:
     """True if the gradient leaps after a short step (a cliff), or grows as a high power of the parameters (explodes).
 
     Source: Pascanu, Mikolov & Bengio 2013, §2.3. Wrong if the norm leaps because of one example's value: then the
-    noise scale leaps with it.
+    noise scale leaps with it. A leap that is clipped before it moves the parameters does not count.
     """
     if e.norm is None:
         verdict.needs("cliff", "gradtx.gradient_norm()")
@@ -164,6 +180,7 @@ def _cliff(e: Evidence, told: list[Leap]) -> Finding:
         f"the usual {number(first.before)}.{short}"
     )
     numbers = {"spikes": len(told), "height": highest, "usual_norm": usual, "limit": usual}
+    numbers["steps"] = len(e.log.loss)
     is_sure = not np.isnan(first.ratio) and len(told) < max(3, 0.02 * e.steps)
     return finding("cliff", text, numbers, (first.at, last.at), "high" if is_sure else "medium")
 
@@ -171,8 +188,7 @@ def _cliff(e: Evidence, told: list[Leap]) -> Finding:
 def _explosion(e: Evidence, leap: Leap) -> Finding:
     text = (
         f"At step {e.name(leap.at)} the gradient norm goes from {number(leap.before)} to {number(leap.norm)}. "
-        f"It grows as "
-        f"the {leap.power:.0f}th power of the parameters' length, as products of many factors do."
+        f"It grows as the parameters' length to a power of {number(leap.power)}, as products of many factors do."
         if np.isfinite(leap.power)
         else f"At step {e.name(leap.at)} the gradient norm goes from {number(leap.before)} beyond all numbers."
     )

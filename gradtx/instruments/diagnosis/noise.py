@@ -28,7 +28,8 @@ def gradient_noise(e: Evidence, s: StepsTaken, verdict: Verdict) -> list[Finding
     Source: Goodfellow et al. 2016, §8.3.1 (SGD at a constant rate does not converge); McCandlish et al. 2018. Wrong if
     a decaying rate ends no lower.
     """
-    if np.isnan(e.late_share) and e.cosine is None:
+    is_step_unknown = s.ratio is None and s.learning_rates is None
+    if np.isnan(e.late_share) and (e.cosine is None or is_step_unknown):
         verdict.needs("gradient_noise", "gradtx.gradient_noise_scale() on batches of two examples and more")
         return []
     if e.late_share > 0.8 and not e.gradients_agree:
@@ -117,7 +118,8 @@ def noise_to_signal(e: Evidence) -> np.ndarray | None:
 def _from_consecutive(e: Evidence) -> np.ndarray | None:
     """s² / ‖G‖² from consecutive steps, such as for batches of one: they share their signal, E g_k·g_{k-1} = ‖G‖²."""
     sums, norm = e.curve("gradient_alignment/pflug"), e.norm
-    if sums is None or norm is None or e.steps < 40:
+    # A gradient that turns looks like noise here, so larger batches need the readings of their examples.
+    if sums is None or norm is None or e.steps < 40 or e.batch_size != 1:
         return None
     products = np.diff(sums, prepend=np.nan)
     stretches = zip(*(np.array_split(x, min(STRETCHES // 2, e.steps // 20)) for x in (products, norm**2)), strict=True)
@@ -156,7 +158,9 @@ def stationary(e: Evidence, s: StepsTaken, verdict: Verdict) -> list[Finding]:
     half = pflug[e.steps // 2 :]
     half = half[np.isfinite(half)]
     falls = len(half) > 20 and half[-1] < half[0] and np.mean(np.diff(half[:: max(1, len(half) // 20)]) < 0) > 0.6
-    if falls and (e.late_share < 0.5 or np.isnan(e.late_share)):
+    if falls and not (e.late_share < 0.5 or _looks_random(e)):
+        verdict.needs("stationary", "gradtx.stationarity(learning_rate)")
+    elif falls:
         text = (
             f"Pflug's sum of products of consecutive gradients falls from {number(half[0])} to {number(half[-1])} over "
             "the last half."

@@ -132,6 +132,7 @@ def finding(
         "momentum": 0.9,
     } | numbers
     shown = {name: int(value) if name in ("steps", "fell_at") else value for name, value in fields.items()}
+    shown |= {name: in_code(fields[name]) for name in ("factor", "limit", "momentum")}
     return Finding(
         challenge,
         evidence,
@@ -151,6 +152,11 @@ def number(value: float) -> str:
     if not math.isfinite(value):
         return str(value)
     return f"{value:,.0f}" if 1000 <= abs(value) < 1e6 else f"{value:.3g}"
+
+
+def in_code(value: float) -> str:
+    """A number as a person would write it in code: three digits, without a power of ten from 0.0001 to a million."""
+    return f"{float(f'{value:.3g}'):.0f}" if 1000 <= abs(value) < 1e6 else f"{value:.3g}"
 
 
 def percent(share: float) -> str:

@@ -10,6 +10,7 @@ from .steps_taken import StepsTaken
 from .verdict import Verdict
 
 _SAFE = 0.2  # the ratio r that a remedy aims at: two fifths of the best step along its direction
+_GENTLE = 0.6  # the ratio that stops an oscillation: a step leaves 1 - 2r = -0.2 of the steepest direction
 
 
 def learning_rate_too_high(e: Evidence, s: StepsTaken, verdict: Verdict) -> list[Finding]:
@@ -93,12 +94,21 @@ def _hovering(e: Evidence, s: StepsTaken) -> Finding:
 
 
 def _factor(e: Evidence, s: StepsTaken) -> float:
-    """The factor that brings r down to `_SAFE`, from the first steps and the typical ones."""
+    """The factor that brings r down to `_SAFE`, from the steps before the rise and the typical ones.
+
+    A step that was too long may throw the run (the gradient grows ten times or more, as for a leap). The curvature at
+    such a place says nothing about the place that the run came from.
+    """
     if s.ratio is None:
         return 0.05
-    first = np.abs(s.ratio[: max(3, e.steps // 50)])
-    sizes = [float(np.nanmax(first)) if np.isfinite(first).any() else 0.0, s.typical]
-    largest = max(abs(x) for x in sizes if np.isfinite(x)) if any(np.isfinite(x) for x in sizes) else 1.0
+    sizes = np.abs(s.ratio)
+    if e.norm is not None:
+        sizes = np.where(e.norm > 10 * e.norm[0], np.nan, sizes)
+    rise = np.flatnonzero(e.loss > e.start)
+    until = int(min(rise[0], e.steps // 4)) if len(rise) else 0
+    first = sizes[: max(3, e.steps // 50, until)]
+    known = [float(np.nanmax(first)) if np.isfinite(first).any() else 0.0, late_median(sizes)]
+    largest = max(x for x in known if np.isfinite(x))
     return float(np.clip(_SAFE / max(largest, _SAFE), 1e-4, 0.3))
 
 
@@ -137,7 +147,9 @@ def oscillation(e: Evidence, s: StepsTaken, verdict: Verdict) -> list[Finding]:
             "full turn."
         )
         first, last = (int(i * e.steps / len(parts)) for i in (back[0], back[-1] + 1))
-        numbers = {"share": share, "cosine": typical, "factor": 0.5}
+        past = median_of(ratio[back]) if ratio is not None else float("nan")
+        factor = float(np.clip(_GENTLE / past, 0.3, 0.8)) if past > 0 else 0.5
+        numbers = {"share": share, "cosine": typical, "factor": factor}
         return [finding("oscillation", text, numbers, (first, min(last, e.steps - 1)), "high")]
     if np.isfinite(parts).any() and np.nanmin(parts) > -0.3:
         verdict.rules_out(

@@ -88,7 +88,7 @@ def _through_time(e: Evidence, verdict: Verdict) -> list[Finding]:
         length = norms.shape[1]
     else:
         log_ratio, length = late_median(slope, 1.0) * 50, 50
-    text = f"From the last step to the first of {length}, gradients change by a factor of {np.exp(-log_ratio):.2g}."
+    text = f"From the last step to the first of {length}, gradients change by a factor of {number(np.exp(-log_ratio))}."
     if log_ratio > np.log(1e3):
         return [finding("vanishing_gradients", text, {"log_ratio": log_ratio}, (0, e.steps - 1), "high")]
     if log_ratio < -np.log(1e3):
