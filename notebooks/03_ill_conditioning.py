@@ -290,10 +290,10 @@ print(finding.evidence)
 print(finding.remedy)
 
 # %% [markdown] slideshow={"slide_type": "subslide"}
-# We try the remedy:
+# We try the remedy. `heavy_ball(0.95)` behind plain descent is momentum with $\alpha = 0.95$ (notebook 11):
 
 # %% slideshow={"slide_type": "subslide"}
-cured = lab.run(narrow, gradtx.sgd(1.5e-3, momentum=0.9), steps=300, key=key)
+cured = lab.run(narrow, optax.chain(gradtx.sgd(1.5e-3), gradtx.heavy_ball(0.95)), steps=300, key=key)
 print(f"loss after 300 steps: plain {sick.loss[-1]:.2g}, with momentum {cured.loss[-1]:.2g}")
 
 # %% [markdown] slideshow={"slide_type": "slide"}
