@@ -320,7 +320,7 @@ plt.close()
 figure
 
 # %% slideshow={"slide_type": "skip"}
-print("excess at the end by floor:", dict(zip(FLOORS, at_floor.round(5), strict=True)))
+print("excess at the end by floor:", ", ".join(f"{f:g}: {x:.5f}" for f, x in zip(FLOORS, at_floor, strict=True)))
 print("best rate after 20 steps, key by key:", by_key[1].round(2), " after 400:", by_key[20].round(2))
 
 # %% [markdown] slideshow={"slide_type": "subslide"}
