@@ -19,8 +19,9 @@
 # *Chapter §4.1 (the algorithm).* You will take twenty steps downhill by hand, put two transformations in a row, train a
 # network on 1,437 real images of digits, and read what instruments say about that run.
 #
-# **New in gradtx:** a method, a clip and an instrument are all the same kind of thing, a *gradient transformation*, and
-# `optax.chain` puts them in a row.
+# **New in gradtx:** a method, a clip and an instrument are all the same kind of thing, a *gradient transformation*.
+# Optax is the usual library of optimizers for JAX, and gradtx works with it: `optax.chain` puts transformations of both
+# in a row.
 
 # %% slideshow={"slide_type": "skip"}
 import jax
@@ -35,9 +36,12 @@ from gradtx import lab, landscapes
 # %% [markdown] slideshow={"slide_type": "slide"}
 # ## Downhill in two dimensions
 #
-# Three words of JAX are enough. `jax.numpy` is NumPy that can be differentiated. `jax.grad(f)` is the function that
-# gives the gradient $\nabla f$. `jax.jit(f)` is `f`, compiled. The function to minimise is a bowl, ten times as steep
-# across as along: $f(\theta) = \tfrac12(\theta_1^2 + 10\,\theta_2^2)$.
+# You need to know four things about JAX. `jax.numpy` is NumPy that can be differentiated. `jax.grad(f)` is the function
+# that gives the gradient $\nabla f$. `jax.jit(f)` is `f`, compiled. Random numbers come from a key, `jax.random.key(0)`:
+# the same key gives the same numbers.
+#
+# The function to minimise is a bowl whose curvature is ten times as large along $\theta_2$ as along $\theta_1$:
+# $f(\theta) = \tfrac12(\theta_1^2 + 10\,\theta_2^2)$.
 
 # %% slideshow={"slide_type": "subslide"}
 bowl = landscapes.quadratic(10.0)
@@ -46,8 +50,8 @@ print("height", bowl(start), "gradient", jax.grad(bowl)(start))
 
 # %% [markdown] slideshow={"slide_type": "subslide"}
 # *Gradient descent* walks against the gradient: $\theta \leftarrow \theta - \varepsilon g$, with $g$ the gradient and
-# $\varepsilon$ the learning rate. A transformation is a pair of functions. `init` makes its memory. `update` turns a
-# gradient into the step to add to the parameters, and hands the memory on.
+# $\varepsilon$ the learning rate. A transformation is a pair of functions. `init` makes its memory, the *state*. `update`
+# takes a gradient and the state, and returns the step to add to the parameters and the new state.
 
 
 # %% slideshow={"slide_type": "subslide"}
@@ -77,12 +81,13 @@ lab.plot_trajectories(bowl, {"plain descent": plain, "chain of two": chained})
 
 # %% [markdown] slideshow={"slide_type": "subslide"}
 # Look at the circles: plain descent jumps from wall to wall, because 0.18 is near the largest rate at which the steep
-# direction does not diverge (2/10). In the chain the first step is shorter, and the jumps stop as the rate falls.
+# direction does not diverge (2/10). In the chain the first step is shorter, and the jumps stop as the rate falls. Its
+# lower rate makes it slower along the flat direction, though, so after 20 steps it is a little higher than plain descent.
 
 # %% [markdown] slideshow={"slide_type": "slide"}
 # ## A network on real images
 #
-# A `lab` problem brings data, a model and its loss. This one is a network of 64 inputs (the pixels), 32 hidden units
+# A `lab` problem holds data, a model and its loss. This one is a network of 64 inputs (the pixels), 32 hidden units
 # and 10 outputs. Its 2,410 parameters are a dictionary of arrays, and a transformation treats them like one vector.
 
 # %% alt="Ten small grey images of handwritten digits, each with its label above it." slideshow={"slide_type": "subslide"}
@@ -96,8 +101,10 @@ for panel, image, label in zip(axes, images, labels, strict=False):
 
 # %% [markdown] slideshow={"slide_type": "subslide"}
 # The training loop is the one above. But the gradient of all 1,437 images at each step would be slow, so each step
-# looks at a few of them, a *minibatch* of 64 (notebook 8). `shuffled_epochs` says which. That is *stochastic gradient
-# descent*, SGD. The loss is $-\log$ of the probability that the network gives to the right answer (notebook 2).
+# looks at a few of them, a *minibatch* of 64 (notebook 8). `shuffled_epochs` chooses them: it shuffles the images and
+# deals them out until each was used once, which is an *epoch*, and begins again. That is *stochastic gradient descent*,
+# SGD. The loss is $-\log$ of the probability that the network gives to the right answer (notebook 2). With the natural
+# logarithm its unit is called nat.
 
 # %% slideshow={"slide_type": "subslide"}
 tx = optax.chain(gradtx.clip_by_global_norm(2.0), gradtx.sgd(0.5))
@@ -124,9 +131,9 @@ print(f"{by_hand:.1%} of 360 images it never saw are named right; {state[0].glob
 # %% [markdown] slideshow={"slide_type": "slide"}
 # ## Watching it
 #
-# An *instrument* is a transformation that changes nothing and remembers what it saw. Where it stands decides what it
-# sees: the first two below see the gradient, the last one the finished step. `lab.run` is the loop above, compiled as a
-# whole. What the instruments said at each step is in `history.readings`.
+# An *instrument* is a transformation that changes nothing and remembers what it saw. Its place in the chain decides what
+# it sees: the first two below see the gradient, and the last one sees the finished step. `lab.run` is the loop above,
+# compiled as a whole. `history.readings` holds the readings of each step.
 
 # %% tags=["cover"] alt="Four panels over 500 steps: the loss falls, the gradient norm falls with it, the step against curvature stays below 1, and the steps become small beside the parameters." slideshow={"slide_type": "subslide"}
 watched = optax.chain(gradtx.gradient_norm(), gradtx.curvature_ratio(0.2), gradtx.sgd(0.2), gradtx.update_ratio())
@@ -134,11 +141,12 @@ history = lab.run(problem, watched, steps=500, key=jax.random.key(0))
 lab.plot_readings(history)
 
 # %% [markdown] slideshow={"slide_type": "subslide"}
-# Read the panels as a doctor reads a chart. The loss falls, and the gradient norm falls with it. The step against
-# curvature stays below 1, so the rate is not too high (notebook 3). The steps get small beside the parameters. The
-# headline is what `gradtx.diagnose` concludes from all of it (notebook 14).
+# The loss falls, and the gradient norm falls with it. The reading in the panel *Step against curvature* stays below 1, so
+# the rate is not too high (notebook 3). In the panel *Size of the update* the steps get small beside the parameters. The
+# headline is the conclusion that `gradtx.diagnose` draws from all of them (notebook 14).
 #
-# The history also evaluates the network now and then. These are two different quantities, so each gets its own axis:
+# `lab.run` also evaluates the network after every 20 steps. The loss and the share of wrong answers are different
+# quantities, so each gets its own axis:
 
 # %% slideshow={"slide_type": "skip"}
 _, (left, right) = plt.subplots(1, 2)
@@ -155,7 +163,7 @@ plt.close()
 figure
 
 # %% [markdown] slideshow={"slide_type": "subslide"}
-# The images that it finds hardest, of those it never saw: each with its true label and its loss.
+# Of the images that it never saw, these have the largest losses. Above each stands its true label, and then its loss.
 
 # %% alt="Eight images of digits that the network finds hardest, each with its true label and its loss." slideshow={"slide_type": "subslide"}
 new_images, new_labels = problem.validation
@@ -169,8 +177,8 @@ for panel, i in zip(axes, jnp.argsort(-losses), strict=False):
 # %% [markdown] slideshow={"slide_type": "slide"}
 # ## Play
 #
-# The slider trains at other rates (in a live notebook; a saved one shows the middle one). Which rate is best, and what
-# does one look like that is too high?
+# In a live notebook the slider trains at other rates. (A saved notebook shows the middle one.) Which rate is best? How
+# does the curve of a rate look that is too high?
 
 
 # %% slideshow={"slide_type": "skip"}
@@ -183,23 +191,25 @@ def compare(learning_rate):
 lab.explore(compare, learning_rate=[0.001, 0.01, 0.1, 1.0, 10.0])
 
 # %% [markdown] slideshow={"slide_type": "slide"}
-# **To take away.** SGD subtracts the rate times the gradient of a few random examples, over and over. Everything else in
-# these notebooks is a transformation that you chain before or behind it. Instruments tell you what a falling loss does
-# not.
+# **To take away.** SGD subtracts the rate times the gradient of a few random examples, over and over. Other methods, clips
+# and instruments are transformations too, and you can chain them. Instruments show things that a falling loss does not
+# show.
 
 # %% [markdown] slideshow={"slide_type": "slide"}
 # ## Exercises
 #
-# 1. At which rate does plain descent in the bowl reach the lowest point across in a single step?
+# 1. At which rate does plain descent in the bowl bring $\theta_2$ to 0 in a single step?
 # 2. What happens in the bowl at rate 0.21?
 # 3. Put `gradtx.update_ratio()` *before* `gradtx.sgd(0.2)` in the chain. What does it read then?
 
 # %% [markdown] slideshow={"slide_type": "notes"}
 # <details><summary>Answers</summary>
 #
-# 1. At 0.1, one over the curvature: then $1 - 10\,\varepsilon = 0$.
-# 2. It diverges: each jump across is $|1 - 2.1| = 1.1$ times as long as the one before.
-# 3. The size of the gradient beside the parameters, five times as much: it sees what passes at its place.
+# 1. At 0.1, one over the curvature. A step multiplies $\theta_2$ by $1 - 10\,\varepsilon$, and this is then 0.
+# 2. It diverges: a step multiplies $\theta_2$ by $1 - 2.1 = -1.1$, so each jump across is 1.1 times as long as the one
+#    before.
+# 3. The size of the gradient relative to that of the parameters. That is five times as much as before, because the step
+#    is 0.2 times the gradient.
 #
 # </details>
 

@@ -30,6 +30,7 @@ import jax
 import jax.numpy as jnp
 import matplotlib.pyplot as plt
 import numpy as np
+import optax
 
 import gradtx
 from gradtx import lab, landscapes
@@ -39,39 +40,44 @@ key = jax.random.key(0)  # JAX's random numbers come from explicit keys: the sam
 # %% [markdown] slideshow={"slide_type": "slide"}
 # ## Four valleys of equal depth
 #
-# Himmelblau's function has four minima. All of them have the height 0. Which one descent finds is decided by the start,
-# and it does not matter.
+# Himmelblau's function has four minima. All of them have the height 0. The start decides which of them descent finds.
+# Here it does not matter which one that is.
 
 # %% slideshow={"slide_type": "skip"}
 hills = landscapes.himmelblau()
 corners = [(-5, -5), (-5, 5), (5, -5), (5, 5), (-1, -1), (0, 1), (1, -2), (-1, 0)]
-tx = gradtx.sgd(0.004)
 
 
-def descend(landscape, start, rate, steps):
-    def step(x, _):
-        return x - rate * jax.grad(landscape)(x), x
+def descend(landscape, starts, rate, steps):
+    """The path from each start; `jax.vmap` walks all of them at once, and `jax.lax.scan` is a compiled loop."""
 
-    end, path = jax.lax.scan(step, jnp.asarray(start, float), length=steps)
-    return np.vstack([path, end])
+    def from_one(x):
+        def step(x, _):
+            x = x - rate * jax.grad(landscape)(x)
+            return x, x
+
+        return jnp.vstack([x, jax.lax.scan(step, x, length=steps)[1]])
+
+    return dict(zip("ABCDEFGH", jax.jit(jax.vmap(from_one))(jnp.asarray(starts, float)), strict=False))
 
 
-paths = {f"start {start}": descend(hills, start, 0.004, 200) for start in corners}
+paths = descend(hills, corners, 0.004, 200)
 
-# %% alt="Contours of Himmelblau's function with its four minima. Paths of plain descent from eight starts end in four different minima." tags=["cover"] slideshow={"slide_type": "subslide"}
+# %% alt="Contours of Himmelblau's function with its four minima. Paths of plain descent from eight starts, A to H, end in four different minima." tags=["cover"] slideshow={"slide_type": "subslide"}
 lab.plot_trajectories(hills, paths, arrows=0)
 
 # %% [markdown] slideshow={"slide_type": "slide"}
 # ## A network has equivalent minima by the million
 #
-# Train a network with 8 hidden units on the digits. Then exchange two of its hidden units: their incoming weights,
-# their biases and their outgoing weights. The network computes the same function, but the parameters are another point.
-# This is *weight space symmetry*. With 8 hidden units there are $8! = 40{,}320$ such points.
+# We train a network with 8 hidden units on the digits. (`sgd` with `momentum=0.9` is a quicker descent that notebook 11
+# explains.) Then we put its hidden units into another order: each one takes its incoming weights, its bias and its
+# outgoing weights along. The network computes the same function, but its parameters are another point. This is *weight
+# space symmetry*. With 8 hidden units there are $8! = 40{,}320$ such points.
 
 # %% slideshow={"slide_type": "skip"}
 digits = lab.problems.digits(hidden=8)
-run = lab.run(digits, gradtx.sgd(1.0, momentum=0.9), steps=400, key=key, batch_size="all", eval_every=400)
-trained = run.params
+tx, same = gradtx.sgd(1.0, momentum=0.9), {"steps": 300, "batch_size": "all", "eval_every": 300}
+trained = jax.tree.map(np.asarray, lab.run(digits, tx, key=key, **same).params)
 cost = jax.jit(lambda params: digits.loss(params, digits.train))
 
 
@@ -81,9 +87,7 @@ def exchanged(params, order):
 
 
 def distance(a, b):
-    return float(
-        jnp.sqrt(sum(jnp.sum((x - y) ** 2) for x, y in zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True)))
-    )
+    return np.sqrt(sum(np.sum((np.asarray(a[name]) - np.asarray(b[name])) ** 2) for name in a))
 
 
 rng = np.random.default_rng(0)
@@ -111,35 +115,33 @@ figure
 
 # %% [markdown] slideshow={"slide_type": "subslide"}
 # Scaling is a second symmetry. With rectified units, $\max(0, h)$, the incoming weights of a unit can be multiplied by
-# $a > 0$ and its outgoing weights divided by $a$: the function stays the same. Now the equivalent points are not
-# millions, they fill whole curves. The smallest example is the cost $\frac12 (w_1 w_2 - 1)^2$, a network of two weights.
-# Along its valley the curvature is zero.
+# $a > 0$ and its outgoing weights divided by $a$: the function stays the same. Here the equivalent points are not single
+# points, they fill whole curves. The smallest example is the cost $\frac12 (w_1 w_2 - 1)^2$, a network of two weights.
+# Its minima are all points with $w_1 w_2 = 1$; the stars mark a few of them. Along these curves the curvature is zero.
 
-# %% alt="Contours of the cost of a network with two weights. Its minima fill two curves, and paths from several starts end at different points of them." slideshow={"slide_type": "subslide"}
+# %% alt="Contours of the cost of a network with two weights. Its minima fill two curves, and paths from five starts, A to E, end at different points of them." slideshow={"slide_type": "subslide"}
 product = landscapes.scaled_product()
-ends = {f"start {s}": descend(product, s, 0.05, 300) for s in [(-0.6, 1.5), (2.5, 2), (-2, -0.2), (0.3, -0.2), (2, -1)]}
+ends = descend(product, [(-0.6, 1.5), (2.5, 2), (-2, -0.2), (0.3, -0.2), (2, -1)], 0.05, 300)
 lab.plot_trajectories(product, ends, arrows=0)
 
 # %% slideshow={"slide_type": "skip"}
-along_valley = [(a, 1 / a) for a in (0.25, 0.5, 1.0, 2.0, 4.0)]
-heights = np.array([product(jnp.array(point)) for point in along_valley])
-flattest = np.array([jnp.linalg.eigvalsh(jax.hessian(product)(jnp.array(point)))[0] for point in along_valley])
+along_valley = jnp.array([(a, 1 / a) for a in (0.25, 0.5, 1.0, 2.0, 4.0)])
+heights, hessians = jax.jit(jax.vmap(lambda w: (product(w), jax.hessian(product)(w))))(along_valley)
+flattest = np.linalg.eigvalsh(hessians)[:, 0]
 
 
 def rectified(w_in, w_out, x):
-    return jax.nn.relu(x @ w_in) @ w_out
+    return np.maximum(0, x @ w_in) @ w_out
 
 
-w_in, w_out, x = (
-    jax.random.normal(k, s) for k, s in zip(jax.random.split(key, 3), [(5, 7), (7, 3), (100, 5)], strict=True)
-)
-scale = jnp.exp(jax.random.normal(key, (7,)))
-same_function = jnp.abs(rectified(w_in, w_out, x) - rectified(w_in * scale, w_out / scale[:, None], x)).max()
+w_in, w_out, x = (rng.standard_normal(shape) for shape in [(5, 7), (7, 3), (100, 5)])
+scale = np.exp(rng.standard_normal(7))
+same_function = np.abs(rectified(w_in, w_out, x) - rectified(w_in * scale, w_out / scale[:, None], x)).max()
 print("heights along the valley", heights, "smallest curvature", flattest)
 print(f"a rectified network and its scaled copy differ by {same_function:.1e}")
 
 # %% [markdown] slideshow={"slide_type": "subslide"}
-# All these minima have one and the same cost. They are not a problem of optimisation: any of them will do.
+# All these minima have one and the same cost. They are not a problem for optimisation: any of them will do.
 
 
 # %% [markdown] slideshow={"slide_type": "slide"}
@@ -168,10 +170,10 @@ for dim, above in stuck.items():
 # %% [markdown] slideshow={"slide_type": "slide"}
 # ## Are the minima of networks of that kind?
 #
-# Nobody has proved it, but it can be tried. A teacher network with 4 hidden rectifiers makes the data, without noise, so
-# that a cost of 0 is possible for every student. Students of 4, 8, 16 and 64 hidden units learn from two such teachers,
-# from 16 random starts each. They are trained by Adam, a quick method that notebook 12 explains. Like plain descent it
-# needs the gradient only. The rate falls to a hundredth, so that every student comes to rest.
+# Nobody has proved it in general, but we can try it. A teacher network with 4 hidden rectifiers makes the data, without
+# noise, so that a cost of 0 is possible for every student. Students of 4, 8, 16 and 64 hidden units learn from two such
+# teachers, from 16 random starts each. They are trained by Adam, a quick method that is close to RMSProp in notebook 12.
+# Like plain descent it needs the gradient only. The rate falls to a hundredth, so that every student comes to rest.
 
 # %% slideshow={"slide_type": "skip"}
 WIDTHS = [4, 8, 16, 64]
@@ -190,7 +192,7 @@ def output(params, x):
 inputs = jax.random.normal(jax.random.key(10), (100, 2))
 
 
-def final_costs(hidden, steps=1500):
+def final_costs(hidden, steps=1200):
     """[teacher, start]: the cost at which each student ends; 0.5 is the cost of a constant guess."""
     tx = gradtx.adam(gradtx.linear_decay(0.02, 0.0002, steps))
 
@@ -210,7 +212,8 @@ def final_costs(hidden, steps=1500):
         return cost(jax.lax.scan(step, (params, tx.init(params)), length=steps)[0][0])
 
     keys = jax.random.split(jax.random.key(hidden), 16)
-    return np.array([jax.jit(jax.vmap(learn, (None, 0)))(network(jax.random.key(t), 4), keys) for t in (11, 12)])
+    teachers = jax.vmap(lambda seed: network(jax.random.key(seed), 4))(jnp.array([11, 12]))
+    return np.asarray(jax.jit(jax.vmap(jax.vmap(learn, (None, 0)), (0, None)))(teachers, keys))
 
 
 final = {hidden: final_costs(hidden).ravel() for hidden in WIDTHS}
@@ -238,32 +241,32 @@ for hidden, values in final.items():
     )
 
 # %% [markdown] slideshow={"slide_type": "subslide"}
-# Some of the narrow students end in minima that are bad: they have as many units as the teacher, so a cost of 0 exists,
-# and descent does not find it. With the width the bad ends disappear. That is the chapter's conjecture for large
-# networks, on one small example: most minima are low.
+# Some of the narrow students end in bad minima: they have as many units as the teacher, so a cost of 0 is possible, but
+# descent does not find it. The wider the student, the rarer the bad ends. The chapter supposes that this is so for large
+# networks in general: most of their minima are low. Here we see it in one small example.
 
 # %% [markdown] slideshow={"slide_type": "slide"}
 # ## Low enough is enough
 #
 # On the digits ten starts end at ten different points. Their costs differ, and none of them is at an exact minimum. On
-# new images they are equally good.
+# new images they are about equally good.
 
 # %% slideshow={"slide_type": "skip"}
 starts = jax.random.split(jax.random.key(7), 10)
-same = {"steps": 300, "batch_size": "all", "eval_every": 300}
-ten = [lab.run(digits, gradtx.sgd(1.0, momentum=0.9), key=start, **same) for start in starts]
+ten = [lab.run(digits, tx, key=start, **same) for start in starts]
 accuracies = np.array([run.metric[-1] for run in ten])
 ending = np.array([run.train_loss[-1] for run in ten])
 apart = np.array([distance(ten[0].params, run.params) for run in ten[1:]])
-slopes = jax.jit(jax.grad(cost))
-norms = np.array([math.sqrt(sum(float(jnp.sum(g**2)) for g in jax.tree.leaves(slopes(run.params)))) for run in ten])
+slope = jax.jit(lambda params: optax.global_norm(jax.grad(cost)(params)))
+norms = np.array([slope(run.params) for run in ten])
 print(f"training costs {ending.min():.4f} to {ending.max():.4f}, gradient norms {norms.min():.1e} to {norms.max():.1e}")
 print(f"distances from the first {apart.min():.0f} to {apart.max():.0f}")
 print(f"validation accuracies {accuracies.min():.1%} to {accuracies.max():.1%}")
 
 # %% [markdown] slideshow={"slide_type": "subslide"}
-# Does the start never matter, then? It does if it is a bad one. The same network with all its weights at zero is at a
-# saddle: its hidden units are equal and stay equal.
+# Does the start never matter, then? A bad start does. If all weights of the same network are zero, it starts at a
+# saddle: its hidden units are all equal, and they stay equal. `critical_point` looks at the gradient and at the
+# curvatures there, and names the kind of point (notebook 5).
 
 # %% slideshow={"slide_type": "skip"}
 zeros = jax.tree.map(jnp.zeros_like, trained)
@@ -271,9 +274,9 @@ stuck_problem = lab.problems.classification(
     "zeros", lambda key: zeros, lambda p, x: jnp.tanh(x @ p["w_in"] + p["b_in"]) @ p["w_out"] + p["b_out"],
     digits.train, digits.validation,
 )  # fmt: skip
-from_zero = lab.run(stuck_problem, gradtx.sgd(1.0, momentum=0.9), key=key, **same)
+from_zero = lab.run(stuck_problem, tx, key=key, **same)
 print(f"from zero weights: training cost {from_zero.train_loss[-1]:.2f}, accuracy {from_zero.metric[-1]:.1%}")
-print(gradtx.critical_point(cost, from_zero.params, key=key, gradient_tolerance=0.01))
+print(jax.jit(lambda params: gradtx.critical_point(cost, params, key=key, gradient_tolerance=0.01))(from_zero.params))
 
 # %% [markdown] slideshow={"slide_type": "slide"}
 # **To take away.** A network has countless minima, most of them by symmetry, and those are equally good. Bad minima
@@ -292,8 +295,9 @@ print(gradtx.critical_point(cost, from_zero.params, key=key, gradient_tolerance=
 #
 # 1. $8! \cdot 2^8$, about 10 million: the weights into and out of each unit may change their signs together.
 # 2. No. It only shows that the straight line is not low. Curved paths of low cost often exist.
-# 3. All gradients with respect to the weights are zero: each is a product with the other layer's weights. Only the
-#    output biases move. The Hessian has negative eigenvalues, but plain descent needs a small push to use them.
+# 3. The gradient with respect to each layer's weights is zero, because it is a product with the other layer's outputs or
+#    weights, and these are zero. Only the output biases move. The Hessian has negative eigenvalues, but descent needs a
+#    small push to get away along them.
 #
 # </details>
 
@@ -301,8 +305,8 @@ print(gradtx.critical_point(cost, from_zero.params, key=key, gradient_tolerance=
 # ## What was claimed, checked
 
 # %% slideshow={"slide_type": "skip"}
-found = {tuple(np.round(path[-1], 2)) for path in paths.values()}
-bottoms = np.array([hills(jnp.array(path[-1])) for path in paths.values()])
+found = {tuple(np.round(np.asarray(path[-1]), 2)) for path in paths.values()}
+bottoms = np.array([hills(path[-1]) for path in paths.values()])
 assert len(found) == 4  # 2.2.1: several minima were reached, all equally low
 assert bottoms.max() < 1e-3  # 2.2.1: several minima were reached, all equally low
 assert np.ptp(accuracies) < 0.05  # 2.2.1: ten ends far apart, equally good on new images

@@ -16,13 +16,13 @@
 # %% [markdown] slideshow={"slide_type": "slide"}
 # # 5 · Critical points: is training stuck in a minimum?
 #
-# *Chapter §2.2 (the gradient norm) and §2.3.* If a training does not get on, is a minimum to blame, or a saddle, or
+# *Chapter §2.2 (the gradient norm) and §2.3.* If a training makes no progress, is a minimum to blame, or a saddle, or
 # neither? You will see what the gradient norm can tell and what it cannot. You will see descent leave a saddle that
-# attracts Newton's method, and count the critical points of random functions: with more dimensions ever fewer of them
-# are minima, and those few lie low.
+# attracts Newton's method. Then you will count the critical points of random functions: the more dimensions, the fewer
+# of them are minima, and those few lie low.
 #
-# **New in gradtx:** functions on a point. `gradtx.critical_point(loss, params, key=key)` says what kind of point it
-# is, from both ends of the Hessian's spectrum.
+# **New in gradtx:** `gradtx.critical_point(loss, params, key=key)` says what kind of point the parameters are. It looks at
+# the gradient and at the smallest and the largest eigenvalue of the Hessian.
 
 # %% slideshow={"slide_type": "skip"}
 import dataclasses
@@ -42,9 +42,10 @@ key = jax.random.key(0)  # JAX's random numbers come from explicit keys: the sam
 # %% [markdown] slideshow={"slide_type": "slide"}
 # ## The signs of the curvature
 #
-# At a *critical point* the gradient is zero. The Hessian $H$ (the matrix of second derivatives) decides what kind of
-# point it is, by the signs of its eigenvalues. These are the curvatures along its axes. All positive: a minimum. All
-# negative: a maximum. Both: a *saddle*, up one way and down another. Himmelblau's function has nine critical points, and
+# At a *critical point* the gradient is zero. The signs of the eigenvalues of the Hessian $H$ (the matrix of second
+# derivatives) decide what kind of point it is. The eigenvalues are the curvatures along the axes of $H$. If all are
+# positive, the point is a minimum. If all are negative, it is a maximum. If there are both, it is a *saddle*, from which
+# the function rises along some axes and falls along others. Himmelblau's function has nine critical points, and
 # `jax.vmap` asks about all of them at once:
 
 # %% slideshow={"slide_type": "skip"}
@@ -63,9 +64,9 @@ rise = np.array([[f(x + 0.1 * v) - f(x) for v in axes.T] for x, axes in zip(sadd
 # %% [markdown] slideshow={"slide_type": "slide"}
 # ## Descent escapes from saddles, Newton's method is drawn to them
 #
-# A double well has two minima and a saddle between. Newton's method jumps to where the gradient of the quadratic
-# approximation is zero, $\theta \leftarrow \theta - H^{-1} g$: up *or* down, it does not care. Saddle-free Newton
-# divides by the absolute curvatures $|H|$ instead.
+# A double well has two minima and a saddle between them. Newton's method, $\theta \leftarrow \theta - H^{-1} g$, jumps to
+# the point at which the gradient of the quadratic approximation is zero, also if that point is a saddle or a maximum.
+# Saddle-free Newton divides by the absolute values of the curvatures, $|H|$, instead.
 
 # %% slideshow={"slide_type": "skip"}
 well = landscapes.double_well()
@@ -86,9 +87,9 @@ lab.plot_trajectories(well, paths, arrows=0)
 # %% [markdown] slideshow={"slide_type": "slide"}
 # ## What the gradient norm can tell
 #
-# If training is slow, is a critical point to blame? Then the gradient norm $\|g\|$ must be small. Two runs of one
-# network on images of digits, with all examples at each step: one starts as usual, the other with all weights 50 times
-# smaller. An instrument in front of the method keeps the norm of each step.
+# If training is slow, is a critical point to blame? Then the gradient norm $\|g\|$ must be small. Here are two runs of
+# one network on images of digits, with all examples at each step. One starts as usual, and the other with weights that
+# are 50 times smaller. An instrument in front of the method reads the norm at each step.
 
 # %% slideshow={"slide_type": "skip"}
 digits = lab.problems.digits(hidden=8)
@@ -125,9 +126,10 @@ point = gradtx.critical_point(
 print(point)
 
 # %% [markdown] slideshow={"slide_type": "subslide"}
-# A saddle: the curvature reaches as far below 0 as above. (With all weights zero, the gradient of each layer, a
-# product with the weights of the other, is zero too.) The network has 610 parameters, so $H$ has 372,100 entries, but
-# `critical_point` only needs 20 products of $H$ with a vector, and each costs about two gradients.
+# It is near a saddle: there are negative curvatures as large as the positive ones. (If all weights are zero, the gradient
+# of each layer is zero too, because it is a product with the weights of the other layer.) The network has 610 parameters,
+# so $H$ has 372,100 entries. But `critical_point` only needs 20 products of $H$ with a vector, and each of them costs
+# about as much as two gradients.
 #
 # **A small norm is no proof of a minimum.** Here are three points with the very same gradient norm of 0.001. The first
 # is near a minimum, the second near a saddle, the third at the edge of a wide flat plain. Only the first is low.
@@ -159,12 +161,13 @@ for name, what in look.items():
     print(f"{name}: norm {what.gradient_norm:.4f}, {above[name]:.3f} above the lowest value, {what.kind}")
 
 # %% [markdown] slideshow={"slide_type": "subslide"}
-# On the plain to the left of the plateau's rim the gradient *and* the Hessian are exactly zero: descent would never move.
+# Farther out on the flat plain of the third function the gradient *and* the Hessian are exactly zero. Descent that starts
+# there never moves.
 #
 # **A large norm of a minibatch gradient proves nothing either.** Its noise does not vanish at a minimum (notebook 10).
-# Below a run hovers about the minimum of a noisy bowl: the gradient that each step sees stays large, the true gradient
-# is small. In the second run, in a long valley with exact gradients, it is the true gradient that never becomes small.
-# There no critical point is to blame, and one has to look elsewhere (notebook 3).
+# The first run below hovers around the minimum of a noisy bowl: the gradient that each step sees stays large, although the
+# true gradient is small. The second run goes through a long valley with exact gradients. There the true gradient never
+# becomes small, so no critical point is to blame, and one has to look for another reason (notebook 3).
 
 # %% slideshow={"slide_type": "skip"}
 noisy = landscapes.noisy(bowl, sigma=1.0)
@@ -182,10 +185,10 @@ print(f"long valley: the true norm is never below {slow_norm.min():.2f}; {at_end
 # %% [markdown] slideshow={"slide_type": "slide"}
 # ## Tossing coins
 #
-# In $n$ dimensions a minimum needs $n$ positive eigenvalues. Were each sign the toss of a coin, a share of $2^{-n}$
-# of the critical points would be minima. Let us count. A sum of 30 random waves is a random smooth function. Newton's
-# method finds critical points of any kind, as it is drawn to all. We start it at 1,500 places in a box, keep what it
-# finds in the box, and count each point once. For each number of dimensions there are six functions.
+# In $n$ dimensions a minimum needs $n$ positive eigenvalues. If each sign were the toss of a coin, a share of $2^{-n}$
+# of the critical points would be minima. We count them. A sum of 30 random waves is a random smooth function. Newton's
+# method is attracted by critical points of any kind, so it finds all kinds. We start it at 1,500 places in a box, keep
+# the points that it finds in the box, and count each point once. For each number of dimensions there are six functions.
 
 
 # %% slideshow={"slide_type": "skip"}
@@ -240,14 +243,14 @@ plt.close()
 figure
 
 # %% [markdown] slideshow={"slide_type": "subslide"}
-# Minima become rare about as the coins say: saddles outnumber them exponentially. And a network has not six dimensions
-# but thousands.
+# The share of minima falls about as the coins predict: saddles outnumber minima exponentially. A network has not six
+# dimensions but thousands.
 
 # %% [markdown] slideshow={"slide_type": "slide"}
 # ## Low critical points are minima
 #
-# But the coins are not fair: low down, heads are likelier. The points in four dimensions, by their height and by how
-# many of their four eigenvalues are negative:
+# But the coins are not fair: at low points a positive sign is likelier. Here are the critical points in four dimensions,
+# by their height and by the number of their negative eigenvalues:
 
 # %% slideshow={"slide_type": "skip"}
 heights = np.concatenate([heights for heights, _ in found[4]])
@@ -263,7 +266,7 @@ plt.close()
 figure
 
 # %% [markdown] slideshow={"slide_type": "slide"}
-# **To take away.** In many dimensions look for saddles and plateaus, not for bad minima: high up nearly every critical
+# **To take away.** In many dimensions suspect saddles and plateaus rather than bad minima: nearly every high critical
 # point has a way down. If the norm of the *whole* gradient stays large, no critical point is to blame. If it is small
 # and the loss is not, ask `gradtx.critical_point` what is there.
 
@@ -277,8 +280,8 @@ figure
 # %% [markdown] slideshow={"slide_type": "notes"}
 # <details><summary>Answers</summary>
 #
-# 1. "plateau": gradient and Hessian are both zero there. But three valleys begin at that point, which only third
-#    derivatives show.
+# 1. "plateau": gradient and Hessian are both zero there. But three valleys begin at that point, and only the third
+#    derivatives show them.
 # 2. About one: $1000 / 2^{10}$.
 # 3. At the saddle $(0, 0)$, since nothing pushes it sideways. In practice rounding or minibatch noise does.
 #

@@ -16,12 +16,12 @@
 # %% [markdown] slideshow={"slide_type": "slide"}
 # # 6 · Cliffs and clipping: what can a bound on the gradient repair, and what can it not?
 #
-# *Chapter §2.4 and §2.5.* You will see one step at the foot of a cliff throw descent away, and clipping prevent it. Then
-# you will see gradients explode or vanish on their way back through the steps of a recurrent network, and learn why
-# depth alone is not the reason. Clipping repairs the first and is helpless against the second.
+# *Chapter §2.4 and §2.5.* You will see that one step at the foot of a cliff throws descent far away, and that clipping
+# prevents it. Then you will see gradients explode or vanish on their way back through the steps of a recurrent network,
+# and learn why depth alone is not the reason. Clipping repairs exploding gradients, but not vanishing ones.
 #
-# **New in gradtx:** `gradtx.temporal_gradients` reads how much of the loss's signal reaches each step of time, by
-# *probes*.
+# **New in gradtx:** `gradtx.temporal_gradients` measures how large the gradient of the loss is at each step of a
+# sequence, by means of *probes*.
 
 # %% slideshow={"slide_type": "skip"}
 import jax
@@ -38,16 +38,17 @@ from gradtx import lab, landscapes
 # ## A cliff
 #
 # Products of many large weights make walls. `landscapes.cliff` is the loss of a recurrent network of a single unit,
-# $h_t = w\,\sigma(h_{t-1}) + b$, after twelve steps, over its two parameters $\theta_1 = w$ and $\theta_2 = b$.
+# $h_t = w\,\sigma(h_{t-1}) + b$, after twelve steps, over its two parameters $\theta_1 = w$ and $\theta_2 = b$. Here
+# $\sigma$ is the logistic function.
 
 # %% alt="The loss of a recurrent network of one unit over its two parameters, as a surface: a low plain, a high plain, and a steep wall between them." slideshow={"slide_type": "subslide"}
 cliff = landscapes.cliff
 lab.plot_surface(cliff)
 
 # %% [markdown] slideshow={"slide_type": "subslide"}
-# The wall comes from the product. Back through $t$ steps the gradient is multiplied by $w\,\sigma'(h)$ each time, and
-# $\sigma'$ is at most $\frac14$. So below $w = 4$ the factors are small; above, the largest slope grows with each
-# further step. Here is the largest slope in $b$, for several $w$ and several numbers of steps:
+# The wall comes from the product. On the way back through $t$ steps the gradient is multiplied by $w\,\sigma'(h)$ at each
+# step, and $\sigma'$ is at most $\frac14$. So if $w < 4$, all factors are below 1. If $w > 4$, the largest slope grows
+# with each further step. Here is the largest slope in $b$, for several $w$ and several numbers of steps:
 
 
 # %% slideshow={"slide_type": "skip"}
@@ -67,8 +68,8 @@ for w, values in steepest.items():
     print(f"w = {w:g}: largest slope after {DEPTHS} steps:", values.round(2))
 
 # %% [markdown] slideshow={"slide_type": "subslide"}
-# Descent starts on the plain to the right, where the gradient norm is about 0.01, and walks until it meets the wall. A
-# clip stands before the method: a gradient $g$ longer than $c$ becomes $g\,c/\lVert g\rVert$.
+# Descent starts on the low plain, where the gradient norm is about 0.01, and walks until it meets the wall. A clip stands
+# before the method: it shortens a gradient $g$ that is longer than $c$ to $g\,c/\lVert g\rVert$.
 
 
 # %% slideshow={"slide_type": "skip"}
@@ -82,8 +83,8 @@ plain, clipped = descend(jnp.inf), descend(0.5)
 lab.plot_trajectories(cliff, {"not clipped": plain, "clipped at 0.5": clipped})
 
 # %% [markdown] slideshow={"slide_type": "subslide"}
-# The unclipped path is thrown back in a single step, beyond where it came from, and stays there. The clipped one steps
-# over the wall too, but never farther than 0.5. `diagnose` finds the cliff in the norms, and says what to do.
+# A single step throws the unclipped path back beyond its start, and it stays there. The clipped path steps over the wall
+# too, but never farther than 0.5. `diagnose` finds the cliff in the norms, and prints a remedy.
 
 # %% slideshow={"slide_type": "subslide"}
 finding = gradtx.diagnose(plain).findings[0]
@@ -92,7 +93,7 @@ print(finding.evidence)
 print(finding.remedy)
 
 # %% [markdown] slideshow={"slide_type": "subslide"}
-# So let us try the remedy, and other limits beside it. Where does each path *end*, and how high was it in its last 50
+# We try the remedy, and other limits as well. Where does each path *end*, and how high was it at most in its last 50
 # steps?
 
 # %% slideshow={"slide_type": "skip"}
@@ -103,9 +104,9 @@ for limit, loss in last.items():
     print(f"clipped at {limit:.3g}: ends at a loss of {loss[-1]:.4f}, highest of the last 50 steps {loss.max():.4f}")
 
 # %% [markdown] slideshow={"slide_type": "subslide"}
-# The limit that the remedy names is the usual norm on the plain. With it the path creeps along the foot of the wall and
-# stays low. With a higher limit the path is not thrown far either, but it keeps jumping across the wall, so where it is
-# after 200 steps is a matter of luck. A limit near the wall's own gradient, or above it, does nothing.
+# The limit of the remedy is the usual norm on the plain. With it the path creeps along the foot of the wall and stays
+# low. With a higher limit the path is not thrown far either, but it keeps jumping across the wall, so its height after
+# 200 steps is a matter of luck. A limit near the gradient of the wall, or above it, changes nothing.
 #
 # **Play**: compare the paths at other limits. (A saved notebook shows the middle one.)
 
@@ -118,8 +119,8 @@ def compare(max_norm):
 lab.explore(compare, max_norm=[0.01, 0.03, 0.1, 0.3, 1.0, 3.0])
 
 # %% [markdown] slideshow={"slide_type": "subslide"}
-# Clipping *by norm* keeps the direction of the step. Clipping each entry *by value* turns it. The clip's memory tells
-# what the norm was, and how often it acted.
+# Clipping *by norm* keeps the direction of the step. Clipping each entry *by value* changes the direction. The state of
+# the clip holds the norm, and how often the clip acted.
 
 # %% slideshow={"slide_type": "subslide"}
 g = jnp.array([0.3, 4.0])
@@ -137,10 +138,10 @@ print(f"on the cliff: {acted} of 200 steps clipped")
 # %% [markdown] slideshow={"slide_type": "slide"}
 # ## Through time
 #
-# A recurrent network applies one matrix $W$ at every step. Back through $t$ steps a gradient meets it $t$ times, and
-# $W^t = V\,\mathrm{diag}(\lambda)^t\,V^{-1}$. Along an eigenvector with $|\lambda| > 1$ it explodes, along one with
-# $|\lambda| < 1$ it vanishes. First a check with a random matrix, $t = 30$ steps one after the other; and the gradient of
-# the shared matrix by hand, which is a sum over the steps:
+# A recurrent network applies one matrix $W$ at every step. On its way back through $t$ steps a gradient is multiplied by
+# it $t$ times, and $W^t = V\,\mathrm{diag}(\lambda)^t\,V^{-1}$. Along an eigenvector with $|\lambda| > 1$ the gradient
+# explodes, along one with $|\lambda| < 1$ it vanishes. We check this formula with a random matrix and $t = 30$. We also
+# compute the gradient of the shared matrix by hand, which is a sum over the steps:
 #
 # $$h_t = W h_{t-1}, \qquad \nabla_W L = \sum_{t=1}^{n} (W^\top)^{n-t}\, \nabla_{h_n} L \;\, h_{t-1}^\top .$$
 
@@ -168,9 +169,9 @@ automatic = jax.grad(end_of)(jnp.asarray(W))
 print("largest |λ|:", np.abs(eigenvalues).max().round(3), " ‖W^30‖:", np.linalg.norm(step_by_step).round(3))
 
 # %% [markdown] slideshow={"slide_type": "subslide"}
-# Is it the depth, then? No: it is the *same* matrix at each step. Take 50 layers of 16 linear units. In a recurrent
-# network all layers share one random matrix; in a feed-forward network each has its own, of the same scale. How long is
-# a gradient after 50 layers? In 300 networks of each kind:
+# Is the depth the reason, then? No, the reason is that the *same* matrix is used at each step. Take 50 layers of 16
+# linear units. In a recurrent network all layers share one random matrix. In a feed-forward network each layer has its
+# own, of the same scale. How long is a gradient after 50 layers? We count in 300 networks of each kind:
 
 # %% slideshow={"slide_type": "skip"}
 UNITS, LAYERS = 16, 50
@@ -212,8 +213,8 @@ plt.close()
 figure
 
 # %% [markdown] slideshow={"slide_type": "subslide"}
-# Now a network that learns. Here $W$ starts at $\rho$ times the identity, so that all $\lambda = \rho$. (`scan` is JAX's
-# loop: it carries $h$ through the steps.)
+# Now we train a network. Its $W$ starts at $\rho$ times the identity, so that all $\lambda = \rho$. (`jax.lax.scan` is
+# JAX's compiled loop: it carries $h$ through the steps.)
 
 # %% slideshow={"slide_type": "skip"}
 STEPS, HIDDEN = 20, 16
@@ -237,12 +238,13 @@ def start(key, rho):
 
 
 # %% [markdown] slideshow={"slide_type": "subslide"}
-# The units are rectifiers, $\max(0, h)$; with `leak=1` they would be straight lines. The task is the *adding problem*:
-# a sequence of ten numbers, two of them marked, and then ten blanks; the answer is the sum of the marked ones. All that
+# The units are rectifiers, $\max(0, h)$; with `leak=1` they become linear. The task is the *adding problem*: the network
+# reads ten numbers, two of them marked, and then ten blanks, and the answer is the sum of the marked numbers. All that
 # matters comes before the blanks, so the network must remember it.
 #
-# A *probe* is a zero that the model adds to $h_t$; the loss's gradient with respect to it is $\partial L / \partial
-# h_t$, the signal that step $t$ gets from the loss. One backward pass gives all of them.
+# A *probe* is a zero that the model adds to $h_t$. The gradient of the loss with respect to the probe is
+# $\partial L / \partial h_t$. We call it the signal that step $t$ gets from the loss. One backward pass gives all of
+# them. `temporal_gradients` returns their lengths, and the slope of the logarithm of the length over $t$.
 
 
 # %% slideshow={"slide_type": "skip"}
@@ -281,16 +283,16 @@ plt.close()
 figure
 
 # %% [markdown] slideshow={"slide_type": "subslide"}
-# Read it from right to left, as the gradient goes. In a linear network the slope is $-\log\rho$ exactly; the rectifiers
-# change little. At $\rho = 0.3$ the last number before the blanks (step 9) gets less than a ten thousandth of the signal
+# Read the figure from right to left, as the gradient goes. In a linear network the slope is exactly $-\log\rho$, and
+# rectifiers change little. At $\rho = 0.3$ the last number before the blanks (step 9) gets less than a ten thousandth of the signal
 # that the last step gets, and the first one less than a hundred millionth.
 
 
 # %% [markdown] slideshow={"slide_type": "slide"}
 # ## What clipping repairs
 #
-# The same network from a start that explodes and from one that vanishes, each with clips from tight to none.
-# `lab.sweep` trains all of them.
+# We train the same network from a start at which gradients explode ($\rho = 1.3$) and from one at which they vanish
+# ($\rho = 0.3$), each with clips from a tight one to none. `lab.sweep` trains all of them.
 
 
 # %% slideshow={"slide_type": "skip"}
@@ -311,8 +313,8 @@ vanishing = lab.sweep(vanishes, make_tx, clips, **settings)
 # %% [markdown] slideshow={"slide_type": "slide"}
 # ## What it cannot
 #
-# Could one not scale a vanishing gradient up? The same network from $\rho = 0.3$, at rates that are up to a thousand times
-# higher.
+# Could one not scale a vanishing gradient up? We train the network from $\rho = 0.3$ again, at rates that are up to a
+# thousand times higher.
 
 # %% slideshow={"slide_type": "subslide"}
 rates = {"learning_rate": [0.05, 0.5, 5.0, 50.0], "max_norm": [0.1]}
@@ -334,11 +336,11 @@ for axes in (left, right):
 
 # %% [markdown] slideshow={"slide_type": "subslide"}
 # Left: a network that always answers 1 has a loss of about 0.087. From $\rho = 1.3$ a clip makes the difference between a
-# network that learns and one that diverges (the blue line ends there); a limit of 0.1 is best. From $\rho = 0.3$ no limit
-# matters: there is nothing to clip. Right: no learning rate helps either.
+# network that learns and one that diverges (the blue line ends there); a limit of 0.1 is best. From $\rho = 0.3$ the limit
+# does not matter, because there is nothing to clip. Right: no learning rate helps either.
 #
-# Why not? Two reasons. The first: a small gradient does not say why it is small. A chain of 10 equal weights,
-# $\frac12 (w^{10} - 1)^2$, has the same gradient at $w = 0.4$, where it vanishes, and next to the minimum at 1:
+# There are two reasons. The first is that the size of a small gradient does not say why it is small. A chain of 10 equal
+# weights, $\frac12 (w^{10} - 1)^2$, has the same gradient at $w = 0.4$, where it vanishes, and close to its minimum at 1:
 
 
 # %% slideshow={"slide_type": "skip"}
@@ -366,12 +368,12 @@ fall_far, fall_near = (gradtx.temporal_gradients(through_layers, theta, jnp.zero
 print(f"slope of log ‖∂L/∂h_t‖ over t: vanished {fall_far:.2f} (that is -log 0.4), at the minimum {fall_near:.2f}")
 
 # %% [markdown] slideshow={"slide_type": "subslide"}
-# The probes and the curvature tell the two apart, the size of the gradient does not.
+# The probes and the curvature tell the two apart, but the size of the gradient does not.
 #
-# The second reason: noise. Where the signal has vanished, a minibatch's gradient is mostly noise, and scaling it up
-# scales the noise. Where the gradient explodes, its direction is still right, and scaling it down is harmless. The share
-# of minibatches of 50 whose gradient points downhill for the whole training set, and the mean cosine with the whole
-# gradient:
+# The second reason is noise. If the signal has vanished, the gradient of a minibatch is mostly noise, and scaling it up
+# scales the noise. If the gradient explodes, its direction is still right, and scaling it down does no harm. We count the
+# share of minibatches of 50 whose gradient points downhill for the whole training set, and their mean cosine with the
+# whole gradient:
 
 # %% slideshow={"slide_type": "skip"}
 stuck = lab.run(vanishes, make_tx(0.05, 0.1), steps=600, batch_size=50, key=jax.random.key(2)).params
@@ -394,9 +396,9 @@ for name, (problem, params) in places.items():
     )
 
 # %% [markdown] slideshow={"slide_type": "slide"}
-# **To take away.** A clip keeps the direction and bounds the step, which is all that a cliff or an exploding gradient
-# needs. A vanished gradient cannot be scaled back to life. Change the start, the units or the architecture so that the
-# signal comes through.
+# **To take away.** A clip keeps the direction and bounds the step, which is enough at a cliff or with an exploding
+# gradient. Scaling up does not repair a vanished gradient. Change the start, the units or the architecture so that the
+# signal reaches the early steps.
 
 # %% [markdown] slideshow={"slide_type": "slide"}
 # ## Exercises
@@ -410,7 +412,7 @@ for name, (problem, params) in places.items():
 #
 # 1. $0.95^{100} \approx 0.006$ and $1.05^{100} \approx 130$.
 # 2. None: no entry exceeds 5, and the norm, 4.01, does not either.
-# 3. About 2, the usual norm. Then a leap costs no more than an ordinary step.
+# 3. About 2, the usual norm. Then a leap makes a step that is no longer than an ordinary one.
 #
 # </details>
 

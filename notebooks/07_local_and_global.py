@@ -16,12 +16,12 @@
 # %% [markdown] slideshow={"slide_type": "slide"}
 # # 7 · Local and global: does going downhill lead to a good place?
 #
-# *Chapter §2.7.* Suppose that a method has mastered saddles, cliffs and narrow valleys. It still only looks at its
-# neighbourhood. You will see descent that goes downhill all the time and ends in the wrong place, costs that have no
-# minimum at all, paths that are very long, and what helps: a better start.
+# *Chapter §2.7.* Suppose that a method copes with saddles, cliffs and narrow valleys. It still only looks at the
+# neighbourhood of its current point. You will see descent that goes downhill all the time and ends in the wrong place,
+# costs that have no minimum at all, and paths that are very long. You will also see a remedy, which is a better start.
 #
-# **New in gradtx:** a *landscape* is a function whose truth is known: its lowest value, its critical points, and a start
-# from which it shows what it is for. `lab.run` walks it like any problem.
+# **New in gradtx:** a *landscape* is a function of a few parameters with known facts: its lowest value, its critical
+# points, and a start from which it shows its difficulty. `lab.run` minimises it like any problem.
 
 # %% slideshow={"slide_type": "skip"}
 from dataclasses import replace
@@ -39,8 +39,8 @@ key = jax.random.key(0)  # JAX's random numbers come from explicit keys: the sam
 # %% [markdown] slideshow={"slide_type": "slide"}
 # ## Locally excellent, globally poor
 #
-# Rastrigin's function is a bowl covered with local minima. Descent does everything right: it arrives at a point of zero
-# gradient and positive curvature. But from 500 random starts it hardly ever ends at the lowest point.
+# Rastrigin's function is a bowl covered with local minima. Locally, descent does everything right: it arrives at a point
+# of zero gradient and positive curvature. But from 500 random starts it hardly ever ends at the lowest point.
 
 # %% slideshow={"slide_type": "skip"}
 bumps = landscapes.rastrigin()
@@ -66,8 +66,9 @@ plt.show()
 # ## The wrong side of a hill
 #
 # The next function has one minimum, at the star, and no other local minimum. The start lies to the left of a hill. From
-# there downhill is to the left, for ever: the function approaches its asymptote, 0, and never gets there. Momentum and
-# Adam (notebooks 11 and 12) go the same way, only faster. A start 1.5 further to the right solves the problem for all.
+# there the way down leads to the left for ever: the function approaches 0, its asymptote, and never reaches it. Momentum
+# and Adam (notebooks 11 and 13) go the same way, only faster. A start 1.5 farther to the right solves the problem for all
+# three methods.
 
 # %% slideshow={"slide_type": "skip"}
 hill = landscapes.asymptote_hill()
@@ -86,9 +87,10 @@ for where, runs in (("left start", wrong_side), ("right start", right_side)):
     print(f"{where}:", "; ".join(f"{name} at θ₁ = {run.iterates[-1][0]:.1f}" for name, run in runs.items()))
 
 # %% [markdown] slideshow={"slide_type": "subslide"}
-# Changing the method does not help here, changing the start does. That is why much of the art of training lies in the
-# start: the scale of the weights, or pretraining. The same happens in a real network. From weights that are 100 times
-# too large its tanh units are saturated, and no rate of the grid makes up for that.
+# Another method does not help here, but another start does. That is why the start matters so much in training: the scale
+# of the weights, or weights that were trained before on another task. The same happens in a real network. If its weights
+# start 100 times too large, its tanh units are saturated: their slopes are nearly zero. No rate that we try makes up for
+# that.
 
 
 # %% slideshow={"slide_type": "skip"}
@@ -104,9 +106,9 @@ print("usual start, SGD:", usual, "\nlarge start, SGD:", saturated, "\nlarge sta
 # %% [markdown] slideshow={"slide_type": "slide"}
 # ## A loss without a minimum
 #
-# Must there be a critical point at all? Take logistic regression on two classes that a line separates. Making the
-# weights longer always lowers the loss. So the loss has no minimum. It tends to 0 while the weights grow for ever, as
-# the logarithm of the steps.
+# Must there be a critical point at all? Take logistic regression on two classes that a line separates. Longer weights
+# always give a lower loss, so the loss has no minimum. It tends to 0 while the weights grow for ever, like the logarithm
+# of the number of steps.
 
 # %% slideshow={"slide_type": "skip"}
 x = jax.random.normal(key, (100, 2)) * 0.5 + jnp.where(jnp.arange(100)[:, None] < 50, 1.5, -1.5)
@@ -142,14 +144,14 @@ plt.close()
 figure
 
 # %% [markdown] slideshow={"slide_type": "subslide"}
-# The gradient gets small, yet no critical point is near. A method that asks for one never ends.
+# The gradient gets small, although no critical point is near. A method that runs until it reaches one never ends.
 
 
 # %% [markdown] slideshow={"slide_type": "slide"}
 # ## A path that is very long
 #
-# In Rosenbrock's valley a descent path leads to the minimum. It bends, and the valley is narrow, so it takes thousands
-# of steps. In the plane the start and the star are 2.2 apart. In a spiral valley the path is many times as long as the
+# In Rosenbrock's valley a descent path leads to the minimum. The valley bends and is narrow, so the path takes thousands
+# of steps, although start and minimum are only 2.2 apart. In a spiral valley the path is many times as long as the
 # straight way.
 
 
@@ -201,8 +203,9 @@ figure
 # %% [markdown] slideshow={"slide_type": "slide"}
 # ## Greedy: downhill, and away from the goal
 #
-# Descent takes the steepest way down at its feet. In the double well below, the left valley is deeper, but to the right
-# it is steeper at the start. Descent goes right, loses height at every step, and gets ever farther from the solution.
+# Descent takes the way that is steepest at its current point. In the double well below, the left valley is deeper. But the
+# start 0.25 lies a little to the right of the top, so descent goes to the right. It loses height at every step, and it
+# gets ever farther from the solution.
 
 
 # %% slideshow={"slide_type": "subslide"}
@@ -231,22 +234,24 @@ plt.close()
 figure
 
 # %% [markdown] slideshow={"slide_type": "slide"}
-# **To take away.** Going downhill is a local rule, and it can lead to a poor minimum, along an asymptote, or the long
-# way round. A better update rule seldom repairs that. A better start often does.
+# **To take away.** Going downhill is a local rule, and it can lead to a poor minimum, along an asymptote, or along a very
+# long path. A better update rule seldom repairs that. A better start often does.
 
 # %% [markdown] slideshow={"slide_type": "slide"}
 # ## Exercises
 #
-# 1. From which starts $(\theta_1, 2)$ does descent find the minimum of `asymptote_hill`? Find the border to one digit.
+# 1. From which starts $(\theta_1, 2)$ does descent (SGD at rate 0.1) find the minimum of `asymptote_hill`? Find the
+#    border between left and right to one digit.
 # 2. Does momentum 0.99 at rate 0.1 carry the ball over the hill from the left start? Try it.
 # 3. In the logistic regression, what changes if you add the penalty $0.001\,\lVert w\rVert^2$ to the loss?
 
 # %% [markdown] slideshow={"slide_type": "notes"}
 # <details><summary>Answers</summary>
 #
-# 1. From $\theta_1 > -1$: the pass is at $\theta_1 = -1$.
-# 2. No. The ball starts at rest and rolls to the left. Momentum never helps to climb a hill that one does not roll
-#    towards.
+# 1. From starts with $\theta_1 > -1$. The saddle between both sides is at $\theta_1 = -1$, and from starts to its left
+#    descent goes to the left.
+# 2. No. The ball starts at rest and rolls to the left, away from the hill. Momentum only carries a ball over a hill
+#    towards which it already rolls.
 # 3. The loss then has a minimum at finite weights, and descent converges to it.
 #
 # </details>

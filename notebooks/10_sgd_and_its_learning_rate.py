@@ -16,13 +16,13 @@
 # %% [markdown] slideshow={"slide_type": "slide"}
 # # 10 · SGD and its learning rate: how large, and how should it fall?
 #
-# *Chapter §4.1.* You will see too small a rate stall and too large a one oscillate; a constant rate end in a cloud
-# around the minimum whose height is known; the conditions of Robbins and Monro kept and broken; and the excess error
-# fall as $O(1/k)$ and as $O(1/\sqrt k)$, which nobody can improve. Then you choose a first rate, a last rate and the
-# time between them.
+# *Chapter §4.1.* You will see that too small a rate hardly moves and too large a rate oscillates. You will see that a
+# constant rate ends in a cloud around the minimum, whose height can be computed. You will see the two conditions of
+# Robbins and Monro kept and broken, and the excess error fall as $1/k$ and as $1/\sqrt k$, which no method can improve.
+# Then you choose a first rate, a last rate and the time between them.
 #
-# **New in gradtx:** a learning rate is a number or any function of the step $k$. `gradtx.robbins_monro` says what it
-# will do in the long run, and `lab.sweep` trains many of them at once.
+# **New in gradtx:** a learning rate is a number or any function of the step $k$. `gradtx.robbins_monro` says whether such
+# a rate keeps the two conditions, and `lab.sweep` trains with many rates in one call.
 
 # %% slideshow={"slide_type": "skip"}
 import jax
@@ -41,8 +41,8 @@ key = jax.random.key(0)  # JAX's random numbers come from explicit keys: the sam
 # Stochastic gradient descent is $\theta \leftarrow \theta - \varepsilon_k g$: $\theta$ are the parameters, $g$ is a
 # minibatch's gradient, $\varepsilon_k$ the learning rate at step $k$. First without noise, on a quadratic with
 # curvatures 1 and $\lambda_{\max} = 10$. Each step multiplies the error along an axis of curvature $\lambda$ by
-# $1 - \varepsilon\lambda$: negative beyond $1/\lambda$, larger than 1 in size beyond $2/\lambda$. So
-# $2/\lambda_{\max} = 0.2$ is the end.
+# $1 - \varepsilon\lambda$. This factor is negative if $\varepsilon > 1/\lambda$, and larger than 1 in size if
+# $\varepsilon > 2/\lambda$. So descent diverges at rates above $2/\lambda_{\max} = 0.2$.
 
 # %% alt="Three paths in a narrow valley. At rate 0.01 the path is still far from the minimum, at 0.1 it arrives smoothly, at 0.185 it bounces between the walls and arrives too." slideshow={"slide_type": "subslide"}
 valley = landscapes.quadratic(condition_number=10.0, rotation=0.6)
@@ -50,15 +50,17 @@ paths = {f"ε = {rate}": lab.run(valley, gradtx.sgd(rate), steps=30, key=key) fo
 lab.plot_trajectories(valley, paths, arrows=0)
 
 # %% [markdown] slideshow={"slide_type": "subslide"}
-# 0.01 is too small: after 30 steps it is still on its way. 0.185 bounces from wall to wall, and yet ends lowest of
-# all: a mild oscillation is fine. Beyond 0.2 each bounce is higher than the last (the last cell tries 0.21).
+# Rate 0.01 is too small: after 30 steps the path is still on its way. At 0.185 it bounces from wall to wall, and yet it
+# ends lowest of all: a mild oscillation is fine. Above 0.2 each bounce is higher than the one before (the last cell tries
+# 0.21).
 
 
 # %% [markdown] slideshow={"slide_type": "slide"}
 # ## Noise: a constant rate ends in a cloud
 #
-# A minibatch's gradient is noisy, here by $\sigma = 1$ a coordinate. With a constant rate the steps never shrink, and
-# the parameters end in a cloud. Move the slider: the higher the rate, the larger the cloud.
+# A minibatch's gradient is noisy. Here each of its coordinates has noise of standard deviation $\sigma = 1$. With a
+# constant rate the steps never shrink, and the parameters end in a cloud. In a live notebook, move the slider: the higher
+# the rate, the larger the cloud.
 
 
 # %% slideshow={"slide_type": "skip"}
@@ -74,9 +76,9 @@ def wander(learning_rate):
 lab.explore(wander, learning_rate=[0.003, 0.01, 0.03, 0.1, 0.2, 0.3, 0.4])
 
 # %% [markdown] slideshow={"slide_type": "subslide"}
-# How high above the minimum the cloud lies on average can be computed: an axis of curvature $\lambda$ adds
-# $\varepsilon\sigma^2 / (2\,(2 - \varepsilon\lambda))$ to the excess error $J - \min J$, about
-# $\varepsilon\sigma^2/4$. It falls with the rate, not with time. So the rate must fall; but how fast?
+# One can compute how high above the minimum the cloud lies on average: an axis of curvature $\lambda$ adds
+# $\varepsilon\sigma^2 / (2\,(2 - \varepsilon\lambda))$ to the excess error $J - \min J$, which is about
+# $\varepsilon\sigma^2/4$. It falls with the rate, and not with time. So the rate must fall, but how fast?
 
 # %% [markdown] slideshow={"slide_type": "slide"}
 # ## Robbins and Monro's two conditions
@@ -99,16 +101,16 @@ for name, report in reports.items():
     print(f"{name}: {report}\n")
 
 # %% [markdown] slideshow={"slide_type": "subslide"}
-# The constant, $1/\sqrt k$ and the linear decay to a floor break the second condition, $1/k^2$ the first. Does that
-# matter?
+# The constant rate, $1/\sqrt k$ and the linear decay to a floor break the second condition, and $1/k^2$ breaks the
+# first. Does that matter?
 
 
 # %% [markdown] slideshow={"slide_type": "slide"}
 # ## $O(1/k)$: strongly convex
 #
-# Let them run. All schedules here are $\varepsilon_k = \varepsilon_0\,(1 + k/10)^{-a}$, so one sweep over the
-# exponent $a$ trains them all, from 8 random keys each. The curvatures lie between 1 and 4 (*strongly* convex: none
-# is near 0). On these axes $k^{-a}$ is a straight line of slope $-a$.
+# We let them run. All schedules here are $\varepsilon_k = \varepsilon_0\,(1 + k/10)^{-a}$, so one sweep over the
+# exponent $a$ trains them all, from 8 random keys each. The curvatures lie between 1 and 4. (*Strongly* convex means that
+# no curvature is near 0.) On these axes $k^{-a}$ is a straight line of slope $-a$.
 
 
 # %% slideshow={"slide_type": "skip"}
@@ -125,16 +127,16 @@ strong = lab.sweep(bowl, power, grid, steps=3000, keys=keys, eval_every=30)
 lab.plot_convergence(strong, bowl.minimum, what="metric")
 
 # %% [markdown] slideshow={"slide_type": "subslide"}
-# The excess error falls as the rate does: not at all for $a = 0$, as $1/\sqrt k$ for $a = \frac12$, as $1/k$ for
-# $a = 1$, the best there is. $a = 2$ keeps the second condition and breaks the first: it leads at the start, and then
-# stops short of the minimum for ever.
+# The excess error falls like the rate: not at all for $a = 0$, as $1/\sqrt k$ for $a = \frac12$, and as $1/k$ for
+# $a = 1$, which is the best possible order. The schedule with $a = 2$ keeps the second condition and breaks the first: it
+# is lowest at the start, and then it stops short of the minimum for ever.
 
 
 # %% [markdown] slideshow={"slide_type": "slide"}
 # ## $O(1/\sqrt k)$: convex
 #
-# When some curvature is nearly zero there is far to go, and $1/k$ slows down too early. Here are 40 curvatures from
-# $10^6$ down to 1, and noise that a constant rate feels:
+# If some curvature is nearly zero, the way is long, and a rate of $1/k$ slows down too early. Here are 40 curvatures from
+# $10^6$ down to 1, and noise that is strong enough to stop a constant rate:
 
 
 # %% slideshow={"slide_type": "skip"}
@@ -149,17 +151,17 @@ convex = lab.sweep(flat, flat_power, grid, steps=3000, keys=keys[:6], eval_every
 lab.plot_convergence(convex, flat.minimum, what="metric")
 
 # %% [markdown] slideshow={"slide_type": "subslide"}
-# Now $a = \frac12$ is best, and falls as $1/\sqrt k$. It breaks the second condition, if only just: the conditions
-# are sufficient, not necessary.
+# Now $a = \frac12$ is best, and its error falls as $1/\sqrt k$. This schedule just breaks the second condition. So the
+# conditions are sufficient, but not necessary.
 
 # %% [markdown] slideshow={"slide_type": "slide"}
 # ## Nobody can do better
 #
-# Without further assumptions these orders cannot be improved (Nemirovski & Yudin 1983). For $1/\sqrt k$ the proof fits
-# into one experiment. Somebody chooses a sign $s = \pm 1$ and shows you $k$ coins, each $+1$ with probability
-# $\frac12(1 + s\delta)$. You choose a $\theta \in [-1, 1]$, and your cost is $-s\delta\theta$. That is a convex
-# problem, with the coins as noisy gradients. To guess the sign of the majority is the best that anyone can do. But for
-# $\delta = 1/\sqrt k$ the coins are nearly fair, and the guess is often wrong.
+# Without further assumptions these orders cannot be improved (Nemirovski & Yudin 1983). For $1/\sqrt k$ one experiment
+# shows the idea of the proof. Somebody chooses a sign $s = \pm 1$ and shows you $k$ tosses of a coin. Each toss is $+1$
+# with probability $\frac12(1 + s\delta)$, and else $-1$. You choose a $\theta \in [-1, 1]$, and your cost is
+# $-s\delta\theta$. That is a convex problem, with the tosses as noisy gradients. Nobody can do better than to guess the
+# sign of the majority. But for $\delta = 1/\sqrt k$ the coin is nearly fair, and the guess is often wrong.
 
 # %% slideshow={"slide_type": "skip"}
 KS = 4 ** np.arange(2, 7)
@@ -181,16 +183,16 @@ print(
 )
 
 # %% [markdown] slideshow={"slide_type": "subslide"}
-# The best possible guess falls as $1/\sqrt k$ and no faster, and SGD falls as fast. For $1/k$ and strongly convex
-# problems the bound of Cramér and Rao does the same (notebook 9).
+# The excess error of the best possible guess falls as $1/\sqrt k$ and no faster, and that of SGD falls as fast. For
+# strongly convex problems the bound of Cramér and Rao shows that $1/k$ is the limit (notebook 9).
 
 
 # %% [markdown] slideshow={"slide_type": "slide"}
 # ## Linear decay
 #
 # In practice the number of steps is known beforehand, and the rate falls in a straight line to about 1 % of its first
-# value: $\varepsilon_k = (1-c)\,\varepsilon_0 + c\,\varepsilon_\tau$ with $c = \min(k/\tau, 1)$. On real data:
-# logistic regression on 455 tumours, minibatches of 4, its minimum known, several $\varepsilon_0$.
+# value: $\varepsilon_k = (1-c)\,\varepsilon_0 + c\,\varepsilon_\tau$ with $c = \min(k/\tau, 1)$. We try several
+# $\varepsilon_0$ on real data: logistic regression on 455 tumours, with minibatches of 4. Its minimum is known.
 
 
 # %% slideshow={"slide_type": "skip"}
@@ -212,11 +214,11 @@ tumours = {
 lab.plot_sensitivity(tumours, by="train_loss", minimum=problem.optimum)
 
 # %% [markdown] slideshow={"slide_type": "subslide"}
-# Decay allows a higher first rate, which gets far, and then takes the noise away: its best is lower than the best
-# constant rate, and to the right of it. Far to the left decay only slows down.
+# The decay allows a higher first rate, which gets far, and then takes the noise away. Its lowest point is lower than that
+# of the constant rates, and to the right of it. At low rates the decay only slows training down.
 #
-# Two numbers are left to choose: the floor $\varepsilon_\tau$ and the time $\tau$. Five floors and four times, each from
-# 6 keys, at the best first rate:
+# Two numbers are left to choose: the floor $\varepsilon_\tau$ and the time $\tau$. We try five floors and four times, each
+# from 6 keys, at the best first rate:
 
 # %% slideshow={"slide_type": "skip"}
 first = float(rates["learning_rate"][np.argmin(tumours["decaying"].final("train_loss").mean(1))])
@@ -250,14 +252,16 @@ right.legend()
 figure = plt.gcf()
 plt.close()
 
-# %% alt="Left: excess training loss over the steps for four floors; all floors of at most ten percent end low, one hundred percent ends far higher. Right: the same for four decay times; a decay that is over after 50 steps gets stuck high, a very long one has not finished falling." slideshow={"slide_type": "subslide"}
+# %% alt="Left: excess training loss over the steps for five floors; all floors of at most ten percent end low, one hundred percent ends far higher. Right: the same for four decay times; a decay that is over after 50 steps gets stuck high, a very long one has not finished falling." slideshow={"slide_type": "subslide"}
 figure
 
 # %% [markdown] slideshow={"slide_type": "subslide"}
-# A constant rate (100 %) ends far higher than all others. Here 10 % would do as well as 1 %; below 1 % nothing is gained.
-# So why not let the rate fall to zero? Because one then cannot tell a run
-# that has stopped from one that has converged. Two runs on the digits, whose rate falls within 60 steps: to 0, and to
-# 1 %. After step 60 the first one never moves again. Its loss is perfectly flat, and yet its gradient is far from zero.
+# Left: a constant rate (100 %) ends far higher than all others. Here 10 % is as good as 1 %, and a floor below 1 % gains
+# nothing. Right: if the rate falls too soon, the run gets stuck high, and if it falls too late, the noise remains.
+#
+# Why not let the rate fall to zero? Because one then cannot tell a run that has stopped from a run that has converged.
+# Here are two runs on the digits, whose rate falls within 60 steps: to 0, and to 1 %. After step 60 the first one never
+# moves again. Its loss is perfectly flat, and yet its gradient is far from zero.
 
 # %% slideshow={"slide_type": "skip"}
 digits = lab.problems.digits(hidden=16)
@@ -279,8 +283,9 @@ print(f"norm of the whole gradient where the first one stopped: {left_over:.2f}"
 # %% [markdown] slideshow={"slide_type": "slide"}
 # ## Finding $\varepsilon_0$: the range test
 #
-# One short run in which the rate grows from far too low to far too high: the loss falls, fastest at a good rate, and
-# leaps up at one that is too high. Here for a small network on images of digits, in 100 minibatches of 128.
+# The range test is one short run in which the rate grows from far too low to far too high. The loss falls fastest at a
+# good rate, and it leaps up at a rate that is too high. We test a small network on images of digits, with 100 minibatches
+# of 128.
 
 # %% alt="Loss against the learning rate during a range test. The loss falls slowly, then quickly, and leaps up at a rate of several units." slideshow={"slide_type": "subslide"}
 order = gradtx.shuffled_epochs(key, digits.num_examples, batch_size=128, epochs=10)[:100]  # [100, 128] indices
@@ -289,8 +294,8 @@ test = gradtx.lr_range_test(digits.loss, digits.init(key), lowest=1e-3, highest=
 lab.plot_range_test(test)
 
 # %% [markdown] slideshow={"slide_type": "subslide"}
-# Beside it whole runs of 400 steps, at 16 constant rates from five keys each. Which rate is best after 20 steps, and
-# which in the end? (Losses are geometric means over the keys.)
+# We compare it with whole runs of 400 steps, at 16 constant rates from five keys each. Which rate is best after 20 steps,
+# and which in the end? (Losses are geometric means over the keys.)
 
 # %% slideshow={"slide_type": "skip"}
 rates = {"learning_rate": 2.0 ** np.arange(-5, 2.51, 0.5)}
@@ -315,16 +320,16 @@ plt.close()
 figure
 
 # %% slideshow={"slide_type": "skip"}
-print("excess at the end by floor:", dict(zip(FLOORS, at_floor.round(5), strict=True)))
+print("excess at the end by floor:", ", ".join(f"{f:g}: {x:.5f}" for f, x in zip(FLOORS, at_floor, strict=True)))
 print("best rate after 20 steps, key by key:", by_key[1].round(2), " after 400:", by_key[20].round(2))
 
 # %% [markdown] slideshow={"slide_type": "subslide"}
-# After the first 20 steps a moderate rate looks best. At the end a somewhat higher one is, and a still higher one
-# diverges. So choose a rate a little above the one that looks best early on. The range test only finds the
-# neighbourhood, within a factor of 4, and it does so in 100 steps.
+# After the first 20 steps a moderate rate is best. At the end a somewhat higher one is best, and a still higher one
+# diverges. So choose a rate a little above the one that is best early on. The range test only finds the neighbourhood,
+# within a factor of 4, but it needs only 100 steps for that.
 
 # %% [markdown] slideshow={"slide_type": "slide"}
-# **To take away.** Find the neighbourhood with a range test and start a little above what looks best after a few steps.
+# **To take away.** Find the neighbourhood with a range test and start a little above the rate that is best after a few steps.
 # Let the rate fall linearly to 1 % of it over most of the run. Do not let it fall to zero.
 
 # %% [markdown] slideshow={"slide_type": "slide"}
@@ -339,7 +344,8 @@ print("best rate after 20 steps, key by key:", by_key[1].round(2), " after 400:"
 #
 # 1. Rates below $2/50 = 0.04$. The best one shrinks both errors equally: $2/(2 + 50) \approx 0.038$.
 # 2. About a half: the height of the cloud is in proportion to the rate.
-# 3. The first: the sum of the rates is 30. If the minimum is farther away than 30 times the gradient, SGD stops short.
+# 3. The first: the sum of the rates is finite, 30. If the way to the minimum is longer than 30 times the usual gradient,
+#    SGD stops short of it.
 #
 # </details>
 

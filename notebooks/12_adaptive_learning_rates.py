@@ -17,9 +17,9 @@
 # # 12 · Adaptive learning rates: should every parameter have its own?
 #
 # *Chapter §5 to §5.3.* A learning rate is hard to choose because the cost is steep along some parameters and flat along
-# others. Adaptive methods give each parameter its own rate and correct it while they train. You will see
-# delta-bar-delta read signs, AdaGrad and RMSProp divide by the size of past gradients, where each of them is good and
-# where not, and RMSProp combined with Nesterov's momentum.
+# others. Adaptive methods give each parameter its own rate and correct it while they train. Delta-bar-delta reads the
+# signs of the derivatives, and AdaGrad and RMSProp divide by the size of past gradients. You will see on which problems
+# each of them is good and on which it is not, and combine RMSProp with Nesterov's momentum.
 #
 # **New in gradtx:** every method is a *block* (`scale_by_rms`, `nesterov`, ...) and a recipe made of blocks, so you can
 # compose your own.
@@ -41,15 +41,16 @@ key = jax.random.key(0)
 # %% [markdown] slideshow={"slide_type": "slide"}
 # ## Delta-bar-delta: the sign tells
 #
-# While a derivative d keeps its sign, the steps in that direction were too short: raise that parameter's rate λ. When
-# the sign flips, they were too long: lower it. With d̄ a running mean of past d,
+# Let d be the derivative with respect to one parameter, and λ the rate of that parameter. As long as d keeps its sign,
+# the steps were too short, so the method raises λ. If the sign changes, they were too long, so it lowers λ. With d̄ a
+# running mean of past d, the rule is
 #
 # $$\lambda \leftarrow \lambda + \kappa \;\text{ if } \bar d\, d > 0, \qquad
 # \lambda \leftarrow (1-\varphi)\,\lambda \;\text{ if } \bar d\, d < 0, \qquad
 # \theta \leftarrow \theta - \lambda\, d .$$
 #
-# The bowl below is 100 times steeper upwards than sideways. Plain gradient descent takes the largest rate that the
-# steep direction allows, and crawls along the flat one.
+# The curvature of the bowl below is 100 times as large in the vertical direction as in the horizontal one. Plain gradient
+# descent gets about the largest rate that the steep direction allows, and it crawls along the flat one.
 
 # %% slideshow={"slide_type": "skip"}
 bowl = landscapes.quadratic(condition_number=100.0)
@@ -59,19 +60,19 @@ in_bowl = {
     "delta-bar-delta": lab.run(bowl, bar_delta, steps=60, key=key),
 }
 
-# %% alt="Two paths in a bowl that is much steeper upwards than sideways. Plain descent crawls along the flat direction; delta-bar-delta goes straight to the minimum." slideshow={"slide_type": "subslide"}
+# %% alt="Two paths in a bowl that is much steeper vertically than horizontally. Plain descent crawls along the flat direction; delta-bar-delta goes straight to the minimum." slideshow={"slide_type": "subslide"}
 lab.plot_trajectories(bowl, in_bowl)
 
 # %% [markdown] slideshow={"slide_type": "subslide"}
-# Delta-bar-delta goes straight for the star as soon as its sideways rate has grown. The two rates it ended with, which
-# you find in the optimizer's state by their name:
+# Delta-bar-delta goes straight to the star as soon as its horizontal rate has grown. The state of the optimizer holds its
+# rates, and `optax.tree.get` finds them by their name. At the end they are:
 
 # %% slideshow={"slide_type": "skip"}
 rate_flat, rate_steep = optax.tree.get(in_bowl["delta-bar-delta"].opt_state, "rates")
 print(f"flat direction {rate_flat:.3f}, steep direction {rate_steep:.2g}")
 
 # %% [markdown] slideshow={"slide_type": "subslide"}
-# The rule itself, on gradients made up for it: first ten of one sign, then ten that alternate.
+# To see the rule itself, we feed it made-up gradients: first ten of one sign, then ten that alternate.
 
 # %% slideshow={"slide_type": "skip"}
 gradients = jnp.concatenate([jnp.ones(10), jnp.tile(jnp.array([-1.0, 1.0]), 5)])
@@ -91,14 +92,13 @@ print("rates:", followed.round(3))
 # %% [markdown] slideshow={"slide_type": "slide"}
 # ### Why the whole training set?
 #
-# The gradient of a minibatch is noisy, and noise flips signs whatever the surface does. If the sign is a coin flip, a
-# step raises λ by κ or lowers it by φλ with equal odds. On average λ stops changing once κ = φλ. So every rate ends near
-# **κ/φ**, which says nothing about the parameter.
+# The gradient of a minibatch is noisy, and the noise changes signs for reasons that have nothing to do with the surface.
+# If each sign is the toss of a coin, a step raises λ by κ or lowers it by φλ, both with the same probability. On average
+# λ stops changing at κ = φλ. So every rate ends near **κ/φ**, which says nothing about the parameter.
 #
-# Here is a bowl with ten directions, from curvature 1 to 100, once with its exact gradient, as the whole training set
-# would give it, and once with a gradient that carries noise, as that of a minibatch does. Along a
-# direction of curvature h the derivative is d = hx, and a rate above 2/h diverges. So each rate should end somewhat
-# below that line.
+# Here is a bowl with ten directions, with curvatures from 1 to 100. One run sees its exact gradient, as the whole training
+# set would give it. The other sees a gradient with noise, as a minibatch would give it. Along a direction of curvature h a
+# rate above 2/h diverges. So a good rate lies somewhat below that line.
 
 # %% slideshow={"slide_type": "skip"}
 exact, kappa, phi = landscapes.quadratic(condition_number=100.0, dim=10), 0.002, 0.2
@@ -125,22 +125,23 @@ noise_ends = {name: exact(run.iterates[-1]) for name, run in descents.items()}
 print("height after 400 steps:", ", ".join(f"{name} {height:.1e}" for name, height in noise_ends.items()))
 
 # %% [markdown] slideshow={"slide_type": "subslide"}
-# With the exact gradient each rate follows the curvature of its direction. With noise the flat directions, which could
-# take some fifty times more, sit at κ/φ like the others: noise has been read as oscillation.
+# With the exact gradient each rate follows the curvature of its direction. With noise the flat directions stay near κ/φ
+# like the others, although their rates could be some fifty times as large: the method takes the noise for oscillation.
 
 
 # %% [markdown] slideshow={"slide_type": "slide"}
 # ## AdaGrad and RMSProp: divide by the size of the past
 #
-# These need no signs, so minibatches will do. Both collect squared gradients r for each parameter and divide by its
-# root:
+# These methods do not look at signs, so they work with minibatches. Both collect squared gradients in a number r for each
+# parameter, and divide by the root of r:
 #
 # $$\text{AdaGrad: } r \leftarrow r + g^2, \quad \Delta\theta = -\frac{\varepsilon}{\delta + \sqrt{r}}\, g
 # \qquad\qquad
 # \text{RMSProp: } r \leftarrow \rho r + (1-\rho) g^2, \quad \Delta\theta = -\frac{\varepsilon}{\sqrt{\delta + r}}\, g$$
 #
-# AdaGrad sums, RMSProp takes a running mean that forgets after about 1/(1-ρ) steps; δ only keeps the division safe.
-# Now feed them one and the same gradient c at every step. After k steps the chapter has, for the length of the step,
+# AdaGrad takes the sum. RMSProp takes a running mean that forgets after about 1/(1-ρ) steps. The small number δ only
+# keeps the division safe. Now we feed both one and the same gradient c at every step. After k steps the length of the
+# step is, according to the chapter,
 #
 # $$\text{AdaGrad: } \frac{\varepsilon}{\sqrt{k}} \to 0, \qquad
 # \text{RMSProp: } \frac{\varepsilon}{\sqrt{1-\rho^k}} \to \varepsilon, \qquad \text{both independent of } |c| .$$
@@ -179,9 +180,9 @@ plt.close()
 figure
 
 # %% [markdown] slideshow={"slide_type": "subslide"}
-# Circle, plus and cross lie on each other and on the line. RMSProp's first steps are its longest, 1/√(1-ρ) ≈ 3.2 times
-# ε; then it settles at ε. AdaGrad's step has no floor: after 100 steps a tenth of ε is left, after 10,000 a hundredth,
-# although the gradient never changed.
+# Circle, plus and cross lie on each other and on the line. RMSProp's first step is its longest, 1/√(1-ρ) ≈ 3.2 times
+# ε, and then the steps settle at ε. AdaGrad's steps have no lower limit: after 100 steps they are a tenth of ε, after
+# 10,000 a hundredth, although the gradient never changed.
 #
 # "Independent of |c|" holds while |c| is large beside √δ, which is 0.001 here. For smaller gradients δ decides, and the
 # step is in proportion to the gradient. And ρ decides for how long RMSProp remembers: after a single large gradient, r
@@ -228,8 +229,8 @@ plt.close()
 figure
 
 # %% [markdown] slideshow={"slide_type": "subslide"}
-# Both algorithms by hand, with random gradients of three sizes. AdaGrad's rates ε/(δ + √r) can only fall, since r only
-# grows, and they are lowest for the parameter with the largest gradients.
+# Next we compute both algorithms by hand, with random gradients of three sizes. AdaGrad's rates ε/(δ + √r) can only fall,
+# because r only grows, and they are lowest for the parameter with the largest gradients.
 
 # %% slideshow={"slide_type": "skip"}
 g = jax.random.normal(key, (60, 3)) * jnp.array([0.1, 1.0, 10.0])
@@ -253,9 +254,10 @@ print("AdaGrad's rates after 60 steps:", adagrad_rates[-1].round(4))
 # %% [markdown] slideshow={"slide_type": "slide"}
 # ## Where AdaGrad is good
 #
-# In convex problems with rare features. Here is a logistic regression on 100 features, the first one present in every
-# other example and the last one in one of 200, as with words in a text. A rare feature has a gradient now and then only,
-# and AdaGrad keeps a high rate for it. Each method gets eight rates and four keys; one pass of 6,400 examples.
+# AdaGrad is good in convex problems, in particular if some features are rare. Here is a logistic regression on 100
+# features. As with words in a text, some are frequent and others rare: the first is present in every other example, the
+# last in one of 200. A rare feature seldom has a gradient, so AdaGrad keeps a high rate for it. Each method gets eight
+# rates and four keys, and makes one pass over 6,400 examples.
 
 # %% slideshow={"slide_type": "skip"}
 FEATURES = 100
@@ -290,9 +292,10 @@ for name, values in convex_ends.items():
 # %% [markdown] slideshow={"slide_type": "slide"}
 # ## Where its rate dies too early
 #
-# A small recurrent network reads two symbols, waits, and must then repeat them. Both methods get six rates and three
-# keys. An instrument looks at whatever passes it: `gradient_norm` first in the chain reads the gradient g, the same
-# instrument last in the chain reads the step Δθ. Their ratio ‖Δθ‖/‖g‖ is the rate that the network really gets.
+# A small recurrent network reads two symbols, waits, and must then repeat them. AdaGrad and RMSProp get six rates and
+# three keys each. The instrument `gradient_norm` reads the norm of whatever passes through it. First in the chain it reads
+# that of the gradient g, last in the chain that of the step Δθ. Their ratio ‖Δθ‖/‖g‖ is the rate that the network
+# effectively gets.
 
 # %% slideshow={"slide_type": "skip"}
 memory, look = lab.problems.copying(delay=4, remember=2, symbols=4, hidden=16, examples=512), gradtx.gradient_norm()
@@ -338,15 +341,16 @@ plt.close()
 figure
 
 # %% [markdown] slideshow={"slide_type": "subslide"}
-# The sum r never forgets the large gradients of the beginning. The ratio on the right wavers, as the mix of parameters
-# changes, but it ends at a small part of its first value. RMSProp forgets old gradients within some ten steps, so the
-# rate that it gives grows as the gradients shrink, up to ε/√δ, and there δ decides. Is AdaGrad's decay always a fault? On
-# this problem both networks repeat every sequence of the validation set in the end. It costs most in long trainings.
+# AdaGrad's sum r never forgets the large gradients of the beginning. So AdaGrad's ratio on the right ends at a small part
+# of its first value. RMSProp forgets old gradients within some ten steps, so its ratio grows as the gradients shrink, up
+# to the limit ε/√δ. Is AdaGrad's decay always a fault? On this problem both networks repeat every sequence of the
+# validation set correctly in the end. The decay costs most in long trainings.
 
 # %% [markdown] slideshow={"slide_type": "slide"}
 # ## How far, and how to move: RMSProp with Nesterov's momentum
 #
-# An adaptive method says *how far* to go along each parameter, a momentum method *how* to move. So they compose:
+# An adaptive method decides *how far* to go along each parameter, and a momentum method decides *how* to move. So one can
+# combine them:
 #
 # $$r \leftarrow \rho r + (1-\rho) g^2, \qquad v \leftarrow \alpha v - \frac{\varepsilon}{\sqrt{r}}\, g, \qquad
 # \theta \leftarrow \theta + v, \qquad g \text{ taken at } \theta + \alpha v .$$
@@ -378,16 +382,17 @@ print("after 30 steps by hand:", θ, " gradtx:", ours)
 lab.plot_trajectories(f, paths)
 
 # %% [markdown] slideshow={"slide_type": "subslide"}
-# All drop into the valley at once. Along its bent floor SGD crawls, RMSProp comes farther, and with momentum it
-# arrives.
+# All three drop into the valley at once. Along its bent floor SGD crawls (it stays near the start, below the other
+# curves), RMSProp gets farther, and RMSProp with momentum arrives.
 
 
 # %% [markdown] slideshow={"slide_type": "slide"}
 # ## When it does not help: turn the valley
 #
-# One rate for each parameter can only stretch the axes. Turn the bowl of the beginning by 45°, so that its valley lies
-# across the axes. Now both parameters see equally large gradients, both get the same rate, and what is left is gradient
-# descent. (RMSProp's rate falls to 1 %, as it would hover otherwise.) Move the slider if a kernel runs.
+# One rate for each parameter can only stretch the axes. We turn the bowl of the beginning by 45°, so that its valley lies
+# diagonally to the axes. Now both parameters get equally large gradients and therefore the same rate, and RMSProp is no
+# better than gradient descent. (RMSProp's rate falls to 1 %, because it would hover otherwise.) In a live notebook, move
+# the slider.
 
 
 # %% slideshow={"slide_type": "skip"}
@@ -408,12 +413,12 @@ for degrees, after in heights.items():
     print(f"{degrees}°, after 200 steps:", ", ".join(f"{name} {height:.2g}" for name, height in after.items()))
 
 # %% [markdown] slideshow={"slide_type": "subslide"}
-# SGD does not notice the turn. RMSProp is far ahead along the axes, and loses its advantage at 45°. For a valley that
-# lies across the axes you want momentum, or curvature.
+# The turn does not change SGD. RMSProp is far ahead along the axes, and loses its advantage at 45°. For a valley that
+# lies diagonally to the axes, use momentum or a method that uses the Hessian.
 #
-# There is one more price. A step with rates of their own does not go along $-g$. In a valley turned by 10°, on its floor,
-# the gradient points along the floor. RMSProp's first step has equal lengths along both axes, so it leaves the floor,
-# and the cost *rises*. A plain step of the same length lowers it.
+# Rates for each parameter have one more disadvantage: the step does not go along $-g$. On the floor of a valley that is
+# turned by 10°, the gradient points along the floor. RMSProp's first step has equal lengths along both axes, so it leaves
+# the floor, and the cost *rises*. A plain step of the same length lowers it.
 
 # %% slideshow={"slide_type": "skip"}
 slanted = landscapes.quadratic(condition_number=100.0, rotation=np.deg2rad(10))
@@ -425,8 +430,9 @@ levels = {"start": slanted(on_floor), "RMSProp": slanted(on_floor + scaled), "pl
 print({name: f"{height:.3f}" for name, height in levels.items()})
 
 # %% [markdown] slideshow={"slide_type": "slide"}
-# **To take away.** Adaptive methods help if the steep and the flat directions are parameters. AdaGrad suits convex and
-# sparse problems and tires in long trainings; RMSProp forgets and goes on. Combine either with momentum.
+# **To take away.** Adaptive methods help if the steep and the flat directions lie along single parameters. AdaGrad suits
+# convex problems and rare features, but its rate becomes too low in long trainings; RMSProp forgets old gradients and goes
+# on. Combine either with momentum.
 
 # %% [markdown] slideshow={"slide_type": "slide"}
 # ## Exercises

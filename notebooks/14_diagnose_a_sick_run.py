@@ -17,8 +17,8 @@
 # # 14 · Diagnose a sick run: what ails it, and what cures it?
 #
 # *Chapter §2.4, §2.5 and §4.1.2.* You will see five trainings that go wrong, two of a small transformer and three of a
-# recurrent network. For each you will see what `gradtx.diagnose` finds, on what evidence, the remedy that it prints, and
-# the run after it.
+# recurrent network. For each of them you will see the finding of `gradtx.diagnose`, its evidence, the remedy that it
+# prints, and the run with that remedy.
 #
 # **New in gradtx:** `gradtx.diagnose` takes the readings of *your own* training loop. Chain instruments, return
 # `gradtx.readings(state)` from each step, and pass the stacked arrays on.
@@ -38,8 +38,8 @@ from gradtx import lab
 # %% [markdown] slideshow={"slide_type": "slide"}
 # ## The loop
 #
-# Your own training loop, as a `scan` over minibatches: it goes from step to step and stacks what each returns,
-# the loss and all readings. `make_tx` says which instruments look and which method steps.
+# This is your own training loop, as a `scan` over minibatches: it goes from step to step and stacks the results of the
+# steps, which are the loss and all readings. `make_tx` makes the chain of instruments and method.
 
 
 # %% slideshow={"slide_type": "skip"}
@@ -63,9 +63,9 @@ def train(losses, make_tx, params, data, batches, **hyperparameters):
 # %% [markdown] slideshow={"slide_type": "slide"}
 # ## A transformer that learns too little
 #
-# The patient guesses the next character of English text: a transformer of one layer, trained by plain descent. Two
-# instruments look: the gradient's norm and the curvature ratio (notebook 3). Always the same guess for all 96
-# characters costs $\log 96 = 4.56$.
+# The first patient is a transformer of one layer that guesses the next character of English text. It is trained by plain
+# descent. Two instruments watch it: the norm of the gradient, and the curvature ratio $r$ (notebook 3). A model that
+# gives all 96 characters the same probability has the loss $\log 96 = 4.56$.
 
 
 # %% slideshow={"slide_type": "skip"}
@@ -81,8 +81,8 @@ low = transformer(learning_rate=0.01)
 gradtx.diagnose(low)
 
 # %% [markdown] slideshow={"slide_type": "subslide"}
-# The loss falls, and a loss alone would not tell that it could fall faster. The curvature ratio does: all steps
-# together are less than one good step. The remedy makes the steps longer, by the factor that takes r to 0.1.
+# The loss falls, and the loss alone would not show that it could fall faster. The curvature ratio does show it: all steps
+# together are shorter than one good step. The remedy makes the steps longer, by the factor that brings $r$ to 0.1.
 
 # %% slideshow={"slide_type": "skip"}
 too_low = gradtx.diagnose(low).findings[0]
@@ -94,15 +94,16 @@ gradtx.diagnose(cured_low)
 # %% [markdown] slideshow={"slide_type": "slide"}
 # ## A transformer that explodes
 #
-# The other way: a rate of 3.
+# Now the rate is too high, 3.
 
 # %% alt="The diagnosis page of the transformer at rate 3: the loss rises and ends as NaN, the gradient norm runs away, and the step against curvature is above 1 from the first steps." slideshow={"slide_type": "subslide"}
 high = transformer(learning_rate=3.0)
 lab.plot_diagnosis({"problem": "transformer at rate 3", **high})
 
 # %% [markdown] slideshow={"slide_type": "subslide"}
-# The cause comes first: steps that are expected to raise the loss. That the loss ends as NaN is its consequence, and
-# has no remedy of its own. The remedy is the rate's: so short that the first steps have a ratio of a fifth.
+# The first finding is the cause: many steps are expected to raise the loss. The NaN at the end is only a consequence, so
+# that finding points back to the first one. The remedy makes the steps so short that the first ones have a ratio $r$ of a
+# fifth.
 
 # %% slideshow={"slide_type": "skip"}
 cause = gradtx.diagnose(high).findings[0]
@@ -115,8 +116,8 @@ print("loss, mean of the last 20 steps:", jnp.mean(high["loss"][-20:]), "->", jn
 # ## A recurrent network at a cliff
 #
 # The second patient is the network of notebook 6: sixteen rectifiers, a recurrent matrix that starts at $\rho$ times
-# the identity, and the *adding problem*: ten numbers, two of them marked, then ten blanks; the answer is the sum of the two.
-# One instrument looks; the clip has no limit yet.
+# the identity. Its task is the *adding problem*: it reads ten numbers, two of them marked, and then ten blanks, and the
+# answer is the sum of the two. One instrument watches, the norm of the gradient. The clip has no limit yet.
 
 # %% slideshow={"slide_type": "skip"}
 STEPS, HIDDEN = 20, 16
@@ -157,8 +158,8 @@ thrown = rnn(start(1.1), sums, max_norm=jnp.inf)
 gradtx.diagnose(thrown)
 
 # %% [markdown] slideshow={"slide_type": "subslide"}
-# One gradient throws the network to a place at which all its rectifiers are dead, and nothing moves any more. The remedy
-# is a clip near the usual norm, and the number is in the finding.
+# One gradient throws the network to a place at which all its rectifiers give 0 for every example, and nothing moves any
+# more. The remedy is a clip near the usual norm, and the finding holds the number.
 
 # %% slideshow={"slide_type": "skip"}
 usual = gradtx.diagnose(thrown).findings[0].numbers["usual_norm"]
@@ -168,8 +169,8 @@ print("loss, mean of the last 50 steps:", jnp.mean(thrown["loss"][-50:]), "->", 
 # %% [markdown] slideshow={"slide_type": "slide"}
 # ## A recurrent network whose first inputs get no signal
 #
-# From $\rho = 0.3$ the loss stays at 0.087, which is the loss of the constant answer 1. The gradient's norm shows nothing
-# unusual, and the diagnosis says which instrument would tell more:
+# If it starts at $\rho = 0.3$, the loss stays at 0.087, which is the loss of the constant answer 1. The norm of the
+# gradient shows nothing unusual, and the diagnosis says which instrument would show more:
 
 # %% slideshow={"slide_type": "subslide"}
 deaf = rnn(start(0.3), sums, max_norm=0.1)
@@ -179,7 +180,7 @@ print("vanishing gradients?", first_look.unjudged["vanishing_gradients"])
 
 
 # %% [markdown] slideshow={"slide_type": "subslide"}
-# So measure it (notebook 6 says how), and ask again.
+# So we measure this (notebook 6 explains how), and ask again.
 
 
 # %% slideshow={"slide_type": "skip"}
@@ -192,7 +193,7 @@ deaf["temporal_gradients/norms"] = jnp.tile(norms, (len(batches), 1))  # a row f
 gradtx.diagnose(deaf)
 
 # %% [markdown] slideshow={"slide_type": "subslide"}
-# The advice says that no rate repairs this: change the start. With $\rho = 1$ the gradient comes through.
+# The advice is to change the start, because no rate repairs this. With $\rho = 1$ the gradient reaches the first inputs.
 
 # %% slideshow={"slide_type": "skip"}
 cured_deaf = rnn(start(1.0), sums, max_norm=0.1)
@@ -201,7 +202,8 @@ print("loss, mean of the last 50 steps:", jnp.mean(deaf["loss"][-50:]), "->", jn
 # %% [markdown] slideshow={"slide_type": "slide"}
 # ## A recurrent network with one bad example
 #
-# In the same data, from the good start, one number of a thousand sequences is not a number.
+# The start is good again, and the data are the same, except that a single number in one of the thousand sequences is NaN
+# ("not a number").
 
 # %% slideshow={"slide_type": "subslide"}
 spoilt = sums[0].at[7, 0, 0].set(jnp.nan), y
@@ -210,8 +212,8 @@ gradtx.diagnose(poisoned)
 
 
 # %% [markdown] slideshow={"slide_type": "subslide"}
-# The remedy leaves out the steps whose gradient is not finite, and the advice is to find the batch. All batches that
-# spoil a step have one example in common.
+# The remedy leaves out the steps whose gradient is not finite, and the advice is to find the batch. So we look for the
+# examples that all the spoilt batches have in common.
 
 
 # %% slideshow={"slide_type": "skip"}
@@ -252,9 +254,9 @@ plt.close()
 figure
 
 # %% [markdown] slideshow={"slide_type": "slide"}
-# **To take away.** Chain two or three instruments before you train, not after a failure. Believe the finding whose
-# evidence came first, and try its remedy. A clean bill of health says that nothing was seen, not that nothing could be
-# better.
+# **To take away.** Chain two or three instruments before you train, not after a failure. Trust the finding whose
+# evidence came first, and try its remedy. A diagnosis without a finding means that the instruments saw nothing wrong, and
+# training may still be improved.
 
 
 # %% [markdown] slideshow={"slide_type": "slide"}
@@ -268,8 +270,8 @@ figure
 # %% [markdown] slideshow={"slide_type": "notes"}
 # <details><summary>Answers</summary>
 #
-# 1. It depends on the steps: look at the evidence, and at which finding came first.
-# 2. The norm sums over all steps of time, and the last ones still get a strong signal.
+# 1. Run it and read the evidence: look at the step at which each finding begins, and try the remedy of the first one.
+# 2. The gradient sums over all steps of the sequence, and the last ones still get a strong signal.
 # 3. At the first batch that holds example 7: one NaN in the data makes all parameters NaN.
 #
 # </details>
