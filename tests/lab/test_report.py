@@ -17,6 +17,7 @@ import pytest
 import gradtx
 from gradtx import lab
 from gradtx.__main__ import main
+from gradtx._core.installing import install
 from gradtx.lab.conclusions import comparison_in_words
 from gradtx.lab.page.panels import symlog, thinned
 
@@ -418,7 +419,7 @@ def test_a_missing_plotly_is_said_before_the_training(tmp_path, capsys, monkeypa
     with pytest.raises(SystemExit) as stop:
         main(["compare", "diabetes", "--out", str(tmp_path), "--report", str(tmp_path / "page.html")])
     assert stop.value.code == 1
-    assert "pip install 'gradtx[report]'" in capsys.readouterr().err
+    assert install("report") in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("command", ["diagnose", "compare"])

@@ -137,8 +137,8 @@ def add_report(parser: argparse.ArgumentParser, shows: str) -> None:
         "--report",
         metavar="FILE",
         type=Path,
-        help=f"also write one HTML page that opens offline, such as run.html: {shows}; needs plotly (pip install "
-        "'gradtx[report]'); an older file of the same name is kept with a number",
+        help=f"also write one HTML page that opens offline, such as run.html: {shows}; needs plotly "
+        f"({install('report')}); an older file of the same name is kept with a number",
     )
 
 

@@ -5,11 +5,13 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+from gradtx._core.installing import install
+
 from ..archive import whole_file
 from .markup import page_html
 from .runs import runs_of, summary_of
 
-INSTALL = "report draws with plotly: pip install 'gradtx[report]' (from a checkout: pip install '.[report]')."
+INSTALL = f"report draws with plotly: {install('report')}."
 
 
 def report(runs: Any, path: str | Path = "run.html") -> Path:
