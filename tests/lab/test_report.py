@@ -345,7 +345,7 @@ def test_a_place_where_no_file_can_be_is_refused(tmp_path):
 
 def test_a_missing_plotly_is_named_with_its_extra(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "plotly.offline", None)
-    with pytest.raises(ModuleNotFoundError, match=r"pip install 'gradtx\[report\]'"):
+    with pytest.raises(ModuleNotFoundError, match=re.escape(install("report"))):
         lab.report(FALLS, tmp_path / "run.html")
 
 
