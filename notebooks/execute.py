@@ -2,8 +2,9 @@
 
     python notebooks/execute.py 03 11      # those whose names begin so; all without an argument
 
-A code cell says in its own metadata what its figure shows (`# %% alt="Two paths ..."`); nbconvert hands that text to
-screen readers. The figure of the cell tagged "cover" is the picture that the README shows.
+The metadata of a code cell describe its figure (`# %% alt="Two paths ..."`). nbconvert's template `classic` and the
+one in `slides/` write this text into the page, for screen readers. The figure of the cell tagged "cover" is the picture
+that the README shows.
 """
 
 import base64
