@@ -62,7 +62,7 @@ def to_bfloat16(x: jax.Array, seed: jax.Array) -> jax.Array:
     """The array in bfloat16. Its mean over all seeds (uint32) is the array itself."""
     x = x.astype(jnp.float32)
     up = lax.bitcast_convert_type(x, jnp.uint32) + (chances(seed, x.shape) >> jnp.uint32(16))
-    # The bits are rounded here, so the cast is exact. (A uint16 seen as bfloat16 is the same, but 10 times slower on CPU.)
+    # The bits are rounded here, so the cast is exact. (A uint16 seen as bfloat16: the same, ten times slower on a CPU.)
     rounded = lax.bitcast_convert_type(up & jnp.uint32(0xFFFF0000), jnp.float32)
     return jnp.where(jnp.isfinite(x), rounded, x).astype(jnp.bfloat16)
 
