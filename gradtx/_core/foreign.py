@@ -13,8 +13,8 @@ def foreign_state(name: str, state: Any, *fields: str) -> TypeError:
     """The error for a state that does not fit. `fields` are some of the fields that it should have."""
     if _is_restored_without_target(state, fields):
         return TypeError(
-            f"{name}: the state is a {type(state).__name__}, such as a checkpoint gives if it is restored without a target: "
-            "restore it with the target init(params)."
+            f"{name}: the state is a {type(state).__name__}, as a checkpoint restored without a target "
+            "gives it back: restore it with the target init(params)."
         )
     if other := optax_state(state):
         return TypeError(

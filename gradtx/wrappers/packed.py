@@ -14,8 +14,8 @@ Leaves of more than `max_leaf_size` entries and sharded leaves stay as they are.
 different vectors. A vector of 4,096 entries or more gets an even length, by leaving out an odd leaf, because XLA on the
 CPU is several times slower with an odd length.
 
-**Differs from** `optax.flatten`: that puts all leaves in one vector of one dtype, also large and sharded ones. It silently
-accepts transformations that treat each leaf by itself. Here `init` tries the transformation on a tiny tree.
+**Differs from** `optax.flatten`: that puts all leaves in one vector of one dtype, also large and sharded ones. It
+silently accepts transformations that treat each leaf by itself. Here `init` tries the transformation on a tiny tree.
 
 **Costs**: each step copies the small gradients and their updates. With `pack` there are no copies. On the CPU splitting
 a vector into a thousand leaves takes longer to compile than the thousand updates: use `pack` there

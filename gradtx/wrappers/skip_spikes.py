@@ -15,7 +15,7 @@ A spike enters μ and σ as if its z were z_max. So one spike does not hide the 
 learnt. σ counts as at least 1 % of μ.
 
 **Source**: Kumar et al. 2025, "ZClip: adaptive spike mitigation for LLM pre-training" (z of 2.5, decay 0.97, 25 steps
-of warm-up). ZClip shortens such a gradient. This guard skips it, as Chowdhery et al. 2022 (PaLM, §5.1) skip data batches.
+of warm-up). ZClip shortens such a gradient. This skips it, as Chowdhery et al. 2022 (PaLM, §5.1) skip data batches.
 
 **Differs from** `skip_nonfinite`, which checks whether gradients and updates are finite, and from
 `clip_by_global_norm`, which has a fixed limit and takes the step. Optax and torch have nothing like it.
