@@ -55,7 +55,7 @@ def diagnose(history: Any) -> Diagnosis:
         A challenge that another one explains is among the `consequences` of the other's finding.
 
     Raises:
-        TypeError: `history` is of no such kind, or the loss does not consist of numbers. ValueError: there is no loss,
+        TypeError: `history` is none of these, or the loss does not consist of numbers. ValueError: there is no loss,
             or the curves differ in length.
 
     >>> import gradtx, numpy as np
