@@ -39,7 +39,7 @@ def update_if(
         return treedef.unflatten(cast), jax.tree.map(partial(selected, None), new_state, state)
 
     if isinstance(is_due, Tracer) or not is_due.is_fully_addressable:
-        # The zeros get the types of what `move` returns, sharding included: inside `shard_map` a mean over devices has
+        # The zeros have the types that `move` returns, sharding included: inside `shard_map` a mean over devices has
         # another type than its terms.
         like, _ = jax.eval_shape(move)
         return jax.lax.cond(is_due, move, lambda: (jax.tree.map(jnp.zeros_like, like), state))

@@ -36,8 +36,8 @@ def last_share(name: str, extra: dict[str, Any]) -> Any:
 def _multi_steps() -> Iterator[tuple[Any, Any]]:
     """Each `optax.MultiSteps` whose `update` is under way, and how many mini-steps are in its mean already.
 
-    `MultiSteps` does not tell its inner transformation. But it calls it from `MultiSteps.update`, whose argument
-    `state` counts the mini-steps.
+    `MultiSteps` does not pass these on. But while the inner transformation is traced (or runs), `MultiSteps.update` is
+    among its callers, and the argument `state` of that counts the mini-steps.
     """
     update = inspect.unwrap(MultiSteps.update).__code__
     frame = sys._getframe(1)

@@ -88,7 +88,7 @@ def _read_once(combine: Combine, *leaves: jax.Array) -> tuple[jax.Array, jax.Arr
 
 
 def _is_exact(total: jax.Array) -> jax.Array:
-    """Whether no digits were lost. Squares below `tiny` lose them, so a sum near `tiny` may be mostly wrong."""
+    """Whether no digits were lost. Squares below `tiny` lose them, so a sum near `tiny` may be far too small."""
     limits = jnp.finfo(total.dtype)
     return (total < limits.max) & (total > limits.tiny / limits.eps**2)
 

@@ -86,7 +86,7 @@ class SharedCheckpoint:
         if difference is not None:
             raise AnotherRunError(
                 f"distributed run: {self.path} holds a run of another transformation: {difference}. "
-                "Resume it with what made it, or give another folder."
+                "Resume it with that transformation, or give another folder."
             )
         leaves, treedef = jax.tree.flatten(carry)
         like = {str(i): jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding) for i, x in enumerate(leaves)}

@@ -142,7 +142,7 @@ def _delays(delay: Any, key: Any) -> tuple[int, Callable[[jax.Array, jax.Array],
     if is_integer(delay):
         number = checked_count("stale", "delay", delay, 0)
         if key is not None:
-            raise ValueError("stale: a key is of no use where the delay is fixed: leave it out.")
+            raise ValueError("stale: a key is not used if the delay is fixed: leave it out.")
         return number, lambda key_data, count: jnp.full((), number, jnp.int32), np.zeros(2)
     try:
         probabilities = np.asarray(delay, np.float64)

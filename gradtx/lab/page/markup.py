@@ -102,7 +102,7 @@ def _runs(runs: list[ShownRun]) -> str:
     )
     return (
         '<section id="runs"><h2>Runs</h2><p class="hint">A box shows or hides the curves of a run. '
-        f"A name shows what was found in it.</p><p>Curves of: {buttons}</p><ul>{rows}</ul></section>"
+        f"A name shows the findings of a run.</p><p>Curves of: {buttons}</p><ul>{rows}</ul></section>"
     )
 
 

@@ -13,7 +13,7 @@ INSTALL = "report draws with plotly: pip install 'gradtx[report]' (from a checko
 
 
 def report(runs: Any, path: str | Path = "run.html") -> Path:
-    """Writes one HTML page with interactive curves, what `gradtx.diagnose` found, and the remedies to copy.
+    """Writes one HTML page with interactive curves, the findings of `gradtx.diagnose`, and remedies to copy.
 
     The page opens offline in any browser: plotly.js is inside, and nothing is downloaded. All panels share the
     step axis, so zooming into one zooms all. A click on a finding shades its steps in every curve and opens
