@@ -104,7 +104,7 @@ def check_alone(name: str, argument: str, value: Any) -> None:
     if isinstance(value, tuple | list | dict):
         key = next(iter(value), 0) if isinstance(value, dict) else 0
         cure = (
-            "return the loss alone, without the other values, as in "
+            "return the loss alone, without what comes with it, as in "
             f"{argument}=lambda params: {_EXAMPLES.get(argument, 'loss')}(params)[{key!r}]"
         )
         if argument == "losses_fn" and isinstance(value, list) and all(jnp.shape(x) == () for x in value):
