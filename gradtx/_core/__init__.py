@@ -1,1 +1,1 @@
-"""What every transformation stands on. Knows JAX trees and Optax; knows no method."""
+"""The parts that all transformations share. They use JAX trees and Optax, and depend on no method."""

@@ -22,7 +22,7 @@ def is_integer(value: Any) -> bool:
     """Whether the value is one integer that is known: a Python int, or a NumPy or JAX scalar of an integer dtype."""
     try:
         operator.index(value)
-    except TypeError:  # a tracer raises a kind of it
+    except TypeError:  # a tracer raises a subclass of TypeError
         return False
     return not isinstance(value, bool | np.bool_)
 
@@ -47,7 +47,7 @@ def checked_count(
 
 
 def check_seed(name: str, seed: Any) -> None:
-    """Raises if the seed is not an integer. A traced one passes."""
+    """Raises if the seed is not an integer. A traced seed passes."""
     is_traced = isinstance(seed, Tracer) and seed.shape == () and jnp.issubdtype(seed.dtype, jnp.integer)
     if not is_traced:
         checked_integer(name, "seed", seed)
@@ -99,7 +99,7 @@ def check_takes_params(name: str, argument: str, function: Callable[..., Any]) -
 
 
 def check_alone(name: str, argument: str, value: Any) -> None:
-    """Raises if a function of the parameters returned something else than one array."""
+    """Raises if a function of the parameters returned something other than one array."""
     what = "an array [batch]" if argument == "losses_fn" else "a scalar"
     if isinstance(value, tuple | list | dict):
         key = next(iter(value), 0) if isinstance(value, dict) else 0

@@ -1,4 +1,4 @@
-"""Element-wise arithmetic of the rules that stays right where the plain operators give NaN, inf or a false zero."""
+"""Element-wise arithmetic for the rules. It stays right if the plain operators would give NaN, inf or a false zero."""
 
 import jax
 import jax.numpy as jnp
@@ -16,10 +16,11 @@ def sqrt(x: jax.Array) -> jax.Array:
 
 
 def divide(numerator: jax.Array, denominator: jax.Array) -> jax.Array:
-    """numerator / denominator, for a denominator made of the numerator's own history, such as a root of squares.
+    """Returns numerator / denominator, for a denominator made from past numerators, such as a root of their squares.
 
-    0 where the denominator is 0: the square underflowed or there was no gradient yet, so there is no direction to take.
-    NaN where it is inf: the square overflowed, and x / inf would be a zero that freezes the coordinate without a word.
+    The result is 0 where the denominator is 0: the square underflowed, or there was no gradient yet, so there is no
+    direction to take. It is NaN where the denominator is inf: the square overflowed, and x / inf would be a zero that
+    silently freezes the coordinate.
     """
     is_zero = denominator == 0
     quotient = numerator / jnp.where(is_zero, 1, denominator) + (denominator - denominator)  # inf - inf is NaN

@@ -1,4 +1,4 @@
-"""How a user writes the call of `update`, for errors that end in it: Flax calls `update` for its users."""
+"""The call of `update` as the user has to write it, for error messages. With Flax it is a call of Flax's own method."""
 
 import sys
 from collections.abc import Iterable
@@ -8,8 +8,8 @@ def update_call(arguments: Iterable[str]) -> str:
     """The call with these arguments after `params`, as the code that called `update` has to write it.
 
     `value_fn=loss` gives "call update(grads, state, params, value_fn=loss)", "call optimizer.update(model, grads,
-    value_fn=loss)" inside Flax's nnx.Optimizer, and inside Linen's TrainState, whose `apply_gradients` passes no extra
-    arguments, what to write in its place.
+    value_fn=loss)" inside Flax's nnx.Optimizer. The `apply_gradients` of Linen's TrainState passes no extra arguments.
+    Inside it the result is the code to write instead.
     """
     more = "".join(f", {argument}" for argument in arguments)
     caller = _flax_caller()

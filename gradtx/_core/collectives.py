@@ -10,15 +10,15 @@ AxisName = str | tuple[str, ...] | None
 
 
 def summed(x: jax.Array, axis_name: AxisName) -> jax.Array:
-    """The sum of `x` over the devices along an axis or several; `x` itself where there is none."""
+    """The sum of `x` over the devices along one or several axes; `x` itself if `axis_name` is None."""
     return x if axis_name is None else jax.lax.psum(x, axis_name)
 
 
 def shard_axes(x: jax.Array, axis_name: AxisName) -> tuple[str, ...]:
-    """Those of the axes along which devices hold different parts: the ones to reduce over.
+    """Those of the axes along which devices hold different parts. These are the axes to reduce over.
 
-    What is the same on every device (a replicated bias beside sharded weights) must be counted once. JAX tracks that
-    inside `shard_map`; where it does not (`check_vma=False`, `pmap`, `vmap`), everything is taken for a part.
+    An array that is the same on every device (a replicated bias beside sharded weights) must be counted once. Inside
+    `shard_map` JAX tracks this. If it does not (`check_vma=False`, `pmap`, `vmap`), every array is taken for a part.
     """
     names = () if axis_name is None else (axis_name,) if isinstance(axis_name, str) else tuple(axis_name)
     own = varying(jax.typeof(x))
@@ -26,8 +26,7 @@ def shard_axes(x: jax.Array, axis_name: AxisName) -> tuple[str, ...]:
 
 
 def total_over_shards(parts: Sequence[jax.Array], axis_name: AxisName, dtype: Any) -> jax.Array:
-    """The sum of scalars, each belonging to one leaf, over leaves and devices: one all-reduce for all that is sharded
-    alike."""
+    """The sum of scalars, one per leaf, over leaves and devices. Leaves that are sharded alike share an all-reduce."""
     totals: dict[tuple[str, ...], jax.Array] = {}
     for part in parts:
         axes = shard_axes(part, axis_name)
@@ -36,8 +35,7 @@ def total_over_shards(parts: Sequence[jax.Array], axis_name: AxisName, dtype: An
 
 
 def each_over_shards(parts: Sequence[jax.Array], axis_name: AxisName) -> jax.Array:
-    """[parts]: each scalar, belonging to one leaf, summed over the devices; one all-reduce for all that is sharded
-    alike."""
+    """[parts] The scalar of each leaf, summed over the devices. Leaves that are sharded alike share an all-reduce."""
     groups: dict[tuple[str, ...], list[int]] = {}
     for number, part in enumerate(parts):
         groups.setdefault(shard_axes(part, axis_name), []).append(number)
@@ -61,7 +59,7 @@ def largest_everywhere(x: jax.Array) -> jax.Array:
 
 
 def check_axis_name(transformation: str, axis_name: Any) -> None:
-    """Raises unless it is None, a name or a tuple of names."""
+    """Raises unless `axis_name` is None, a name or a tuple of names."""
     is_tuple = isinstance(axis_name, tuple) and all(isinstance(name, str) for name in axis_name)
     if not (axis_name is None or isinstance(axis_name, str) or is_tuple):
         raise TypeError(f"{transformation}: axis_name must be a string, a tuple of strings or None, got {axis_name!r}.")
@@ -74,12 +72,12 @@ def varying(kind: Any) -> frozenset[str]:
 
 
 def varying_like(x: jax.Array, like: Any) -> jax.Array:
-    """The same array, free to differ along the axes that one of the type `like` does."""
+    """Returns the array, marked as varying along the axes that an array of the type `like` varies along."""
     return made_varying(x, varying(like))
 
 
 def made_varying(x: jax.Array, axes: frozenset[Any]) -> jax.Array:
-    """The same array, free to differ along these mesh axes too."""
+    """Returns the array, marked as varying along these mesh axes too."""
     new = tuple(axes - varying(jax.typeof(x)))
     if not new:
         return x

@@ -1,4 +1,4 @@
-"""For wrappers: a transformation that moves only on some of its steps, and the counts of the others."""
+"""For wrappers: a transformation that is applied only at some steps, and the counts of the skipped ones."""
 
 from functools import partial
 from typing import Any
@@ -24,7 +24,7 @@ def update_if(
 ) -> tuple[Updates, Any]:
     """The update of `tx` with its leaves in `dtypes`, if `is_due`; else zeros and the old state.
 
-    Blocks select in the pass that they make anyway. Any other transformation is computed in a branch, if it is due.
+    A row of blocks selects within its one pass. Any other transformation runs in a branch, only if it is due.
     """
     if (row := row_of(tx)) is not None:
         new_updates, new_state = row.advance(updates, state, params, keep=is_due)
@@ -39,8 +39,8 @@ def update_if(
         return treedef.unflatten(cast), jax.tree.map(partial(selected, None), new_state, state)
 
     if isinstance(is_due, Tracer) or not is_due.is_fully_addressable:
-        # Zeros as `move` would make them, sharding included: inside `shard_map` a mean over devices is of another type
-        # than what it is the mean of.
+        # The zeros have the types that `move` returns, sharding included: inside `shard_map` a mean over devices has
+        # another type than its terms.
         like, _ = jax.eval_shape(move)
         return jax.lax.cond(is_due, move, lambda: (jax.tree.map(jnp.zeros_like, like), state))
     if is_due:  # outside jit a conditional would be compiled anew at each call

@@ -6,10 +6,10 @@ the inputs each compute it for themselves. XLA on GPUs and TPUs writes several a
 array itself, and the compiler merges what is computed from it. This is decided when a program is lowered.
 
 With XLA_FLAGS=--xla_backend_extra_options=xla_cpu_use_multi_output_fusion XLA on the CPU joins loops over the same
-arrays. It joins none with a loop that it waits for, so then each result has to start from the inputs.
+arrays. It does not join two loops if one reads the result of the other, so each result has to start from the inputs.
 
 Several functions here select by a comparison that is always true. XLA cannot prove that, so it keeps the order or the
-copy that the comparison asks for. LLVM removes the comparison of floating numbers.
+copy. LLVM removes the comparison of floating numbers.
 """
 
 import os
@@ -23,14 +23,14 @@ from .collectives import varying
 
 Tree = TypeVar("Tree")
 
-# XLA reads its flags once, too.
+# Read only once, because XLA reads its flags only once.
 JOINS_LOOPS = "xla_cpu_use_multi_output_fusion" in os.environ.get("XLA_FLAGS", "")
 
 
 def unmerged(tree: Any) -> Any:
     """Returns the arrays unchanged. XLA on a CPU does not merge what it computes from them and from the originals."""
     leaves, treedef = jax.tree.flatten(tree)
-    # Inside `shard_map` a barrier makes all its arrays vary along the same axes, so those that differ have their own.
+    # Inside `shard_map` a barrier makes all its arrays vary along the same axes, so each set of axes gets its own.
     groups: dict[frozenset[str], list[int]] = {}
     for number, leaf in enumerate(leaves):
         groups.setdefault(varying(jax.typeof(leaf)), []).append(number)
@@ -65,7 +65,7 @@ def once_known(count: jax.Array, tree: Tree) -> Tree:
 
 
 def hidden_zero(positive: jax.Array) -> jax.Array:
-    """0, which XLA cannot simplify, because it does not know that the argument is positive."""
+    """Returns 0. XLA cannot simplify it, because it does not know that the argument is positive."""
     return jnp.where(positive > 0, 0, positive)
 
 

@@ -1,7 +1,7 @@
-"""What a number says that is not known or has no bound, also under JAX's flags that stop at NaN and inf.
+"""The values of numbers that are unknown or unbounded, also under JAX's flags that stop at NaN and inf.
 
 With `jax_debug_nans` or `jax_debug_infs` JAX stops at the first array with a NaN or an inf in it. A healthy run must
-not set them off: so under these flags, which are read when a program is traced, finite numbers stand in.
+not trigger this, so under these flags finite numbers stand in. The flags are read when a program is traced.
 """
 
 import math
@@ -26,5 +26,5 @@ def _is_set(flag: str) -> bool:
 
 
 def quotient(a: jax.Array, b: jax.Array, is_known: jax.Array) -> jax.Array:
-    """a / b where that is known, else `unknown()`; a `b` that says nothing is not divided by."""
+    """Returns a / b where `is_known`, else `unknown()`. It never divides by a `b` without a meaning."""
     return jnp.where(is_known, a / jnp.where(is_known, b, 1), unknown())

@@ -1,4 +1,4 @@
-"""States that a transformation's own `init` did not make: what they are, and what to do about it."""
+"""Errors for states that a transformation's own `init` did not make. They name the state and the remedy."""
 
 from typing import Any
 
@@ -10,11 +10,11 @@ def check_state(name: str, state: Any, *fields: str) -> None:
 
 
 def foreign_state(name: str, state: Any, *fields: str) -> TypeError:
-    """The error for a state that does not fit; `fields` are some that it should have."""
+    """The error for a state that does not fit. `fields` are some of the fields that it should have."""
     if _is_restored_without_target(state, fields):
         return TypeError(
-            f"{name}: the state is a {type(state).__name__}, as a checkpoint gives it back that was restored without a "
-            "target: restore it with the target init(params)."
+            f"{name}: the state is a {type(state).__name__}, as a checkpoint restored without a target "
+            "gives it back: restore it with the target init(params)."
         )
     if other := optax_state(state):
         return TypeError(
@@ -33,7 +33,7 @@ def optax_state(state: Any) -> str | None:
 
 
 def _is_restored_without_target(state: Any, fields: tuple[str, ...]) -> bool:
-    """A chain's tuple came back as a list or with its places as keys, a named tuple with its fields as keys."""
+    """Whether a tuple came back as a list or a dict. The keys are positions, or the fields of a named tuple."""
     if isinstance(state, dict):
         return any(key in fields or str(key).isdigit() or str(key).endswith("_count") for key in state)
     return isinstance(state, list)

@@ -1,4 +1,4 @@
-"""Gradients beside the tree that a state was made for: in its leaves' order, checked."""
+"""Checks gradients against the tree that a state was made for, and puts them in the order of its leaves."""
 
 from typing import Any
 
@@ -11,9 +11,9 @@ from .types import Params, Updates
 
 
 def aligned(name: str, updates: Updates, reference: Params | None) -> tuple[list[Any], Any]:
-    """The gradients in the order of the reference tree's leaves (None where there is none), and that tree's structure.
+    """The gradients in the order of the reference tree's leaves (None if missing), and that tree's structure.
 
-    Raises where structure, shape or dtype do not fit, naming the first leaf that does not.
+    Raises if structure, shape or dtype does not fit. The message names the first leaf that does not.
     """
     if reference is None:
         leaves, treedef = jax.tree.flatten(updates, is_leaf=lambda x: x is None)

@@ -1,4 +1,4 @@
-"""Hessian-vector products on trees, forward over reverse, and the power iteration that is made of them."""
+"""Hessian-vector products on trees, forward over reverse, and a step of power iteration from them."""
 
 from collections.abc import Callable
 from typing import Any
@@ -34,7 +34,7 @@ def linear_hvp(cost: Cost, params: Any) -> tuple[jax.Array, Any, Partial]:
 
 
 def power_step(product: Any, v: Any, shift: jax.Array, fallback: Any) -> Any:
-    """H v + s v at length 1, from the product H v; `fallback` if its length is 0 or not finite.
+    """H v + s v scaled to length 1, from the product H v; `fallback` if its length is 0 or not finite.
 
     With a shift s larger than half of |λ_min| - λ_max, the iteration tends to the largest eigenvalue, and not to the
     eigenvalue of largest magnitude.
@@ -43,7 +43,7 @@ def power_step(product: Any, v: Any, shift: jax.Array, fallback: Any) -> Any:
 
 
 def normalised(tree: Any, fallback: Any) -> Any:
-    """The tree at length 1; `fallback` if its length is 0 or not finite."""
+    """The tree scaled to length 1; `fallback` if its length is 0 or not finite."""
     length = tree_norm(tree)
     is_usable = (length > 0) & jnp.isfinite(length)
     scale = 1 / jnp.where(is_usable, length, 1)

@@ -1,6 +1,6 @@
-"""Hyper-parameters: a number, a 0-d array, a tracer or a schedule in, a scalar at step k out.
+"""Hyper-parameters: turns a number, a 0-d array, a tracer or a schedule into a scalar at step k.
 
-The one place that checks ranges, evaluates schedules and chooses the dtype (JAX's default float: float32, or float64
+Only this module checks ranges, evaluates schedules and chooses the dtype (JAX's default float: float32, or float64
 under x64; never lower).
 """
 
@@ -68,18 +68,18 @@ class Hyperparameter:
             who = f"{self.transformation}: {self.argument}, as a function of the step,"
             raise TypeError(f"{who} must return a scalar, got shape {value.shape}.")
         if self.allowed is BELOW_ONE and _is_half_precision(value):
-            # A half-precision 0.999 (as `optax.inject_hyperparams` makes it for bfloat16 parameters) has rounded to 1,
-            # where an average would never move: take the largest number below 1 of that dtype instead.
+            # A half-precision 0.999 (as `optax.inject_hyperparams` makes it for bfloat16 parameters) has rounded to 1.
+            # An average with 1 would never move, so take the largest number below 1 of that dtype instead.
             value = jnp.minimum(value, 1 - jnp.finfo(value.dtype).epsneg)
-        # On a CPU the copy keeps the compiler from folding a constant into its neighbours: so a rate gives the same
+        # On a CPU the copy keeps the compiler from folding a constant into its neighbours, so a rate gives the same
         # bits whether it is fixed, scheduled or swept over.
         return unmerged(value.astype(jnp.result_type(float)))
 
 
 def hyperparameter(transformation: str, argument: str, value: ScalarOrSchedule, allowed: Range) -> Hyperparameter:
-    """Checks what can be checked now; tracers and schedules pass.
+    """Checks the value, if it is known now. Tracers and schedules pass.
 
-    What is checked already passes through, so that a recipe can check under its own name before it hands on to a block.
+    A `Hyperparameter` passes unchanged, so that a recipe can check a value under its own name and pass it to a block.
     """
     if isinstance(value, Hyperparameter):
         return value
@@ -106,7 +106,7 @@ def _is_half_precision(value: jax.Array) -> bool:
 
 
 def concrete_number(transformation: str, argument: str, value: Any) -> float | None:
-    """The value as a Python float, None where it is not known yet (a tracer) or not here (an array of other processes).
+    """The value as a Python float. None if it is not known yet (a tracer) or is in another process (a global array).
 
     Raises TypeError unless it is a real number or a 0-d real array.
     """
@@ -135,5 +135,5 @@ def count_for(*hyperparameters: Hyperparameter) -> jax.Array | None:
 
 
 def next_count(count: Any) -> Any:
-    """One more, saturating: after 2³¹ - 1 steps a schedule stays where it is. None stays None."""
+    """The count plus one, at most 2³¹ - 1: there a schedule stays constant. None stays None."""
     return None if count is None else jnp.where(count < jnp.iinfo(jnp.int32).max, count + 1, count)

@@ -1,4 +1,4 @@
-"""How to install what is missing, as a command that works from where gradtx itself came."""
+"""The pip command for a missing extra. It depends on where gradtx itself was installed from."""
 
 import json
 from importlib.metadata import PackageNotFoundError, distribution

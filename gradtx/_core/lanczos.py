@@ -18,7 +18,7 @@ class LanczosResult(NamedTuple):
     basis: list[Any]  # k trees, the orthonormal rows of Q; zeros from the breakdown on
     diagonal: jax.Array  # [k] of T
     off_diagonal: jax.Array  # [k - 1] of T; 0 from the breakdown on
-    residual: jax.Array  # [] norm of what is left of A q_k: 0 where the space is invariant
+    residual: jax.Array  # [] norm of the part of A q_k outside the space; 0 if the space is invariant
 
 
 def lanczos(
@@ -28,15 +28,15 @@ def lanczos(
     step: Callable[..., Any] | None = None,
     restart: Callable[[Any, Any, jax.Array, int], Any] | None = None,
 ) -> LanczosResult:
-    """`num_iterations` steps from `start`, with Gram-Schmidt twice and a guard against breakdown.
+    """Takes `num_iterations` steps from `start`, with Gram-Schmidt twice and a guard against breakdown.
 
-    Unrolled, for k up to a few dozen; memory k trees. Outside `jit` one step is compiled and called k times, which
-    compiles in the time of one product; a `product` that is a `Partial`, as `jax.linearize` gives it, hands its arrays
-    to the step instead of having them compiled in. For several starts give all the same `new_step()`, and it is
-    compiled once. When the Krylov space is exhausted (H = I is after one step), what is left is rounding noise;
-    normalising it would invent eigenvalues, so the basis stops there: later rows and entries of T are 0. With
-    `restart`, as `new_restart` makes it, it goes on from a new vector instead: a repeated eigenvalue is found as often
-    as it occurs.
+    The loop is unrolled, for k up to a few dozen, and holds k trees. Outside `jit` one step is compiled and called k
+    times, so it compiles in the time of one product. If `product` is a `Partial`, as `jax.linearize` returns it, its
+    arrays are passed to the step instead of being compiled in. Pass the same `new_step()` for several starts to
+    compile it once. When the Krylov space is exhausted (for H = I after one step), only rounding noise is left.
+    Normalising it would invent eigenvalues, so the basis stops there: later rows and entries of T are 0. With a
+    `restart` from `new_restart` the basis goes on from a new vector instead, and a repeated eigenvalue is found as
+    often as it occurs.
     """
     dtype = jnp.result_type(*jax.tree.leaves(start))
     step = step or new_step()
@@ -56,14 +56,14 @@ def lanczos(
 
 
 def new_step() -> Callable[..., Any]:
-    """One step, compiled at its first call. Not kept for longer: its cache holds the loss and the data in it."""
+    """One step, compiled at its first call. Do not keep it longer: its cache holds the loss and its data."""
     return jax.jit(partial(_step))
 
 
 def new_restart(draw: Callable[[Any], Any], key: jax.Array) -> Callable[[Any, Any, jax.Array, int], Any]:
-    """(rows, q, beta, number) -> the next q: after a breakdown a vector that `draw(key)` gives, orthogonal to the rows.
+    """(rows, q, beta, number) -> the next q. After a breakdown that is a vector from `draw`, orthogonal to the rows.
 
-    What the matrix does to the rest of the space is still unknown then: the space that broke down is invariant.
+    After a breakdown the space so far is invariant, so nothing is known yet about the matrix on the rest of the space.
     """
 
     @jax.jit
@@ -82,13 +82,13 @@ def new_restart(draw: Callable[[Any], Any], key: jax.Array) -> Callable[[Any, An
 
 
 def _without(rows: Any, w: Any) -> Any:
-    """What `w` has that is in no row."""
+    """The part of `w` that is orthogonal to all rows."""
     overlaps = _overlaps(rows, w)
     return jax.tree.map(lambda x, r: x - jnp.sum(_column(overlaps, r.ndim) * r, axis=0), w, rows)
 
 
 def _step(linear: Partial, rows: Any, q: Any, at: jax.Array, largest: jax.Array) -> tuple[Any, ...]:
-    """Row `at` of the basis is q; the next q is what A q has that is in no row, if that is more than rounding."""
+    """Sets row `at` of the basis to q. The next q is the part of A q orthogonal to all rows, if not mere rounding."""
     rows = jax.tree.map(lambda r, x: r + _column(at, r.ndim) * x[None], rows, q)
     w = linear(q)
     alpha = jnp.sum(at * _overlaps(rows, w))

@@ -4,11 +4,11 @@ A method writes three small functions; `lift` does the rest (None and masked lea
 
 - `init(params)` builds the state.
 - `scalars(state)` gives this step's scalars (hyper-parameters at step k) and the scalar fields of the next state. A
-  block that `reduces` gets the gradients too: `scalars(state, gradients)`, a list with None where there is none. It may
-  give a list of scalars, one dict for each leaf.
-- `rule(store, g, *buffers, **scalars)` is the formula on one array. It hands each new buffer on through `store`, in the
-  order of `buffers`, goes on with what `store` returns, and returns the update. `store(x, after=y)` is for an x whose
-  old array y was made from: written first, it would leave y a copy to be made from.
+  block that `reduces` gets the gradients too: `scalars(state, gradients)`. They are a list with None for a leaf that
+  has no gradient. Such a block may return a list of dicts of scalars, one per leaf.
+- `rule(store, g, *buffers, **scalars)` is the formula on one array. It passes each new buffer to `store`, in the order
+  of `buffers`, goes on with the array that `store` returns, and returns the update. Use `store(x, after=y)` if y is
+  computed from the old array of x: if x were written first, XLA would have to copy the old array for y.
 
 `composed` puts blocks in a row: each leaf goes through all their rules at once, in float32 from the first to the last.
 """
@@ -47,7 +47,7 @@ Nest = Any  # a Block, or a tuple of Nests: states are nested alike
 
 @dataclass(frozen=True, eq=False)
 class Row:
-    """Blocks in a row as one transformation: its `init` and `update`, and `advance`, which wrappers ask for more."""
+    """Blocks in a row as one transformation. Wrappers call `advance`, which has more options than `update`."""
 
     name: str
     nest: Nest
@@ -58,7 +58,7 @@ class Row:
 
     @cached_property
     def _segments(self) -> list[tuple[list[Block], Any]]:
-        """The blocks in runs that can be one rule: a block that reduces needs all leaves of what comes in.
+        """The blocks in runs that can be one rule. A block that reduces begins a run, because it needs all leaves.
 
         Each run comes with its rule as a compiled function, so that leaves of the same shape share one trace.
         """
@@ -79,7 +79,7 @@ class Row:
     ) -> tuple[Updates, Any]:
         """The update and the new state. If the boolean `keep` is false, the new state is the old one.
 
-        `plainly` leaves out what is arranged for XLA on CPUs, for a wrapper that arranges more than this step.
+        `plainly` leaves out the arrangements for XLA on CPUs, for a wrapper that makes its own.
         """
         states = list(_flat(self.name, self.nest, state))
         trees = (getattr(s, field) for block, s in zip(self.blocks, states, strict=True) for field in block.buffers)
@@ -127,7 +127,7 @@ def composed(name: str, *parts: GradientTransformation) -> GradientTransformatio
 def _step(
     blocks: list[Block], apply: Any, gradients: list[Any], treedef: Any, states: list[Any], keep: Any
 ) -> tuple[list[Any], list[Any]]:
-    """One run of blocks on all leaves: the updates, the new states."""
+    """Applies one run of blocks to all leaves. Returns the updates and the new states."""
     steps = [b.scalars(s, gradients) if b.reduces else b.scalars(s) for b, s in zip(blocks, states, strict=True)]
     values = [v if isinstance(v, list) else [v] * len(gradients) for v, _ in steps]
     trees = [getattr(s, field) for b, s in zip(blocks, states, strict=True) for field in b.buffers]
@@ -150,9 +150,9 @@ def _step(
 def _apply(
     blocks: list[Block], is_arranged: bool, values: list[Scalars], g: jax.Array, row: Sequence[jax.Array], keep: Any
 ) -> tuple[jax.Array, list[jax.Array]]:
-    """The rules of all blocks on one leaf: its update and its new buffers.
+    """Applies the rules of all blocks to one leaf. Returns its update and its new buffers.
 
-    Arranged, each result is computed by itself, from copies that XLA on a CPU does not merge.
+    If `is_arranged`, each result is computed by itself, from copies that XLA on a CPU does not merge.
     """
     if not (is_arranged and row):
         return _run(blocks, values, g, row, keep)
@@ -161,7 +161,7 @@ def _apply(
         each = [_run(blocks, values, tagged(i, g), [tagged(i, x) for x in row], None) for i in range(len(row) + 1)]
         return each[-1][0], [each[i][1][i] for i in range(len(row))]
     # The rule runs once for the buffers, and once more for the update, which reads the new buffers: they are stored
-    # anyway. What the first run has for the update, and the second for the buffers, is dead code.
+    # anyway. The update of the first run and the buffers of the second are dead code.
     _, new = _run(blocks, values, g, row, keep, is_apart=True)
     update, _ = _run(blocks, values, g, row, keep, new=iter(unmerged(new)))
     return update, new
@@ -177,7 +177,7 @@ def _run(
     is_apart: bool = False,
     new: Iterator[jax.Array] | None = None,
 ) -> tuple[jax.Array, list[jax.Array]]:
-    """One rule after the other; `new` are its new buffers, if they are known."""
+    """Applies one rule after the other. `new` holds the new buffers, if they are known."""
     dtype = compute_dtype(g.dtype, *(x.dtype for x in row))
     stored: list[jax.Array] = []
 
@@ -207,7 +207,7 @@ def _blocks(nest: Nest) -> Iterator[Block]:
 
 
 def _flat(name: str, nest: Nest, state: Any) -> Iterator[Any]:
-    """The states of the blocks. Parameters in the place of the state are the commonest slip."""
+    """The states of the blocks, checked. The commonest mistake is to pass the parameters as the state."""
     if isinstance(nest, Block):
         check_state(name, state, *nest.buffers)
         if optax_state(state):  # Optax's Adam has the same buffers

@@ -1,8 +1,8 @@
-"""What the last micro-batch is of an accumulated gradient.
+"""The share of the last micro-batch in an accumulated gradient.
 
-A wrapper that accumulates hands its inner transformation the mean gradient of many micro-batches, but the losses of the
-last one only. Whoever counts examples has to know how many there were: the examples of the last micro-batch, divided by
-its share in the mean.
+A wrapper that accumulates gives its inner transformation the mean gradient of many micro-batches, but the losses of the
+last one only. An instrument that counts examples needs the number of all: the examples of the last micro-batch, divided
+by its share in the mean.
 """
 
 import inspect
@@ -14,13 +14,13 @@ import jax.numpy as jnp
 
 from .types import MultiSteps
 
-SHARE = "last_micro_batch_share"  # the extra argument by which `accumulate` says so
+SHARE = "last_micro_batch_share"  # the extra argument in which `accumulate` passes the share
 
 
 def last_share(name: str, extra: dict[str, Any]) -> Any:
     """The share of the last micro-batch in the mean gradient that a transformation sees now; 1 without accumulation.
 
-    Raises where the gradient is no mean.
+    Raises if the gradient is not a mean.
     """
     share = extra.get(SHARE, 1.0)
     for multi_steps, earlier in _multi_steps():
@@ -36,8 +36,8 @@ def last_share(name: str, extra: dict[str, Any]) -> Any:
 def _multi_steps() -> Iterator[tuple[Any, Any]]:
     """Each `optax.MultiSteps` whose `update` is under way, and how many mini-steps are in its mean already.
 
-    `MultiSteps` tells its inner transformation nothing. But while that is traced (or runs), it is called from
-    `MultiSteps.update`, whose argument `state` counts the mini-steps.
+    `MultiSteps` does not pass these on. But while the inner transformation is traced (or runs), `MultiSteps.update` is
+    among its callers, and the argument `state` of that counts the mini-steps.
     """
     update = inspect.unwrap(MultiSteps.update).__code__
     frame = sys._getframe(1)

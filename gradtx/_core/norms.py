@@ -18,23 +18,23 @@ def scaled_norm(leaves: Sequence[jax.Array], axis_name: AxisName = None) -> tupl
     """Euclidean norm of all entries as a pair (inverse scale, norm * inverse scale), in float32 or wider.
 
     The pair and its squares stay finite where the norm itself would not. One infinite or NaN entry makes the second
-    number NaN, so that nothing downstream mistakes it for a very long vector. With `axis_name`, for leaves that are
-    shards inside `shard_map`, the norm is that of the whole: one all-reduce of a scalar.
+    number NaN, so that nothing downstream mistakes it for a very long vector. With `axis_name` the leaves are shards
+    inside `shard_map`, and the norm is that of the whole. This takes one all-reduce of a scalar.
     """
     return _with_inverse_scale(*factored_norm(leaves, axis_name))
 
 
 def scaled_norms(leaves: Sequence[jax.Array], axis_name: AxisName = None) -> tuple[jax.Array, jax.Array]:
-    """`scaled_norm` of each leaf by itself, as two vectors [leaves]: one choice for all leaves.
+    """`scaled_norm` of each leaf by itself, as two vectors [leaves]. All leaves share one conditional.
 
-    A choice for each leaf would make a program whose time to compile grows as the square of their number.
+    With a conditional for each leaf, the time to compile would grow as the square of their number.
     """
     return _with_inverse_scale(*_factored(lambda sums: each_over_shards(sums, axis_name), leaves))
 
 
 def _with_inverse_scale(factor: jax.Array, length: jax.Array) -> tuple[jax.Array, jax.Array]:
     limits = jnp.finfo(length.dtype)
-    # The norm or what is nearest to it of which neither 1 / scale nor the square overflows.
+    # The norm, or the nearest number to it for which neither 1 / scale nor the square overflows.
     scale = jnp.clip(jax.lax.stop_gradient(length) / factor, limits.tiny**0.5, limits.max / 8)
     is_plain = factor == 1
     return jnp.where(is_plain, 1, 1 / scale), jnp.where(is_plain, length, length / (factor * scale))
@@ -43,7 +43,7 @@ def _with_inverse_scale(factor: jax.Array, length: jax.Array) -> tuple[jax.Array
 def factored_norm(leaves: Sequence[jax.Array], axis_name: AxisName = None) -> tuple[jax.Array, jax.Array]:
     """Euclidean norm of all entries as a pair (f, f * norm), in float32 or wider; f is 1 or a power of two.
 
-    It is 1 unless the sum of the squares over- or underflows. The second number is NaN if an entry is infinite or NaN.
+    f is 1 unless the sum of the squares over- or underflows. The second number is NaN if an entry is infinite or NaN.
     """
     dtype = compute_dtype(*(x.dtype for x in leaves))
     return _factored(lambda sums: total_over_shards(sums, axis_name, dtype), leaves)
@@ -53,10 +53,10 @@ Combine = Callable[[list[jax.Array]], jax.Array]  # from the leaves' sums to the
 
 
 def _factored(combine: Combine, leaves: Sequence[jax.Array]) -> tuple[jax.Array, jax.Array]:
-    """`factored_norm` of the leaves together, or of each, as `combine` does it.
+    """`factored_norm` of all leaves together, or of each leaf, depending on `combine`.
 
     The leaves are read once, for three sums of squares: of the entries as they are, scaled up and scaled down. XLA on
-    the CPU would read them three times. There the scaled sum is computed only if it is needed.
+    the CPU would read them three times, so there the scaled sum is computed only if it is needed.
     """
     if not is_traced(leaves):
         return _read_again(combine, *leaves)
@@ -88,7 +88,7 @@ def _read_once(combine: Combine, *leaves: jax.Array) -> tuple[jax.Array, jax.Arr
 
 
 def _is_exact(total: jax.Array) -> jax.Array:
-    """Squares below `tiny` have lost digits: a sum near there may be mostly what underflowed."""
+    """Whether no digits were lost. Squares below `tiny` lose them, so a sum near `tiny` may be far too small."""
     limits = jnp.finfo(total.dtype)
     return (total < limits.max) & (total > limits.tiny / limits.eps**2)
 
@@ -98,13 +98,13 @@ def _factor(total: jax.Array) -> jax.Array:
 
 
 def _far(dtype: jnp.dtype) -> float:
-    """Three quarters of the exponents: no square of what made a sum over- or underflow does so again."""
+    """2 to the power of 3/4 of the largest exponent: scaled by it, no square over- or underflows a second time."""
     return 2.0 ** (jnp.finfo(dtype).maxexp * 3 // 4)
 
 
 def _root(total: jax.Array) -> jax.Array:
-    """The length that has this square, NaN if that is not finite."""
-    return sqrt(total) + (total - total)  # inf - inf is NaN, and no NaN is made of a total that is finite
+    """The square root of the total; NaN if the total is not finite."""
+    return sqrt(total) + (total - total)  # inf - inf is NaN, and a finite total minus itself is 0
 
 
 @partial(jax.jit, static_argnums=1)
@@ -131,7 +131,7 @@ def _scaled_square_sums(x: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
     def add(a: Sequence[jax.Array], b: Sequence[jax.Array]) -> tuple[jax.Array, ...]:
         return tuple(map(jax.lax.add, a, b))
 
-    # One reduction of three: XLA on GPUs keeps it in one kernel, where it would split three reductions in six.
+    # One reduction with three results: XLA on GPUs keeps it in one kernel, but would split three reductions into six.
     squares = tuple(y * y for y in _scaled(x))
     return tuple(jax.lax.reduce(squares, (zero, zero, zero), add, tuple(range(x.ndim))))
 

@@ -1,7 +1,7 @@
 """Many small arrays of a tree as a few vectors, and back.
 
-A `Packed` is a tree itself, so that a transformation sees few leaves: the vectors, one a dtype, and the leaves that
-stay alone, by their paths in the user's tree. Only replicated leaves are packed: to cut a sharded one would move it.
+A `Packed` is a tree itself, so that a transformation sees few leaves: one vector per dtype, and the leaves that are not
+packed, by their paths in the user's tree. Only replicated leaves are packed: cutting a sharded leaf would move it.
 """
 
 from collections.abc import Sequence
@@ -16,12 +16,12 @@ from jax import lax
 from .trees import is_sharded, leaf_dtype
 from .types import Params
 
-LONG = 4096  # entries of a vector from which on the compiler's way with it is felt
+LONG = 4096  # from this length on, the compiler's slow path for odd sizes is measurable
 
 
 @dataclass(frozen=True, eq=False)
 class Layout:
-    """Which leaf of a tree is where; static, so it travels in the structure of a state and not among its arrays."""
+    """Where each leaf of a tree is kept. It is static: part of the structure of a state, not one of its arrays."""
 
     template: Any  # the tree, with the number of each leaf in its place
     like: tuple[jax.ShapeDtypeStruct, ...]  # shape and dtype of each leaf
@@ -61,7 +61,7 @@ class Layout:
     def __hash__(self) -> int:
         return self._hash
 
-    def __reduce__(self) -> Any:  # without what is cached: a treedef does not pickle, a tree does
+    def __reduce__(self) -> Any:  # without the cached properties: a tree can be pickled, a treedef cannot
         return Layout, (self.template, self.like, self.groups)
 
     def __deepcopy__(self, memo: Any) -> "Layout":
@@ -77,15 +77,15 @@ class Layout:
 
 
 class Packed(NamedTuple):
-    """A tree whose small leaves live in vectors. JAX sees the first two fields, the layout is static.
+    """A tree whose small leaves are in vectors. JAX sees the first two fields; the layout is static.
 
     It is a named tuple with the layout inside a `Partial` because Flax's msgpack takes named tuples apart, and takes
     the function of a `Partial` from the target. So gradtx does not need to import Flax.
     """
 
     vectors: tuple[Any, ...]  # [sum of sizes] each
-    alone: dict[str, Any]  # the leaves that were not packed, by their paths: nothing is left of the others,
-    # because what a tree of a thousand places costs a step in Python is more than the step of the vectors
+    alone: dict[str, Any]  # the leaves that were not packed, by their paths. The others have no placeholders
+    # here, because a tree of a thousand of them would cost Python more per step than the step of the vectors takes.
     unpacking: jax.tree_util.Partial  # of the layout, without arguments
 
     @property
@@ -119,7 +119,7 @@ jax.tree_util.register_pytree_with_keys(Packed, _with_keys, _unflatten, _flatten
 
 
 def layout_of(params: Params, max_leaf_size: int) -> Layout:
-    """Where each leaf of `params` goes: at most `max_leaf_size` entries and replicated, with another of its kind."""
+    """The layout for `params`. Packs replicated leaves of up to `max_leaf_size` entries, if a kind has two or more."""
     leaves, treedef = jax.tree.flatten(params)
     like = tuple(jax.ShapeDtypeStruct(jnp.shape(x), leaf_dtype(x)) for x in leaves)
     kinds: dict[Any, list[int]] = {}
@@ -131,9 +131,9 @@ def layout_of(params: Params, max_leaf_size: int) -> Layout:
 
 
 def _even(like: Sequence[jax.ShapeDtypeStruct], group: list[int]) -> list[int]:
-    """The group, without its smallest odd leaf where its vector would be long and of an odd number of entries.
+    """The group, without its smallest odd leaf if its vector would be long and have an odd number of entries.
 
-    XLA on the CPU takes four to six times as long over one (JAX 0.7.2 to 0.12.0): it does not vectorise the loop.
+    XLA on the CPU is four to six times slower with such a vector (JAX 0.7.2 to 0.12.0): it does not vectorise the loop.
     """
     size = sum(like[i].size for i in group)
     if size < LONG or size % 2 == 0:
@@ -143,13 +143,13 @@ def _even(like: Sequence[jax.ShapeDtypeStruct], group: list[int]) -> list[int]:
 
 
 def _varying(leaf: Any) -> str:
-    """Over which axes of a `shard_map` the leaf varies: one vector holds leaves that vary over the same."""
+    """The axes of a `shard_map` that the leaf varies over. Leaves in one vector vary over the same axes."""
     aval = jax.typeof(leaf) if isinstance(leaf, jax.Array) else None
     return str(getattr(aval, "manual_axis_type", sorted(getattr(aval, "vma", ()))))
 
 
 def pack_leaves(layout: Layout, leaves: Sequence[Any]) -> Packed:
-    """The leaves of a tree of that layout, packed. A None is packed as zeros; a vector of Nones is None."""
+    """The leaves of a tree of that layout, packed. A None is packed as zeros; a vector of only Nones is None."""
     vectors = []
     for group in layout.groups:
         present = [leaves[i] for i in group if leaves[i] is not None]
@@ -172,7 +172,7 @@ def pack_leaves(layout: Layout, leaves: Sequence[Any]) -> Packed:
 
 
 def unpacked_leaves(packed: Packed) -> list[Any]:
-    """The leaves of the user's tree; axes in front of a vector's one (of `vmap`, of a scan's output) stay in front.
+    """The leaves of the user's tree. Leading axes of the vectors (of `vmap`, of a scan's output) stay in front.
 
     The derivative of the split is one concatenation, in both modes.
     """

@@ -1,4 +1,4 @@
-"""Ritz values: what k products with a symmetric matrix tell about its spectrum.
+"""Ritz values: estimates of the spectrum of a symmetric matrix from k products with it.
 
     T = Q A Qᵀ on the Krylov space of a start vector,  T = Y diag(θ) Yᵀ
     weights     τ_i = Y_{1i}²           the share of the start vector on θ_i: nodes and weights of a Gauss quadrature
@@ -19,21 +19,21 @@ from .lanczos import lanczos, new_restart, new_step
 
 
 class Ritz(NamedTuple):
-    """Ritz values in ascending order; where the space ended early, the last ones repeat the largest at weight 0."""
+    """Ritz values in ascending order. If the space ended early, the last ones repeat the largest with weight 0."""
 
     values: jax.Array  # [k] θ
-    weights: jax.Array  # [k] τ, of sum 1
-    residuals: jax.Array  # [k] r; 0 where the space is invariant
-    vectors: jax.Array  # [k, k] Y: column i is the vector of θ_i in terms of `basis`; 0 where the value is a repetition
-    largest_at: jax.Array  # [] the first place of the largest value, whose vector is no repetition
+    weights: jax.Array  # [k] τ, which sum to 1
+    residuals: jax.Array  # [k] r; 0 if the space is invariant
+    vectors: jax.Array  # [k, k] Y: column i is the vector of θ_i in terms of `basis`; 0 if the value is a repetition
+    largest_at: jax.Array  # [] the first place of the largest value, whose vector is not a repetition
     basis: list[Any]  # k trees, the rows of Q
 
 
 def ritz(num_iterations: int) -> Callable[[Callable[[Any], Any], Any], Ritz]:
     """(product, start) -> the Ritz values after `num_iterations` Lanczos steps; compiled once for all starts.
 
-    One product more than that: it tells the matrix's scale. Divided by it, the squares inside Lanczos neither overflow
-    nor underflow, whatever the unit of the matrix. The start must be of moderate length itself.
+    One more product gives the scale of the matrix. All products are divided by it, so that the squares inside Lanczos
+    neither overflow nor underflow, whatever the unit of the matrix. The start itself must have a moderate length.
     """
     scale_of, step = jax.jit(lambda product, v: _scale(product(v))), new_step()
 
@@ -53,16 +53,16 @@ class Eigenpairs(NamedTuple):
     """The largest eigenvalues that were found, in descending order."""
 
     values: jax.Array  # [k] θ
-    vectors: Any  # as the start, with an axis [k] in front: of length 1 and orthogonal to each other
-    residuals: jax.Array  # [k] r: an eigenvalue of A lies within this of θ; 0 where the space is the whole
+    vectors: Any  # as the start, with an axis [k] in front; they have length 1 and are orthogonal to each other
+    residuals: jax.Array  # [k] r: an eigenvalue of A lies within r of θ; 0 if the Krylov space is the whole space
 
 
 def largest_eigenpairs(
     product: Callable[[Any], Any], start: Any, k: int, num_iterations: int, draw: Callable[[Any], Any], key: jax.Array
 ) -> Eigenpairs:
-    """The k largest of `num_iterations` Ritz pairs; a space that is exhausted early is joined by one from a new start.
+    """The k largest of `num_iterations` Ritz pairs. A space that is exhausted early is extended from a new start.
 
-    `draw(key)` gives a new start. `num_iterations` must not be above the number of entries of a vector.
+    `draw(key)` returns a new start. `num_iterations` must not be above the number of entries of a vector.
     """
     linear = product if isinstance(product, Partial) else Partial(product)
     scale = jax.jit(lambda product, v: _scale(product(v)))(linear, start)
@@ -91,7 +91,7 @@ def combined(coefficients: jax.Array, basis: Sequence[Any]) -> Any:
 
 def _scale(a: Any) -> jax.Array:
     largest = jnp.max(jnp.stack([jnp.max(jnp.abs(x), initial=0) for x in jax.tree.leaves(a)]))
-    return jnp.where(largest > 0, largest, 1)  # not NaN either: NaN is then found in the products
+    return jnp.where(largest > 0, largest, 1)  # 1 for NaN too: the NaN then shows in the products
 
 
 def _scaled(product: Callable[[Any], Any], scale: jax.Array, v: Any) -> Any:
@@ -104,7 +104,7 @@ def _from_tridiagonal(
 ) -> tuple[jax.Array, jax.Array, jax.Array, jax.Array, jax.Array]:
     """All of `Ritz` but the basis, from the entries of T."""
     in_space = jnp.cumprod(jnp.concatenate([jnp.ones(1, off.dtype), jnp.sign(off)])) == 1
-    # Rows after a breakdown are no part of T. Beyond the spectrum (Gershgorin) they sort last and are masked.
+    # Rows after a breakdown are not part of T. Placed beyond the spectrum (Gershgorin), they sort last.
     beyond = 1 + 2 * jnp.max(jnp.abs(diagonal)) + 2 * jnp.max(off, initial=0)
     diagonal = jnp.where(in_space, diagonal, beyond)
     values, vectors = jnp.linalg.eigh(jnp.diag(diagonal) + jnp.diag(off, 1) + jnp.diag(off, -1))

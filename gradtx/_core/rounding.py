@@ -1,7 +1,7 @@
 """Floating numbers in fewer bits: bfloat16 by stochastic rounding, 8 bits in blocks with a scale.
 
-Stochastic rounding goes up or down with the probability that makes the mean exact: what is too small for the last bit
-is not lost but added now and then. Rounding to the nearest would lose it at every step.
+Stochastic rounding goes up or down with the probability that makes the mean exact: a change too small for the last bit
+is added now and then. Rounding to the nearest would lose it at every step.
 
     8 bits: x = ± scale · (1 + m/8) · 2^e, the scale being the largest |x| of 256 neighbours
 
@@ -10,8 +10,8 @@ is not lost but added now and then. Rounding to the nearest would lose it at eve
 | of both signs     | 1    | 4 bits     | 3 bits     | 2⁻¹⁶               |
 | none negative     | 0    | 5 bits     | 3 bits     | 2⁻³²               |
 
-Which of the two a block is, its scale says: negative for the second. There a positive entry never becomes 0: a second
-moment of 0 below a mean that is not would be a division by `eps`.
+The sign of a block's scale tells which of the two it is: negative for the second. There a positive entry never becomes
+0. A second moment of 0 under a mean that is not 0 would mean a division by `eps`.
 """
 
 import math
@@ -24,8 +24,8 @@ from jax import lax
 from .debugging import unbounded
 
 BLOCK = 256
-_ONE = 127 << 3  # 1.0 as sign-free float32 bits with a mantissa of 3: the code of the largest entry
-_TOP, _TOP_ONE_SIDED = 127, 255  # its code
+_ONE = 127 << 3  # float32 1.0, the largest entry, as bits without sign and with a mantissa of 3 bits
+_TOP, _TOP_ONE_SIDED = 127, 255  # the code of the largest entry
 _STRIDE = 0x9E3779B1  # 2³²/φ, odd
 
 
@@ -40,7 +40,7 @@ def chances(seed: jax.Array, shape: tuple[int, ...]) -> jax.Array:
     """uint32 of that shape: multiples of 2³²/φ from a random start.
 
     Each entry's number is uniform over the seeds, and neighbours fill the range evenly, so that errors cancel sooner
-    than those of independent numbers. One product an entry: a real generator would take longer than the step.
+    than those of independent numbers. This takes one product per entry. A real generator would take longer than a step.
     """
     place, stride = jnp.zeros(shape, jnp.uint32), _STRIDE
     for axis in reversed(range(len(shape))):
@@ -52,17 +52,17 @@ def chances(seed: jax.Array, shape: tuple[int, ...]) -> jax.Array:
 def chances_of_bits(bits: jax.Array, seed: jax.Array) -> jax.Array:
     """uint32 from the numbers to be rounded: uniform over the seeds, even among near numbers, equal for equal ones.
 
-    XLA on the CPU counts an entry's place in 64 bits, and a third of the time to encode went into that. In 8 bits equal
-    entries may share their chance: where a whole block is equal, nothing is rounded.
+    `chances` needs the place of an entry. XLA on the CPU counts places in 64 bits, which took a third of the encoding
+    time. In 8 bits equal entries may share their chance, because a block of equal entries needs no rounding.
     """
     return bits * jnp.uint32(_STRIDE) + seed
 
 
 def to_bfloat16(x: jax.Array, seed: jax.Array) -> jax.Array:
-    """The array in bfloat16; its mean over the seeds, uint32, is the array."""
+    """The array in bfloat16. Its mean over all seeds (uint32) is the array itself."""
     x = x.astype(jnp.float32)
     up = lax.bitcast_convert_type(x, jnp.uint32) + (chances(seed, x.shape) >> jnp.uint32(16))
-    # Rounded by hand, the cast is exact. (A uint16 seen as bfloat16 would be the same, and ten times slower on a CPU.)
+    # The bits are rounded here, so the cast is exact. (A uint16 seen as bfloat16: the same, ten times slower on a CPU.)
     rounded = lax.bitcast_convert_type(up & jnp.uint32(0xFFFF0000), jnp.float32)
     return jnp.where(jnp.isfinite(x), rounded, x).astype(jnp.bfloat16)
 
@@ -78,7 +78,7 @@ def scales_8bit(x: jax.Array) -> jax.Array:
 
 def to_8bit(x: jax.Array, scale: jax.Array, seed: jax.Array) -> jax.Array:
     """Codes, uint8 in the shape of `x`, given `scales_8bit(x)`."""
-    # A quotient is computed once a block; XLA on the CPU would compute anything cheaper anew for each of its entries.
+    # The quotient is computed once per block. XLA on the CPU would compute anything cheaper anew for each entry.
     inverse = jnp.where(jnp.signbit(scale), -1, 1) / jnp.maximum(jnp.abs(scale), jnp.finfo(jnp.float32).tiny)
     x, inverse = x.astype(jnp.float32), _each(inverse, x.shape)
     one_sided = jnp.signbit(inverse)
@@ -100,13 +100,13 @@ def from_8bit(code: jax.Array, scale: jax.Array) -> jax.Array:
 
 
 def num_blocks(size: int) -> int:
-    """Of an array with that many entries."""
+    """The number of blocks of an array with `size` entries."""
     return -(-size // BLOCK)
 
 
 def _each(scale: jax.Array, shape: tuple[int, ...]) -> jax.Array:
-    """The scale of each entry's block. (What is computed in the shape of the array itself and not in blocks, XLA on the
-    CPU fuses as often as it is read.)"""
+    """The scale of each entry's block, in the shape of the array: in that shape XLA on the CPU fuses it into each loop
+    that reads it."""
     entries = lax.reshape(lax.broadcast_in_dim(scale, (scale.size, BLOCK), (0,)), (scale.size * BLOCK,))
     return lax.reshape(entries[: math.prod(shape)], shape)
 

@@ -1,4 +1,4 @@
-"""What is being traced, and what a trace consists of."""
+"""Whether a tree is being traced, and the equations of a trace."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -13,7 +13,7 @@ def is_traced(tree: Any) -> bool:
 
 
 def equations(jaxpr: Any) -> Iterator[Any]:
-    """All of a jaxpr, closed or not, and of the jaxprs among its equations' parameters."""
+    """All equations of a jaxpr, closed or not, and of the jaxprs among its equations' parameters."""
     for equation in jaxpr.eqns:
         yield equation
         for inner in jax.tree.leaves(list(equation.params.values()), is_leaf=lambda x: hasattr(x, "eqns")):

@@ -1,4 +1,4 @@
-"""Results in an .npz file: arrays of every dtype, trees with their containers, and a mark that says the kind."""
+"""Results in an .npz file: arrays of every dtype, trees with their containers, and a mark that names the kind."""
 
 import ast
 import json
@@ -22,14 +22,14 @@ _READERS = {"History": "lab.History.load", "Sweep": "lab.Sweep.load", "Recorder"
 def whole_file(path: str | Path) -> Iterator[Path]:
     """Yields a path beside `path` to write to. It takes the place of `path` when the block ends without an error.
 
-    So a full disk, an interrupt or a crash leaves the older file as it was. What is no plain file, such as a pipe, is
-    written to directly.
+    So a full disk, an interrupt or a crash leaves the older file as it was. If `path` is not a plain file, such as a
+    pipe, it is written to directly.
     """
     target = Path(os.path.realpath(path))
     if target.exists() and not target.is_file():
         yield target
         return
-    partial = target.with_name(f".partial-{os.getpid()}-{target.name}")  # the suffix stays: it may say the format
+    partial = target.with_name(f".partial-{os.getpid()}-{target.name}")  # the suffix may select the format
     try:
         yield partial
         os.replace(partial, target)
@@ -38,9 +38,9 @@ def whole_file(path: str | Path) -> Iterator[Path]:
 
 
 def write_archive(path: str | Path, kind: str, plain: dict[str, Any], arrays: dict[str, Any]) -> None:
-    """Writes an .npz with a mark of its kind, plain values and arrays by name; all of it or nothing.
+    """Writes an .npz with a mark of its kind, plain values and arrays by name. It writes the whole file or none.
 
-    A file knows bfloat16 only as two bytes, so the dtypes are written by name.
+    An .npz stores bfloat16 as two untyped bytes, so the names of the dtypes are written too.
 
     Raises:
         TypeError: an array of Python objects.
@@ -53,13 +53,13 @@ def write_archive(path: str | Path, kind: str, plain: dict[str, Any], arrays: di
         if held[name].dtype.hasobject:
             raise TypeError(f"{kind}.save: {name} must be an array of numbers, got one of Python objects: {array!r}.")
     header = {"gradtx": kind, "format": FORMAT, "dtypes": dtypes}
-    text = json.dumps(header | {"plain": plain}, default=lambda value: value.item())  # NumPy's scalars are no JSON
-    with whole_file(path) as partial, partial.open("wb") as file:  # a file object: no .npz is put behind the name
+    text = json.dumps(header | {"plain": plain}, default=lambda value: value.item())  # JSON has no NumPy scalars
+    with whole_file(path) as partial, partial.open("wb") as file:  # for a file object NumPy does not append .npz
         np.savez_compressed(file, header=np.array(text), **{f"array/{name}": array for name, array in held.items()})
 
 
 def read_archive(path: str | Path, kind: str) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
-    """Plain values and arrays of what `write_archive` wrote.
+    """Reads the plain values and arrays that `write_archive` wrote.
 
     Raises:
         ValueError: the file is damaged, or is of another kind or format. The message says which.
@@ -97,9 +97,9 @@ def _of_dtype(array: np.ndarray, name: str) -> Any:
 
 
 def tree_to_plain(tree: Any, leaves: list[Any]) -> Any:
-    """The containers of a tree as JSON; its arrays are appended to `leaves`, and stand there by their index.
+    """The containers of a tree as JSON. Its arrays are appended to `leaves`, and the JSON holds their indices.
 
-    Lists, tuples, None and dicts (whatever their keys) stay what they are; an object becomes a dict of its attributes.
+    Lists, tuples, None and dicts (with any keys) keep their type; an object becomes a dict of its attributes.
     """
     if tree is None:
         return None
@@ -127,7 +127,7 @@ def tree_from_plain(plain: Any, leaves: list[Any]) -> Any:
 
 
 def _key_text(key: Any) -> str:
-    """A dict's key or an attribute's name as a Python literal; a key that has none, as a string."""
+    """A dict's key or an attribute's name as a Python literal. A key without a literal becomes a string."""
     value = getattr(key, "key", getattr(key, "name", key))
     try:
         is_literal = ast.literal_eval(repr(value)) == value

@@ -1,4 +1,4 @@
-"""Results as a table to read and as JSON to go on with."""
+"""Results as a table to read, and as JSON for other programs."""
 
 import json
 import textwrap
@@ -19,14 +19,14 @@ HEADINGS = (
 )  # fmt: skip
 
 
-# On a narrow screen these columns are left out, the first one first.
+# On a narrow screen these columns are left out, in this order.
 LEAVE_OUT = ("time\n(s)", "area", "batch", "early\nstop", "diverged", "final\nloss", "learning\nrate")
 
 
 def comparison_table(comparison: Comparison) -> Table:
-    """One row a method and problem at its best learning rate; spreads are standard deviations over the seeds.
+    """One row per method and problem, at its best learning rate. Spreads are standard deviations over the seeds.
 
-    On a narrow screen columns are left out; method, steps to the target, metric and score stay. With more than one
+    On a narrow screen some columns are left out; method, steps to the target, metric and score stay. With more than one
     problem a last block holds the scores of the performance profile.
 
     Args:
@@ -100,7 +100,7 @@ def _cells(result: MethodResult, target: float) -> tuple[str, ...]:
 
 
 def _steps(steps: np.ndarray) -> str:
-    """The median; where not every seed got there, how many did."""
+    """The median. If not every seed reached the target, also the number of those that did."""
     reached = int(np.isfinite(steps).sum())
     if reached == 0:
         return "never"
@@ -109,9 +109,9 @@ def _steps(steps: np.ndarray) -> str:
 
 
 def comparison_to_dict(comparison: Comparison) -> dict[str, Any]:
-    """Everything, as plain lists and numbers: settings, every evaluation of every member, and what was chosen.
+    """The whole comparison as plain lists and numbers: settings, all evaluations of all members, and the choices.
 
-    What is not finite (steps to a target that was not reached, a loss that diverged) is None, as JSON has no infinity.
+    Numbers that are not finite (steps to a target that was not reached, a loss that diverged) become None for JSON.
 
     Args:
         comparison: of `compare`, or one that `comparisons` yields on the way.
@@ -148,16 +148,16 @@ def comparison_to_dict(comparison: Comparison) -> dict[str, Any]:
 
 
 def _finite(values: np.ndarray) -> list[Any]:
-    """As nested lists, with None where a number is not finite: JSON has neither NaN nor inf."""
+    """Nested lists, with None for numbers that are not finite: JSON has neither NaN nor inf."""
     return np.where(np.isfinite(values), values, None).tolist()  # pyright: ignore[reportCallIssue, reportArgumentType]
 
 
 def save_comparison(comparison: Comparison, path: str | Path) -> None:
-    """Writes `comparison_to_dict` as JSON, so that a break leaves the last whole file, never half of one.
+    """Writes `comparison_to_dict` as JSON. An interrupted write leaves the last whole file, never half of one.
 
     Args:
         comparison: of `compare`, or one that `comparisons` yields on the way.
-        path: the file; what it held is replaced.
+        path: the file. Its old content is replaced.
 
     Raises:
         TypeError: no comparison.

@@ -1,9 +1,9 @@
-"""Data-parallel training over all devices of all processes, by JAX's multi-controller runtime.
+"""Data-parallel training over all devices of all processes, with JAX's multi-controller runtime.
 
-Every process runs the same program on the same data; each minibatch is cut over the devices, and the compiler adds the
-all-reduce of the gradients. One process with the devices of all gives the same numbers, to the rounding of the sums.
-Between stretches of steps parameters and optimizer state are sharded, each leaf along an axis that the devices divide,
-so that each process writes its own part of a checkpoint, and any number of devices can read it.
+Every process runs the same program on the same data. Each minibatch is split over the devices, and the compiler adds
+the all-reduce of the gradients. One process with all the devices gives the same numbers, to the rounding of the sums.
+Between chunks of steps parameters and optimizer state are sharded, each leaf along an axis that the devices divide. So
+each process writes its own part of a checkpoint, and any number of devices can read it.
 """
 
 from collections.abc import Callable
@@ -31,10 +31,10 @@ AXIS = "data"
 
 
 def start(coordinator: str | None, processes: int | None, process: int | None, heartbeat: int = 10) -> None:
-    """Joins the run; before anything else of JAX. With None for all three JAX asks the environment (Slurm, Kubernetes,
-    TPU, ...). A process that was silent for `heartbeat` seconds is taken for dead."""
-    with suppress(AttributeError):  # JAX that does not know this setting has no such service, or `ENDING.share` wins
-        # JAX's own listener would take SIGTERM for itself; here the processes agree on their end (`_is_end_wanted`).
+    """Joins the run. Call it before any other use of JAX. If all three are None, JAX reads them from the environment
+    (Slurm, Kubernetes, TPU, ...). A process that is silent for `heartbeat` seconds counts as dead."""
+    with suppress(AttributeError):  # a JAX without this setting has no such service, or `ENDING.share` wins
+        # JAX's own listener would catch SIGTERM. Here the processes agree on when to end (`_is_end_wanted`).
         jax.config.update("jax_enable_preemption_service", False)
     host = (coordinator or "").rpartition(":")[0]
     is_local = host in ("127.0.0.1", "localhost", "[::1]")
@@ -66,24 +66,24 @@ def distributed_sweep(
     mesh: Mesh | None = None,
     progress: bool | None = None,
 ) -> Sweep:
-    """`lab.sweep`, each minibatch cut over all devices of all processes; members side by side on each of them.
+    """`lab.sweep` with each minibatch split over all devices of all processes. Each device computes all members.
 
     Args:
         problem: a `lab.Problem`.
         make_tx: called once, as in `lab.sweep`.
-        grid: {name: values}, every combination is tried.
+        grid: {name: values}; every combination is tried.
         steps: optimizer steps of each member.
         keys: [K] random keys.
-        batch_size: examples a step, over all processes.
-        eval_every: steps between two evaluations; default a 25th of the steps.
-        checkpoint: a folder that all processes see. What it holds is gone on from.
-        saves: how often the run is saved there.
-        mesh: the devices, one axis "data"; default all of them.
-        progress: taken for the sake of `lab.sweep`'s signature.
+        batch_size: examples per step, over all processes.
+        eval_every: steps between two evaluations, by default a 25th of the steps.
+        checkpoint: a folder that all processes see. A run saved there is resumed.
+        saves: the number of saves during the run.
+        mesh: the devices along one axis "data", by default all devices.
+        progress: not used; it is here because `lab.sweep` has it.
 
     Raises:
         ValueError: `checkpoint` holds another run.
-        KeyboardInterrupt: a process of the run was asked to end; all have saved the same step.
+        KeyboardInterrupt: a process of the run was asked to end. All processes have saved the same step.
     """
     del progress
     mesh = mesh or whole_mesh()
@@ -137,7 +137,7 @@ def _is_end_wanted() -> bool:
 
 
 def checkpointing_trainer(folder: Path) -> Callable[[str], Callable[..., Sweep]]:
-    """What `comparisons` trains with: `distributed_sweep`, each method with a folder of its own for its checkpoint."""
+    """The trainer for `comparisons`: `distributed_sweep` with a separate checkpoint folder for each method."""
     return lambda name: partial(distributed_sweep, checkpoint=folder / name)
 
 
@@ -150,7 +150,7 @@ def _stretch(
     data: Any,
     examples: Any,
 ) -> tuple[Carry, Any]:
-    """Some steps of all members and an evaluation at their end."""
+    """One chunk of steps of all members, and an evaluation at its end."""
     inputs, active = step_input
 
     def one(carry: Carry, rates: Any, inputs: Any) -> tuple[Carry, Any]:
@@ -161,7 +161,7 @@ def _stretch(
 
 
 def _cut_over(objective: Objective, mesh: Mesh) -> Objective:
-    """The objective whose minibatches are cut over the devices."""
+    """The objective with its minibatches split over the devices."""
     cut = NamedSharding(mesh, PartitionSpec(AXIS))
 
     def losses(params: Any, data: Any, indices: jax.Array) -> jax.Array:
@@ -171,7 +171,7 @@ def _cut_over(objective: Objective, mesh: Mesh) -> Objective:
 
 
 def _layout(mesh: Mesh, leaf: Any) -> NamedSharding:
-    """Along the longest axis that the devices divide; whole on each device where there is none."""
+    """Splits along the longest axis that the devices divide. If there is none, each device holds the whole leaf."""
     fits = [axis for axis, length in enumerate(leaf.shape) if length and length % mesh.size == 0]
     spec: list[str | None] = [None] * leaf.ndim
     if fits:
@@ -180,13 +180,13 @@ def _layout(mesh: Mesh, leaf: Any) -> NamedSharding:
 
 
 def put(sharding: NamedSharding, leaf: Any) -> jax.Array:
-    """A global array of what every process has in full."""
+    """A global array from a leaf that every process has in full."""
     whole = np.asarray(leaf)
     return jax.make_array_from_callback(whole.shape, sharding, lambda part: whole[part])
 
 
 def local(leaf: jax.Array) -> np.ndarray:
-    """What every device has in full, as NumPy."""
+    """An array that every device has in full, as NumPy."""
     return np.asarray(leaf.addressable_data(0))
 
 
@@ -198,7 +198,7 @@ def _outcome(log: dict[str, Any], diverged_at: np.ndarray) -> Outcome:
 def _description(
     objective: Objective, axes: dict[str, np.ndarray], keys: jax.Array, steps: int, every: int, size: int
 ) -> dict[str, Any]:
-    """What decides the numbers, as JSON."""
+    """Everything that determines the numbers of the run, as JSON."""
     return {
         "problem": objective.subject.name,
         "grid": {name: axis.tolist() for name, axis in axes.items()},

@@ -1,4 +1,4 @@
-"""What a run leaves behind: curves, readings, the last parameters."""
+"""The result of a run: curves, readings, the last parameters."""
 
 from dataclasses import dataclass, field, fields
 from importlib import import_module
@@ -16,32 +16,32 @@ PARAMETERS = ("params", "opt_state", "best_params")
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True, eq=False)
 class History:
-    """One training run; n steps were done, E evaluations made. A pytree: its arrays are the leaves.
+    """One training run of n steps and E evaluations. It is a pytree: its arrays are the leaves.
 
-    Where parameters stopped being finite (`diverged_at`), the run kept the last finite ones, and loss and readings are
-    NaN from the step after on.
+    If the parameters stopped being finite (`diverged_at`), the run kept the last finite ones, and loss and readings are
+    NaN from the next step on.
     """
 
     loss: np.ndarray  # [n] mean loss of each step's minibatch, before the step
-    readings: dict[str, np.ndarray]  # name -> [n] or [n, leaves], what the instruments measured at each step
+    readings: dict[str, np.ndarray]  # name -> [n] or [n, leaves], measured by the instruments at each step
     params: Any  # after the last step, as trained (Nesterov: the look-ahead point)
     opt_state: Any  # after the last step
     iterates: np.ndarray | None  # [n + 1, dim] for a landscape, the start first; None for a problem
     batch_sizes: np.ndarray  # [n] int
-    eval_steps: np.ndarray  # [E] int: steps done at each evaluation, 0 first
+    eval_steps: np.ndarray  # [E] int: steps done before each evaluation; starts with 0
     train_loss: np.ndarray  # [E] mean loss on (at most 2,048) training examples
     validation_loss: np.ndarray  # [E]
-    metric: np.ndarray  # [E] the problem's metric on the validation set; of a landscape its value
-    diverged_at: int = field(default=-1, metadata={"static": True})  # step that led to non-finite parameters, -1: none
+    metric: np.ndarray  # [E] the problem's metric on the validation set; for a landscape its value
+    diverged_at: int = field(default=-1, metadata={"static": True})  # step that made parameters non-finite; -1: none
     ended: str = field(default="finished", metadata={"static": True})  # or "stopped early", "stopped", "interrupted"
     problem: str = field(default="", metadata={"static": True})
     metric_name: str = field(default="", metadata={"static": True})
     higher_is_better: bool = field(default=False, metadata={"static": True})  # of the metric
-    best_params: Any = None  # those that the best metric was measured on (Nesterov: behind the look-ahead point)
+    best_params: Any = None  # those of the best metric (Nesterov: behind the look-ahead point)
 
     @property
     def steps(self) -> int:
-        """Steps done."""
+        """The number of steps done."""
         return len(self.loss)
 
     @property
@@ -72,9 +72,9 @@ class History:
         return {f.name: getattr(self, f.name) for f in fields(self) if f.name not in PARAMETERS}
 
     def to_dataframe(self) -> Any:
-        """A pandas DataFrame, one row a step: loss, batch size, readings; evaluations where they were made.
+        """A pandas DataFrame with one row per step: loss, batch size, readings, and evaluations at their steps.
 
-        A reading of several numbers a step has a column for each: `name[0]`, `name[1]`, ...
+        A reading of several numbers per step has a column for each: `name[0]`, `name[1]`, ...
 
         Raises:
             ModuleNotFoundError: pandas is not installed.
@@ -92,7 +92,7 @@ class History:
         return frame.join(evaluations, how="outer")
 
     def save(self, path: str | Path) -> None:
-        """Writes an .npz: all of `to_dict` and the parameters (not the optimizer state: checkpoints are for that).
+        """Writes an .npz: all of `to_dict` and the parameters. Checkpoints hold the optimizer state.
 
         A save that fails leaves an older file of this name as it was.
         """
@@ -131,7 +131,7 @@ class History:
 
 
 def best_evaluation(metric: Any, higher_is_better: bool) -> int:
-    """The index of the best metric, the first of equals; -1 where all are NaN.
+    """The index of the best metric, the first of equals; -1 if all are NaN.
 
     >>> best_evaluation([0.5, float("nan"), 0.8, 0.8], higher_is_better=True)
     2
@@ -141,7 +141,7 @@ def best_evaluation(metric: Any, higher_is_better: bool) -> int:
 
 
 def scalar_columns(readings: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """[n] each; a reading of several numbers a step becomes `name[0]`, `name[1]`, ..."""
+    """One column [n] per reading. A reading of several numbers per step becomes `name[0]`, `name[1]`, ..."""
     columns = {}
     for name, reading in readings.items():
         reading = np.asarray(reading)

@@ -11,7 +11,7 @@ from .training import Evaluation, Objective
 
 
 class Outcome(NamedTuple):
-    """The results of one member, or of all members with one leading axis more."""
+    """The results of one member, or of all members with one more leading axis."""
 
     loss: Any  # [steps]
     readings: dict[str, Any]  # name -> [steps], or [steps, leaves]
@@ -20,7 +20,7 @@ class Outcome(NamedTuple):
 
 
 class Shared(NamedTuple):
-    """The inputs that members have in common."""
+    """The inputs that the members have in common."""
 
     params: Any  # leaves [keys, ...]: the initial parameters of each key
     inputs: Any  # leaves [keys, chunks, every, ...]: the minibatches of each key
@@ -54,7 +54,7 @@ def labelled(
     steps: int,
     every: int,
 ) -> Sweep:
-    """The sweep, with members as [*grid, keys]. Members after an interrupt are NaN, -1 and not finished."""
+    """The sweep, with members as [*grid, keys]. Those that an interrupt left out are NaN, -1 and not finished."""
     grid = (len(next(iter(axes.values()))),) if is_random else tuple(len(axis) for axis in axes.values())
     members = int(np.prod(grid)) * num_keys
 

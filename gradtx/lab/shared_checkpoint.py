@@ -1,7 +1,7 @@
 """The checkpoint of a run of several processes, in a folder that all of them see. Needs Orbax.
 
-Each process writes the parts of the arrays that its devices hold. What was written by any number of devices is read by
-any other: a reader says how it wants the arrays cut.
+Each process writes the parts of the arrays that its devices hold. Any number of devices can read what any other number
+has written: the reader chooses how the arrays are split.
 """
 
 import json
@@ -25,7 +25,7 @@ class AnotherRunError(ValueError):
 
 
 class SharedCheckpoint:
-    """What one sweep has done so far: the carry of its members, the curves up to there, or its result."""
+    """The progress of one sweep: the carry of its members and the curves so far, or the result."""
 
     def __init__(self, path: Path, description: dict[str, Any]) -> None:
         try:
@@ -53,7 +53,7 @@ class SharedCheckpoint:
         self._save, self._restore = ocp.args.StandardSave, ocp.args.StandardRestore
 
     def finished(self) -> Sweep | None:
-        """The result, where the run came to its end."""
+        """The result, if the run was finished."""
         there = (self.path / "sweep.npz").exists()
         if not multihost_utils.broadcast_one_to_all(np.array(there)):  # the first process decides for all
             return None
@@ -61,7 +61,7 @@ class SharedCheckpoint:
         return Sweep.load(self.path / "sweep.npz")
 
     def save(self, done: int, carry: Any, log: dict[str, Any]) -> None:
-        """After `done` stretches. The curves go first: a checkpoint without them cannot be there."""
+        """Saves the state after `done` chunks. The curves are written first, so no checkpoint can lack them."""
         if self._is_first:
             write_archive(self._log(done), "log", {"arrays": arrays_of(carry)}, log)
         leaves = {str(i): leaf for i, leaf in enumerate(jax.tree.leaves(carry))}
@@ -73,10 +73,10 @@ class SharedCheckpoint:
                     old.unlink()
 
     def load(self, carry: Any, log: dict[str, np.ndarray]) -> tuple[int, Any, dict[str, np.ndarray]]:
-        """Stretches done, carry and curves as they were saved, cut as `carry` is; what came in where nothing was.
+        """The chunks done, and the saved carry and curves, split like `carry`. Without a save, 0 and the arguments.
 
         Raises:
-            AnotherRunError: the optimizer state that was saved is of another transformation.
+            AnotherRunError: the saved optimizer state belongs to another transformation.
         """
         done = self._manager.latest_step()
         if done is None:
@@ -86,7 +86,7 @@ class SharedCheckpoint:
         if difference is not None:
             raise AnotherRunError(
                 f"distributed run: {self.path} holds a run of another transformation: {difference}. "
-                "Resume it with what made it, or give another folder."
+                "Resume it with that transformation, or give another folder."
             )
         leaves, treedef = jax.tree.flatten(carry)
         like = {str(i): jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding) for i, x in enumerate(leaves)}
@@ -94,7 +94,7 @@ class SharedCheckpoint:
         return done, treedef.unflatten([found[str(i)] for i in range(len(leaves))]), log
 
     def finish(self, result: Sweep) -> None:
-        """Keeps the result."""
+        """Saves the result."""
         self._manager.close()
         if self._is_first:
             result.save(self.path / "sweep.npz")

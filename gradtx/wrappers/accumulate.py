@@ -1,4 +1,4 @@
-"""Gradient accumulation: several micro-batches, one step, which is the step of the big batch.
+"""Gradient accumulation: several micro-batches make one step, which is the step of the big batch.
 
     W ← W + w;    m ← m + (w / W) (g - m)         for each micro-batch with w > 0
     u, s' = inner(m, s)                           on every n_k-th of them; then W, m ← 0
@@ -7,27 +7,27 @@
 | letter | argument               | shape, dtype                                                   |
 |--------|------------------------|----------------------------------------------------------------|
 | g, u   | updates                | any tree of floating (or complex) arrays                       |
-| w      | `weight`, extra        | scalar, the examples of this micro-batch; 1 where it is absent |
+| w      | `weight`, extra        | scalar, the examples of this micro-batch; 1 if it is absent    |
 | m      | `accumulated_mean`     | as the parameters, float32 or wider                            |
 | W      | `accumulated_weight`   | scalar                                                         |
-| n_k    | `every`                | int or schedule of the steps that `inner` has done             |
+| n_k    | `every`                | int, or a schedule of the steps that `inner` has done          |
 
-With the mean gradient of each micro-batch and its number of examples, m is Σ w g / Σ w: the mean gradient of all their
-examples, to rounding, even or uneven, and the inner transformation sees it in float32 whatever the gradients are.
+If g is the mean gradient of a micro-batch and w its number of examples, m is Σ w g / Σ w. To rounding, this is the mean
+gradient of all examples, also if the micro-batches are uneven. The inner transformation gets it in float32 or wider.
 
 **Source**: chapter §3.1 (larger batches estimate better) and §4.1 (the batch size may grow during training).
 
 **Differs from** `optax.MultiSteps`: micro-batches may be uneven; half-precision gradients reach the inner
-transformation as their float32 mean (there it is rounded to their dtype first); a bad micro-batch shows in its own step
-and is gone after it (there the mean is multiplied by 0 to clear it, and 0 · inf is NaN for good); one of weight 0 (all
-padding, a loss of 0/0) does not show at all. `value`, the loss, is averaged likewise.
+transformation as their float32 mean (there the mean is rounded to their dtype first); a bad micro-batch spoils only its
+own step (there the mean is multiplied by 0 to clear it, and 0 · inf stays NaN); a micro-batch of weight 0 (all padding,
+a loss of 0/0) has no effect. `value`, the loss, is averaged likewise.
 
 **Bad micro-batches**: `skip_nonfinite(accumulate(tx, n))` drops the micro-batch and waits for another in its place;
 `accumulate(skip_nonfinite(tx), n)` drops the step.
 
-**Costs**: one number a parameter, beside the inner state; a read and a write of it for each micro-batch.
+**Costs**: one number per parameter, beside the inner state. Each micro-batch reads and writes it once.
 
-**When**: a batch larger than the memory holds, or one that should grow during the run. Not for more steps from the same
+**When**: a batch is larger than the memory, or should grow during the run. It does not give more steps from the same
 examples: n micro-batches make one step.
 """
 
@@ -68,22 +68,22 @@ class AccumulateState(NamedTuple):
 def accumulate(tx: GradientTransformation | MultiSteps, every: int | Schedule) -> GradientTransformationExtraArgs:
     """One step of `tx` for every n micro-batches, from the weighted mean of their gradients; zero updates in between.
 
-    The extra arguments `weight` (examples of the micro-batch, >= 0) and `value` (its mean loss) are averaged over; the
+    Two extra arguments are combined: `weight` (examples of the micro-batch, >= 0) and `value` (its mean loss). The
     inner transformation gets the sum of the weights and the mean value. Others, such as `value_fn` and `losses_fn`,
-    reach it as they are in the last micro-batch; instruments inside are told its share in the mean, and count the
-    examples of the whole step. Each instrument's docstring says what it means inside `accumulate`.
+    are those of the last micro-batch. Instruments inside get its share in the mean, so that they count the examples of
+    the whole step. Each instrument's docstring explains its meaning inside `accumulate`.
 
     Args:
-        tx: the transformation. What clips or looks at the gradient of the big batch goes inside.
-        every: n, the micro-batches of a step, >= 1; or a schedule of k, as `growing_batch_sizes` makes it.
+        tx: the transformation. Put clippings and instruments of the big batch's gradient inside.
+        every: n, the micro-batches per step, >= 1; or a schedule of k, as `growing_batch_sizes` makes it.
 
     **Differs from** `optax.MultiSteps`: its `opt` and `every_k_schedule` are called `tx` and `every` here. There is no
-    `use_grad_mean`: it is always the mean. There is no `accumulator_dtype`: the mean is kept in float32 or wider. There
+    `use_grad_mean`: it is always true. There is no `accumulator_dtype`: the mean is kept in float32 or wider. There
     is no `should_skip_update_fn`: put `gradtx.skip_nonfinite` around it.
 
     Raises:
-        ValueError: `every` is less than 1. TypeError: it is of the wrong kind, or `tx` is no transformation; at init, a
-            leaf that is no floating array.
+        ValueError: `every` is less than 1. TypeError: it is of the wrong kind, or `tx` is not a transformation; at
+            init, a leaf is not a floating array.
 
     >>> import gradtx, jax.numpy as jnp
     >>> tx = gradtx.accumulate(gradtx.sgd(0.1), every=2)
@@ -116,7 +116,7 @@ def accumulate(tx: GradientTransformation | MultiSteps, every: int | Schedule) -
         means = treedef.flatten_up_to(state.accumulated_mean)
         weight = scalar("accumulate", "weight", extra.get("weight", 1))
         total = jnp.where(weight > 0, state.accumulated_weight + weight, state.accumulated_weight)
-        # 0 where there is nothing to add: a product with it would let a NaN or an inf through, a selection does not.
+        # 0 if there is nothing to add. A product with it would let NaN or inf through; the selection below does not.
         share = jnp.where(weight > 0, weight, 0) / jnp.where(total > 0, total, 1)
 
         def add(mean: jax.Array, x: Any) -> jax.Array:

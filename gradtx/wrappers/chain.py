@@ -1,13 +1,13 @@
-"""Transformations one after the other, those of gradtx in a row as one pass over the parameters.
+"""Transformations one after the other. Neighbours from gradtx make one pass over the parameters.
 
     u = t_n( ... t_2(t_1(g)))
 
 **Differs from** `optax.chain`: the same states and, for float32 gradients, the same updates to rounding. Neighbours
 that are methods, their blocks or clippings of gradtx become one rule per array: on a CPU no intermediate waits in
-memory, and wrappers (`skip_nonfinite`, `accumulate`, `stored_as`) can ask the whole chain for what they need. Between
-such neighbours half-precision gradients stay in float32, where `optax.chain` rounds them after each transformation.
+memory, and wrappers (`skip_nonfinite`, `accumulate`, `stored_as`) treat the whole chain as one. Between such neighbours
+half-precision gradients stay in float32, while `optax.chain` rounds them after each transformation.
 
-**Costs**: none beside those of its parts. A clipping reads the updates that come in, so it begins a pass of its own.
+**Costs**: none beside those of its parts. A clipping needs all incoming updates first, so it begins a separate pass.
 """
 
 from itertools import groupby
@@ -20,13 +20,13 @@ from gradtx._core.types import GradientTransformation, GradientTransformationExt
 
 
 def chain(*transformations: GradientTransformation | MultiSteps) -> GradientTransformationExtraArgs:
-    """The transformations in turn, with the states of `optax.chain`: a tuple, one for each.
+    """Applies the transformations in turn. The state is a tuple of their states, as that of `optax.chain`.
 
     Args:
-        transformations: of gradtx, Optax or others. Extra arguments of `update` reach all of them.
+        transformations: from gradtx, Optax or elsewhere. Extra arguments of `update` reach all of them.
 
     Raises:
-        TypeError: an argument is no transformation.
+        TypeError: an argument is not a transformation.
 
     >>> import gradtx, jax.numpy as jnp
     >>> tx = gradtx.chain(gradtx.clip_by_global_norm(1.0), gradtx.scale_by_learning_rate(0.1), gradtx.nesterov(0.9))
@@ -38,7 +38,7 @@ def chain(*transformations: GradientTransformation | MultiSteps) -> GradientTran
     parts: list[Any] = [inner_transformation("chain", tx) for tx in transformations]
     if all(row_of(tx) for tx in parts):
         return composed("chain", *parts)
-    steps: list[tuple[int, Any]] = []  # how many of the parts, and the transformation that does them
+    steps: list[tuple[int, Any]] = []  # the number of parts, and the transformation for them
     for is_row, neighbours in groupby(parts, lambda tx: row_of(tx) is not None):
         alike = list(neighbours)
         steps += [(len(alike), composed("chain", *alike))] if is_row else [(0, tx) for tx in alike]

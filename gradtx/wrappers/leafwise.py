@@ -1,7 +1,7 @@
-"""Whether a transformation treats leaves together or each by itself, found out by trying it on a tiny tree.
+"""Tests on a tiny tree whether a transformation treats each leaf by itself.
 
-The tree is trained twice, as it is and packed: what is element-wise, or uses sums over all entries, gives the same
-updates. What looks at a leaf's own norm, its shape or its name does not: clipping by the leaf's norm, trust ratios
+The tree is trained twice, as it is and packed. A transformation that is element-wise, or uses sums over all entries,
+gives the same updates. One that uses a leaf's norm, shape or name does not: clipping by the leaf's norm, trust ratios
 (LARS, LAMB), factored moments, masks by the number of axes.
 """
 
@@ -14,15 +14,15 @@ from jax.core import Tracer
 
 from gradtx._core.packing import Layout, layout_of, pack_leaves, unpacked_leaves
 
-# Norms from 1e-7 to 1e14: a limit on a leaf's norm is passed somewhere.
+# Norms from 1e-7 to 1e14, so that any usual limit on a leaf's norm lies between two of them.
 GRADIENT_SIZES = (1e-6, 1.0, 1e12)
-TOLERANCE = 1e-4  # sums over all entries are summed in another order
+TOLERANCE = 1e-4  # sums over all entries are taken in another order
 
 
 def check_not_leafwise(inner: Any, layout: Layout) -> None:
-    """Raises ValueError where packing changes the updates of `inner`.
+    """Raises ValueError if packing changes the updates of `inner`.
 
-    With traced hyper-parameters the numbers are not there to compare: then nothing is checked.
+    With traced hyper-parameters there are no numbers to compare, so nothing is checked.
     """
     packed_shapes = [layout.like[i].shape for group in layout.groups for i in group]
     if not packed_shapes:
@@ -54,7 +54,7 @@ def _random_tree(shapes: list[tuple[int, ...]], sizes: tuple[float, ...]) -> lis
 
 
 def _difference(inner: Any, *trees: Any) -> jax.Array:
-    """The largest difference of the updates of one leaf, in units of the larger of the two."""
+    """The largest difference between the two updates of a leaf, relative to the larger one."""
     params, *gradients = jax.tree.map(jnp.asarray, trees)
     tiny = layout_of(params, max(x.size for x in params))
     packed_params = pack_leaves(tiny, params)

@@ -5,19 +5,19 @@
 | letter | argument        | shape, dtype                                                          |
 |--------|-----------------|-----------------------------------------------------------------------|
 | g, u   | updates         | any tree of floating (or complex) arrays                              |
-| w      | `weight`, extra | scalar, the examples of this device's minibatch; equal where absent   |
+| w      | `weight`, extra | scalar, the examples of this device's minibatch; equal if absent      |
 
 **Source**: chapter §3.2 (minibatches can be computed in parallel).
 
 **When**: inside `shard_map` each device computes the gradient of its own minibatch. Under plain `jit` with sharded
-arrays there is nothing to do: the compiler sees the whole batch. And there is a trap: inside `shard_map` JAX gives the
-gradient with respect to *replicated* parameters already summed (not averaged) over the devices. Either average the loss
-(`jax.lax.pmean(loss, axis)`), and the gradient is right without this stage; or make the parameters differ per device
+arrays it is not needed: the compiler sees the whole batch. There is a trap: inside `shard_map` JAX returns the gradient
+with respect to *replicated* parameters already summed (not averaged) over the devices. Either average the loss
+(`jax.lax.pmean(loss, axis)`), and the gradient is right without this stage. Or make the parameters differ per device
 before differentiating (`jax.lax.pcast(params, axis, to="varying")`, or `check_vma=False`), and put this stage first.
-A gradient that JAX knows to be the same on every device is its own mean and passes unchanged.
+A gradient that JAX knows to be the same on every device is its own mean, so it passes unchanged.
 
 **Differs from** `jax.lax.pmean`: half-precision gradients are summed in float32; uneven minibatches are weighted; a
-device of weight 0 (nothing but padding, a loss of 0/0) adds nothing, not even a NaN.
+device of weight 0 (only padding, a loss of 0/0) adds nothing, not even a NaN.
 
 **Costs**: one all-reduce of the gradients.
 """
@@ -42,16 +42,16 @@ class MeanAcrossState(NamedTuple):
 
 
 def mean_across(axis_name: AxisName) -> GradientTransformationExtraArgs:
-    """The mean of the gradients over the devices along a mesh axis; stands before clipping and the method.
+    """The mean of the gradients over the devices along a mesh axis. Put it before clipping and the method.
 
     Args:
-        axis_name: of the `shard_map` (or `pmap`, `vmap`) around; a tuple for several axes; None changes nothing.
+        axis_name: an axis of the surrounding `shard_map` (or `pmap`, `vmap`), or a tuple of axes. None changes nothing.
 
-    `update` takes `weight`, the number of examples of this device's minibatch, as an extra argument; where all of them
-    are 0 the mean is 0.
+    `update` takes `weight`, the number of examples of this device's minibatch, as an extra argument. If all weights
+    are 0, the mean is 0.
 
     Raises:
-        TypeError: `axis_name` is of the wrong kind; at init, a leaf that is no floating array.
+        TypeError: `axis_name` is of the wrong kind; at init, a leaf is not a floating array.
 
     >>> import gradtx, jax, jax.numpy as jnp, optax
     >>> tx = optax.chain(gradtx.mean_across("workers"), gradtx.sgd(0.1))

@@ -1,29 +1,29 @@
-"""Many small leaves as a few vectors: one kernel and one traced operation where there were a thousand.
+"""Many small leaves as a few vectors: one kernel and one traced operation instead of a thousand.
 
     u = unpack(inner(pack(g)))
 
-Opt-in, and for long runs of trees with hundreds of small leaves: with few or large leaves there is nothing to gain. Two
-ways, the second of which is the fast one:
+This is for long runs with hundreds of small leaves. With few or large leaves nothing is gained. There are two ways, and
+the second is faster:
 
-- `packed(tx)` around a transformation. Parameters, gradients and updates stay the user's tree, the state is packed.
-  Each step packs the gradients and cuts the updates.
-- `params, unpack = pack(params)`: the parameters are packed too, once; the loss takes `unpack(params)`, whose
+- `packed(tx)` around a transformation. Parameters, gradients and updates stay the user's tree; the state is packed.
+  Each step packs the gradients and splits the updates.
+- `params, unpack = pack(params)`: the parameters are packed too, once. The loss uses `unpack(params)`, whose
   derivative is one concatenation. Any transformation, `packed(tx)` or `tx` itself, then works on a few vectors.
 
-Leaves of more than `max_leaf_size` entries and sharded leaves stay alone. Leaves of different dtypes are in different
-vectors. A vector of 4,096 entries or more is kept even, by leaving out an odd leaf, because XLA on the CPU is several
-times slower with an odd number.
+Leaves of more than `max_leaf_size` entries and sharded leaves stay as they are. Leaves of different dtypes are in
+different vectors. A vector of 4,096 entries or more gets an even length, by leaving out an odd leaf, because XLA on the
+CPU is several times slower with an odd length.
 
-**Differs from** `optax.flatten`: that one puts all leaves in one vector, of one dtype, also the large and the sharded
-ones, and takes what treats each leaf by itself without a word; here `init` tries the transformation on a tiny tree.
+**Differs from** `optax.flatten`: that puts all leaves in one vector of one dtype, also large and sharded ones. It
+silently accepts transformations that treat each leaf by itself. Here `init` tries the transformation on a tiny tree.
 
-**Costs**: a copy of the small gradients and of their updates a step, none of both with `pack`. On the CPU cutting a
-vector into a thousand leaves compiles longer than the thousand updates do: use `pack` there
+**Costs**: each step copies the small gradients and their updates. With `pack` there are no copies. On the CPU splitting
+a vector into a thousand leaves takes longer to compile than the thousand updates: use `pack` there
 (`tests/benchmarks/leaves.py`).
 
-**What is seen where**: `readings` and `nesterov_eval_params` work as ever; `state.restored()` is the state `tx` itself
-would have, over the user's tree, and `state.replaced(tree_state)` takes it back: checkpoint that one to go on with or
-without packing. `optax.tree.map_params` sees the vectors: a tree of shardings has to be mapped over `state.restored()`.
+**The state**: `readings` and `nesterov_eval_params` work as usual. `state.restored()` is the state that `tx` itself
+would have, over the user's tree, and `state.replaced(tree_state)` takes it back. Checkpoint the restored state to go on
+with or without packing. `optax.tree.map_params` sees the vectors, so map a tree of shardings over `state.restored()`.
 """
 
 from collections.abc import Callable
@@ -70,7 +70,7 @@ class PackedState(NamedTuple):
         return unpack_within(restored(self.packed_state))
 
     def replaced(self, tree_state: Any) -> "PackedState":
-        """This state with the numbers of `tree_state`, which is as `restored()` gives it."""
+        """This state with the numbers of `tree_state`, which has the form of `restored()`."""
 
         def pack_like(mine: Any, theirs: Any) -> Any:
             if not is_packed(mine):
@@ -83,10 +83,10 @@ class PackedState(NamedTuple):
 
 
 def pack(params: Params, max_leaf_size: int = 4096) -> tuple[Packed, Callable[[Packed], Params]]:
-    """The parameters with their small leaves in vectors, and the function that gives the tree back.
+    """Returns the parameters with their small leaves in vectors, and the function that restores the tree.
 
-    The packed parameters are a tree as any other: initialise, update, save and map them. A derivative to them is packed
-    in the same way. Forward and reverse mode work, to any order.
+    The packed parameters are a tree like any other: initialise, update, save and map them. A derivative with respect to
+    them is packed in the same way. Forward and reverse mode work, to any order.
 
     Args:
         params: any tree of floating arrays.
@@ -96,7 +96,7 @@ def pack(params: Params, max_leaf_size: int = 4096) -> tuple[Packed, Callable[[P
         The packed parameters, and `unpack`: packed tree (parameters, gradients, a moment in a state) -> user's tree.
 
     Raises:
-        ValueError: `max_leaf_size` is less than 1. TypeError: it is no integer; a leaf is not of a floating dtype.
+        ValueError: `max_leaf_size` is less than 1. TypeError: it is not an integer; a leaf is not of a floating dtype.
 
     >>> import gradtx, jax, jax.numpy as jnp, optax
     >>> params, unpack = gradtx.pack({"b": jnp.zeros(2), "w": jnp.ones((2, 2))})
@@ -115,12 +115,12 @@ def pack(params: Params, max_leaf_size: int = 4096) -> tuple[Packed, Callable[[P
 
 
 def packed(tx: GradientTransformation | MultiSteps, max_leaf_size: int = 4096) -> GradientTransformationExtraArgs:
-    """`tx` on few vectors instead of many small leaves; the same updates.
+    """Applies `tx` to a few vectors instead of many small leaves. The updates are the same.
 
     Args:
-        tx: any gradtx or Optax transformation that is element-wise or uses sums over all entries. `init` tries that on
-            a tiny tree; masks and what treats each leaf by itself stand outside. Random ones cannot be compared, and
-            are refused too.
+        tx: any gradtx or Optax transformation that is element-wise or uses sums over all entries. `init` tests that
+            on a tiny tree. Put masks, and transformations that treat each leaf by itself, outside. Random ones are
+            refused too, because their updates cannot be compared.
         max_leaf_size: entries of the largest leaf to pack, at least 1.
 
     **Differs from** `optax.flatten`: its `inner` is called `tx` here. Large leaves stay as they are, and each dtype has
@@ -128,7 +128,7 @@ def packed(tx: GradientTransformation | MultiSteps, max_leaf_size: int = 4096) -
 
     Raises:
         ValueError: `max_leaf_size` is less than 1; at init, `tx` treats each leaf by itself.
-        TypeError: `max_leaf_size` is no integer, `tx` no transformation; at init, a leaf is not of a floating dtype.
+        TypeError: `max_leaf_size` is not an integer, or `tx` not a transformation; at init, a leaf is not floating.
 
     >>> import gradtx, jax, jax.numpy as jnp
     >>> tx = gradtx.packed(gradtx.sgd(0.1, momentum=0.9))
@@ -171,7 +171,7 @@ def packed(tx: GradientTransformation | MultiSteps, max_leaf_size: int = 4096) -
             pack_leaves(layout, gradients), state.packed_state, packed_params, **_packed_extra(layout, extra)
         )
         inner_state = _keep_missing(layout, gradients, inner_state, state.packed_state)
-        # Behind a barrier the update is computed once, and not again for each leaf that is cut from it.
+        # Behind a barrier the update is computed once, and not again for each leaf that is split from it.
         new_updates = new_updates._replace(vectors=lax.optimization_barrier(new_updates.vectors))
         leaves = [
             None if g is None else u.astype(g.dtype)
@@ -183,12 +183,12 @@ def packed(tx: GradientTransformation | MultiSteps, max_leaf_size: int = 4096) -
 
 
 def _layout_in(state: Any) -> Layout | None:
-    """That of the first packed tree in a state; a state without one does not depend on it."""
+    """The layout of the first packed tree in a state. A state without one does not depend on the layout."""
     return next((x.layout for x in jax.tree.leaves(state, is_leaf=is_packed) if is_packed(x)), None)
 
 
 def _packed_extra(layout: Layout, extra: dict[str, Any]) -> dict[str, Any]:
-    """The extra arguments that know the tree: functions of the parameters get the user's, `grad` is packed."""
+    """Adapts the extra arguments: functions of the parameters get the user's tree, and `grad` is packed."""
 
     def of_the_tree(function: Callable[..., Any]) -> Callable[..., Any]:
         return lambda p, *args, **kwargs: function(unpack(p), *args, **kwargs)
@@ -199,7 +199,7 @@ def _packed_extra(layout: Layout, extra: dict[str, Any]) -> dict[str, Any]:
 
 
 def _keep_missing(layout: Layout, gradients: list[Any], new_state: Any, old_state: Any) -> Any:
-    """The new state, but the old one for the entries whose gradient is None."""
+    """The new state, with the old numbers for entries whose gradient is None."""
     present = [
         None
         if all((gradients[i] is None) == (gradients[group[0]] is None) for i in group)

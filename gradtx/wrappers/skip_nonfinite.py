@@ -1,16 +1,16 @@
-"""A guard around a transformation: a step that is not finite is as if it had never been seen.
+"""A guard around a transformation: a step that is not finite has no effect.
 
-    u, s' = inner(g, s)        where g and u are finite
-    0, s                       elsewhere
+    u, s' = inner(g, s)        if g and u are finite
+    0, s                       otherwise
 
-**Differs from** `optax.apply_if_finite`: that one accepts a NaN after `max_consecutive_errors` bad steps, and fails
-under explicit sharding; this one never lets one through. It also catches a NaN that the inner transformation makes
-from finite gradients (an overflow of a square).
+**Differs from** `optax.apply_if_finite`: that accepts a NaN after `max_consecutive_errors` bad steps, and fails under
+explicit sharding. This never accepts a NaN. It also catches a NaN that the inner transformation makes from finite
+gradients (an overflow of a square).
 
-**Costs**: three int32 and two booleans; one more read of the gradients and the state, which decide together whether
-the update is finite. A method, a clipping or a `gradtx.chain` of them is done twice, for the judgement and then for
-good. On a CPU that is about 1.7 times its time, and a byte an entry. Any other transformation is done once, and its
-results wait in memory until they are judged.
+**Costs**: three int32 and two booleans, and one more read of the gradients and the state, which decide together whether
+the update is finite. A method, a clipping or a `gradtx.chain` of them is computed twice, to judge the update and to
+apply it. On a CPU that takes about 1.7 times its time, and a byte per entry. Any other transformation is computed once,
+and its results wait in memory until they are judged.
 
 **Across devices**: inside `shard_map` over sharded parameters give `axis_name`, so that all shards skip the same steps.
 """
@@ -52,22 +52,22 @@ class SkipNonfiniteState(NamedTuple):
 def skip_nonfinite(
     tx: GradientTransformation | MultiSteps, give_up_after: int | None = None, *, axis_name: AxisName = None
 ) -> GradientTransformationExtraArgs:
-    """Skips every step whose gradients or updates hold a NaN or an inf; counts them.
+    """Skips every step whose gradients or updates hold a NaN or an inf, and counts these steps.
 
-    A skipped step gives zero updates and leaves the inner state bit-equal to never having seen it: schedules do not
+    A skipped step gives zero updates and leaves the inner state as it was, bit for bit: schedules do not
     advance, velocities do not decay. If `value` (the loss) is among the extra arguments, it has to be finite too.
 
     Args:
         tx: the transformation to guard. Put the guard outermost, around clipping too.
-        give_up_after: after that many bad steps in a row `gave_up` turns true, and nothing is applied any more, also
-            not later finite steps: the parameters stay what the last good step made them. Read `state.gave_up` where
-            the loop is not compiled, and end it. None never gives up.
+        give_up_after: after that many bad steps in a row `gave_up` turns true, and no later step is applied, even if it
+            is finite: the parameters stay as the last good step left them. Read `state.gave_up` outside the compiled
+            part of the loop, and end the loop. None never gives up.
 
-    **Differs from** `optax.apply_if_finite`: its `inner` is called `tx` here. Its `max_consecutive_errors` lets the bad
-    step through after that many; `give_up_after` never does.
+    **Differs from** `optax.apply_if_finite`: its `inner` is called `tx` here. Its `max_consecutive_errors` accepts a
+    bad step after that many; `give_up_after` never does.
 
     Raises:
-        ValueError: `give_up_after` is less than 1. TypeError: it is not an integer, or `tx` no transformation.
+        ValueError: `give_up_after` is less than 1. TypeError: it is not an integer, or `tx` is not a transformation.
 
     >>> import gradtx, jax.numpy as jnp
     >>> tx = gradtx.skip_nonfinite(gradtx.sgd(0.1, momentum=0.9))
@@ -102,7 +102,7 @@ def skip_nonfinite(
     ) -> tuple[Updates, SkipNonfiniteState]:
         check_state("skip_nonfinite", state, "guarded_state")
         before, loss = state.guarded_state, extra.get("value")
-        if row is not None:  # on a CPU done twice: nothing has to wait in memory for the judgement
+        if row is not None:  # computed twice on a CPU, so that no result has to wait in memory
             new_updates, new_state = row.advance(updates, before, params, plainly=True)
         else:
             new_updates, new_state = inner.update(updates, before, params, **extra)
@@ -136,7 +136,7 @@ def skip_nonfinite(
 
 
 def _all_finite(gradients: Any, updates: Any, axis_name: AxisName) -> jax.Array:
-    """Whether all entries of both are, leaf by leaf in one pass."""
+    """Whether all entries of both trees are finite. Each leaf is read in one pass."""
     both = jax.tree.map(lambda g, u: jnp.all(_is_finite(g) & _is_finite(u)), gradients, updates)
     flags = jax.tree.leaves(both)
     is_good = jnp.all(jnp.stack(flags)) if flags else jnp.ones((), bool)

@@ -1,8 +1,8 @@
-"""A guard against spikes: a step whose gradient is far longer than usual is as if it had never been seen.
+"""A guard against spikes: a step whose gradient is far longer than usual has no effect on the inner transformation.
 
     z = (‖g‖ - μ) / σ
     u, s' = inner(g, s)        if z ≤ z_max, and during the first n steps
-    0, s                       else, and if ‖g‖ is not finite
+    0, s                       otherwise, and if ‖g‖ is not finite
 
 | letter | argument     | shape, dtype                                                                     |
 |--------|--------------|----------------------------------------------------------------------------------|
@@ -11,18 +11,18 @@
 | μ, σ   | in the state | running mean and deviation of ‖g‖ over the steps before, with weight `decay`     |
 | n      | `warm_up`    | int >= 1, steps that are never skipped while μ and σ are learnt                  |
 
-A spike enters μ and σ as if it had been z_max high. So one spike does not hide the next, and a level that has changed
-for good is learnt. σ counts as at least 1 % of μ.
+A spike enters μ and σ as if its z were z_max. So one spike does not hide the next, and a lasting change of the level is
+learnt. σ counts as at least 1 % of μ.
 
 **Source**: Kumar et al. 2025, "ZClip: adaptive spike mitigation for LLM pre-training" (z of 2.5, decay 0.97, 25 steps
 of warm-up). ZClip shortens such a gradient. This skips it, as Chowdhery et al. 2022 (PaLM, §5.1) skip data batches.
 
-**Differs from** `skip_nonfinite`, which judges gradients and updates by whether they are finite, and
+**Differs from** `skip_nonfinite`, which checks whether gradients and updates are finite, and from
 `clip_by_global_norm`, which has a fixed limit and takes the step. Optax and torch have nothing like it.
 
 **Costs**: one read of the gradients; seven numbers.
 
-**When**: against single minibatches that throw a run back. A run that skips more than one step in a hundred has
+**When**: single minibatches throw a run back. A run that skips more than one step in a hundred has
 another problem: too high a rate, or a threshold that is too low.
 """
 
@@ -69,9 +69,9 @@ def skip_spikes(
     *,
     axis_name: AxisName = None,
 ) -> GradientTransformationExtraArgs:
-    """Skips every step whose gradient norm is far above what the run has seen; counts them.
+    """Skips every step whose gradient norm is far above those before, and counts these steps.
 
-    A skipped step gives zero updates and leaves the inner state bit-equal to never having seen it.
+    A skipped step gives zero updates and leaves the inner state as it was, bit for bit.
 
     Args:
         tx: the transformation to guard. Put the guard around clipping too.
@@ -81,7 +81,7 @@ def skip_spikes(
         axis_name: inside `shard_map`, the mesh axis or axes that gradients are sharded over.
 
     Raises:
-        ValueError: a number out of range. TypeError: an argument is of the wrong kind, or `tx` no transformation.
+        ValueError: a number out of range. TypeError: an argument is of the wrong kind, or `tx` is not a transformation.
 
     >>> import gradtx, jax.numpy as jnp
     >>> tx = gradtx.skip_spikes(gradtx.sgd(0.1), warm_up=3)
@@ -127,7 +127,7 @@ def skip_spikes(
         highest = mean + z_max * jnp.maximum(deviation, 0.01 * mean)
         is_finite = jnp.isfinite(norm)
         is_good = is_finite & ((count < warm_up) | (norm <= highest))
-        # In the first 1 / (1 - decay) steps a plain mean over the steps, later the running one.
+        # For the first 1 / (1 - decay) steps this gives a plain mean, later a running mean.
         share = jnp.maximum(1 - rho, 1 / (count.astype(dtype) + 1))
         away = jnp.where(is_good, norm, jnp.where(is_finite, highest, mean)) - mean
         new_deviation = jnp.sqrt(1 - share) * jnp.hypot(deviation, jnp.sqrt(share) * away)  # squares could overflow

@@ -1,7 +1,7 @@
-"""Staleness: gradients that arrive late, as those of asynchronous workers do, inside one program.
+"""Staleness: gradients that arrive late, like those of asynchronous workers, inside one program.
 
     u_k, s' = inner(g_{k-τ}, s)       τ = `delay`, fixed or drawn anew at each step
-    0, s                              where k < τ: nothing of that age has been computed yet
+    0, s                              if k < τ: there is no gradient of that age yet
 
 | letter  | argument  | shape, dtype                                                                 |
 |---------|-----------|------------------------------------------------------------------------------|
@@ -12,21 +12,21 @@
 **Source**: chapter §3.2 (minibatches applied asynchronously are stale); Mitliagkas et al. 2016.
 
 **Staleness is momentum.** Let P(τ = i) = (1 - μ) μ^i, and d_k = E[θ_{k+1} - θ_k] under SGD with rate ε on a quadratic,
-where E ∇J(θ) = ∇J(E θ). Then d_k = -ε (1 - μ) Σ_i μ^i E g_{k-i}, and taking μ d_{k-1} from it leaves
+where E ∇J(θ) = ∇J(E θ). Then d_k = -ε (1 - μ) Σ_i μ^i E g_{k-i}. Subtracting μ d_{k-1} gives
 
     d_k = μ d_{k-1} - ε (1 - μ) E g_k
 
-heavy-ball momentum μ, with the rate ε (1 - μ). Of M workers each writes next with probability 1/M (as if the time that
-a gradient takes had no memory), so P(τ = i) = (1/M) (1 - 1/M)^i and μ = 1 - 1/M. The best momentum is what staleness
-leaves to ask for: the more workers, the less.
+This is heavy-ball momentum μ with the rate ε (1 - μ). If the time that a gradient takes has no memory, each of M
+workers writes next with probability 1/M. So P(τ = i) = (1/M) (1 - 1/M)^i and μ = 1 - 1/M. Staleness already supplies
+this much momentum, so more workers need less explicit momentum.
 
-**Differs from** real asynchrony: parameters are read whole, never half-written; with delays that are drawn, a gradient
-may be used twice and another never. Optax and torch have nothing like it.
+**Differs from** real asynchrony: parameters are read whole, never half-written. If delays are drawn, a gradient may be
+used twice and another never. Optax and torch have nothing like it.
 
-**Costs**: D numbers a parameter, beside the inner state, moved on by one place a step (D reads and writes).
+**Costs**: D numbers per parameter, beside the inner state. Each step moves them on by one place (D reads and writes).
 
-**When**: to see what asynchronous workers would do to a method, or whether a rate and a momentum stand it, before there
-are any. Not to train with: lateness gains nothing by itself.
+**When**: to test how a method, its rate and its momentum would bear asynchronous workers, before there are any. Do not
+train with it: late gradients have no advantage by themselves.
 """
 
 from collections.abc import Callable, Sequence
@@ -56,8 +56,8 @@ class StaleState(NamedTuple):
     """State of `stale`."""
 
     stale_state: Any  # state of the inner transformation
-    pending: tuple[Updates, ...]  # D trees as the parameters, whole so that they shard as those, the newest first
-    delay_key: jax.Array  # [2] uint32, or as long as the key's data is: what delays are drawn with; zeros if fixed
+    pending: tuple[Updates, ...]  # D trees like the parameters, and sharded like them; the newest first
+    delay_key: jax.Array  # [2] uint32, or the length of the key's data: the key for the delays; zeros if fixed
     last_delay: jax.Array  # [] int32: τ of the last step
     stale_count: jax.Array  # [] int32: k
 
@@ -68,15 +68,15 @@ def stale(
     *,
     key: jax.Array | None = None,
 ) -> GradientTransformationExtraArgs:
-    """Hands `tx` the gradient of τ steps ago: what asynchronous workers do to a method, without the workers.
+    """Gives `tx` the gradient of τ steps ago, as asynchronous workers would.
 
     Args:
-        tx: the transformation that gets the late gradients. Extra arguments, params too, reach it as they are now.
+        tx: the transformation that gets the late gradients. Extra arguments and params reach it undelayed.
         delay: τ, the same at every step; or the probabilities of the delays 0, 1, ..., D, drawn independently.
         key: a JAX random key, for delays that are drawn. Step k draws with `fold_in(key, k)`.
 
     Raises:
-        ValueError: a negative delay, probabilities that do not sum to 1, a key that is missing or has no use.
+        ValueError: a negative delay, probabilities that do not sum to 1, a key that is missing or not used.
         TypeError: an argument of the wrong kind.
 
     >>> import gradtx, jax.numpy as jnp
@@ -138,11 +138,11 @@ def stale(
 
 
 def _delays(delay: Any, key: Any) -> tuple[int, Callable[[jax.Array, jax.Array], jax.Array], Any]:
-    """The longest delay; the function of key data and step that gives τ; the key's data."""
+    """The longest delay, the function (key data, step) -> τ, and the key's data."""
     if is_integer(delay):
         number = checked_count("stale", "delay", delay, 0)
         if key is not None:
-            raise ValueError("stale: a key is of no use where the delay is fixed: leave it out.")
+            raise ValueError("stale: a key is not used if the delay is fixed: leave it out.")
         return number, lambda key_data, count: jnp.full((), number, jnp.int32), np.zeros(2)
     try:
         probabilities = np.asarray(delay, np.float64)

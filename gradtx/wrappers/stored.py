@@ -1,29 +1,29 @@
-"""A state in fewer bytes: bfloat16, or 8 bits and a scale for 256 entries.
+"""A state in fewer bytes: in bfloat16, or in 8 bits with a scale for every 256 entries.
 
     s = load(stored);    u, s' = inner(g, s);    stored' = round(s')
 
-The arithmetic stays in float32; only what waits from step to step is small. Rounding is stochastic, so that an average
-of many small contributions keeps its mean; the random numbers follow from a seed in the state, so that a run repeats.
+The arithmetic stays in float32; only the state between steps is small. Rounding is stochastic, so that an average of
+many small contributions keeps its mean. The random numbers follow from a seed in the state, so a run can be repeated.
 
-| dtype          | bytes an entry | relative step | for                                                  |
+| dtype          | bytes / entry  | relative step | for                                                  |
 |----------------|----------------|---------------|------------------------------------------------------|
 | `jnp.bfloat16` | 2              | 2⁻⁸ to 2⁻⁷    | any state                                            |
 | `"8bit"`       | 1.02           | 2⁻⁴ to 2⁻³    | moments and velocities                               |
 
 **Source**: Dettmers et al. 2022 (8 bits in blocks, a dynamic exponent); Croci et al. 2022 (stochastic rounding).
 
-**Differs from** Optax, which has bfloat16 first moments rounded to the nearest (`mu_dtype`) and nothing for the second.
+**Differs from** Optax, which rounds first moments to the nearest bfloat16 (`mu_dtype`) and has nothing for second ones.
 
-**Costs**: arithmetic for memory. On a CPU a step with bfloat16 takes 1.3 to 3 times as long, with 8 bits 1.3 to 2.5: it
-is done for the scales, for the codes and for the updates, the new state is nowhere written in float32, and the old one
-is copied in its small form, the dearer where that room comes anew from the system at every step
-(`tests/benchmarks/state.py`). A step with loops, products of matrices or collectives in it is done once, and the new
-state exists in float32 within it. XLA's flag that joins loops (`_core/copies.py`) speeds up float32 alone. Derivatives
-do not pass through what is stored.
+**Costs**: more arithmetic for less memory. On a CPU a step with bfloat16 takes 1.3 to 3 times as long, with 8 bits 1.3
+to 2.5. The step is computed for the scales, for the codes and for the updates. The new state is never written in
+float32. The old state is copied in its small form, which takes longer if the system provides new memory at every step
+(`tests/benchmarks/state.py`). A step with loops, products of matrices or collectives is computed once, and its new
+state exists in float32. XLA's flag that joins loops (`_core/copies.py`) speeds up only float32. Derivatives do not
+pass through the stored state.
 
-**Limits**: a NaN or inf takes its block of 256 with it; equal entries of a block are rounded alike. Leaves of the state
-with less than `min_leaf_size` entries, of float64 or a complex dtype and, for `"8bit"`, with an explicit sharding stay
-as they are. `state.restored()` is the state in float32, as `nesterov_eval_params` sees it.
+**Limits**: a NaN or inf spoils its block of 256; equal entries of a block are rounded alike. Leaves of the state with
+fewer than `min_leaf_size` entries, leaves of float64 or a complex dtype and, for `"8bit"`, leaves with an explicit
+sharding stay as they are. `state.restored()` is the state in float32, as `nesterov_eval_params` sees it.
 """
 
 from collections.abc import Callable
@@ -59,7 +59,7 @@ class StoredState(NamedTuple):
     rounding_seed: jax.Array  # [] uint32
 
     def restored(self) -> Any:
-        """The state that the inner transformation itself would have; of a stack of states, a stack."""
+        """The state that the inner transformation itself would have. A stack of states gives a stack."""
         state = without_variables(self)
 
         def loaded(state: StoredState) -> Any:
@@ -73,16 +73,16 @@ class StoredState(NamedTuple):
 def stored_as(
     tx: GradientTransformation | MultiSteps, dtype: DTypeLike | str, *, seed: int = 0, min_leaf_size: int = 4096
 ) -> GradientTransformationExtraArgs:
-    """`tx` with its large floating state kept in bfloat16 or 8 bits between the steps.
+    """Keeps the large floating arrays of the state of `tx` in bfloat16 or 8 bits between steps.
 
     Args:
         tx: any gradtx or Optax transformation.
         dtype: `jnp.bfloat16` or `"8bit"`.
-        seed: of the rounding, an integer >= 0. The same seed repeats a run bit for bit.
-        min_leaf_size: entries of the smallest leaf of the state to store so, at least 1.
+        seed: for the rounding, an integer >= 0. The same seed repeats a run bit for bit.
+        min_leaf_size: entries of the smallest leaf of the state to store in this way, at least 1.
 
     Raises:
-        ValueError: `dtype` is neither of the two, `seed` or `min_leaf_size` too small.
+        ValueError: `dtype` is neither of the two; `seed` or `min_leaf_size` is too small.
         TypeError: an argument is of the wrong kind; at init, a parameter is not of a floating dtype.
 
     >>> import gradtx, jax, jax.numpy as jnp
@@ -98,7 +98,7 @@ def stored_as(
 
     def init(params: Params) -> StoredState:
         check_params("stored_as", params)
-        # Behind a barrier: the compiler would take seconds to find out by itself what the codes of a million zeros are.
+        # Without the barrier the compiler would take seconds to compute the codes of a million zeros itself.
         inner_state = jax.lax.optimization_barrier(inner.init(params))
         forms = [_form(x, bits, min_leaf_size) for x in jax.tree.leaves(inner_state)]
         return _stored(lambda: inner_state, jnp.array(seed & 0xFFFFFFFF, jnp.uint32), forms, jnp.float32)
@@ -115,7 +115,7 @@ def stored_as(
         inputs, advance = (updates, state), row.advance
 
         def again() -> tuple[Updates, Any]:
-            """On a CPU done anew for each of its uses: the new state is nowhere written out in float32."""
+            """On a CPU this is computed anew for each use, so the new state is never written in float32."""
             nonlocal inputs
             inputs = unmerged(inputs)
             return advance(inputs[0], _loaded(inputs[1]), params, plainly=True)
@@ -129,12 +129,12 @@ def stored_as(
 def apply_updates_stochastic(params: Params, updates: Updates, key: jax.Array) -> Params:
     """θ + u; a bfloat16 parameter is rounded up or down by chance, so that its mean is exact.
 
-    `optax.apply_updates` rounds to the nearest: a bfloat16 1.0 stays 1.0 under updates of -0.001, for ever. Give the
-    updates in float32 (a transformation keeps the dtype of the gradients it gets) and a new key each step.
+    `optax.apply_updates` rounds to the nearest: a bfloat16 1.0 always stays 1.0 under updates of -0.001. Pass the
+    updates in float32 (a transformation keeps the dtype of the gradients it gets) and a new key at each step.
 
     Args:
         params: bfloat16 leaves are rounded by chance, others as `optax.apply_updates` does.
-        updates: a tree like `params`, None where a leaf has none.
+        updates: a tree like `params`, with None for a leaf that has no update.
         key: a JAX random key.
 
     >>> import gradtx, jax, jax.numpy as jnp
@@ -174,7 +174,7 @@ def _seed_of_leaf(seed: jax.Array, number: int) -> jax.Array:
 
 
 def _stored(inner_state: Callable[[], Any], seed: jax.Array, forms: list[Any], scale_dtype: Any) -> StoredState:
-    """The state that `inner_state` gives, each leaf in its form: uint8 stands for codes."""
+    """The state that `inner_state` returns, with each leaf in its form. uint8 stands for codes."""
     leaves = [jnp.asarray(x) for x in jax.tree.leaves(inner_state())]
     scales = {i: scales_8bit(x) for i, (x, form) in enumerate(zip(leaves, forms, strict=True)) if form == jnp.uint8}
     new, treedef = jax.tree.flatten(inner_state())

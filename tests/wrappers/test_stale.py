@@ -140,7 +140,7 @@ def test_bad_arguments_are_refused_by_name():
     key = jax.random.key(0)
     for arguments, message in (
         ({"delay": -1}, "delay must be at least 0, got -1"),
-        ({"delay": 2, "key": key}, "a key is of no use where the delay is fixed"),
+        ({"delay": 2, "key": key}, "a key is not used if the delay is fixed"),
         ({"delay": (0.5, 0.4), "key": key}, "must be >= 0 and sum to 1"),
         ({"delay": (1.5, -0.5), "key": key}, "must be >= 0 and sum to 1"),
         ({"delay": (0.5, 0.5)}, "delays that are drawn need a key"),

@@ -1,7 +1,7 @@
-"""Which challenge explains which: a table, so that the order of the rules means nothing.
+"""A table of which challenge explains which. Because of it the order of the rules does not matter.
 
 A row is a cause. Each of its entries is an effect that the cause brings about by itself, with the reason. If a run
-shows both, the effect is no finding: it is told as a consequence of the cause. Causes of causes come first.
+shows both, the effect is not a finding, but is reported as a consequence of the cause. Causes of causes come first.
 """
 
 from collections.abc import Iterable
@@ -76,7 +76,7 @@ CERTAINTY = {"high": 0, "medium": 1, "low": 2}  # how findings are sorted
 
 
 def causes_first(findings: Iterable[Finding]) -> list[Finding]:
-    """The findings that no other one explains, each with its consequences, in the order of the table."""
+    """The findings that no other finding explains, each with its consequences, in the order of the table."""
     left = {found.challenge: found for found in findings}
     for cause, effects in EXPLAINS.items():
         if cause in left:
@@ -84,5 +84,5 @@ def causes_first(findings: Iterable[Finding]) -> list[Finding]:
             left[cause] = replace(left[cause], consequences=explained)
             left = {challenge: found for challenge, found in left.items() if challenge not in explained}
     rank = {challenge: i for i, challenge in enumerate([*EXPLAINS, *sorted(left)])}
-    # A value that is not finite is what something else has led to.
+    # A value that is not finite comes last, because something else has led to it.
     return sorted(left.values(), key=lambda f: (f.challenge == "nonfinite", CERTAINTY[f.confidence], rank[f.challenge]))

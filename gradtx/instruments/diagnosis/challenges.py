@@ -1,8 +1,8 @@
-"""The challenges a diagnosis can name: what each is, where the chapter treats it, what to do about it.
+"""The challenges that a diagnosis can name, each with its title, chapter section, source and advice.
 
-A remedy is code that changes the user's own optimizer `tx`, and nothing else: it is pasted between the line that makes
-`tx` and `tx.init`. It uses the names `tx`, `gradtx` and `optax` only. Challenges without a remedy are those that no
-optimizer cures; the advice says so. A next look prints something that tells more, and cures nothing.
+A remedy is code that changes only the user's own optimizer `tx`. It is pasted between the line that makes `tx` and
+`tx.init`, and uses only the names `tx`, `gradtx` and `optax`. A challenge has no remedy if no optimizer cures it; the
+advice then says so. A next look prints more about the run and cures nothing.
 """
 
 from dataclasses import dataclass
@@ -17,7 +17,7 @@ class Challenge:
     source: str
     advice: str  # one or two sentences
     remedy: str = ""  # code to paste; empty if no optimizer cures it
-    next_look: str = ""  # code that prints more
+    next_look: str = ""  # code that prints more about the run
 
 
 LONGER = "tx = optax.chain(tx, optax.scale({factor}))  # steps {factor} times as long"

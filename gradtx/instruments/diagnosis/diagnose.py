@@ -1,4 +1,4 @@
-"""`diagnose`: all rules over one run."""
+"""`diagnose`: applies all rules to one run."""
 
 import warnings
 from collections.abc import Callable
@@ -19,8 +19,8 @@ from .vanishing import vanishing
 from .verdict import Verdict
 from .wandering import wandering
 
-# The order means nothing: no rule asks what another one found. `causes.py` says which finding explains which. If two
-# rules find the same challenge, `_surer` chooses.
+# The order does not matter: no rule reads the findings of another. `causes.py` holds which finding explains which. If
+# two rules find the same challenge, `_surer` chooses.
 RULES: tuple[Callable[[Evidence, StepsTaken, Verdict], list[Finding]], ...] = (
     nonfinite,
     leaps,
@@ -39,22 +39,24 @@ RULES: tuple[Callable[[Evidence, StepsTaken, Verdict], list[Finding]], ...] = (
 
 
 def diagnose(history: Any) -> Diagnosis:
-    """Which of the chapter's challenges a run shows, on what evidence, and what to do about each.
+    """Finds the chapter's challenges in a run, with the evidence for each and a remedy.
 
     Args:
         history: a `lab.History`; or a dict of your own loop's arrays or lists: `loss` [steps], readings by their names,
-            each [steps] (what `gradtx.readings(state)` gave at each step, stacked); or a DataFrame, or a list of dicts.
+            each [steps] (the results of `gradtx.readings(state)`, stacked); or a DataFrame, or a list of dicts.
             Optionally `learning_rate` (or `lr`) and `batch_size`, numbers or [steps], and `iterates` [steps + 1, dim].
-            None and NaN stand for steps that were not logged. `gradtx.observed` with `every=1` tells most; what is
-            missing or was ignored is named in `unjudged`. Neither the unit of the loss nor its zero matters.
+            None and NaN stand for steps that were not logged. The readings of `gradtx.observed` with `every=1` allow
+            most findings. `unjudged` names missing and ignored curves. Neither the unit of the loss nor its zero
+            matters.
 
     Returns:
         The `Diagnosis`: `challenges`, a set of words; `findings` with evidence, confidence, chapter section, source and
         code to paste; `ruled_out`; `unjudged`. Print it, show it in a notebook, or take `to_dict()` / `to_json()`.
-        A challenge that another one explains is told among the `consequences` of that one.
+        A challenge that another one explains is among the `consequences` of the other's finding.
 
     Raises:
-        TypeError: no history, or a loss that is not made of numbers. ValueError: no loss, or curves of other lengths.
+        TypeError: `history` is none of these, or the loss does not consist of numbers. ValueError: there is no loss,
+            or the curves differ in length.
 
     >>> import gradtx, numpy as np
     >>> k = np.arange(50)
@@ -70,7 +72,7 @@ def judged(history: Any, rules: tuple[Callable[[Evidence, StepsTaken, Verdict], 
     evidence, verdict = Evidence(history), Verdict()
     found: dict[str, Finding] = {}
     with warnings.catch_warnings():
-        # What was never measured has no median: NaN, which no rule takes for evidence. NumPy would warn of it.
+        # The median of an empty curve is NaN, which no rule takes for evidence. NumPy would warn about it.
         warnings.simplefilter("ignore", RuntimeWarning)
         steps = StepsTaken(evidence)
         for rule in rules if evidence.steps else (nonfinite,):
@@ -94,7 +96,7 @@ def _surer(a: Finding, b: Finding) -> Finding:
 
 
 def _without_cure(findings: list[Finding]) -> list[Finding]:
-    """A NaN at the end of a run that went wrong before has no cure of its own."""
+    """Removes the remedy for a NaN at the end of a run that went wrong before. The cause is to be cured instead."""
     causes = {f.challenge for f in findings} & {"learning_rate_too_high", "cliff", "exploding_gradients"}
     return [
         replace(f, remedy="", advice=f"It is the end of what is named above ({', '.join(sorted(causes))}). Cure that.")
@@ -105,6 +107,6 @@ def _without_cure(findings: list[Finding]) -> list[Finding]:
 
 
 def _named(finding: Finding, evidence: Evidence) -> Finding:
-    """With steps by the log's own count."""
+    """The finding with its steps in the log's own count."""
     first, last = finding.steps
     return replace(finding, steps=(evidence.name(first), evidence.name(last)))

@@ -1,4 +1,4 @@
-"""The page as HTML: every text escaped, styles and scripts inside."""
+"""The page as HTML. Every text is escaped; styles and scripts are inside the page."""
 
 import html
 import json
@@ -46,7 +46,7 @@ def page_html(runs: list[ShownRun], summary: str, given: Any, library: str) -> s
         "library": library,
         "script": _part("page.js"),
     }
-    pieces = _part("page.html").split("$$")  # text, name, text, name, ..., text: what is put in is not read again
+    pieces = _part("page.html").split("$$")  # text, name, text, name, ..., text: inserted parts are not split again
     return "".join(parts[piece] if i % 2 else piece for i, piece in enumerate(pieces))
 
 
@@ -59,7 +59,7 @@ def _text(text: str) -> str:
 
 
 def _json(value: Any) -> str:
-    """JSON that can stand in a script element: no "<" in it closes that."""
+    """JSON for a script element. It has no "<", which could close the element."""
     text = json.dumps(value, allow_nan=False, ensure_ascii=False, separators=(",", ":"))
     return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
 
@@ -80,7 +80,7 @@ def _data(runs: list[ShownRun], pages: list[PagePanel]) -> dict[str, Any]:
 
 
 def _colours_of(runs: list[ShownRun]) -> list[int]:
-    """The number of each run among those of its problem, which are looked at together."""
+    """The colour of each run: its number among the runs of its problem, which are shown together."""
     return [[run.group for run in runs[:i]].count(runs[i].group) % MANY_COLOURS for i in range(len(runs))]
 
 
@@ -102,7 +102,7 @@ def _runs(runs: list[ShownRun]) -> str:
     )
     return (
         '<section id="runs"><h2>Runs</h2><p class="hint">A box shows or hides the curves of a run. '
-        f"A name shows what was found in it.</p><p>Curves of: {buttons}</p><ul>{rows}</ul></section>"
+        f"A name shows the findings of a run.</p><p>Curves of: {buttons}</p><ul>{rows}</ul></section>"
     )
 
 
@@ -173,7 +173,7 @@ def _grid(panels: str) -> str:
 
 
 def _panel(i: int, page: PagePanel, runs: list[ShownRun]) -> str:
-    """A picture to be drawn by the script, its legend, and what it means for each run."""
+    """A picture that the script will draw, its legend, and its meaning for each run."""
     title = page.panel.title
     labels = {curve.slot: curve.label for curve in page.curves}
     legend = "".join(
@@ -194,7 +194,7 @@ def _panel(i: int, page: PagePanel, runs: list[ShownRun]) -> str:
 
 
 def _table(table: Table) -> str:
-    """The numbers of a printed table."""
+    """A printed table as HTML."""
     head = _row("th", (str(column.header) for column in table.columns))
     cells = zip(*(column.cells for column in table.columns), strict=True)
     rows = "".join(_row("td", (Text.from_markup(str(cell)).plain for cell in row)) for row in cells)

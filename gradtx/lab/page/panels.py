@@ -12,11 +12,11 @@ from gradtx.instruments.diagnosis.logs import Log, read_log
 from ..plots.readings import PANELS, Panel, curves_of, floor_of, has_steps, panels_of, scale_of, steps_of
 from .runs import ShownRun
 
-MOST_POINTS = 2000  # of a curve
-PAGE_POINTS = 200_000  # of all curves together, down to FEWEST_POINTS of each
+MOST_POINTS = 2000  # per curve
+PAGE_POINTS = 200_000  # of all curves together, but at least FEWEST_POINTS per curve
 FEWEST_POINTS = 200
 EVALUATED_LOSS = "Loss at evaluations"
-MOST_COLUMNS = 4  # of a reading that has several numbers for each step
+MOST_COLUMNS = 4  # per reading that has several numbers at each step
 
 
 @dataclass(frozen=True)
@@ -25,7 +25,7 @@ class Curve:
 
     run: int
     label: str
-    slot: int  # the place of its label in the panel, for colour or dash
+    slot: int  # the index of its label in the panel; selects the colour or dash
     steps: np.ndarray
     values: np.ndarray
 
@@ -37,7 +37,7 @@ class PagePanel:
     panel: Panel
     kind: str  # "main", or "more" for readings that are shown on demand
     curves: list[Curve] = field(default_factory=list)
-    captions: dict[int, str] = field(default_factory=dict)  # run -> what its curves mean
+    captions: dict[int, str] = field(default_factory=dict)  # run -> the meaning of its curves
 
 
 def page_panels(runs: list[ShownRun]) -> list[PagePanel]:
@@ -85,7 +85,7 @@ def _others(log: Log) -> Iterable[tuple[str, str, str, np.ndarray, np.ndarray]]:
 
 
 def _columns(name: str, values: np.ndarray) -> list[tuple[str, np.ndarray]]:
-    """A curve for each number of a step; of many numbers the lowest, the median and the highest."""
+    """One curve per number at each step. If there are many, the lowest, the median and the highest."""
     if values.ndim == 1:
         columns = [(name, values)]
     else:
@@ -102,7 +102,7 @@ def _columns(name: str, values: np.ndarray) -> list[tuple[str, np.ndarray]]:
 
 
 def _with_scale(page: PagePanel) -> PagePanel:
-    """Logarithmic for losses, and where all values are above 0 and differ by more than a factor of 100."""
+    """Chooses a log scale for losses, and if all values are above 0 and differ by more than a factor of 100."""
     values = np.concatenate([curve.values[np.isfinite(curve.values)] for curve in page.curves])
     is_wide = len(values) > 0 and values.min() > 0 and values.max() > 100 * values.min()
     return replace(page, panel=replace(page.panel, log=bool(is_wide) or page.panel.title == EVALUATED_LOSS))
@@ -167,11 +167,11 @@ def symlog(values: np.ndarray) -> np.ndarray:
 
 
 def thinned(steps: np.ndarray, values: np.ndarray, most: int) -> tuple[np.ndarray, np.ndarray]:
-    """At most about `most` points of a curve, each at its own step. A stretch that is not finite is one NaN, a gap.
+    """At most about `most` points of a curve, each at its own step. Non-finite values in a row become one NaN, a gap.
 
-    A longer curve is cut into `most` / 2 stretches of as many steps. Each keeps its lowest and its highest value, so
-    that no spike is lost, and one value that is not finite, if it has any. The first and the last point stay. Where
-    more than half of the values are missing, as of a loss that is logged once per epoch, gaps are left out.
+    A longer curve is split into `most` / 2 parts of equal length. Each part keeps its lowest and its highest value, so
+    that no spike is lost, and one value that is not finite, if it has any. The first and the last point stay. If more
+    than half of the values are missing, as for a loss that is logged once per epoch, gaps are left out.
 
     >>> print(thinned(np.arange(8), np.array([3.0, 1, 2, 9, 5, 4, 6, 5.5]), 4))
     (array([0, 1, 3, 5, 6, 7]), array([3. , 1. , 9. , 4. , 6. , 5.5]))
@@ -179,7 +179,7 @@ def thinned(steps: np.ndarray, values: np.ndarray, most: int) -> tuple[np.ndarra
     known = np.isfinite(values)
     if 2 * known.sum() < len(values):
         steps, values, known = steps[known], values[known], known[known]
-    is_first = np.concatenate([[True], known[:-1]])[: len(known)]  # of a stretch that is not finite
+    is_first = np.concatenate([[True], known[:-1]])[: len(known)]  # of non-finite values in a row
     kept = known | is_first
     steps, values, known = steps[kept], np.where(known, values, np.nan)[kept], known[kept]
     if len(values) <= most:
@@ -197,7 +197,7 @@ def thinned(steps: np.ndarray, values: np.ndarray, most: int) -> tuple[np.ndarra
 
 
 def _rounded(value: Any) -> float | int | None:
-    """Six digits, which is more than a screen shows; None where the value is not finite."""
+    """The value to six digits, more than a screen shows; None if it is not finite."""
     number = float(value)
     if not np.isfinite(number):
         return None

@@ -15,14 +15,14 @@ INSTALL = f"report draws with plotly: {install('report')}."
 
 
 def report(runs: Any, path: str | Path = "run.html") -> Path:
-    """Writes one HTML page with interactive curves, what `gradtx.diagnose` found, and the remedies to copy.
+    """Writes one HTML page with interactive curves, the findings of `gradtx.diagnose`, and remedies to copy.
 
-    The page opens offline in any browser: plotly.js is inside, and nothing is requested from anywhere. All panels share
-    the step axis, so that zooming into one zooms all. A click on a finding shades its steps in every curve and opens
-    its evidence, source and remedy. Of several runs the curves lie over one another, and a click switches to the
+    The page opens offline in any browser: plotly.js is inside, and nothing is downloaded. All panels share the
+    step axis, so zooming into one zooms all. A click on a finding shades its steps in every curve and opens
+    its evidence, source and remedy. The curves of several runs lie over one another, and a click switches to the
     findings of another run.
 
-    Curves of more than 2,000 points are thinned, earlier if there are many: equal stretches of steps keep their lowest
+    Curves of more than 2,000 points are thinned, or of fewer if there are many curves: equal parts keep their lowest
     and highest values. The diagnosis reads every step. The same runs give the same bytes.
 
     **Costs**: one diagnosis for each run. The file has 5 MB, nearly all of it plotly.js, and up to 4 MB for the curves.
@@ -31,7 +31,7 @@ def report(runs: Any, path: str | Path = "run.html") -> Path:
         runs: whatever `gradtx.diagnose` takes, such as a `History`, a `Recorder` or a dict of arrays; or several: a
             dict from names to runs, a list of histories or recorders, a `Sweep` (every key at its best point) or a
             `Comparison` (every method at its best learning rate, from the first seed).
-        path: the file; what it held is replaced once the new page is complete.
+        path: the file. Its old content is replaced once the new page is complete.
 
     Returns:
         The path.
@@ -39,7 +39,7 @@ def report(runs: Any, path: str | Path = "run.html") -> Path:
     Raises:
         FileNotFoundError: the folder of `path` does not exist. IsADirectoryError: `path` is a folder.
         ModuleNotFoundError: plotly is not installed.
-        TypeError, ValueError: what is no run, as `gradtx.diagnose` says it.
+        TypeError, ValueError: `runs` holds something that is not a run, as in `gradtx.diagnose`.
 
     >>> import tempfile
     >>> from gradtx import lab
@@ -72,7 +72,7 @@ def checked_path(path: Any) -> Path:
 
 
 def plotly_js() -> str:
-    """The library that draws, as one script.
+    """The source of plotly.js, as one script.
 
     Raises:
         ModuleNotFoundError: plotly is not installed.

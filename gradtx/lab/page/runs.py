@@ -1,4 +1,4 @@
-"""The runs that a page shows, from everything that holds runs."""
+"""The runs that a page shows, from any object that holds runs."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
@@ -23,7 +23,7 @@ class ShownRun:
     """One run of the page."""
 
     name: str
-    run: Any  # what `gradtx.diagnose` takes
+    run: Any  # anything that `gradtx.diagnose` takes
     diagnosis: gradtx.Diagnosis
     group: str = ""  # the problem, if the page shows several
     eval_steps: np.ndarray = field(default_factory=lambda: np.zeros(0, int))
@@ -31,15 +31,15 @@ class ShownRun:
 
     @property
     def headline(self) -> str:
-        """What was found, in a sentence."""
+        """The diagnosis in one sentence."""
         return self.diagnosis.headline if has_steps(self.run) else NO_STEP
 
 
 def runs_of(given: Any, name: str = "") -> list[ShownRun]:
-    """A list of one run or more.
+    """A list of one or more runs.
 
     Raises:
-        TypeError, ValueError: what is no run, as `gradtx.diagnose` says it.
+        TypeError, ValueError: `given` holds something that is not a run, as in `gradtx.diagnose`.
     """
     if isinstance(given, Comparison):
         several = len(given.problems) > 1
@@ -108,7 +108,7 @@ def _diagnosed(run: Any, name: str) -> gradtx.Diagnosis:
 
 
 def _evaluations(source: History | Sweep, member: Callable[[np.ndarray], np.ndarray]) -> dict[str, np.ndarray]:
-    """What was measured at the evaluations; of a landscape the value alone, which is all three."""
+    """The curves of the evaluations. A landscape has only its value, which is all three."""
     loss, validation, metric = (np.asarray(member(getattr(source, name))) for name in EVALUATED)
     if np.array_equal(loss, metric, equal_nan=True) and np.array_equal(validation, metric, equal_nan=True):
         curves = {source.metric_name: metric}
@@ -118,7 +118,7 @@ def _evaluations(source: History | Sweep, member: Callable[[np.ndarray], np.ndar
 
 
 def _of_sweep(sweep: Sweep, point: int, name: str, keys: slice = slice(None), group: str = "") -> list[ShownRun]:
-    """One run for each key at a point of the grid; those that an interrupt left out are not shown."""
+    """One run for each key at a point of the grid, without those that an interrupt left out."""
     where = ", ".join(f"{axis.replace('_', ' ')} {value:.3g}" for axis, value in sweep.point(point).items())
     finished = np.flatnonzero(sweep.finished.reshape(sweep.num_points, -1)[point])[keys]
     if not len(finished):
