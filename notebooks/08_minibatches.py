@@ -289,7 +289,7 @@ exact = lab.sweep(
 at_equal_work = {
     name: s.final("train_loss").mean(1).min() for name, s in (("110 of 64", minibatch), ("5 of all", exact))
 }
-print("training loss after five passes:", at_equal_work)
+print("training loss after five passes:", {name: f"{loss:.2f}" for name, loss in at_equal_work.items()})
 
 # %% [markdown] slideshow={"slide_type": "slide"}
 # ## Time and memory
@@ -322,7 +322,7 @@ def seconds(program, batch):
 
 rounds = np.array([[seconds(*pair) for pair in zip(compiled, batches, strict=True)] for _ in range(31)])[1:]
 times = np.quantile(rounds / rounds[:, :1], [0.25, 0.5, 0.75], axis=0)  # [quartile, size]: relative to 1 example
-print("time relative to 1 example (median):", dict(zip(powers, times[1].round(1), strict=True)))
+print("time relative to 1 example (median):", {n: f"{t:.1f}" for n, t in zip(powers, times[1], strict=True)})
 
 # %% slideshow={"slide_type": "skip"}
 _, (left, right) = plt.subplots(1, 2)
