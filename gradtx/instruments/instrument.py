@@ -11,7 +11,8 @@ A measurement consists of three small functions. `instrument` decides when to me
 to the other steps (see `periodic.py`). If `vmap` runs over the count, every step measures. A derivative treats such
 readings as constants. Or the host decides: pass `update(..., measure=True)`, False, or "remember" for the step before a
 measured one, as a static argument of the jitted step. A step without measurement then contains nothing of it, and each
-of the choices is compiled once. A measurement with `sees_every_step` measures every step, even with `measure=False`.
+of the choices is compiled once. If all measurements have
+`sees_every_step`, every step is measured, even with `measure=False`.
 
 Several measurements in one instrument share one `observation`, so that each pass over the model is made only once.
 """

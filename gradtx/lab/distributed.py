@@ -107,14 +107,14 @@ def distributed_sweep(
     layout = jax.tree.map(partial(_layout, mesh), jax.eval_shape(begin, params, rates))
     layout = layout._replace(diverged_at=whole)
     carry = jax.jit(begin, out_shardings=layout)(params, rates)
-    stretch = jax.jit(partial(_stretch, _cut_over(objective, mesh), make_tx), out_shardings=(layout, whole))
+    train_chunk = jax.jit(partial(_train_chunk, _cut_over(objective, mesh), make_tx), out_shardings=(layout, whole))
     judge = jax.vmap(partial(evaluate, objective), in_axes=(0, None))
     first = jax.jit(judge, out_shardings=whole)(carry, examples)
     log = {name: local(value)[:, None] for name, value in first._asdict().items()}
     done, carry, log = saved.load(carry, log)
     for k in range(done, len(shared.active)):
         step_input = (inputs[key_of, k], everywhere(np.asarray(shared.active[k])))
-        carry, (loss, readings, evaluation) = stretch(carry, rates, step_input, data, examples)
+        carry, (loss, readings, evaluation) = train_chunk(carry, rates, step_input, data, examples)
         new = {"loss": local(loss)} | {f"readings/{name}": local(reading) for name, reading in readings.items()}
         new |= {name: local(value)[:, None] for name, value in evaluation._asdict().items()}
         log = {name: np.concatenate([log[name], x], axis=1) if name in log else x for name, x in new.items()}
@@ -141,7 +141,7 @@ def checkpointing_trainer(folder: Path) -> Callable[[str], Callable[..., Sweep]]
     return lambda name: partial(distributed_sweep, checkpoint=folder / name)
 
 
-def _stretch(
+def _train_chunk(
     objective: Objective,
     make_tx: Callable[..., Any],
     carry: Carry,

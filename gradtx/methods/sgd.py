@@ -17,7 +17,7 @@ the velocity, as in the chapter. Both give the same result for a constant learni
 gradient here keeps the learning rate of its step. To get theirs:
 `optax.chain(gradtx.heavy_ball(0.9), gradtx.scale_by_learning_rate(schedule))`.
 
-**Costs**: one int32 for plain SGD; momentum adds one number per parameter.
+**Costs**: nothing for plain SGD; momentum adds one number per parameter. A scheduled rate adds two numbers in all.
 
 **When**: as the baseline for every other method. Its cost per step does not depend on the size of the training set. Its
 excess error falls as O(1/√k) (convex) or O(1/k) (strongly convex). Do not use it if curvatures differ by orders of

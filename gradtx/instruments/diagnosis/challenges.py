@@ -1,8 +1,8 @@
 """The challenges that a diagnosis can name, each with its title, chapter section, source and advice.
 
 A remedy is code that changes only the user's own optimizer `tx`. It is pasted between the line that makes `tx` and
-`tx.init`, and uses only the names `tx`, `gradtx` and `optax`. A challenge has no remedy if no optimizer cures it; the
-advice then says so. A next look prints more about the run and cures nothing.
+`tx.init`, and uses only the names `tx`, `gradtx` and `optax`. A challenge has no remedy if no change of the
+optimizer cures it; the advice then says so. A next look prints more about the run and cures nothing.
 """
 
 from dataclasses import dataclass

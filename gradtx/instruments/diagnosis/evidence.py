@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from .logs import read_log
-from .medians import STRETCHES, late, late_median, mean_of, median_of, medians, stretches_of
+from .medians import SEGMENTS, late, late_median, mean_of, median_of, medians, segments_of
 
 
 class Evidence:
@@ -51,13 +51,13 @@ class Evidence:
         found = self.log.curves.get(name)
         return None if found is None or found.ndim != 2 else found[: self.steps]
 
-    def stretches(self, name: str) -> np.ndarray | None:
+    def segments(self, name: str) -> np.ndarray | None:
         """Medians of a reading over the segments of the run; NaN if a segment has no value."""
         found = self.curve(name)
         return None if found is None else medians(found)
 
-    def stretches_with_inf(self, name: str) -> np.ndarray | None:
-        """Like `stretches`, but keeps inf where it is a valid value."""
+    def segments_with_inf(self, name: str) -> np.ndarray | None:
+        """Like `segments`, but keeps inf where it is a valid value."""
         found = self.log.curves.get(name)
         if found is None or found.ndim != 1 or np.isnan(found[: self.steps]).all():
             return None
@@ -231,8 +231,8 @@ class Evidence:
         """Number of segments in the search for flat places. There are more if there is no noise to average out."""
         noise = self.noise_squared
         if noise is not None and not self.gradients_agree:
-            return int(np.clip(np.isfinite(noise).sum() // 4, 5, STRETCHES))  # a few readings in each
-        return STRETCHES if self.scatter > 0.02 * self.drop else 10 * STRETCHES
+            return int(np.clip(np.isfinite(noise).sum() // 4, 5, SEGMENTS))  # a few readings in each
+        return SEGMENTS if self.scatter > 0.02 * self.drop else 10 * SEGMENTS
 
     @cached_property
     def signal_norms(self) -> np.ndarray | None:
@@ -243,7 +243,7 @@ class Evidence:
         if noise is None or self.gradients_agree:
             return medians(self.norm, count=self.resolution)
         found = []
-        for part in stretches_of(self.steps, self.resolution):
+        for part in segments_of(self.steps, self.resolution):
             total, taken = mean_of(self.norm[part] ** 2), mean_of(noise[part])
             found.append(np.sqrt(max(0.0, total - taken)) if np.isfinite(taken) else np.sqrt(total))
         return np.array(found)

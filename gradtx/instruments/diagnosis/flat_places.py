@@ -9,7 +9,7 @@ the gradient, relative to the largest met, tells its kind: clearly negative is a
 import numpy as np
 
 from .evidence import Evidence
-from .medians import STRETCHES, medians, stretches_of
+from .medians import SEGMENTS, medians, segments_of
 from .report import Finding, finding, number
 from .steps_taken import StepsTaken
 from .verdict import Verdict
@@ -57,11 +57,11 @@ def _passed(e: Evidence, signal: np.ndarray) -> Finding | None:
     assert e.curvature is not None
     count = len(signal)
     curvature, level = medians(e.curvature, count=count), medians(e.loss, count=count)
-    edges, steepest = stretches_of(e.steps, count), float(np.nanmax(np.abs(curvature)))
+    edges, steepest = segments_of(e.steps, count), float(np.nanmax(np.abs(curvature)))
     if not steepest > 0:
         return None
     dips = _dips(signal)
-    for k in dips if e.resolution > STRETCHES else dips[:3]:
+    for k in dips if e.resolution > SEGMENTS else dips[:3]:
         top = k + 1 + int(np.nanargmax(signal[k + 1 :]))
         lower = float(np.nanmin(level[k:]))
         if not lower < level[k] - 1.5 * e.scatter:

@@ -17,7 +17,7 @@ from typing import NamedTuple
 import numpy as np
 
 from .evidence import Evidence
-from .medians import median_of, medians, stretches_of
+from .medians import median_of, medians, segments_of
 from .report import Finding, finding, number
 from .steps_taken import StepsTaken
 from .verdict import Verdict
@@ -211,7 +211,7 @@ def _growth(e: Evidence, s: StepsTaken) -> list[Finding]:
         f"The gradient norm grew {number(grew)} times, from {number(parts[lowest])} to {number(parts[highest])}, and "
         "the loss rose with it."
     )
-    edges = stretches_of(e.steps)
+    edges = segments_of(e.steps)
     limit = median_of(e.norm[: edges[lowest].stop])
     numbers = {"growth": grew, "usual_norm": limit, "limit": limit}
     return [finding("exploding_gradients", text, numbers, (edges[lowest].start, edges[highest].stop - 1), "high")]

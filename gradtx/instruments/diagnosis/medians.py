@@ -7,18 +7,18 @@ import itertools
 
 import numpy as np
 
-STRETCHES = 40
+SEGMENTS = 40
 
 
-def stretches_of(steps: int, count: int = STRETCHES) -> list[slice]:
+def segments_of(steps: int, count: int = SEGMENTS) -> list[slice]:
     """The segments: up to `count` equal parts of `steps` steps."""
     edges = np.linspace(0, steps, min(count, max(1, steps)) + 1).astype(int)
     return [slice(int(a), int(b)) for a, b in itertools.pairwise(edges)]
 
 
-def medians(curve: np.ndarray, keep_inf: bool = False, count: int = STRETCHES) -> np.ndarray:
+def medians(curve: np.ndarray, keep_inf: bool = False, count: int = SEGMENTS) -> np.ndarray:
     """Medians over the segments; NaN if a segment has no finite value (or, with `keep_inf`, no number)."""
-    return np.array([median_of(curve[part], keep_inf) for part in stretches_of(len(curve), count)])
+    return np.array([median_of(curve[part], keep_inf) for part in segments_of(len(curve), count)])
 
 
 def median_of(values: np.ndarray, keep_inf: bool = False) -> float:

@@ -16,7 +16,7 @@ gain (`costs`).
 import numpy as np
 
 from .evidence import Evidence
-from .medians import STRETCHES, late, late_median, mean_of, median_of
+from .medians import SEGMENTS, late, late_median, mean_of, median_of
 from .report import Finding, finding, number, percent
 from .steps_taken import StepsTaken
 from .verdict import Verdict
@@ -105,10 +105,10 @@ def height_of(e: Evidence, s: StepsTaken) -> float:
 
 def noise_to_signal(e: Evidence) -> np.ndarray | None:
     """s² / ‖G‖² over the segments; inf if no signal is left."""
-    scale, batch = e.stretches_with_inf("gradient_noise_scale/noise_scale"), e.batch_size
+    scale, batch = e.segments_with_inf("gradient_noise_scale/noise_scale"), e.batch_size
     if scale is not None and batch:
         return np.maximum(0, scale) / batch
-    theta = e.stretches("gradient_tests/norm")  # s / ‖g‖, ‖g‖² = ‖G‖² + s²
+    theta = e.segments("gradient_tests/norm")  # s / ‖g‖, ‖g‖² = ‖G‖² + s²
     if theta is not None:
         share = np.minimum(theta**2, 1 - 1e-9)
         return share / (1 - share)
@@ -122,13 +122,13 @@ def _from_consecutive(e: Evidence) -> np.ndarray | None:
     if sums is None or norm is None or e.steps < 40 or e.batch_size != 1:
         return None
     products = np.diff(sums, prepend=np.nan)
-    stretches = zip(*(np.array_split(x, min(STRETCHES // 2, e.steps // 20)) for x in (products, norm**2)), strict=True)
-    pairs = [(mean_of(p), mean_of(n)) for p, n in stretches if np.isfinite(p).any() and np.isfinite(n).any()]
+    segments = zip(*(np.array_split(x, min(SEGMENTS // 2, e.steps // 20)) for x in (products, norm**2)), strict=True)
+    pairs = [(mean_of(p), mean_of(n)) for p, n in segments if np.isfinite(p).any() and np.isfinite(n).any()]
     if not pairs:
         return None
     found = np.array([(total - signal) / signal if signal > 0 else np.inf for signal, total in pairs])
     # The same number of segments as in the other curves, so that rules can compare them.
-    count = min(STRETCHES, e.steps)
+    count = min(SEGMENTS, e.steps)
     return np.maximum(0, found)[np.minimum(np.arange(count) * len(found) // count, len(found) - 1)]
 
 
