@@ -1,8 +1,8 @@
 """Many small arrays of a tree as a few vectors, and back.
 
-A `Packed` is a tree itself, so that a transformation sees few leaves. It has one vector per kind of leaf (its dtype and,
-inside `shard_map`, its axes). The leaves that are not packed are kept by their paths in the user's tree. Only replicated
-leaves are packed: cutting a sharded leaf would move it.
+A `Packed` is a tree itself, so that a transformation sees few leaves. It has one vector per kind of leaf (its dtype
+and, inside `shard_map`, its axes). The leaves that are not packed are kept by their paths in the user's tree. Only
+replicated leaves are packed: cutting a sharded leaf would move it.
 """
 
 from collections.abc import Sequence
