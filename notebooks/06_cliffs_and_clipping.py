@@ -115,7 +115,7 @@ for limit, loss in last.items():
     print(f"clipped at {limit:.3g}: ends at a loss of {loss[-1]:.4f}, highest of the last 50 steps {loss.max():.4f}")
 
 # %% [markdown] slideshow={"slide_type": "subslide"}
-# The limit of the remedy is the usual norm on the plain. With it the path creeps along the foot of the wall and stays
+# The limit of the remedy is close to the usual norm on the plain. With it the path creeps along the foot of the wall and stays
 # low. With a higher limit the path is not thrown far either, but it keeps jumping across the wall, so its height after
 # 200 steps is a matter of luck. A limit near the gradient of the wall, or above it, changes nothing.
 #
