@@ -400,7 +400,7 @@ lab.plot_trajectories(f, paths)
 def turned_bowl(degrees):
     f = landscapes.quadratic(condition_number=100.0, rotation=np.deg2rad(degrees))
     fading = gradtx.linear_decay(0.05, 0.0005, steps=150)
-    methods = {"rmsprop": gradtx.rmsprop(fading), "sgd": gradtx.sgd(0.018)}
+    methods = {"sgd": gradtx.sgd(0.018), "rmsprop": gradtx.rmsprop(fading)}
     return f, {name: lab.run(f, tx, steps=200, key=key) for name, tx in methods.items()}
 
 
