@@ -382,8 +382,8 @@ print("after 30 steps by hand:", θ, " gradtx:", ours)
 lab.plot_trajectories(f, paths)
 
 # %% [markdown] slideshow={"slide_type": "subslide"}
-# All three drop into the valley at once. Along its bent floor SGD crawls (it stays near the start, below the other
-# curves), RMSProp gets farther, and RMSProp with momentum arrives.
+# All three drop into the valley at once. Along its bent floor SGD crawls (the blue path stays near the
+# start), RMSProp gets farther, and RMSProp with momentum arrives.
 
 
 # %% [markdown] slideshow={"slide_type": "slide"}
@@ -400,11 +400,11 @@ lab.plot_trajectories(f, paths)
 def turned_bowl(degrees):
     f = landscapes.quadratic(condition_number=100.0, rotation=np.deg2rad(degrees))
     fading = gradtx.linear_decay(0.05, 0.0005, steps=150)
-    methods = {"rmsprop": gradtx.rmsprop(fading), "sgd": gradtx.sgd(0.018)}
+    methods = {"sgd": gradtx.sgd(0.018), "rmsprop": gradtx.rmsprop(fading)}
     return f, {name: lab.run(f, tx, steps=200, key=key) for name, tx in methods.items()}
 
 
-# %% alt="The bowl turned by 45 degrees: the paths of SGD and of RMSProp both zigzag along the valley and do not arrive." slideshow={"slide_type": "subslide"}
+# %% alt="The bowl turned by 45 degrees: SGD zigzags and RMSProp hardly does, but both crawl along the floor of the valley, and RMSProp ends no nearer to the minimum than SGD." slideshow={"slide_type": "subslide"}
 lab.explore(lambda degrees: lab.plot_trajectories(*turned_bowl(degrees), arrows=0), degrees=[0, 15, 45, 75, 90])
 
 # %% slideshow={"slide_type": "skip"}
