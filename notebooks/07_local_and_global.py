@@ -100,7 +100,7 @@ grid = {"learning_rate": [0.01, 0.1, 0.3, 1.0, 3.0]}
 keys = jax.random.split(key, 3)
 same = {"steps": 300, "keys": keys, "eval_every": 300}
 usual, saturated = (lab.sweep(p, gradtx.sgd, grid, **same).final("metric").mean(1) for p in (digits, large))
-adaptive = lab.sweep(large, gradtx.adam, {"learning_rate": [0.001, 0.01, 0.1]}, **same).final("metric").mean(1)
+adaptive = lab.sweep(large, gradtx.adam, {"learning_rate": [0.001, 0.01, 0.1, 1.0]}, **same).final("metric").mean(1)
 print("usual start, SGD:", usual, "\nlarge start, SGD:", saturated, "\nlarge start, Adam:", adaptive)
 
 # %% [markdown] slideshow={"slide_type": "slide"}
