@@ -256,7 +256,7 @@ print(
 # %% slideshow={"slide_type": "skip"}
 @jax.jit
 def gradient_norm(params):
-    return optax.global_norm(jax.grad(problem.loss)(params, train))
+    return optax.tree.norm(jax.grad(problem.loss)(params, train))
 
 
 @jax.jit

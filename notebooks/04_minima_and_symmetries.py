@@ -257,7 +257,7 @@ ten = [lab.run(digits, tx, key=start, **same) for start in starts]
 accuracies = np.array([run.metric[-1] for run in ten])
 ending = np.array([run.train_loss[-1] for run in ten])
 apart = np.array([distance(ten[0].params, run.params) for run in ten[1:]])
-slope = jax.jit(lambda params: optax.global_norm(jax.grad(cost)(params)))
+slope = jax.jit(lambda params: optax.tree.norm(jax.grad(cost)(params)))
 norms = np.array([slope(run.params) for run in ten])
 print(f"training costs {ending.min():.4f} to {ending.max():.4f}, gradient norms {norms.min():.1e} to {norms.max():.1e}")
 print(f"distances from the first {apart.min():.0f} to {apart.max():.0f}")
