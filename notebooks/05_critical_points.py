@@ -58,8 +58,10 @@ for (x, y), kind, low, high in zip(points, kinds, found.lambda_min, found.lambda
 
 # A short way along both eigenvectors of each saddle: is it higher or lower there?
 saddles = jnp.array([point for point, kind in zip(points, kinds, strict=True) if kind == "saddle"])
-axes_of = jax.vmap(lambda x: jnp.linalg.eigh(jax.hessian(f)(x))[1])(saddles)  # [saddle, 2, axis], the lower one first
-rise = np.array([[f(x + 0.1 * v) - f(x) for v in axes.T] for x, axes in zip(saddles, axes_of, strict=True)])
+hessians, heights_of = jax.jit(jax.vmap(jax.hessian(f))), jax.jit(jax.vmap(jax.vmap(f)))
+axes_of = np.linalg.eigh(hessians(saddles))[1]  # [saddle, 2, axis], that of the lower curvature first
+moved = np.asarray(saddles)[:, None] + 0.1 * axes_of.transpose(0, 2, 1)  # [saddle, axis, 2]
+rise = np.asarray(heights_of(moved) - heights_of(saddles[:, None]))
 
 # %% [markdown] slideshow={"slide_type": "slide"}
 # ## Descent escapes from saddles, Newton's method is drawn to them
@@ -119,10 +121,14 @@ figure
 # near a minimum? The norm cannot say. `critical_point` looks at the curvature too. (The small start is not exactly at a
 # critical point, so the tolerance is wide.)
 
+
 # %% slideshow={"slide_type": "skip"}
-point = gradtx.critical_point(
-    lambda params: digits.loss(params, digits.train), small.init(key), key=key, gradient_tolerance=0.1
-)
+@jax.jit
+def kind_of_point(params):
+    return gradtx.critical_point(lambda p: digits.loss(p, digits.train), params, key=key, gradient_tolerance=0.1)
+
+
+point = kind_of_point(small.init(key))
 print(point)
 
 # %% [markdown] slideshow={"slide_type": "subslide"}
@@ -138,12 +144,15 @@ print(point)
 # %% slideshow={"slide_type": "skip"}
 def where_norm_is(landscape, inside, outside, norm=1e-3):
     """The point between two others at which the gradient has this norm, by halving the distance."""
-    inside, outside = jnp.asarray(inside, float), jnp.asarray(outside, float)
-    for _ in range(60):
+
+    def halve(_, ends):
+        inside, outside = ends
         middle = (inside + outside) / 2
         steep = jnp.linalg.norm(jax.grad(landscape)(middle)) > norm
-        inside, outside = jnp.where(steep, inside, middle), jnp.where(steep, middle, outside)
-    return inside
+        return jnp.where(steep, inside, middle), jnp.where(steep, middle, outside)
+
+    search = jax.jit(lambda ends: jax.lax.fori_loop(0, 60, halve, ends)[0])
+    return search((jnp.asarray(inside, float), jnp.asarray(outside, float)))
 
 
 bowl, plain = landscapes.quadratic(4.0), landscapes.plateau()
@@ -152,8 +161,9 @@ flat_points = {
     "double well": (well, where_norm_is(well, [0, 0], [0.3, 0.3])),
     "plateau": (plain, where_norm_is(plain, [-5, 0], [1, 0])),
 }
+tolerances = {"gradient_tolerance": 0.01, "curvature_tolerance": 0.01}
 look = {
-    name: gradtx.critical_point(g, x, key=key, gradient_tolerance=0.01, curvature_tolerance=0.01)
+    name: jax.jit(lambda x, g=g: gradtx.critical_point(g, x, key=key, **tolerances))(x)
     for name, (g, x) in flat_points.items()
 }
 above = {name: float(g(x)) - g.minimum for name, (g, x) in flat_points.items()}
@@ -174,11 +184,11 @@ noisy = landscapes.noisy(bowl, sigma=1.0)
 norms_of = optax.chain(gradtx.gradient_norm(), gradtx.sgd(0.02))
 hover = lab.run(noisy, norms_of, steps=2000, key=key)
 seen = hover.readings["gradient_norm/global"][-500:]
-true = np.asarray(jnp.linalg.norm(jax.vmap(jax.grad(bowl))(jnp.asarray(hover.iterates[-500:])), axis=1))
+true = np.linalg.norm(jax.jit(jax.vmap(jax.grad(bowl)))(hover.iterates[-500:]), axis=1)
 valley = landscapes.quadratic(1000.0)
 slow = lab.run(valley, optax.chain(gradtx.gradient_norm(), gradtx.sgd(1.5e-3)), steps=300, key=key)
 slow_norm = slow.readings["gradient_norm/global"]
-at_end = gradtx.critical_point(valley, slow.iterates[-1], key=key)
+at_end = jax.jit(lambda x: gradtx.critical_point(valley, x, key=key))(slow.iterates[-1])
 print(f"noisy bowl: the steps see a norm of {np.median(seen):.2f}, the true one is {np.median(true):.2f}")
 print(f"long valley: the true norm is never below {slow_norm.min():.2f}; {at_end}")
 
