@@ -175,6 +175,7 @@ def test_sweep_prints_the_best_and_writes_curves_and_figure(tmp_path, capsys):
     assert is_png(tmp_path / "sweep.png")
 
 
+@pytest.mark.slow
 def test_trace_draws_the_paths_and_an_animation(tmp_path, capsys):
     arguments = ["--methods", "sgd,adam", "--steps", "15", "--animate", "--out", str(tmp_path)]
     assert main(["trace", "saddle", *arguments]) == 0

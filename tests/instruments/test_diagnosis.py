@@ -258,6 +258,7 @@ def test_the_remedies_of_rates_and_of_noise_cure(runs_of):
     assert not [left for _, left in uncured(sick) if left]
 
 
+@pytest.mark.slow
 def test_a_remedy_with_its_sizes_traced_is_the_printed_one():
     subject = planted.Subject("short bowl", planted.BOWL.losses, 0, 8, 20)
     what, method = planted.bowl(3, noise=0.5), Method("momentum", 0.05)

@@ -77,6 +77,7 @@ def test_sixty_four_members_need_one_trace_and_one_compilation(digits):
     assert len(traces) <= 3  # the ranges of the smallest and the largest value are checked
 
 
+@pytest.mark.slow
 def test_portions_under_a_memory_budget_give_the_same_numbers_with_one_trace(digits, swept, watch):
     traces = []
 
