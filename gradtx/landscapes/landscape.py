@@ -20,6 +20,8 @@ Box = tuple[tuple[float, float], tuple[float, float]]
 class Landscape:
     """A function on vectors [dim] with known facts. Call it with a vector to evaluate it.
 
+    For a function of your own write `Landscape.of(function, start)`.
+
     Called without a vector it returns itself, so that `landscapes.saddle()` works like `landscapes.quadratic()`.
     The facts are read-only float64 NumPy arrays. Values have the dtype of the vector. A landscape is hashed by
     identity, so it can be a static argument of `jax.jit`.

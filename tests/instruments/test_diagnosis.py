@@ -338,6 +338,14 @@ def test_only_a_norm_without_noise_that_never_falls_rules_critical_points_out():
     assert "gradtx.gradient_tests()" in gradtx.diagnose(run).unjudged[name]
 
 
+def test_a_noise_scale_without_the_batch_size_asks_for_the_batch_size():
+    run = {"loss": noisy_fall()}
+    assert "readings of gradtx.gradient_noise_scale()" in gradtx.diagnose(run).unjudged["batch_too_small"]
+    run["gradient_noise_scale/noise_scale"] = np.full(200, 50.0)
+    assert "batch_size=64" in gradtx.diagnose(run).unjudged["batch_too_small"]
+    assert "batch_too_small" not in gradtx.diagnose(run | {"batch_size": 64}).unjudged
+
+
 @pytest.mark.parametrize(("lowest", "is_ruled_out"), [(0.2, True), (0.05, False)])
 def test_a_norm_above_a_tenth_of_its_largest_meets_no_critical_point(lowest, is_ruled_out):
     norm = np.where(np.arange(200) // 50 == 2, lowest, 1.0)

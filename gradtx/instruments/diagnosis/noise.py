@@ -178,7 +178,10 @@ def batch_size(e: Evidence, s: StepsTaken, verdict: Verdict) -> list[Finding]:
     against, batch = noise_to_signal(e), e.batch_size
     if against is None or batch is None:
         for challenge in ("batch_too_small", "batch_too_large"):
-            verdict.needs(challenge, "gradtx.gradient_noise_scale(), with batch_size in the history")
+            if batch is None and e.curve("gradient_noise_scale/noise_scale") is not None:
+                verdict.unjudged[challenge] = "needs the batch size: log it with each step, as batch_size=64."
+            else:
+                verdict.needs(challenge, "gradtx.gradient_noise_scale(), with batch_size in the history")
         return []
     batch *= _steps_per_move(e)
     down = int(np.argmax(e.levels <= e.lowest + 0.2 * e.drop)) if e.drop > 0 else 0

@@ -114,7 +114,7 @@ def plot_surface(landscape: Landscape, paths: Paths | None = None) -> Picture:
 
 def check_landscape(function: str, landscape: Landscape) -> None:
     """Raises if `landscape` is something else."""
-    check_kind(function, "landscape", landscape, Landscape, "such as gradtx.landscapes.quadratic(10.0)")
+    check_kind(function, "landscape", landscape, Landscape, "such as gradtx.landscapes.Landscape.of(function, start)")
 
 
 def paths_by_name(function: str, landscape: Landscape, paths: Paths) -> dict[str, np.ndarray]:
