@@ -1,5 +1,6 @@
 """Experiments on real problems and landscapes: train, sweep, compare, draw. Needs the extra `lab`."""
 
+from . import extra as extra  # first: it says what is missing
 from .compare import Comparison as Comparison
 from .compare import MethodResult as MethodResult
 from .compare import compare as compare
