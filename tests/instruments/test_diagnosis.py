@@ -232,6 +232,7 @@ def end_of(loss):
 def is_no_worse(before, after):
     """Whether the second run descends, and ends as low as the first up to 1 % of the gain and the error of a median."""
     late = after[-max(1, len(after) // 10) :]
+    late = late[np.isfinite(late)]  # a step that was left out may have no loss
     error = 1.25 * float(np.std(late)) / len(late) ** 0.5  # of a normal sample's median
     allowed = 0.01 * max(0.0, float(before[0]) - end_of(before)) + 2 * error
     return np.isfinite(end_of(after)) and end_of(after) <= end_of(before) + allowed and end_of(after) < after[0]
