@@ -201,7 +201,7 @@ def test_a_dead_process_ends_the_other_and_a_restart_gives_the_numbers_of_one_pr
 
 def test_sigterm_to_one_process_ends_all_of_them_at_a_common_checkpoint(tmp_path):
     folder = tmp_path / "checkpoints" / "digits-momentum"
-    long = ["--steps", "4000"]  # five scheduled checkpoints
+    long = ["--steps", "20000"]  # five scheduled checkpoints, and seconds between them
     options = by_options()
     both = start(tmp_path, lambda process: [*options(process), *long], lambda _: {"GRADTX_SIGTERM_SECONDS": "100"})
     deadline = time.monotonic() + 300
@@ -233,7 +233,7 @@ def test_processes_take_their_number_from_slurm(tmp_path):
     [
         (["--coordinator", "127.0.0.1:1"], "--coordinator, --processes and --process-id go together"),
         (["--coordinator", "h:1", "--processes", "2", "--process-id", "2"], "--process-id: must be from 0 to 1, got 2"),
-        (["--distributed", "--processes", "2"], "--distributed: takes everything from the environment"),
+        (["--distributed", "--processes", "2"], "--distributed: takes all three from the environment"),
     ],
 )
 def test_incomplete_options_for_several_processes_are_refused(arguments, message, capsys):
