@@ -201,7 +201,7 @@ def test_a_dead_process_ends_the_other_and_a_restart_gives_the_numbers_of_one_pr
 
 def test_sigterm_to_one_process_ends_all_of_them_at_a_common_checkpoint(tmp_path):
     folder = tmp_path / "checkpoints" / "digits-momentum"
-    long = ["--steps", "20000"]  # five scheduled checkpoints, and seconds between them
+    long = ["--steps", "10000"]  # five scheduled checkpoints, and seconds between them
     options = by_options()
     both = start(tmp_path, lambda process: [*options(process), *long], lambda _: {"GRADTX_SIGTERM_SECONDS": "100"})
     deadline = time.monotonic() + 300
