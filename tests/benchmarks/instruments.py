@@ -169,6 +169,7 @@ def column(name: str) -> dict[str, str]:
     rows = {"batch": str(shape.batch), "plain step, ms": f"{1e3 * quartile([plain() for _ in range(8)]):.3g}"}
     periodic = {
         f"panel, every={EVERY}": Run(shape, gradtx.panel(RATE, EVERY)),
+        f"observed, every={EVERY}": Run(shape, gradtx.observed(optax.scale(-1.0), every=EVERY)),
         f"panel, one step in {EVERY} by the host": Run(shape, gradtx.panel(RATE), by_host=True),
     }
     for row, (make, behind) in CHAINS.items():
