@@ -107,15 +107,6 @@ def mark_unsampled(items):
                 item.add_marker("slow")
 
 
-def pytest_runtest_setup(item):
-    """A notebook's kernel shares the cache of compiled programs, where its code as a script has left its own."""
-    if item.path.suffix == ".ipynb":
-        os.environ["JAX_COMPILATION_CACHE_DIR"] = jax.config.jax_compilation_cache_dir or ""
-        os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
-    else:
-        os.environ.pop("JAX_COMPILATION_CACHE_DIR", None)
-
-
 class Memory:
     """How much this process may use before JAX's compiled programs are dropped."""
 
