@@ -9,7 +9,6 @@ from pathlib import Path
 import gradtx
 from gradtx._core.installing import install
 
-EXTRA = f"python -m gradtx needs the lab extra: {install('lab')}"
 BROKEN_OFF = (130, 143)  # exit statuses after Ctrl-C and SIGTERM
 
 
@@ -60,7 +59,7 @@ def _run(words: list[str]) -> int:
         from gradtx.lab.terminating import ENDING, STATUS
         from gradtx.landscapes import LANDSCAPES
     except ImportError as error:
-        _say(f"{EXTRA} ({error}).")
+        _say(f"python -m gradtx needs the lab extra: {install('lab')} ({error}).")
         return 1
     parser = argparse.ArgumentParser(
         prog=_program(), description="Optimisation methods on real problems.", epilog=EXIT_STATUS

@@ -16,7 +16,6 @@ EXIT_STATUS = (
     "Exit status: 0 done; 1 a package, memory or disk space is missing; 2 an argument is wrong; 3 another process of "
     "the run is gone; 130 interrupted; 141 output pipe closed; 143 ended by SIGTERM."
 )
-INSTALL = install("lab")
 MOST = 10**7  # largest count: more would not fit in memory and is usually a typing error
 SMALLEST, LARGEST = float(np.finfo(np.float32).tiny), float(np.finfo(np.float32).max)  # training runs in float32
 
@@ -148,7 +147,9 @@ def make_problem(parser: argparse.ArgumentParser, problems: dict[str, Callable[[
         return problems[name]()
     except ImportError as error:
         says_how = "pip install" in str(error)
-        parser.error(f"argument PROBLEM: {error}" if says_how else f"argument PROBLEM: {name}: {error}; {INSTALL}")
+        parser.error(
+            f"argument PROBLEM: {error}" if says_how else f"argument PROBLEM: {name}: {error}; {install('lab')}"
+        )
 
 
 def check_batch_size(parser: argparse.ArgumentParser, batch_size: int, problem: Problem) -> None:

@@ -11,8 +11,6 @@ from ..archive import whole_file
 from .markup import page_html
 from .runs import runs_of, summary_of
 
-INSTALL = f"report draws with plotly: {install('report')}."
-
 
 def report(runs: Any, path: str | Path = "run.html") -> Path:
     """Writes one HTML page with interactive curves, the findings of `gradtx.diagnose`, and remedies to copy.
@@ -80,5 +78,5 @@ def plotly_js() -> str:
     try:
         script: str = import_module("plotly.offline").get_plotlyjs()
     except ModuleNotFoundError as error:
-        raise ModuleNotFoundError(INSTALL) from error
+        raise ModuleNotFoundError(f"report draws with plotly: {install('report')}.") from error
     return script.replace("</script", "<\\/script")
