@@ -133,14 +133,15 @@ trained = lab.run(digits, gradtx.sgd(0.5), steps=300, key=key, batch_size=32, ev
 
 
 @jax.jit
-def largest_curvature(indices):
-    batch = examples[indices], labels[indices]
-    return gradtx.critical_point(lambda p: digits.loss(p, batch), trained, key=key).lambda_max
+def largest_curvature(weight):
+    """Of the loss that gives each example its weight. A minibatch gives weight to its examples only."""
+    return gradtx.critical_point(lambda p: weight @ digits.losses(p, digits.train), trained, key=key).lambda_max
 
 
+same_weight = jnp.full(digits.num_examples, 1 / digits.num_examples)
 some = gradtx.shuffled_epochs(key, digits.num_examples, 32, epochs=1)[:24]
-of_batches = np.array([largest_curvature(indices) for indices in some])
-of_all = float(largest_curvature(jnp.arange(digits.num_examples)))
+of_batches = np.array([largest_curvature(jnp.zeros_like(same_weight).at[indices].set(1 / 32)) for indices in some])
+of_all = float(largest_curvature(same_weight))
 print(f"λ_max: all examples {of_all:.1f}; minibatches of 32: mean {of_batches.mean():.1f} ± {of_batches.std():.1f}")
 
 # %% [markdown] slideshow={"slide_type": "slide"}
@@ -159,7 +160,7 @@ redundant = lab.problems.classification("copies", digits.init, lambda p, x: jnp.
 settings = {"steps": 200, "key": key, "eval_every": 200}
 every_copy = lab.run(redundant, gradtx.sgd(0.5), batch_size="all", **settings).train_loss[-1]
 random_22 = lab.run(redundant, gradtx.sgd(0.5), batch_size=22, **settings).train_loss[-1]
-print(f"training loss after 200 steps: 1,408 examples a step {every_copy:.4f}, 22 examples a step {random_22:.4f}")
+print(f"training loss after 200 steps: 1,408 examples per step {every_copy:.4f}, 22 per step {random_22:.4f}")
 
 # %% [markdown] slideshow={"slide_type": "slide"}
 # ## Not shuffling is what hurts

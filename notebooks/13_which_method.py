@@ -126,8 +126,8 @@ def falling(learning_rate):
     return gradtx.rmsprop(gradtx.linear_decay(learning_rate, learning_rate / 100, steps=240))
 
 
-grid = {"learning_rate": 0.001 * 10.0 ** (np.arange(5) / 2)}
-settings = {"steps": 240, "keys": jax.random.split(jax.random.key(0), 4), "eval_every": 240}
+grid = {"learning_rate": 0.001 * 10.0 ** (np.arange(6) / 2)}
+settings = {"steps": 240, "keys": jax.random.split(jax.random.key(0), 6), "eval_every": 240}
 rms = {make.__name__: lab.sweep(problems[1], make, grid, **settings) for make in (constant, falling)}
 rms_loss = {name: sweep.final("train_loss").mean(1) for name, sweep in rms.items()}
 rms_accuracy = {name: sweep.final("metric").mean(1).max() for name, sweep in rms.items()}
@@ -192,3 +192,4 @@ assert min(tuned[name] - worst[name] for name in methods) > np.ptp(
 assert recurrent_loss["rmsprop"] < 0.5 * recurrent_loss["sgd"]  # 5.3.1.3: effective on the recurrent network
 assert ends["digits", "rmsprop"].mean() > max(tuned.values()) - 0.02  # 5.3.1.3: within two points of the best on digits
 assert rms_loss["falling"].min() < 0.8 * rms_loss["constant"].min()  # 5.3.1.3: and better if its rate falls
+assert 0 < rms_loss["falling"].argmin() < 5  # 5.3.1.3: at a rate that is not at the edge of the grid
