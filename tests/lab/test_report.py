@@ -227,9 +227,9 @@ def test_a_run_without_a_step_is_said(page_of):
     assert "No step was recorded" in page_of({"loss": []}).text
 
 
-def test_a_run_that_shows_nothing_amiss_has_no_finding(page_of):
+def test_a_run_without_a_problem_has_no_finding(page_of):
     page = page_of({"loss": [3.0, 2.0, 1.0]})
-    assert "3 steps: nothing amiss that these readings show." in page.text
+    assert "3 steps: these readings show no problem." in page.text
     assert not page.having(**{"class": "mark"})
 
 

@@ -41,8 +41,9 @@ def ill_conditioning(e: Evidence, s: StepsTaken, verdict: Verdict) -> list[Findi
     goes_down = e.late_fall > 0
     if spread >= _SPREAD and matters and is_bound and kept > 0.3 and not is_felt and goes_down:
         text = (
-            f"The steepest curvature met is {number(steepest)}, and the run now descends along {number(flattest)}, "
-            f"{number(spread)} times flatter. Over the last half the gradient kept {min(kept, 9.99):.0%} of its norm."
+            f"The largest curvature so far is {number(steepest)}. The run now descends along a curvature of "
+            f"{number(flattest)}, {number(spread)} times less. "
+            f"Over the last half the gradient kept {min(kept, 9.99):.0%} of its norm."
         )
         numbers = {
             "spread": spread,
@@ -53,12 +54,12 @@ def ill_conditioning(e: Evidence, s: StepsTaken, verdict: Verdict) -> list[Findi
         }
         where = (e.steps // 2, e.steps - 1)
         remedy = None if s.may_be_plain else ""
-        advice = "Raise the momentum, or give each parameter a rate of its own." if remedy == "" else None
+        advice = "Raise the momentum, or use a separate learning rate for each parameter." if remedy == "" else None
         return [finding("ill_conditioning", text, numbers, where, "high", remedy=remedy, advice=advice)]
     if spread >= _SPREAD and np.isnan(noise) and not matters:
-        verdict.needs("ill_conditioning", "gradtx.gradient_tests(), because little is left, perhaps less than noise")
+        verdict.needs("ill_conditioning", "gradtx.gradient_tests(), because the possible gain may be less than noise")
     if spread < 20:
-        verdict.rules_out("ill_conditioning", f"the curvatures met lie within a factor of {spread:.2g}.")
+        verdict.rules_out("ill_conditioning", f"all curvatures so far lie within a factor of {spread:.2g}.")
     return []
 
 

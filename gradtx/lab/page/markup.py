@@ -124,7 +124,7 @@ def _finding(key: str, finding: gradtx.Finding, k: int) -> str:
         for name, value in finding.numbers.items()
     )
     effects = "".join(f"<li>It explains: {_text(text)}</li>" for text in finding.consequences.values())
-    look = f"<p>A next look:</p>{_code(finding.next_look)}" if finding.next_look else ""
+    look = f"<p>To see more:</p>{_code(finding.next_look)}" if finding.next_look else ""
     return (
         f'<li class="finding"><button type="button" class="mark" aria-expanded="false" aria-controls="{key}" '
         f'data-first="{first}" data-last="{last}" data-colour="{colour}">'

@@ -243,7 +243,7 @@ def plot_readings(run: Run) -> Picture:
     >>> tx = optax.chain(gradtx.gradient_norm(), gradtx.sgd(0.1))
     >>> run = lab.run(landscapes.quadratic(10.0), tx, steps=50, key=jax.random.key(0))
     >>> print(lab.plot_readings(run).get_suptitle())
-    quadratic: 50 steps: nothing amiss that these readings show.
+    quadratic: 50 steps: these readings show no problem.
     """
     # `diagnose` comes first because it checks `run`.
     said = gradtx.diagnose(run).headline if has_steps(run) else NO_STEP
