@@ -332,10 +332,7 @@ def test_what_led_to_a_nan_is_named_before_it():
 def test_only_a_norm_without_noise_that_never_falls_rules_critical_points_out():
     run = {"loss": noisy_fall(), "gradient_norm/global": 1 + 0.1 * np.sin(np.arange(200))}
     name = "minima, saddles and plateaus"
-    assert (
-        "no critical point was near"
-        in gradtx.diagnose(run | {"gradient_tests/norm": np.full(200, 0.3)}).ruled_out[name]
-    )
+    assert "no critical point" in gradtx.diagnose(run | {"gradient_tests/norm": np.full(200, 0.3)}).ruled_out[name]
     # A minibatch's norm never falls below its noise: over the minimum of a noisy bowl it stays as large as here.
     for noise in ({}, {"gradient_tests/norm": np.full(200, 1.0)}):
         assert name not in gradtx.diagnose(run | noise).ruled_out

@@ -69,7 +69,7 @@ def plot_sweep(sweep: Sweep, x: str = "learning_rate", y: str | None = None, *, 
     axes.set(xlabel=x.replace("_", " "), ylabel=y.replace("_", " "))
     hidden = [name.replace("_", " ") for name in names if name not in (x, y)]
     if hidden:
-        axes.set_title(f"Each cell: the best over {', '.join(hidden)}.", fontsize=9)
+        axes.set_title(f"Each cell shows the best over {', '.join(hidden)}.", fontsize=9)
     headline(figure, sweep_in_words(sweep, by), 11)
     return figure
 
