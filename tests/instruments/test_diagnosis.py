@@ -209,7 +209,7 @@ def with_remedies(runs):
 
 
 def uncured(sick):
-    """Label, and what is left of the sickness, of each run after its printed remedy; nothing is left of a cured one."""
+    """Yields the label of each run, and a text on what its printed remedy did not cure; the text is empty if cured."""
     later = cured_curves_of([case for case, *_ in sick], [finding.remedy for *_, finding in sick])
     for (case, curves, finding), after in zip(sick, later, strict=True):
         diagnosis = gradtx.diagnose(log_of(case, after))
@@ -220,7 +220,7 @@ def uncured(sick):
 
 
 def are_left_out(finding):
-    """Values that are not finite, and do not reach the parameters any more; their batches are still in the data."""
+    """Whether values that are not finite no longer reach the parameters. Their batches are still in the data."""
     return finding.challenge == "nonfinite" and not finding.remedy
 
 
