@@ -14,8 +14,8 @@ _SPREAD = 50  # of the curvatures met: a gradient falls by e along the flat dire
 def ill_conditioning(e: Evidence, s: StepsTaken, verdict: Verdict) -> list[Finding]:
     """True if the steepest curvature met bounds the rate, and the run now descends along one that is 50 times flatter.
 
-    Source: Goodfellow et al. 2016, §8.2.1. Wrong if the steps could be longer along the steep direction too, or if what
-    is left to gain is less than the data can tell (Bottou & Bousquet 2008): then the run has arrived.
+    Source: Goodfellow et al. 2016, §8.2.1. Wrong if the steps could be longer along the steep direction too, or if the
+    gain that is still possible is less than the data can tell (Bottou & Bousquet 2008): then the run has arrived.
     """
     curvature, norm = e.curvature, e.norm
     if curvature is None or norm is None:
@@ -64,9 +64,9 @@ def ill_conditioning(e: Evidence, s: StepsTaken, verdict: Verdict) -> list[Findi
 
 
 def _first_to_gain(curvature: np.ndarray, norm: np.ndarray) -> float:
-    """What the first gradient on a parabola had to gain, ‖g‖²/2c: in the gradients' unit, whatever the log's loss has.
+    """The possible gain of the first step on a parabola, ‖g‖²/2c, in the unit of the gradients, not of the logged loss.
 
-    0 if no step met a parabola: then whatever is left counts.
+    0 if no step met a parabola, so that any gain that is still possible counts.
     """
     met = np.flatnonzero(curvature > 0)
     return float(norm[met[0]] ** 2 / (2 * curvature[met[0]])) if len(met) else 0.0

@@ -53,7 +53,7 @@ def _rule_out(e: Evidence, signal: np.ndarray, verdict: Verdict) -> None:
 
 
 def _passed(e: Evidence, signal: np.ndarray) -> Finding | None:
-    """A dip of ‖G‖, or a small ‖G‖ from the start, after which the loss falls further."""
+    """Finds a dip of ‖G‖, or a small ‖G‖ from the start, after which the loss falls further."""
     assert e.curvature is not None
     count = len(signal)
     curvature, level = medians(e.curvature, count=count), medians(e.loss, count=count)
@@ -101,7 +101,7 @@ def _dips(signal: np.ndarray) -> list[int]:
 
 
 def _flat_from_the_start(e: Evidence, s: StepsTaken) -> list[Finding]:
-    """A run that starts on a flat place and has not left it: the gradient grows, along negative curvature."""
+    """Finds a run that started on a flat place and has not left it: its gradient grows, along negative curvature."""
     assert e.norm is not None
     assert e.curvature is not None
     if not e.gradients_agree and e.noise_squared is not None:

@@ -9,7 +9,7 @@ the usual norm, so more than ten times is not usual). The step before it shows t
   step to q times the length gives at most about q^(p-1) times the gradient.
 - The step was long, and the gradient grew as an ordinary function does: the learning rate is too high (`too_high.py`).
 
-A leap does no harm if the next update is no longer than usual: then the gradient is already clipped.
+A leap does no harm if the length of the next update is usual: then the gradient is already clipped.
 """
 
 from typing import NamedTuple
@@ -108,7 +108,7 @@ def leaps_of(e: Evidence, s: StepsTaken) -> list[Leap]:
 
 
 def _is_clipped(e: Evidence, k: int) -> bool:
-    """Whether the update from step k on is known, and at most half as long again as the longest of 20 steps before.
+    """Whether the update from step k on is known, and at most 1.5 times as long as the longest of 20 steps before.
 
     The panel knows an update one step later than `observed`, so that both steps have to be short.
     """
@@ -198,7 +198,7 @@ def _explosion(e: Evidence, leap: Leap) -> Finding:
 
 
 def _growth(e: Evidence, s: StepsTaken) -> list[Finding]:
-    """The norm grows by two orders of magnitude and the loss rises with it, although no step was too long."""
+    """A finding if the norm grows a hundred times and the loss rises with it, although no step was too long."""
     assert e.norm is not None
     parts = medians(e.norm)
     lowest, highest = int(np.nanargmin(parts)), int(np.nanargmax(parts))

@@ -1,4 +1,4 @@
-"""Rule on descent without progress: a long way without gain, or off a hill towards an asymptote (chapter §2.7)."""
+"""Rule on descent without progress: a long path without gain, or a path towards an asymptote (chapter §2.7)."""
 
 import numpy as np
 

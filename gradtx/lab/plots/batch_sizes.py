@@ -40,7 +40,7 @@ def plot_batch_sizes(sweeps: Mapping[int, Sweep], target: float, *, by: Measure 
         raise ValueError(
             "plot_batch_sizes: by must be an evaluation (train_loss, validation_loss, metric), got 'loss'."
         )
-    check_kind("plot_batch_sizes", "sweeps", sweeps, Mapping, "from batch sizes to what lab.sweep returned")
+    check_kind("plot_batch_sizes", "sweeps", sweeps, Mapping, "from batch sizes to results of lab.sweep")
     check_sweeps("plot_batch_sizes", sweeps.values())
     sizes = sorted(sweeps)
     steps = np.stack([_steps_to(sweeps[size], target, by) for size in sizes])  # [sizes, keys]
