@@ -42,7 +42,7 @@ def ill_conditioning(e: Evidence, s: StepsTaken, verdict: Verdict) -> list[Findi
     if spread >= _SPREAD and matters and is_bound and kept > 0.3 and not is_felt and goes_down:
         text = (
             f"The largest curvature so far is {number(steepest)}. The run now descends along a curvature of "
-            f"{number(flattest)}, {number(spread)} times less. "
+            f"{number(flattest)}, which is {number(spread)} times smaller. "
             f"Over the last half the gradient kept {min(kept, 9.99):.0%} of its norm."
         )
         numbers = {

@@ -100,7 +100,8 @@ def _describe_turning(curves: Mapping[str, np.ndarray]) -> str:
 def _describe_update(curves: Mapping[str, np.ndarray]) -> str:
     size = _late(curves["update_ratio/global"])
     place = "below" if size < 1e-4 else "above" if size > 1e-2 else "within"
-    return f"The late steps are {size:.1e} of the parameters' length. This is {place} the usual range, 1e-4 to 1e-2."
+    text = f"The length of the late steps is {size:.1e} times that of the parameters"
+    return f"{text}. This is {place} the usual range, 1e-4 to 1e-2."
 
 
 def _describe_noise(curves: Mapping[str, np.ndarray]) -> str:
