@@ -68,7 +68,7 @@ def _run(words: list[str]) -> int:
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     for each in (compare, sweep, trace, diagnose):
         each.add(commands)
-    names = "the problems, methods and landscapes there are"
+    names = "the available problems, methods and landscapes"
     listing = add_command(commands, "list", names, f"Prints {names}.")
 
     def print_names(arguments: argparse.Namespace) -> int:

@@ -94,8 +94,8 @@ print(f"J as a mean over 60 examples: {by_hand:.4f}, problem.loss: {problem.loss
 # %% [markdown] slideshow={"slide_type": "slide"}
 # ## Minimising the training cost overfits
 #
-# Eight runs of plain descent, each with its own 60 examples and its own start. `jax.vmap` trains all of them at once,
-# and `jax.lax.scan` is a compiled loop.
+# We start eight runs of plain descent, each with its own 60 examples and its own start. `jax.vmap` trains all of them
+# at once, and `jax.lax.scan` is a compiled loop.
 
 
 # %% slideshow={"slide_type": "skip"}
@@ -141,8 +141,8 @@ figure
 
 # %% [markdown] slideshow={"slide_type": "subslide"}
 # At the start $J$ and $J^*$ agree, because the parameters do not depend on the sample yet. Then descent fits the
-# parameters to the sample, and $J$ says less and less about $J^*$: $J$ goes to zero while $J^*$ turns and rises. The
-# network has learnt the flipped labels by heart. That is *overfitting*.
+# parameters to the sample, and $J$ tells us less and less about $J^*$: $J$ goes to zero while $J^*$ turns and rises.
+# The network has learnt the flipped labels by heart. That is *overfitting*.
 #
 # Look at the error rates too. In most runs the smallest $J^*$ and the smallest error on fresh examples come at different
 # steps, because the cost only stands in for the metric. (We look at every tenth step.)

@@ -66,7 +66,7 @@ plt.show()
 # ## The wrong side of a hill
 #
 # The next function has one minimum, at the star, and no other local minimum. The start lies to the left of a hill. From
-# there the way down leads to the left for ever: the function approaches 0, its asymptote, and never reaches it. Momentum
+# there the way down always leads to the left: the function approaches 0, its asymptote, and never reaches it. Momentum
 # and Adam (notebooks 11 and 13) go the same way, only faster. A start 1.5 farther to the right solves the problem for all
 # three methods.
 
@@ -87,10 +87,10 @@ for where, runs in (("left start", wrong_side), ("right start", right_side)):
     print(f"{where}:", "; ".join(f"{name} at θ₁ = {run.iterates[-1][0]:.1f}" for name, run in runs.items()))
 
 # %% [markdown] slideshow={"slide_type": "subslide"}
-# Another method does not help here, but another start does. That is why the start matters so much in training: the scale
-# of the weights, or weights that were trained before on another task. The same happens in a real network. If its weights
-# start 100 times too large, its tanh units are saturated: their slopes are nearly zero. No rate that we try makes up for
-# that.
+# Another method does not help here, but another start does. That is why the start matters so much in training. One can
+# choose the scale of the weights, or begin with weights that were trained on another task. The same happens in a real
+# network. If its weights start 100 times too large, its tanh units are saturated: their slopes are nearly zero. None of
+# the rates that we try makes up for that.
 
 
 # %% slideshow={"slide_type": "skip"}
@@ -107,7 +107,7 @@ print("usual start, SGD:", usual, "\nlarge start, SGD:", saturated, "\nlarge sta
 # ## A loss without a minimum
 #
 # Must there be a critical point at all? Take logistic regression on two classes that a line separates. Longer weights
-# always give a lower loss, so the loss has no minimum. It tends to 0 while the weights grow for ever, like the logarithm
+# always give a lower loss, so the loss has no minimum. It tends to 0 while the weights keep growing, like the logarithm
 # of the number of steps.
 
 # %% slideshow={"slide_type": "skip"}

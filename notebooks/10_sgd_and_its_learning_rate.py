@@ -129,7 +129,7 @@ lab.plot_convergence(strong, bowl.minimum, what="metric")
 # %% [markdown] slideshow={"slide_type": "subslide"}
 # The excess error falls like the rate: not at all for $a = 0$, as $1/\sqrt k$ for $a = \frac12$, and as $1/k$ for
 # $a = 1$, which is the best possible order. The schedule with $a = 2$ keeps the second condition and breaks the first: it
-# is lowest at the start, and then it stops short of the minimum for ever.
+# is lowest at the start, and then it stops short of the minimum and stays there.
 
 
 # %% [markdown] slideshow={"slide_type": "slide"}

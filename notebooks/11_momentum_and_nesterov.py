@@ -214,7 +214,7 @@ of_recipe = answers(gradtx.rmsprop(0.01, momentum=0.9), random_gradients)
 
 # %% slideshow={"slide_type": "skip"}
 def push(tx, steps=400):
-    """The lengths of the steps under a gradient that is 1 for ever."""
+    """The lengths of the steps under a constant gradient of 1."""
     return -answers(tx, jnp.ones(steps))
 
 

@@ -14,7 +14,7 @@
 # ---
 
 # %% [markdown] slideshow={"slide_type": "slide"}
-# # 14 · Diagnose a sick run: what ails it, and what cures it?
+# # 14 · Diagnose a sick run: what is wrong, and what cures it?
 #
 # *Chapter §2.4, §2.5 and §4.1.2.* You will see five trainings that go wrong, two of a small transformer and three of a
 # recurrent network. For each of them you will see the finding of `gradtx.diagnose`, its evidence, the remedy that it
@@ -102,7 +102,7 @@ lab.plot_diagnosis({"problem": "transformer at rate 3", **high})
 
 # %% [markdown] slideshow={"slide_type": "subslide"}
 # The first finding is the cause: many steps are expected to raise the loss. The NaN at the end is only a consequence, so
-# that finding points back to the first one. The remedy makes the steps so short that the first ones have a ratio $r$ of a
+# its finding refers to the first one. The remedy makes the steps so short that the first ones have a ratio $r$ of a
 # fifth.
 
 # %% slideshow={"slide_type": "skip"}
@@ -170,7 +170,7 @@ print("loss, mean of the last 50 steps:", jnp.mean(thrown["loss"][-50:]), "->", 
 # ## A recurrent network whose first inputs get no signal
 #
 # If it starts at $\rho = 0.3$, the loss stays at 0.087, which is the loss of the constant answer 1. The norm of the
-# gradient shows nothing unusual, and the diagnosis says which instrument would show more:
+# gradient shows nothing unusual, and the diagnosis names the instrument that would show more:
 
 # %% slideshow={"slide_type": "subslide"}
 deaf = rnn(start(0.3), sums, max_norm=0.1)

@@ -1,8 +1,8 @@
 """Labelled runs: each has one planted challenge or is healthy, and its truth is known from how it was made.
 
-A *subject* is a loss with what it needs as arrays, so that all its runs (methods, rates, schedules, starts, noises) are
-one compiled program under `vmap`. The method inside is written out below with its choices as numbers; `Method.tx` makes
-the same method of gradtx, and a test compares the two. Readings are those of `gradtx.observed` and of
+A *subject* is a loss and the arrays that it needs. All its runs (methods, rates, schedules, starts, noises) are one
+compiled program under `vmap`, in which the choice of the method is a number too (`_method`). `Method.tx` makes the same
+method with gradtx, and a test compares the two. Readings are those of `gradtx.observed` and of
 `gradtx.trajectory`.
 """
 

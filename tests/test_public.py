@@ -42,7 +42,7 @@ def test_the_public_names_are_those_that_the_package_exports_as_themselves():
 
 @pytest.mark.parametrize("folder", ["methods", "wrappers"])
 def test_every_file_of_methods_and_wrappers_exports_something(folder):
-    helps_others = {"leafwise"}  # tells `packed` what it may not wrap
+    helps_others = {"leafwise"}  # tells `packed` which transformations to refuse
     for source in sorted((PACKAGE / folder).glob("[!_]*.py")):
         if source.stem not in helps_others:
             assert public_functions(source).keys() & NAMES, f"{source.name}: export its functions in gradtx/__init__.py"
@@ -50,7 +50,7 @@ def test_every_file_of_methods_and_wrappers_exports_something(folder):
 
 @pytest.mark.parametrize("folder", FOLDERS)
 def test_every_function_that_returns_a_transformation_is_exported(folder):
-    makes_them = {"instrument", "instruments"}  # of a measurement
+    makes_them = {"instrument", "instruments"}  # they make transformations from measurements
     for source in sorted((PACKAGE / folder).glob("[!_]*.py")):
         returns = {n for n, text in public_functions(source).items() if "GradientTransformation" in text}
         assert returns - makes_them <= NAMES, f"{source.name}: export them in gradtx/__init__.py"

@@ -24,7 +24,7 @@ def update_if(
 ) -> tuple[Updates, Any]:
     """The update of `tx` with its leaves in `dtypes`, if `is_due`; else zeros and the old state.
 
-    A row of blocks selects within its one pass. Any other transformation runs in a branch, only if it is due.
+    A row of blocks runs in any case and selects in the same pass. Any other transformation runs only if it is due.
     """
     if (row := row_of(tx)) is not None:
         new_updates, new_state = row.advance(updates, state, params, keep=is_due)

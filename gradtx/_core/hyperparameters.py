@@ -135,5 +135,5 @@ def count_for(*hyperparameters: Hyperparameter) -> jax.Array | None:
 
 
 def next_count(count: Any) -> Any:
-    """The count plus one, at most 2³¹ - 1: there a schedule stays constant. None stays None."""
+    """The count plus one, at most 2³¹ - 1, so a schedule is constant from there on. None stays None."""
     return None if count is None else jnp.where(count < jnp.iinfo(jnp.int32).max, count + 1, count)

@@ -88,7 +88,10 @@ def _without(rows: Any, w: Any) -> Any:
 
 
 def _step(linear: Partial, rows: Any, q: Any, at: jax.Array, largest: jax.Array) -> tuple[Any, ...]:
-    """Sets row `at` of the basis to q. The next q is the part of A q orthogonal to all rows, if not mere rounding."""
+    """Sets row `at` of the basis to q. The next q is the part of A q that is orthogonal to all rows.
+
+    If that part is only rounding error, the next q is 0.
+    """
     rows = jax.tree.map(lambda r, x: r + _column(at, r.ndim) * x[None], rows, q)
     w = linear(q)
     alpha = jnp.sum(at * _overlaps(rows, w))

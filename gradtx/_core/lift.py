@@ -1,13 +1,13 @@
-"""From a rule on one array to a transformation of a tree, and blocks in a row as one rule.
+"""Turns a rule for one array into a transformation of a tree, and joins several blocks into one rule.
 
 A method writes three small functions; `lift` does the rest (None and masked leaves, dtypes, shape checks, errors):
 
 - `init(params)` builds the state.
 - `scalars(state)` gives this step's scalars (hyper-parameters at step k) and the scalar fields of the next state. A
-  block that `reduces` gets the gradients too: `scalars(state, gradients)`. They are a list with None for a leaf that
-  has no gradient. Such a block may return a list of dicts of scalars, one per leaf.
+  block that `reduces` gets the gradients too: `scalars(state, gradients)`. The gradients are a list, with None for a
+  leaf that has none. Such a block may return a list of dicts of scalars, one per leaf.
 - `rule(store, g, *buffers, **scalars)` is the formula on one array. It passes each new buffer to `store`, in the order
-  of `buffers`, goes on with the array that `store` returns, and returns the update. Use `store(x, after=y)` if y is
+  of `buffers`, continues with the array that `store` returns, and returns the update. Use `store(x, after=y)` if y is
   computed from the old array of x: if x were written first, XLA would have to copy the old array for y.
 
 `composed` puts blocks in a row: each leaf goes through all their rules at once, in float32 from the first to the last.
@@ -79,7 +79,7 @@ class Row:
     ) -> tuple[Updates, Any]:
         """The update and the new state. If the boolean `keep` is false, the new state is the old one.
 
-        `plainly` leaves out the arrangements for XLA on CPUs, for a wrapper that makes its own.
+        With `plainly` the step has no special code for XLA on CPUs. Wrappers that have such code themselves use it.
         """
         states = list(_flat(self.name, self.nest, state))
         trees = (getattr(s, field) for block, s in zip(self.blocks, states, strict=True) for field in block.buffers)
@@ -156,12 +156,12 @@ def _apply(
     """
     if not (is_arranged and row):
         return _run(blocks, values, g, row, keep)
-    is_joined = JOINS_LOOPS and keep is None and len({x.dtype for x in (g, *row)}) == 1  # loops that write one dtype
+    is_joined = JOINS_LOOPS and keep is None and len({x.dtype for x in (g, *row)}) == 1  # XLA joins these
     if is_joined and jnp.issubdtype(g.dtype, jnp.floating):
         each = [_run(blocks, values, tagged(i, g), [tagged(i, x) for x in row], None) for i in range(len(row) + 1)]
         return each[-1][0], [each[i][1][i] for i in range(len(row))]
-    # The rule runs once for the buffers, and once more for the update, which reads the new buffers: they are stored
-    # anyway. The update of the first run and the buffers of the second are dead code.
+    # The first run of the rule gives the new buffers. The second run gives the update and reads these buffers, which
+    # have to be stored anyway. The update of the first run and the buffers of the second are dead code.
     _, new = _run(blocks, values, g, row, keep, is_apart=True)
     update, _ = _run(blocks, values, g, row, keep, new=iter(unmerged(new)))
     return update, new

@@ -80,13 +80,13 @@ class Layout:
 class Packed(NamedTuple):
     """A tree whose small leaves are in vectors. JAX sees the first two fields; the layout is static.
 
-    It is a named tuple with the layout inside a `Partial` because Flax's msgpack takes named tuples apart, and takes
-    the function of a `Partial` from the target. So gradtx does not need to import Flax.
+    Flax's msgpack stores the fields of a named tuple, and takes the function of a `Partial` from the target. So the
+    layout is inside a `Partial`, and gradtx does not need to import Flax.
     """
 
     vectors: tuple[Any, ...]  # [sum of sizes] each
-    alone: dict[str, Any]  # the leaves that were not packed, by their paths. The others have no placeholders
-    # here, because a tree of a thousand of them would cost Python more per step than the step of the vectors takes.
+    alone: dict[str, Any]  # the leaves that were not packed, by their paths. Packed leaves have no placeholders
+    # here, because Python would need longer for a thousand placeholders than for the whole step.
     unpacking: jax.tree_util.Partial  # of the layout, without arguments
 
     @property

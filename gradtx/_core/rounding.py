@@ -10,8 +10,8 @@ is added now and then. Rounding to the nearest would lose it at every step.
 | of both signs     | 1    | 4 bits     | 3 bits     | 2⁻¹⁶               |
 | none negative     | 0    | 5 bits     | 3 bits     | 2⁻³²               |
 
-The sign of a block's scale tells which of the two it is: negative for the second. There a positive entry never becomes
-0. A second moment of 0 under a mean that is not 0 would mean a division by `eps`.
+The sign of a block's scale tells its kind: it is negative if no entry is negative. In such a block a positive entry
+never becomes 0, because a mean that is not 0 over a second moment of 0 would be divided by `eps`.
 """
 
 import math
@@ -50,10 +50,11 @@ def chances(seed: jax.Array, shape: tuple[int, ...]) -> jax.Array:
 
 
 def chances_of_bits(bits: jax.Array, seed: jax.Array) -> jax.Array:
-    """uint32 from the numbers to be rounded: uniform over the seeds, even among near numbers, equal for equal ones.
+    """A uint32 for each number to be rounded. Equal numbers get equal values.
 
-    `chances` needs the place of an entry. XLA on the CPU counts places in 64 bits, which took a third of the encoding
-    time. In 8 bits equal entries may share their chance, because a block of equal entries needs no rounding.
+    The values are uniform over the seeds, and evenly spread over numbers that are close together. `chances` needs the
+    place of an entry. XLA on the CPU counts places in 64 bits, which took a third of the encoding time. In 8 bits equal
+    entries may share their chance, because a block of equal entries needs no rounding.
     """
     return bits * jnp.uint32(_STRIDE) + seed
 
@@ -62,7 +63,7 @@ def to_bfloat16(x: jax.Array, seed: jax.Array) -> jax.Array:
     """The array in bfloat16. Its mean over all seeds (uint32) is the array itself."""
     x = x.astype(jnp.float32)
     up = lax.bitcast_convert_type(x, jnp.uint32) + (chances(seed, x.shape) >> jnp.uint32(16))
-    # The bits are rounded here, so the cast is exact. (A uint16 seen as bfloat16: the same, ten times slower on a CPU.)
+    # The bits are rounded here, so the cast is exact. (A view of uint16 as bfloat16 is ten times slower on a CPU.)
     rounded = lax.bitcast_convert_type(up & jnp.uint32(0xFFFF0000), jnp.float32)
     return jnp.where(jnp.isfinite(x), rounded, x).astype(jnp.bfloat16)
 
@@ -78,7 +79,7 @@ def scales_8bit(x: jax.Array) -> jax.Array:
 
 def to_8bit(x: jax.Array, scale: jax.Array, seed: jax.Array) -> jax.Array:
     """Codes, uint8 in the shape of `x`, given `scales_8bit(x)`."""
-    # The quotient is computed once per block. XLA on the CPU would compute anything cheaper anew for each entry.
+    # This divides once per block. XLA on the CPU would repeat any cheaper operation for each entry.
     inverse = jnp.where(jnp.signbit(scale), -1, 1) / jnp.maximum(jnp.abs(scale), jnp.finfo(jnp.float32).tiny)
     x, inverse = x.astype(jnp.float32), _each(inverse, x.shape)
     one_sided = jnp.signbit(inverse)
@@ -91,7 +92,7 @@ def to_8bit(x: jax.Array, scale: jax.Array, seed: jax.Array) -> jax.Array:
 
 
 def from_8bit(code: jax.Array, scale: jax.Array) -> jax.Array:
-    """The numbers, in float32."""
+    """Decodes the codes to float32."""
     scale, code = _each(scale, code.shape), code.astype(jnp.int32)
     top = jnp.where(jnp.signbit(scale), _TOP_ONE_SIDED, _TOP)
     level = code & top
@@ -105,8 +106,8 @@ def num_blocks(size: int) -> int:
 
 
 def _each(scale: jax.Array, shape: tuple[int, ...]) -> jax.Array:
-    """The scale of each entry's block, in the shape of the array: in that shape XLA on the CPU fuses it into each loop
-    that reads it."""
+    """The scale of each entry's block, in the shape of the array, so that XLA on the CPU fuses it into each loop that
+    reads it."""
     entries = lax.reshape(lax.broadcast_in_dim(scale, (scale.size, BLOCK), (0,)), (scale.size * BLOCK,))
     return lax.reshape(entries[: math.prod(shape)], shape)
 

@@ -11,7 +11,7 @@
 |        |          | of steps after `burn_in`                            |
 
 **Reads**: if the cosine is near 1, the steps could be longer. If it stays near -1, the run jumps from wall to wall: it
-oscillates, and the rate is too high (chapter §4.1). Near 0, noise decides. S falls once the run only hovers. If S is
+oscillates, and the rate is too high (chapter §4.1). Near 0, noise prevails. S falls once the run only hovers. If S is
 below 0, the run is called stationary, and the rate should be lowered. Delta-bar-delta uses the sign agreement of each
 coordinate (§5.1).
 

@@ -9,10 +9,10 @@ A measurement consists of three small functions. `instrument` decides when to me
 
 **When**: with `every=1` at every step, with `every=N` at steps 0, N, 2N, ... The device decides this, at almost no cost
 to the other steps (see `periodic.py`). If `vmap` runs over the count, every step measures. A derivative treats such
-readings as constants. Or the host decides: pass `update(..., measure=True)`, False, or "remember" for the step before a
-measured one, as a static argument of the jitted step. A step without measurement then contains nothing of it, and each
-of the choices is compiled once. If all measurements have
-`sees_every_step`, every step is measured, even with `measure=False`.
+readings as constants. The host can decide instead: pass `update(..., measure=True)`, False, or "remember" for the step
+before a measured one, as a static argument of the jitted step. A step without a measurement is then compiled without
+it, and each of the choices is compiled once. If all measurements have `sees_every_step`, every step is measured, even
+with `measure=False`.
 
 Several measurements in one instrument share one `observation`, so that each pass over the model is made only once.
 """

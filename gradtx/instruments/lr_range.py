@@ -12,10 +12,10 @@
 never. The lower rates have almost removed the component that diverges, so it has to grow from a tiny value. So if the
 updates are -ε g, a power iteration runs along with the descent, with one Hessian product per step. Then steps with
 ε λ_max >= 2 are known to be unstable. `divergence` is 2/λ_max at the start of the unstable steps that lasted to the
-end. On a quadratic this is exactly 2/λ_max, for any start. If the loss did not blow up by the end of the range, the
-last two steps have to agree on λ_max; if not, the loss is not quadratic there and may hold the iterate. In all other
-cases (with momentum or scaled gradients, or over a cliff), `divergence` is the rate of the first step of the unbroken
-rise that ended the run, which is late.
+end. On a quadratic this is exactly 2/λ_max, for any start. If the loss did not blow up by the end of the range, this
+is used only if the last two steps agree on λ_max. Otherwise the loss is not quadratic there, and may keep the iterate
+from diverging. In all other cases (with momentum or scaled gradients, or over a cliff), the run ends in an unbroken
+rise of the loss, and `divergence` is the rate of its first step. This shows the divergence late.
 
 Frozen entries are left out: λ_max is that of the Hessian of the entries that move. `accumulate` and `optax.MultiSteps`
 step along the mean of the gradients since their last step. The steps at which they wait are not counted.
@@ -127,7 +127,7 @@ def lr_range_test(
 
 def _concluded(rates: np.ndarray, run: Run, smooth: float, first: int, last: int) -> RangeTest:
     is_kept = run.taken & ~run.diverged
-    # A step that held its update back tells nothing about its rate, so only the steps that moved count.
+    # A step without an update does not test its rate, so only the steps that moved the parameters count.
     at = np.flatnonzero(run.taken & run.moved)
     losses = np.where(np.isfinite(run.loss), run.loss, np.nan).astype(float)
     width = smooth * len(rates) * len(at) / max(1, int(run.taken.sum()))
@@ -158,7 +158,7 @@ def _remark(run: Run, at: np.ndarray, kept: int, first: int, last: int) -> str:
     if not np.any(run.fall[at] != 0):
         if not np.any(run.slope[at] != 0):
             return "the gradient is 0 at every step; start elsewhere, and see that value_fn uses the parameters"
-        return "no step changed the loss, as far as its rounding shows; raise highest"
+        return "no step changed the loss by more than its rounding error; raise highest"
     if kept - last <= first:
         return (
             f"the run ended after {kept} steps, of which skip_first={first} and skip_last={last} leave none; start "

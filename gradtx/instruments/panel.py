@@ -96,7 +96,7 @@ def panel(
         `gradient_tests/standard_error`, `gradient_tests/inner_product`, `gradient_tests/norm`,
         `gradient_tests/orthogonality`, `gradient_noise_scale/noise_scale`,
         `gradient_noise_scale/trace_covariance`, `gradient_noise_scale/gradient_norm_squared`.
-        Each instrument of that name says what they mean.
+        The docstring of the instrument of that name explains each of them.
 
     Raises:
         ValueError: a number out of range; at `init`, a complex leaf; at `update`, no parameters or no losses.

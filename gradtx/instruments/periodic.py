@@ -1,4 +1,4 @@
-"""Work that is done in few of the steps of a compiled program, and costs nothing in the others.
+"""Does work in a few steps of a compiled program, without costs in the other steps.
 
 `lax.cond` costs something in every step. XLA copies whatever a branch returns or shares with later code, and computes
 before the choice whatever it can lift out of a branch. So here the work is a loop that runs once or not at all, and its

@@ -24,19 +24,19 @@ LEAVE_OUT = ("time\n(s)", "area", "batch", "early\nstop", "diverged", "final\nlo
 
 
 def comparison_table(comparison: Comparison) -> Table:
-    """One row per method and problem, at its best learning rate. Spreads are standard deviations over the seeds.
+    """Makes a table with one row per method and problem, at its best learning rate.
 
-    On a narrow screen some columns are left out; method, steps to the target, metric and score stay. With more than one
-    problem a last block holds the scores of the performance profile.
+    Spreads are standard deviations over the seeds. On a narrow screen some columns are left out; method, steps to the
+    target, metric and score stay. With more than one problem a last block holds the scores of the performance profile.
 
     Args:
-        comparison: of `compare`, or one that `comparisons` yields on the way.
+        comparison: the result of `compare`, or one that `comparisons` yields.
 
     Returns:
         A rich table: `rich.print` shows it.
 
     Raises:
-        TypeError: no comparison.
+        TypeError: if `comparison` is not a comparison.
     """
     check_comparison("comparison_table", comparison)
     settings = comparison.settings
@@ -70,11 +70,11 @@ def comparison_table(comparison: Comparison) -> Table:
 
 def _caption(settings: dict[str, Any], several: bool) -> str:
     return (
-        f"Each method had the same budget: {settings['learning_rates']} learning rates; shown is the one with the "
-        "best validation metric, so that the metric flatters a little. * at the edge of its grid. "
-        f"Steps to target are medians, seen every {settings['evaluate_every']} steps. Area: mean height of the "
-        f"training-loss curve. Early stop: median step with {settings['patience']} evaluations without a better "
-        "metric. Diverged: members of the whole grid."
+        f"Each method had the same budget: {settings['learning_rates']} learning rates. The table shows the one with "
+        "the best validation metric, so this metric is a little too good. *: at the edge of its grid. "
+        f"Steps to target: median, measured every {settings['evaluate_every']} steps. Area: mean height of the "
+        f"training-loss curve. Early stop: median step after {settings['patience']} evaluations without a better "
+        "metric. Diverged: share of the members of the whole grid."
         + (" Score: area under the performance profile up to a factor of 4 (AlgoPerf)." if several else "")
     )
 
@@ -100,7 +100,7 @@ def _cells(result: MethodResult, target: float) -> tuple[str, ...]:
 
 
 def _steps(steps: np.ndarray) -> str:
-    """The median. If not every seed reached the target, also the number of those that did."""
+    """The median of the steps. If some seeds did not reach the target, it also gives how many did."""
     reached = int(np.isfinite(steps).sum())
     if reached == 0:
         return "never"
@@ -114,10 +114,10 @@ def comparison_to_dict(comparison: Comparison) -> dict[str, Any]:
     Numbers that are not finite (steps to a target that was not reached, a loss that diverged) become None for JSON.
 
     Args:
-        comparison: of `compare`, or one that `comparisons` yields on the way.
+        comparison: the result of `compare`, or one that `comparisons` yields.
 
     Raises:
-        TypeError: no comparison.
+        TypeError: if `comparison` is not a comparison.
     """
     check_comparison("comparison_to_dict", comparison)
     names = dict.fromkeys(result.problem for result in comparison.results)
@@ -153,14 +153,14 @@ def _finite(values: np.ndarray) -> list[Any]:
 
 
 def save_comparison(comparison: Comparison, path: str | Path) -> None:
-    """Writes `comparison_to_dict` as JSON. An interrupted write leaves the last whole file, never half of one.
+    """Writes `comparison_to_dict` as JSON. If the write is interrupted, the old file stays as it was.
 
     Args:
-        comparison: of `compare`, or one that `comparisons` yields on the way.
+        comparison: the result of `compare`, or one that `comparisons` yields.
         path: the file. Its old content is replaced.
 
     Raises:
-        TypeError: no comparison.
+        TypeError: if `comparison` is not a comparison.
     """
     check_comparison("save_comparison", comparison)
     with whole_file(path) as partial:

@@ -35,7 +35,7 @@ def sweep_in_words(sweep: Sweep, by: Measure = "loss") -> str:
     ]
     measure = sweep.metric_name if by == "metric" else by.replace("_", " ")
     text = f"{who}: best at {where} (final {measure} {values.mean():.3g} ± {values.std():.2g})."
-    return text + (f" At the edge of the grid in {', '.join(edges)}: look further." if edges else "")
+    return text + (f" This is at the edge of the grid in {', '.join(edges)}. Extend the grid." if edges else "")
 
 
 def profile_in_words(profile: PerformanceProfile) -> str:
@@ -50,7 +50,7 @@ def profile_in_words(profile: PerformanceProfile) -> str:
     quickest = {m: int((r == 1).sum()) for m, r in profile.ratios.items()}
     most = max(quickest.values())
     names = ", ".join(method for method, times in quickest.items() if times == most)
-    text += f"; most often the quickest: {names} ({most} of {count})." if most > 1 else "; none is often the quickest."
+    text += f". Most often the quickest: {names} ({most} of {count})." if most > 1 else ". None is often the quickest."
     unreached = [
         n for i, n in enumerate(profile.problems) if not any(np.isfinite(r[i]) for r in profile.ratios.values())
     ]
@@ -65,14 +65,14 @@ def _how_sure_of_profile(profile: PerformanceProfile, best: str) -> str:
         scores = PerformanceProfile(profile.problems, profile.targets, rest, profile.max_ratio).scores
         first = max(scores, key=lambda method: scores[method])
         if scores[first] > scores[best]:
-            return f" How sure: not very, as without {problem} {first} would score higher."
+            return f" How sure: not very. Without {problem}, {first} would score higher."
     return f" How sure: {best} stays first whichever problem is left out."
 
 
 def _one_problem(comparison: Comparison, problem: str) -> str:
     results = [result for result in comparison.of(problem) if not result.has_diverged]
     if not results:
-        return f"{problem}: every method diverged at every learning rate: none is best."
+        return f"{problem}: every method diverged at every learning rate, so none is best."
     higher, name = results[0].sweep.higher_is_better, results[0].sweep.metric_name
     sign = 1 if higher else -1
     best = max(results, key=lambda result: sign * result.metric[:, -1].mean())
@@ -97,7 +97,7 @@ def _how_sure(best: MethodResult, others: list[MethodResult], sign: int) -> str:
         return ""
     seeds = len(best.metric)
     if seeds < 2:
-        return "How sure: one seed cannot tell; take more seeds. "
+        return "How sure: one seed cannot tell. Use more seeds. "
     close = []
     for other in others:
         lead = sign * (best.metric[:, -1] - other.metric[:, -1])
@@ -105,5 +105,5 @@ def _how_sure(best: MethodResult, others: list[MethodResult], sign: int) -> str:
             close.append(other.method)
     if not close:
         return f"How sure: over {seeds} seeds it leads every other method by more than two standard errors. "
-    text = f"How sure: over {seeds} seeds it cannot be told from {', '.join(close)} (lead below two standard errors)"
-    return f"{text}; it leads the others by more. " if len(close) < len(others) else f"{text}. "
+    text = f"How sure: over {seeds} seeds it leads {', '.join(close)} by less than two standard errors"
+    return f"{text}, and the others by more. " if len(close) < len(others) else f"{text}. "

@@ -33,7 +33,7 @@ AXIS = "data"
 def start(coordinator: str | None, processes: int | None, process: int | None, heartbeat: int = 10) -> None:
     """Joins the run. Call it before any other use of JAX. If all three are None, JAX reads them from the environment
     (Slurm, Kubernetes, TPU, ...). A process that is silent for `heartbeat` seconds counts as dead."""
-    with suppress(AttributeError):  # a JAX without this setting has no such service, or `ENDING.share` wins
+    with suppress(AttributeError):  # without this setting JAX has no such service, or `ENDING.share` replaces it
         # JAX's own listener would catch SIGTERM. Here the processes agree on when to end (`_is_end_wanted`).
         jax.config.update("jax_enable_preemption_service", False)
     host = (coordinator or "").rpartition(":")[0]

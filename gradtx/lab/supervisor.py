@@ -39,7 +39,7 @@ def is_supervised() -> bool:
 def supervise(arguments: Sequence[str], name: str, log: Path) -> int:
     """Runs `python -m gradtx arguments` in a child, waits, and returns its exit status, or 3 if a process died.
 
-    The report of JAX's runtime on the death, with its stack traces, goes to the file `log`. The user reads a sentence.
+    JAX's runtime reports such a death with stack traces. They go to the file `log`, and the user sees one sentence.
     """
     reading, writing = os.pipe()
     environment = os.environ | {PIPE: str(reading)}

@@ -105,8 +105,8 @@ def adadelta(
         eps: δ, in [0, inf); sets the size of the first steps.
 
     **Differs from** `optax.adadelta`: its `rho` is called `decay` here, and is 0.95 by default as in the paper; the
-    rate is 1 by default. There is no `weight_decay` and no `weight_decay_mask`:
-    what they do is `optax.chain(optax.add_decayed_weights(weight_decay, weight_decay_mask), gradtx.adadelta())`.
+    rate is 1 by default. There is no `weight_decay` and no `weight_decay_mask`. Use
+    `optax.chain(optax.add_decayed_weights(weight_decay, weight_decay_mask), gradtx.adadelta())` instead.
 
     Raises:
         ValueError: a number out of range. TypeError: an argument of the wrong kind.

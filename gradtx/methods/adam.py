@@ -63,8 +63,8 @@ def scale_by_adam(
         b2: β₂, in [0, 1).
         eps: δ, in [0, inf). With 0 a coordinate that never had a gradient gets the update 0.
 
-    **Differs from** `optax.scale_by_adam`: it has no `eps_root` and no `nesterov` (Optax's `nadam` stays Optax's).
-    There is no `mu_dtype`: both averages are kept in float32, or as `gradtx.stored_as` says.
+    **Differs from** `optax.scale_by_adam`: it has no `eps_root` and no `nesterov` (use Optax's `nadam` for that).
+    There is no `mu_dtype`: both averages are kept in float32, or in the form that `gradtx.stored_as` gives them.
 
     Raises:
         ValueError: a number out of range. TypeError: an argument of the wrong kind.
@@ -129,8 +129,8 @@ def adam(
         b2: β₂, in [0, 1).
         eps: δ, in [0, inf).
 
-    **Differs from** `optax.adam`: it has no `eps_root` and no `nesterov` (Optax's `nadam` stays Optax's). There is no
-    `mu_dtype`: both averages are kept in float32, or as `gradtx.stored_as` says.
+    **Differs from** `optax.adam`: it has no `eps_root` and no `nesterov` (use Optax's `nadam` for that). There is no
+    `mu_dtype`: both averages are kept in float32, or in the form that `gradtx.stored_as` gives them.
 
     Raises:
         ValueError: a number out of range. TypeError: an argument of the wrong kind.

@@ -82,7 +82,7 @@ def heavy_ball(
         momentum: α, a number, 0-d array or `count -> value`, in [0, 1).
         accumulator_dtype: the dtype of the velocity; None follows the parameters.
 
-    **Differs from** `optax.trace`: its `decay` is called `momentum` here, and its `nesterov` is a function of its own.
+    **Differs from** `optax.trace`: its `decay` is called `momentum` here, and its `nesterov` is a separate function.
 
     Raises:
         ValueError: `momentum` is out of range. TypeError: it is of the wrong kind.

@@ -50,8 +50,8 @@ def sgd(
         accumulator_dtype: the dtype of the velocity; None follows the parameters.
 
     **Differs from** `optax.sgd`: the same arguments, but `accumulator_dtype` is passed by name and is float32 by
-    default. The updates differ if the learning rate, or with `nesterov` the momentum, is scheduled: see the page of the
-    module.
+    default. The updates differ if the learning rate, or with `nesterov` the momentum, is scheduled, as the docstring
+    of the module explains.
 
     Raises:
         ValueError: a number out of range, or `nesterov` without `momentum`.

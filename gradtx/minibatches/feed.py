@@ -12,8 +12,8 @@ drops examples to make the parts even. Here an uneven minibatch has uneven parts
 
 **Costs**: per step, each process reads its own examples on the host, when the minibatch is requested.
 
-**When**: for data that is larger than a device, or that many processes share. Index data that fits a device there:
-`jax.tree.map(lambda x: x[batch], data)` inside the compiled loop.
+**When**: for data that is larger than a device, or that many processes share. If the data fits a device, put it there,
+and use `jax.tree.map(lambda x: x[batch], data)` inside the compiled loop.
 """
 
 from collections.abc import Iterator, Sequence

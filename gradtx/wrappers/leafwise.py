@@ -27,7 +27,7 @@ def check_not_leafwise(inner: Any, layout: Layout) -> None:
     packed_shapes = [layout.like[i].shape for group in layout.groups for i in group]
     if not packed_shapes:
         return
-    matrix = max((2, 3), *packed_shapes, key=lambda shape: sorted((1, 1, *shape))[-2])  # the most of one
+    matrix = max((2, 3), *packed_shapes, key=lambda shape: sorted((1, 1, *shape))[-2])  # the widest
     shapes = [matrix, (3,), ()]
     trees = [_random_tree(shapes, (1.0, 100.0, 0.1))]
     trees += [_random_tree(shapes, (size, 0.01 * size, 10.0 * size)) for size in GRADIENT_SIZES]

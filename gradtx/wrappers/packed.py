@@ -22,8 +22,9 @@ a vector into a thousand leaves takes longer to compile than the thousand update
 (`tests/benchmarks/leaves.py`).
 
 **The state**: `readings` and `nesterov_eval_params` work as usual. `state.restored()` is the state that `tx` itself
-would have, over the user's tree, and `state.replaced(tree_state)` takes it back. Checkpoint the restored state to go on
-with or without packing. `optax.tree.map_params` sees the vectors, so map a tree of shardings over `state.restored()`.
+would have, over the user's tree, and `state.replaced(tree_state)` puts such a state back. Save the restored state in
+checkpoints if a later run may not use packing. `optax.tree.map_params` sees the vectors, so map a tree of shardings
+over `state.restored()`.
 """
 
 from collections.abc import Callable

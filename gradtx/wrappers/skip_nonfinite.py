@@ -7,9 +7,9 @@
 explicit sharding. This never accepts a NaN. It also catches a NaN that the inner transformation makes from finite
 gradients (an overflow of a square).
 
-**Costs**: three int32 and two booleans, and one more read of the gradients and the state, which decide together whether
-the update is finite. A method, a clipping or a `gradtx.chain` of them is computed twice, to judge the update and to
-apply it. On a CPU that takes about 1.7 times its time, and a byte per entry. Any other transformation is computed once,
+**Costs**: three int32 and two booleans, and one more read of the gradients and the state, to find out whether the
+update is finite. A method, a clipping or a `gradtx.chain` of them is computed twice, to judge the update and to
+apply it. On a CPU that takes about 1.7 times as long, and a byte per entry. Any other transformation is computed once,
 and its results wait in memory until they are judged.
 
 **Across devices**: inside `shard_map` over sharded parameters give `axis_name`, so that all shards skip the same steps.

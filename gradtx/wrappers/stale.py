@@ -25,8 +25,8 @@ used twice and another never. Optax and torch have nothing like it.
 
 **Costs**: D numbers per parameter, beside the inner state. Each step moves them on by one place (D reads and writes).
 
-**When**: to test how a method, its rate and its momentum would bear asynchronous workers, before there are any. Do not
-train with it: late gradients have no advantage by themselves.
+**When**: to test how a method, its rate and its momentum would cope with asynchronous workers, before there are any. Do
+not train with it: late gradients have no advantage by themselves.
 """
 
 from collections.abc import Callable, Sequence

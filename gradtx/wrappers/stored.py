@@ -15,7 +15,7 @@ many small contributions keeps its mean. The random numbers follow from a seed i
 **Differs from** Optax, which rounds first moments to the nearest bfloat16 (`mu_dtype`) and has nothing for second ones.
 
 **Costs**: more arithmetic for less memory. On a CPU a step with bfloat16 takes 1.3 to 3 times as long, with 8 bits 1.3
-to 2.5. The step is computed for the scales, for the codes and for the updates. The new state is never written in
+to 2.5. The step is computed once each for the scales, the codes and the updates. The new state is never written in
 float32. The old state is copied in its small form, which takes longer if the system provides new memory at every step
 (`tests/benchmarks/state.py`). A step with loops, products of matrices or collectives is computed once, and its new
 state exists in float32. XLA's flag that joins loops (`_core/copies.py`) speeds up only float32. Derivatives do not
@@ -88,7 +88,7 @@ def stored_as(
     >>> import gradtx, jax, jax.numpy as jnp
     >>> tx = gradtx.stored_as(gradtx.adam(0.001), "8bit")
     >>> state = tx.init(jnp.zeros(1_000_000))
-    >>> print(round(sum(x.nbytes for x in jax.tree.leaves(state)) / 1_000_000, 2))  # bytes a parameter, for 8
+    >>> print(round(sum(x.nbytes for x in jax.tree.leaves(state)) / 1_000_000, 2))  # bytes per parameter, instead of 8
     2.03
     """
     inner, bits = inner_transformation("stored_as", tx), _checked_bits(dtype)

@@ -27,7 +27,7 @@ def said(step, *args):
 
 
 @pytest.mark.parametrize("name", NEEDY)
-def test_in_a_plain_loop(name):
+def test_the_call_in_a_plain_loop_is_update(name):
     tx = NEEDY[name]
     message = said(jax.jit(tx.update), PARAMS, tx.init(PARAMS), PARAMS)
     assert message.startswith(f"{name} needs the loss")
@@ -36,7 +36,7 @@ def test_in_a_plain_loop(name):
 
 @pytest.mark.parametrize("name", NEEDY)
 @pytest.mark.parametrize("is_given_to_apply_gradients", [False, True])
-def test_inside_linens_train_state_it_is_what_stands_in_place_of_apply_gradients(name, is_given_to_apply_gradients):
+def test_the_call_inside_linens_train_state_replaces_apply_gradients(name, is_given_to_apply_gradients):
     train_state = pytest.importorskip("flax.training.train_state", reason="Flax comes with the test extra")
     state = train_state.TrainState.create(apply_fn=None, params=PARAMS, tx=NEEDY[name])
     extra = {"losses_fn": lambda params: params["w"]} if is_given_to_apply_gradients else {}
@@ -54,7 +54,7 @@ def test_inside_linens_train_state_it_is_what_stands_in_place_of_apply_gradients
 
 
 @pytest.mark.parametrize("name", NEEDY)
-def test_inside_an_nnx_optimizer_it_is_the_optimizers_call(name):
+def test_the_call_inside_an_nnx_optimizer_is_that_of_the_optimizer(name):
     nnx = pytest.importorskip("flax.nnx", reason="Flax comes with the test extra")
     model = nnx.Linear(3, 1, rngs=nnx.Rngs(0))
     optimizer = nnx.Optimizer(model, NEEDY[name], wrt=nnx.Param)

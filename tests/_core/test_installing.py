@@ -24,11 +24,11 @@ def origin(monkeypatch, tmp_path, url):
     monkeypatch.setattr(installing, "distribution", lambda name: Distribution())
 
 
-def test_in_a_checkout_it_names_the_checkout():
+def test_the_hint_in_a_checkout_names_the_checkout():
     assert installing.install("lab") == f"pip install -e '{ROOT}[lab]'"
 
 
-def test_after_pip_install_of_a_folder_it_names_the_folder(monkeypatch, tmp_path):
+def test_the_hint_after_pip_install_of_a_folder_names_the_folder(monkeypatch, tmp_path):
     folder = tmp_path / "my folder"
     (folder / "gradtx").mkdir(parents=True)
     (folder / "pyproject.toml").touch()
@@ -37,7 +37,7 @@ def test_after_pip_install_of_a_folder_it_names_the_folder(monkeypatch, tmp_path
 
 
 @pytest.mark.parametrize("url", [None, "https://example.org/gradtx.whl", "file:///no/such/folder"])
-def test_otherwise_it_names_the_package(monkeypatch, tmp_path, url):
+def test_the_hint_otherwise_names_the_package(monkeypatch, tmp_path, url):
     origin(monkeypatch, tmp_path, url)
     assert installing.install("checkpoints") == "pip install 'gradtx[checkpoints]'"
 

@@ -14,26 +14,26 @@ def norm(leaves):
 
 
 @pytest.mark.parametrize("size", [1e-37, 1e-25, 1e-18, 1.0, 1e18, 1e30, 3e38])
-def test_norm_is_that_of_float64(size):
+def test_the_norm_equals_that_in_float64(size):
     leaves = [jnp.asarray(size * np.array([0.3, -1.0, 0.7]), jnp.float32), jnp.asarray(0.5 * size, jnp.float32)]
     expected = np.linalg.norm(np.concatenate([np.ravel(np.asarray(x, np.float64)) for x in leaves]))
     assert norm(leaves) == pytest.approx(expected, rel=1e-6)
 
 
 @pytest.mark.parametrize("size", [1e-307, 1e-155, 1e155, 1.7e308])
-def test_in_float64_too(x64, size):
+def test_the_norm_of_float64_leaves_equals_that_in_long_double(x64, size):
     leaf = jnp.asarray(np.array([0.3, -1.0, 0.7, 0.5]) * size)
     expected = np.linalg.norm(np.asarray(leaf, np.longdouble))
     inverse, relative = scaled_norm([leaf])
     np.testing.assert_allclose(np.longdouble(relative) / np.longdouble(inverse), expected, rtol=1e-14)
 
 
-def test_a_mix_of_scales_keeps_what_matters():
+def test_the_norm_of_a_mix_of_scales_is_that_of_the_large_entries():
     assert norm([jnp.full(4, 1e-30), jnp.full(1, 1e-12)]) == pytest.approx(1e-12, rel=1e-6)
 
 
 @pytest.mark.parametrize("values", [[0.0, 0.0], [1e-30, 0.0], [1e25, 3.0], [3e38, 0.0]])
-def test_leaves_that_the_compiler_knows_have_that_norm_too(values):
+def test_constant_leaves_have_the_same_norm(values):
     leaf = jnp.array(values)
     inverse, relative = jax.jit(lambda: scaled_norm([leaf]))()
     np.testing.assert_allclose(np.float64(relative) / np.float64(inverse), np.linalg.norm(np.float64(leaf)), rtol=1e-6)
@@ -44,7 +44,7 @@ def test_no_leaves_and_no_entries_have_norm_zero():
     assert norm([jnp.zeros((0, 3))]) == 0.0
 
 
-def test_the_derivative_is_the_direction_also_where_it_rescaled():
+def test_the_derivative_of_the_norm_is_the_direction_also_if_the_squares_were_rescaled():
     for size in (1.0, 1e25, 1e-25):
         x = jnp.array([3.0, -4.0]) * size
 
@@ -62,7 +62,7 @@ def test_a_norm_most_of_whose_squares_underflow_is_right():
 
 
 @pytest.mark.slow
-def test_what_the_compiler_makes_of_the_norm_of_many_leaves_grows_as_they_do():
+def test_the_compiled_norm_of_many_leaves_grows_in_proportion_to_their_number():
     def size(count):
         leaves = [jnp.ones(10 + i) for i in range(count)]
         return len(jax.jit(scaled_norm).lower(leaves).compile().as_text())

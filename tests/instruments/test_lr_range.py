@@ -227,7 +227,7 @@ REMARKS = {
     ),
     "rates that are far too low": (
         {"value_fn": lambda x: 1.0 + jnp.sum(x**2), "lowest": 1e-14, "highest": 1e-12},
-        "no step changed the loss, as far as its rounding shows; raise highest",
+        "no step changed the loss by more than its rounding error; raise highest",
     ),
     "rates that are all too high": (
         {"lowest": 10.0, "highest": 100.0},

@@ -311,7 +311,7 @@ def test_a_run_without_a_finite_loss_or_without_a_step_can_be_drawn(plot, steps)
 
 def test_figures_of_a_run_without_steps_say_that_no_step_was_recorded():
     for plot in (lab.plot_readings, lab.plot_diagnosis):
-        assert plot(cut_short()).get_suptitle() == "mine: No step was recorded, so there is nothing to see."
+        assert plot(cut_short()).get_suptitle() == "mine: No step was recorded, so there is nothing to show."
         assert "No step was recorded" in plot({"loss": []}).get_suptitle()
         with pytest.raises(ValueError, match="must hold loss"):
             plot({"gradient_norm/global": np.ones(3)})
@@ -391,7 +391,7 @@ def test_the_diagnosis_page_shows_each_finding_and_the_panels_for_it():
     page = lab.plot_diagnosis(DIVERGING)
     assert "learning rate too high" in page.get_suptitle()
     titles = [axes.get_title(loc="left") for axes in axes_of(page)]
-    assert {"Gradient norm", "Step against curvature", "Turning"} <= set(titles)
+    assert {"Gradient norm", "Step against curvature", "Cosine of gradients"} <= set(titles)
     assert any("THE LEARNING RATE IS TOO HIGH" in text.get_text() for text in page.subfigs[0].texts)
     assert any("loss rises" in text.get_text() for axes in axes_of(page) for text in axes.texts)
 

@@ -68,7 +68,7 @@ def page_of(tmp_path):
     return lambda runs: Page(lab.report(runs, tmp_path / "page.html"))
 
 
-def test_everything_that_was_found_ruled_out_or_not_judged_stands_in_the_page(page_of):
+def test_the_page_holds_every_finding_every_exclusion_and_every_challenge_not_judged(page_of):
     diagnosis, page = gradtx.diagnose(TOO_HIGH), page_of(TOO_HIGH)
     assert "learning_rate_too_high" in diagnosis.challenges
     assert diagnosis.ruled_out
@@ -83,7 +83,7 @@ def test_everything_that_was_found_ruled_out_or_not_judged_stands_in_the_page(pa
     assert diagnosis.headline in page.text
 
 
-def test_what_a_finding_explains_stands_under_it(page_of):
+def test_the_consequences_of_a_finding_are_listed_under_the_finding(page_of):
     seen = {**TOO_HIGH, "gradient_alignment/cosine": np.full(60, -0.95)}
     (cause,) = (f for f in gradtx.diagnose(seen).findings if f.challenge == "learning_rate_too_high")
     assert cause.consequences
@@ -92,7 +92,7 @@ def test_what_a_finding_explains_stands_under_it(page_of):
         assert text.index(cause.title) < text.index(effect) < text.index(cause.evidence)
 
 
-def test_the_curves_are_the_runs_own(page_of):
+def test_the_curves_of_the_page_are_those_of_the_run(page_of):
     page = page_of(TOO_HIGH)
     for label, name in (("minibatch loss", "loss"), ("‖g‖", "gradient_norm/global"), ("accuracy", "accuracy")):
         (curve,) = page.curves(label)
@@ -101,7 +101,7 @@ def test_the_curves_are_the_runs_own(page_of):
     assert page.data["steps"] == [0, 59]
 
 
-def test_a_recorder_and_its_steps_are_taken(page_of):
+def test_a_recorder_is_a_run_with_its_own_step_numbers(page_of):
     log = lab.Recorder(every=10, name="mine")
     for k in range(5):
         log(loss=jnp.float32(5 - k), norms=jnp.arange(6.0))
@@ -120,7 +120,7 @@ def test_a_reading_of_many_numbers_shows_its_lowest_median_and_highest(page_of):
     assert page.curves("gradient_norm/two[1]")[0]["y"] == [1] * 60
 
 
-def test_the_heights_have_the_scale_of_the_static_picture(page_of):
+def test_the_vertical_axes_have_the_scale_of_the_static_picture(page_of):
     wild = np.where(K % 2, -1.0, 1.0) * 10.0 ** (K / 20)
     seen = {**TOO_HIGH, "curvature_ratio/ratio": wild, "gradient_alignment/cosine": np.cos(K)}
     axes = {a.get_title(loc="left"): a for a in lab.plot_readings(seen).axes if a.get_visible()}
@@ -134,7 +134,7 @@ def test_the_heights_have_the_scale_of_the_static_picture(page_of):
     np.testing.assert_allclose(curve["y"], symlog(wild), rtol=1e-5)
 
 
-def test_what_is_not_finite_is_a_gap_and_is_told(page_of):
+def test_a_value_that_is_not_finite_is_a_gap_and_the_caption_mentions_it(page_of):
     loss = 1.0 + K
     loss[[7, 8, 20]] = np.nan, np.inf, -np.inf
     page = page_of({"loss": loss, "gradient_norm/global": np.full(60, np.nan), "accuracy": np.full(60, np.inf)})
@@ -167,7 +167,7 @@ def test_a_long_run_is_thinned_and_keeps_its_extremes(page_of):
     assert (at[54_321], at[12_345]) == (99, -99)
 
 
-def test_thinning_keeps_the_ends_the_extremes_and_one_gap_of_each_stretch():
+def test_thinning_keeps_the_ends_the_extremes_and_one_gap_of_each_part():
     values = np.sin(np.arange(1000.0))
     values[500:520] = np.nan
     steps, kept = thinned(3 * np.arange(1000), values, 50)
@@ -180,7 +180,7 @@ def test_thinning_keeps_the_ends_the_extremes_and_one_gap_of_each_stretch():
 ATTACK = "</script><script>window.wrong=1</script><img src=x onerror=wrong()> $$data$$ %{y} \ud800 &amp; 'q' \"q\""
 
 
-def test_names_are_shown_letter_by_letter(page_of, monkeypatch):
+def test_names_with_special_characters_are_shown_unchanged(page_of, monkeypatch):
     evil = gradtx.Finding("saddle", ATTACK, {ATTACK: 1.0}, (2, 5), "low", ATTACK, ATTACK, ATTACK, ATTACK, ATTACK)
     found = gradtx.Diagnosis((evil,), {ATTACK: ATTACK}, {ATTACK: ATTACK}, 60)
     plain = page_of({"a": TOO_HIGH, "b": FALLS})
@@ -195,7 +195,7 @@ def test_names_are_shown_letter_by_letter(page_of, monkeypatch):
     assert len(page.scripts) == len(plain.scripts) == 4
 
 
-def test_nothing_in_the_page_asks_for_anything_elsewhere(page_of):
+def test_the_page_loads_nothing_from_elsewhere(page_of):
     page = page_of({"a": TOO_HIGH, "b": FALLS})
     policy = page.having(**{"http-equiv": "Content-Security-Policy"})[0]["content"]
     assert policy.startswith("default-src 'none'")
@@ -215,7 +215,7 @@ def test_the_same_run_gives_the_same_bytes(tmp_path):
     assert first.read_bytes() == second.read_bytes()
 
 
-def test_the_path_is_a_str_or_a_path_and_comes_back(tmp_path, monkeypatch):
+def test_the_path_may_be_a_str_or_a_path_and_is_returned(tmp_path, monkeypatch):
     assert lab.report(FALLS, str(tmp_path / "a.html")) == tmp_path / "a.html"
     monkeypatch.chdir(tmp_path)
     lab.report(FALLS)
@@ -223,17 +223,17 @@ def test_the_path_is_a_str_or_a_path_and_comes_back(tmp_path, monkeypatch):
     assert {path.name for path in tmp_path.iterdir()} == {"a.html", "run.html"}
 
 
-def test_a_run_without_a_step_is_said(page_of):
+def test_the_page_of_a_run_without_a_step_says_so(page_of):
     assert "No step was recorded" in page_of({"loss": []}).text
 
 
-def test_a_run_that_shows_nothing_amiss_has_no_finding(page_of):
+def test_a_run_without_a_problem_has_no_finding(page_of):
     page = page_of({"loss": [3.0, 2.0, 1.0]})
-    assert "3 steps: nothing amiss that these readings show." in page.text
+    assert "3 steps: these readings show no problem." in page.text
     assert not page.having(**{"class": "mark"})
 
 
-def test_several_runs_lie_over_one_another_and_each_has_its_findings(page_of):
+def test_the_curves_of_several_runs_share_a_panel_and_each_run_has_its_findings(page_of):
     page = page_of({"hot": TOO_HIGH, "cool": FALLS})
     assert [run["name"] for run in page.data["runs"]] == ["hot", "cool"]
     assert [curve["run"] for curve in page.data["panels"][0]["curves"]] == [0, 1]
@@ -259,7 +259,7 @@ ROWS = [{"loss": 3.0 - k, "step": 2 * k} for k in range(3)]
         ({"loss": [3.0, 2.0], "problem": "mine"}, ["mine"]),
     ],
 )
-def test_one_run_and_several_are_told_apart(runs, names, page_of):
+def test_one_run_is_distinguished_from_several(runs, names, page_of):
     assert [run["name"] for run in page_of(runs).data["runs"]] == names
 
 
@@ -306,7 +306,7 @@ def small_comparison():
     return lab.Comparison(numbers | {"problems": {"a": "a", "b": "b"}}, problems, tuple(results))
 
 
-def test_of_a_landscape_the_value_is_shown_once(page_of):
+def test_the_value_of_a_landscape_is_shown_once(page_of):
     values = small_sweep().train_loss
     page = page_of(small_sweep(validation_loss=values, metric=values, metric_name="value"))
     assert len(page.curves("value")) == 2
@@ -328,13 +328,13 @@ def test_a_sweep_without_a_finished_member_is_refused(page_of):
         ({"a": lab.Recorder()}, ValueError, "report: run 'a': history must hold loss"),
     ],
 )
-def test_what_is_no_run_is_refused_by_name(runs, kind, message, page_of, tmp_path):
+def test_an_object_that_is_not_a_run_is_refused_by_name(runs, kind, message, page_of, tmp_path):
     with pytest.raises(kind, match=message):
         page_of(runs)
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_place_where_no_file_can_be_is_refused(tmp_path):
+def test_a_path_that_cannot_be_written_to_is_refused(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"report: path must be in a folder that exists, got .*new.*first\."):
         lab.report(FALLS, tmp_path / "new" / "run.html")
     with pytest.raises(IsADirectoryError, match=r"report: path must name a file, got the folder"):
@@ -343,7 +343,7 @@ def test_a_place_where_no_file_can_be_is_refused(tmp_path):
         lab.report(FALLS, 3)  # pyright: ignore[reportArgumentType]
 
 
-def test_a_missing_plotly_is_named_with_its_extra(tmp_path, monkeypatch):
+def test_the_error_for_a_missing_plotly_names_its_extra(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "plotly.offline", None)
     with pytest.raises(ModuleNotFoundError, match=re.escape(install("report"))):
         lab.report(FALLS, tmp_path / "run.html")
@@ -414,7 +414,7 @@ def test_a_page_that_cannot_be_written_is_refused_before_the_training(page, mess
     assert message in capsys.readouterr().err
 
 
-def test_a_missing_plotly_is_said_before_the_training(tmp_path, capsys, monkeypatch):
+def test_a_missing_plotly_is_reported_before_the_training(tmp_path, capsys, monkeypatch):
     monkeypatch.setitem(sys.modules, "plotly.offline", None)
     with pytest.raises(SystemExit) as stop:
         main(["compare", "diabetes", "--out", str(tmp_path), "--report", str(tmp_path / "page.html")])
@@ -423,7 +423,7 @@ def test_a_missing_plotly_is_said_before_the_training(tmp_path, capsys, monkeypa
 
 
 @pytest.mark.parametrize("command", ["diagnose", "compare"])
-def test_help_tells_of_the_page(command, capsys):
+def test_help_mentions_the_page(command, capsys):
     with pytest.raises(SystemExit):
         main([command, "--help"])
     assert "--report FILE" in capsys.readouterr().out
@@ -530,7 +530,7 @@ CLICKS = r"""<script>
 
 
 @pytest.mark.slow
-def test_a_click_marks_a_finding_a_zoom_is_shared_and_a_run_is_switched_in_a_browser(tmp_path):
+def test_in_a_browser_a_click_marks_a_finding_zooms_are_shared_and_runs_can_be_switched(tmp_path):
     names = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
     browser = next(filter(None, map(shutil.which, names)), None)
     if browser is None:

@@ -9,14 +9,14 @@ from dataclasses import replace
 
 from .report import Finding
 
-_ANYWHERE = "The run was thrown to where it was not before, and what is met there says nothing about the descent."
-_NO_MOVE = "The parameters hardly moved, so that all readings are those of the start."
-_OVERSHOOT = "Steps past the minimum turn the gradient around, again and again."
-_HOVER = "Steps that are too long keep the loss up, whatever the noise is."
+_ANYWHERE = "The run was thrown to a far place, and readings from there do not describe the descent."
+_NO_MOVE = "The parameters hardly moved, so all readings describe the start."
+_OVERSHOOT = "Each step goes past the minimum, so the gradient turns around every time."
+_HOVER = "Steps that are too long keep the loss up, even without noise."
 
 EXPLAINS: dict[str, dict[str, str]] = {
     "exploding_gradients": {
-        "learning_rate_too_high": "The gradients are as large as that, so that no usual rate is small enough.",
+        "learning_rate_too_high": "The gradients are so large that no usual learning rate is small enough.",
         "oscillation": _OVERSHOOT,
         **dict.fromkeys(
             ("cliff", "plateau", "saddle", "vanishing_gradients", "ill_conditioning", "wandering", "gradient_noise",
@@ -34,7 +34,7 @@ EXPLAINS: dict[str, dict[str, str]] = {
         "oscillation": _OVERSHOOT,
         "gradient_noise": _HOVER,
         "stationary": _HOVER,
-        "edge_of_stability": "Beyond the edge of stability the loss does not come down any more.",
+        "edge_of_stability": "Beyond the edge of stability the loss no longer falls.",
         **dict.fromkeys(
             ("plateau", "saddle", "vanishing_gradients", "ill_conditioning", "wandering", "batch_too_small",
              "batch_too_large", "learning_rate_too_low"),
@@ -44,12 +44,12 @@ EXPLAINS: dict[str, dict[str, str]] = {
     "vanishing_gradients": dict.fromkeys(
         ("gradient_noise", "stationary", "batch_too_small", "batch_too_large", "learning_rate_too_low", "wandering",
          "ill_conditioning", "saddle"),
-        "Without a gradient that comes through, only noise is left of it.",
+        "No useful gradient reaches the parameters, so only its noise is left.",
     ),
     "plateau": dict.fromkeys(
         ("gradient_noise", "stationary", "batch_too_small", "batch_too_large", "learning_rate_too_low", "wandering",
          "ill_conditioning"),
-        "Where the loss is flat, steps are short and the gradient is mostly noise.",
+        "If the loss is flat, steps are short and the gradient is mostly noise.",
     ),
     "learning_rate_too_low": dict.fromkeys(
         ("ill_conditioning", "wandering", "batch_too_large", "batch_too_small", "gradient_noise", "stationary"),
@@ -57,19 +57,19 @@ EXPLAINS: dict[str, dict[str, str]] = {
     ),
     "edge_of_stability": {
         "oscillation": _OVERSHOOT,
-        "ill_conditioning": "The steepest direction is held at the edge, and the others are flatter.",
+        "ill_conditioning": "The steepest direction stays at the edge of stability, and all others are flatter.",
     },
     "saddle": dict.fromkeys(
         ("ill_conditioning", "wandering", "gradient_noise", "batch_too_large", "batch_too_small"),
-        "Near a saddle the gradient is small, and its curvature is that of the way out.",
+        "Near a saddle the gradient is small, and the curvature along it is that of the way out.",
     ),
     "oscillation": {"wandering": _OVERSHOOT, "batch_too_large": _OVERSHOOT, "gradient_noise": _OVERSHOOT,
                     "stationary": _OVERSHOOT},
     "gradient_noise": dict.fromkeys(
-        ("wandering", "ill_conditioning"), "A gradient that is mostly noise leads nowhere in particular."
+        ("wandering", "ill_conditioning"), "A gradient that is mostly noise points in random directions."
     ),
-    "wandering": {"ill_conditioning": "Towards an asymptote the curvature dies away with the gradient."},
-    "ill_conditioning": {"batch_too_large": "The run is held up by the flat directions, not by its batches."},
+    "wandering": {"ill_conditioning": "On the way to an asymptote the curvature falls with the gradient."},
+    "ill_conditioning": {"batch_too_large": "The flat directions slow the run down, and not the batches."},
 }  # fmt: skip
 
 CERTAINTY = {"high": 0, "medium": 1, "low": 2}  # how findings are sorted

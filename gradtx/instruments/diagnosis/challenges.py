@@ -2,7 +2,7 @@
 
 A remedy is code that changes only the user's own optimizer `tx`. It is pasted between the line that makes `tx` and
 `tx.init`, and uses only the names `tx`, `gradtx` and `optax`. A challenge has no remedy if no change of the
-optimizer cures it; the advice then says so. A next look prints more about the run and cures nothing.
+optimizer cures it; the advice then says so. The code in `next_look` prints more about the run and cures nothing.
 """
 
 from dataclasses import dataclass
@@ -21,7 +21,7 @@ class Challenge:
 
 
 LONGER = "tx = optax.chain(tx, optax.scale({factor}))  # steps {factor} times as long"
-SHORTER = "tx = optax.chain(tx, optax.scale({factor}))  # {factor} of the learning rate"
+SHORTER = "tx = optax.chain(tx, optax.scale({factor}))  # {factor} times the learning rate"
 CLIP = "tx = optax.chain(gradtx.clip_by_global_norm({limit}), tx)"
 CLIP_AND_DECAY = (
     "tx = optax.chain(gradtx.clip_by_global_norm({limit}), tx, "
@@ -37,7 +37,7 @@ CHALLENGES: dict[str, Challenge] = {
         "NaN or inf",
         "§2.4",
         "Goodfellow et al. 2016, §8.2.4",
-        "Find the step's batch. Until then leave such steps out.",
+        "Find the batch of the first such step. Until you know the cause, leave such steps out.",
         "tx = gradtx.skip_nonfinite(tx)",
     ),
     "learning_rate_too_high": Challenge(
@@ -51,14 +51,14 @@ CHALLENGES: dict[str, Challenge] = {
         "the learning rate is too low",
         "§4.1",
         "Goodfellow et al. 2016, §8.3.1; Smith 2017",
-        "Take longer steps: the curvature that was met stands them.",
+        "Take longer steps. The curvature along the way allows them.",
         LONGER,
     ),
     "oscillation": Challenge(
-        "the run jumps from wall to wall",
+        "the steps jump across the valley and back",
         "§4.1",
         "Goodfellow et al. 2016, §8.3.1; Jacobs 1988",
-        "Take shorter steps. Along the steepest direction each of them goes past the minimum.",
+        "Take shorter steps. Each step now goes past the minimum along the steepest direction.",
         SHORTER,
     ),
     "edge_of_stability": Challenge(
@@ -72,82 +72,82 @@ CHALLENGES: dict[str, Challenge] = {
         "ill-conditioned curvature",
         "§2.1",
         "Goodfellow et al. 2016, §8.2.1; Polyak 1964",
-        "The steepest direction bounds the rate, and the flattest would need a far higher one. Momentum helps, "
-        "and so do "
-        "rates of their own for each parameter.",
+        "The steepest direction limits the learning rate, and the flattest would need a far higher one. "
+        "Momentum helps, and so does "
+        "a separate rate for each parameter.",
         MOMENTUM,
     ),
     "saddle": Challenge(
         "a saddle point",
         "§2.3",
         "Dauphin et al. 2014; Goodfellow et al. 2016, §8.2.3",
-        "The run has left it by itself, along the direction of negative curvature, so there is nothing to cure. Longer "
-        "steps, momentum or noise leave it sooner.",
+        "The run left it by itself along the direction of negative curvature, so there is nothing to cure. With longer "
+        "steps, momentum or noise it would leave sooner.",
         next_look="print(gradtx.critical_point(value_fn, params, key=jax.random.key(0)))",
     ),
     "plateau": Challenge(
         "a flat region",
         "§2.3",
         "Goodfellow et al. 2016, §8.2.3",
-        "No step length cures a gradient that is not there. Start elsewhere, or change the units that are flat.",
+        "The gradient is almost 0 there, so no step length helps. Start elsewhere, or replace the units that are flat.",
         next_look="print(gradtx.critical_point(value_fn, params, key=jax.random.key(0)))",
     ),
     "cliff": Challenge(
         "a cliff",
         "§2.4",
         "Pascanu, Mikolov & Bengio 2013; Goodfellow et al. 2016, §8.2.4",
-        "Clip the norm at its usual size: the direction stays, and no step is thrown far. On the wall all steps then "
-        "have one length, so they come to rest only if the rate falls.",
+        "Clip the gradient norm at its usual size. Steps keep their direction, and none is too long. At the cliff all "
+        "steps then have the same length, so they come to rest only if the rate falls.",
         CLIP_AND_DECAY,
     ),
     "exploding_gradients": Challenge(
         "exploding gradients",
         "§2.5",
         "Bengio, Simard & Frasconi 1994; Pascanu, Mikolov & Bengio 2013",
-        "Clip the norm. An orthogonal start keeps products of matrices in bounds.",
+        "Clip the gradient norm. Orthogonal initial matrices also keep products of many matrices in bounds.",
         CLIP,
     ),
     "vanishing_gradients": Challenge(
         "vanishing gradients",
         "§2.5",
         "Bengio, Simard & Frasconi 1994; Pascanu, Mikolov & Bengio 2013",
-        "No rate repairs it. Change the start, the units or the architecture.",
-        next_look="print(gradtx.gradient_norm(per_leaf=True))  # which layer still gets a gradient; see also "
+        "No learning rate repairs this. Change the start, the units or the architecture.",
+        next_look="print(gradtx.gradient_norm(per_leaf=True))  # which layers still get a gradient; see also "
         "temporal_gradients",
     ),
     "gradient_noise": Challenge(
-        "gradient noise decides",
+        "gradient noise keeps the loss up",
         "§2.6",
         "Goodfellow et al. 2016, §8.2.6 and §8.1.3; McCandlish et al. 2018",
-        "Let the rate fall to a floor, or take larger batches. At a constant rate the loss hovers where noise "
-        "holds it.",
+        "Let the learning rate fall to a small value, or take larger batches. At a constant rate, noise keeps the "
+        "loss above its minimum.",
         DECAY,
     ),
     "stationary": Challenge(
-        "the run has reached equilibrium with its noise",
+        "the run is in equilibrium with its gradient noise",
         "§4.1",
         "Yaida 2019; Pflug 1990",
-        "Nothing more will come at this rate. Lower it.",
+        "The loss will not fall any further at this learning rate. Lower the rate.",
         DECAY,
     ),
     "batch_too_small": Challenge(
         "the batch is too small",
         "§3.1",
         "McCandlish et al. 2018; Goodfellow et al. 2016, §8.1.3",
-        "Take more examples per step, or average several steps: the noise is many times the signal.",
-        "tx = gradtx.accumulate(optax.chain(tx, optax.scale({times:.0f})), {times:.0f})  # fewer, longer, surer steps",
+        "The noise is many times the signal. Take more examples per step, or average the gradients of several steps.",
+        "tx = gradtx.accumulate(optax.chain(tx, optax.scale({times:.0f})), {times:.0f})  # fewer, longer steps",
     ),
     "batch_too_large": Challenge(
-        "the batch is larger than it pays",
+        "the batch is larger than it needs to be",
         "§3.1",
         "McCandlish et al. 2018; Goodfellow et al. 2016, §8.1.3",
         "Batches of {fewer:.0f} examples would give nearly the same gradient. Spend the examples on more steps. This "
         "is a change of the loop, not of the optimizer.",
     ),
     "wandering": Challenge(
-        "local descent gets nowhere",
+        "local descent makes no progress",
         "§2.7",
         "Goodfellow et al. 2016, §8.2.7",
-        "The way down from here does not lead to a low place. Start elsewhere, several times, and go on with the best.",
+        "The way down from this start does not lead to a low loss. Try several starts, and continue the best run.",
     ),
 }

@@ -14,8 +14,8 @@ _SPREAD = 50  # of the curvatures met: a gradient falls by e along the flat dire
 def ill_conditioning(e: Evidence, s: StepsTaken, verdict: Verdict) -> list[Finding]:
     """True if the steepest curvature met bounds the rate, and the run now descends along one that is 50 times flatter.
 
-    Source: Goodfellow et al. 2016, §8.2.1. Wrong if the steps could be longer along the steep direction too, or if what
-    is left to gain is less than the data can tell (Bottou & Bousquet 2008): then the run has arrived.
+    Source: Goodfellow et al. 2016, §8.2.1. Wrong if the steps could be longer along the steep direction too, or if the
+    gain that is still possible is less than the data can tell (Bottou & Bousquet 2008): then the run has arrived.
     """
     curvature, norm = e.curvature, e.norm
     if curvature is None or norm is None:
@@ -41,8 +41,9 @@ def ill_conditioning(e: Evidence, s: StepsTaken, verdict: Verdict) -> list[Findi
     goes_down = e.late_fall > 0
     if spread >= _SPREAD and matters and is_bound and kept > 0.3 and not is_felt and goes_down:
         text = (
-            f"The steepest curvature met is {number(steepest)}, and the run now descends along {number(flattest)}, "
-            f"{number(spread)} times flatter. Over the last half the gradient kept {min(kept, 9.99):.0%} of its norm."
+            f"The largest curvature so far is {number(steepest)}. The run now descends along a curvature of "
+            f"{number(flattest)}, which is {number(spread)} times smaller. "
+            f"Over the last half the gradient kept {min(kept, 9.99):.0%} of its norm."
         )
         numbers = {
             "spread": spread,
@@ -53,19 +54,19 @@ def ill_conditioning(e: Evidence, s: StepsTaken, verdict: Verdict) -> list[Findi
         }
         where = (e.steps // 2, e.steps - 1)
         remedy = None if s.may_be_plain else ""
-        advice = "Raise the momentum, or give each parameter a rate of its own." if remedy == "" else None
+        advice = "Raise the momentum, or use a separate learning rate for each parameter." if remedy == "" else None
         return [finding("ill_conditioning", text, numbers, where, "high", remedy=remedy, advice=advice)]
     if spread >= _SPREAD and np.isnan(noise) and not matters:
-        verdict.needs("ill_conditioning", "gradtx.gradient_tests(), because little is left, perhaps less than noise")
+        verdict.needs("ill_conditioning", "gradtx.gradient_tests(), because the possible gain may be less than noise")
     if spread < 20:
-        verdict.rules_out("ill_conditioning", f"the curvatures met lie within a factor of {spread:.2g}.")
+        verdict.rules_out("ill_conditioning", f"all curvatures so far lie within a factor of {spread:.2g}.")
     return []
 
 
 def _first_to_gain(curvature: np.ndarray, norm: np.ndarray) -> float:
-    """What the first gradient on a parabola had to gain, ‖g‖²/2c: in the gradients' unit, whatever the log's loss has.
+    """The possible gain of the first step on a parabola, ‖g‖²/2c, in the unit of the gradients, not of the logged loss.
 
-    0 if no step met a parabola: then whatever is left counts.
+    0 if no step met a parabola, so that any gain that is still possible counts.
     """
     met = np.flatnonzero(curvature > 0)
     return float(norm[met[0]] ** 2 / (2 * curvature[met[0]])) if len(met) else 0.0

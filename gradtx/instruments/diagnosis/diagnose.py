@@ -99,7 +99,7 @@ def _without_cure(findings: list[Finding]) -> list[Finding]:
     """Removes the remedy for a NaN at the end of a run that went wrong before. The cause is to be cured instead."""
     causes = {f.challenge for f in findings} & {"learning_rate_too_high", "cliff", "exploding_gradients"}
     return [
-        replace(f, remedy="", advice=f"It is the end of what is named above ({', '.join(sorted(causes))}). Cure that.")
+        replace(f, remedy="", advice=f"A finding above has led to it ({', '.join(sorted(causes))}). Cure that one.")
         if f.challenge == "nonfinite" and causes and f.remedy
         else f
         for f in findings

@@ -43,8 +43,8 @@ def shelf(e: Evidence, s: StepsTaken, verdict: Verdict) -> list[Finding]:
 def _rule_out(e: Evidence, signal: np.ndarray, verdict: Verdict) -> None:
     lowest = float(np.nanmin(signal) / np.nanmax(signal))
     if lowest > 0.1 and (e.noise_squared is not None or e.gradients_agree):
-        reason = f"the gradient without its noise never fell below {lowest:.0%} of its largest: no critical point"
-        verdict.rules_out("minima, saddles and plateaus", reason + " is to blame (chapter §2.2).")
+        reason = f"the gradient without its noise never fell below {lowest:.0%} of its largest, so no critical point"
+        verdict.rules_out("minima, saddles and plateaus", reason + " was near (chapter §2.2).")
     elif lowest > 0.1:
         verdict.needs(
             "minima, saddles and plateaus",
@@ -53,7 +53,7 @@ def _rule_out(e: Evidence, signal: np.ndarray, verdict: Verdict) -> None:
 
 
 def _passed(e: Evidence, signal: np.ndarray) -> Finding | None:
-    """A dip of ‖G‖, or a small ‖G‖ from the start, after which the loss falls further."""
+    """Finds a dip of ‖G‖, or a small ‖G‖ from the start, after which the loss falls further."""
     assert e.curvature is not None
     count = len(signal)
     curvature, level = medians(e.curvature, count=count), medians(e.loss, count=count)
@@ -74,16 +74,16 @@ def _passed(e: Evidence, signal: np.ndarray) -> Finding | None:
         first, last = edges[min(part)].start, edges[max(part)].stop - 1
         numbers = {"norm": signal[k], "after": signal[top], "relative_curvature": lowest, "level": level[k]}
         where = (
-            f"About step {e.name(edges[k].start)} the gradient is down to {number(signal[k])}, and later it is "
-            f"{number(signal[top])} again"
+            f"Around step {e.name(edges[k].start)} the gradient norm is only {number(signal[k])}, and later it is "
+            f"{number(signal[top])}"
         )
         is_deep = came and signal[k] < 0.05 * min(np.nanmax(signal[: k + 1]), signal[top])
         if lowest < (_NEGATIVE if is_deep else -_FLAT):
-            text = f"{where}, with negative curvature along it ({lowest:.1%} of the largest met): a saddle was passed."
+            text = f"{where}. Curvature along it is negative ({lowest:.1%} of the largest), so the run passed a saddle."
             return finding("saddle", text, numbers, (first, last), "high")
         near_zero = float(np.nanmedian(np.abs(curvature[part]))) / steepest
         if near_zero < _FLAT and level[k] - lower > 0.2 * e.drop:
-            text = f"{where}, with hardly any curvature in between ({near_zero:.2%} of the largest met)."
+            text = f"{where}. In between there is hardly any curvature ({near_zero:.2%} of the largest)."
             return finding("plateau", text, numbers, (first, last), "high")
     return None
 
@@ -101,7 +101,7 @@ def _dips(signal: np.ndarray) -> list[int]:
 
 
 def _flat_from_the_start(e: Evidence, s: StepsTaken) -> list[Finding]:
-    """A run that starts on a flat place and has not left it: the gradient grows, along negative curvature."""
+    """Finds a run that started on a flat place and has not left it: its gradient grows, along negative curvature."""
     assert e.norm is not None
     assert e.curvature is not None
     if not e.gradients_agree and e.noise_squared is not None:
@@ -113,9 +113,9 @@ def _flat_from_the_start(e: Evidence, s: StepsTaken) -> list[Finding]:
     if not (bends_away and smooth and grew > 1.2 and not s.way < 0.1 and e.is_falling):
         return []
     text = (
-        f"The gradient is {number(norms[0])} at the start and grows to {number(norms[-1])}, with negative "
-        f"curvature along it "
-        "all the way: the run starts on a flat place and has not left it yet."
+        f"The gradient norm grows from {number(norms[0])} to {number(norms[-1])}, and the curvature along the "
+        f"gradient is negative "
+        "all the way. The run started on a flat place and has not left it yet."
     )
     numbers = {"norm": norms[0], "after": norms[-1], "grew": grew}
     return [finding("plateau", text, numbers, (0, e.steps - 1), "medium")]

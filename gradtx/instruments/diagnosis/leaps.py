@@ -9,7 +9,7 @@ the usual norm, so more than ten times is not usual). The step before it shows t
   step to q times the length gives at most about q^(p-1) times the gradient.
 - The step was long, and the gradient grew as an ordinary function does: the learning rate is too high (`too_high.py`).
 
-A leap does no harm if the next update is no longer than usual: then the gradient is already clipped.
+A leap does no harm if the length of the next update is usual: then the gradient is already clipped.
 """
 
 from typing import NamedTuple
@@ -47,15 +47,15 @@ def nonfinite(e: Evidence, s: StepsTaken, verdict: Verdict) -> list[Finding]:
     first = min(where)
     goes_on = e.steps == len(e.log.loss) and len(e.known_at) and e.known_at[-1] > first
     if not goes_on:
-        text = f"From step {e.name(first)} on a loss, gradient or parameter is NaN or inf."
+        text = f"From step {e.name(first)} on, the loss, the gradient or a parameter is NaN or inf."
         return [finding("nonfinite", text, {"step": first}, (first, len(e.log.loss) - 1), "high")]
     shown = sorted(set(where))
     listed = ", ".join(str(e.name(k)) for k in shown[:4]) + (", ..." if len(shown) > 4 else "")
     text = (
         f"At {len(shown)} step{'s' if len(shown) > 1 else ''} ({listed}) the loss or the gradient is NaN or inf. The "
-        "loss is finite again after it, so such a step does not reach the parameters."
+        "loss is finite again afterwards, so these values did not reach the parameters."
     )
-    advice = "The run leaves such steps out already. Find their batches: what is in all of them is the cause."
+    advice = "The run leaves such steps out already. Find their batches, and look for an example that they all share."
     return [finding("nonfinite", text, {"step": first}, (first, shown[-1]), "high", remedy="", advice=advice)]
 
 
@@ -108,7 +108,7 @@ def leaps_of(e: Evidence, s: StepsTaken) -> list[Leap]:
 
 
 def _is_clipped(e: Evidence, k: int) -> bool:
-    """Whether the update from step k on is known, and at most half as long again as the longest of 20 steps before.
+    """Whether the update from step k on is known, and at most 1.5 times as long as the longest of 20 steps before.
 
     The panel knows an update one step later than `observed`, so that both steps have to be short.
     """
@@ -172,7 +172,7 @@ def _cliff(e: Evidence, told: list[Leap]) -> Finding:
     usual = median_of(e.norm[: first.at])
     highest = max(leap.norm for leap in told)
     short = (
-        "" if np.isnan(first.ratio) else f" The step before was short for the curvature it met (r = {first.ratio:.2g})."
+        "" if np.isnan(first.ratio) else f" The step before was not too long for the curvature (r = {first.ratio:.2g})."
     )
     text = (
         f"At step {e.name(first.at)} the gradient norm leaps to {number(highest)}, "
@@ -188,9 +188,9 @@ def _cliff(e: Evidence, told: list[Leap]) -> Finding:
 def _explosion(e: Evidence, leap: Leap) -> Finding:
     text = (
         f"At step {e.name(leap.at)} the gradient norm goes from {number(leap.before)} to {number(leap.norm)}. "
-        f"It grows as the parameters' length to a power of {number(leap.power)}, as products of many factors do."
+        f"It grows like the parameters' length to the power {number(leap.power)}, as products of many factors do."
         if np.isfinite(leap.power)
-        else f"At step {e.name(leap.at)} the gradient norm goes from {number(leap.before)} beyond all numbers."
+        else f"At step {e.name(leap.at)} the gradient norm grows from {number(leap.before)} to {number(leap.norm)}."
     )
     limit = leap.before * (0.1 / leap.ratio if leap.ratio > 1 else 1.0)
     numbers = {"leap": leap.norm / leap.before, "usual_norm": leap.before, "limit": limit}
@@ -198,7 +198,7 @@ def _explosion(e: Evidence, leap: Leap) -> Finding:
 
 
 def _growth(e: Evidence, s: StepsTaken) -> list[Finding]:
-    """The norm grows by two orders of magnitude and the loss rises with it, although no step was too long."""
+    """A finding if the norm grows a hundred times and the loss rises with it, although no step was too long."""
     assert e.norm is not None
     parts = medians(e.norm)
     lowest, highest = int(np.nanargmin(parts)), int(np.nanargmax(parts))
@@ -208,8 +208,8 @@ def _growth(e: Evidence, s: StepsTaken) -> list[Finding]:
     if highest <= lowest or grew < 100 or not rises or not is_short or e.late_cosine < -0.5:
         return []
     text = (
-        f"The gradient norm grew {number(grew)} times, from {number(parts[lowest])} to {number(parts[highest])}, and "
-        "the loss rose with it."
+        f"The gradient norm grew by a factor of {number(grew)}, from {number(parts[lowest])} to "
+        f"{number(parts[highest])}, and the loss rose with it."
     )
     edges = segments_of(e.steps)
     limit = median_of(e.norm[: edges[lowest].stop])

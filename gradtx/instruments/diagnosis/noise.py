@@ -30,7 +30,7 @@ def gradient_noise(e: Evidence, s: StepsTaken, verdict: Verdict) -> list[Finding
     """
     is_step_unknown = s.ratio is None and s.learning_rates is None
     if np.isnan(e.late_share) and (e.cosine is None or is_step_unknown):
-        verdict.needs("gradient_noise", "gradtx.gradient_noise_scale() on batches of two examples and more")
+        verdict.needs("gradient_noise", "gradtx.gradient_noise_scale() on batches of two or more examples")
         return []
     if e.late_share > 0.8 and not e.gradients_agree:
         verdict.rules_out("gradient_noise", f"noise is {percent(1 - e.late_share)} of the squared gradient.")
@@ -45,9 +45,9 @@ def gradient_noise(e: Evidence, s: StepsTaken, verdict: Verdict) -> list[Finding
         else f"noise is {min(1 - e.late_share, 1):.0%} of the squared gradient"
     )
     text = (
-        f"The loss hovers at {number(e.end)}, and {said}. At this rate noise alone holds it about "
+        f"The loss stays near {number(e.end)}, and {said}. At this learning rate noise alone keeps it about "
         f"{number(height)} above the "
-        f"bottom, {percent(height / max(e.drop, 1e-300))} of all that the run gained."
+        f"minimum. That is {percent(height / max(e.drop, 1e-300))} of the whole gain of the run."
     )
     numbers = {
         "height": height, "gain": e.drop, "level": e.end, "steps": float(e.steps),
@@ -145,8 +145,8 @@ def stationary(e: Evidence, s: StepsTaken, verdict: Verdict) -> list[Finding]:
         value = late_median(ratio, 0.2)
         if abs(np.log(max(value, 1e-9))) < np.log(1.3):
             text = (
-                f"The two sides of the fluctuation-dissipation relation balance: their ratio is {value:.2f}, and 1 is "
-                "equilibrium."
+                f"The two sides of the fluctuation-dissipation relation balance. Their ratio is {value:.2f}, and 1 "
+                "means equilibrium."
             )
             return [finding("stationary", text, {"ratio": value} | steps, where, "high")]
         if abs(value - 1) > 0.3:
@@ -187,7 +187,7 @@ def batch_size(e: Evidence, s: StepsTaken, verdict: Verdict) -> list[Finding]:
     down = int(np.argmax(e.levels <= e.lowest + 0.2 * e.drop)) if e.drop > 0 else 0
     coming_down = against[: max(1, down * len(against) // max(1, len(e.levels)))]
     typical = _pooled(e, max(1, down * e.steps // max(1, len(e.levels))), coming_down)
-    text = "A step sees {:.0f} examples, and noise and signal balance at {} ({})."
+    text = "Each step uses {:.0f} examples. Noise and signal are equal in batches of {} ({})."
     clear = e.drop > 5 * e.scatter / max(1, len(e.known) / 40) ** 0.5
     if typical > 5 and batch <= 16 and down >= 0.2 * len(e.levels) and not e.gradients_agree and clear:
         numbers = {
@@ -203,10 +203,10 @@ def batch_size(e: Evidence, s: StepsTaken, verdict: Verdict) -> list[Finding]:
     if typical < 0.2 and batch >= 32 and not trace <= 0 and batch * typical > 0.01:
         fewer = max(1.0, 2 ** np.round(np.log2(max(batch * typical, 1.0))))
         numbers = {"batch_size": batch, "noise_scale": typical * batch, "fewer": float(fewer)}
-        said = text.format(batch, number(typical * batch), "first half of the run")
+        said = text.format(batch, number(typical * batch), "in the first half of the run")
         return [finding("batch_too_large", said, numbers, (0, e.steps // 2), "high")]
     if np.isfinite(typical) and batch * typical > 0.01:
-        said = text.format(batch, number(typical * batch), "first half of the run")
+        said = text.format(batch, number(typical * batch), "in the first half of the run")
         verdict.rules_out("a batch too small or too large", said)
     return []
 

@@ -73,7 +73,7 @@ class Diagnosis:
                 *_wrapped(finding.evidence),
                 *_wrapped(finding.advice),
                 *(f"      {line}" for line in finding.remedy.splitlines()),
-                *(_wrapped("A next look:") if finding.next_look else []),
+                *(_wrapped("To see more:") if finding.next_look else []),
                 *(f"      {line}" for line in finding.next_look.splitlines()),
                 *(line for text in finding.consequences.values() for line in _wrapped(f"It explains: {text}")),
                 *_wrapped(f"Source: {finding.source}."),
@@ -91,7 +91,7 @@ class Diagnosis:
                 f"confidence · steps {f.steps[0]}–{f.steps[1]}</summary>"
                 f"<p>{html.escape(f.evidence)}<br>{html.escape(f.advice)}</p>"
                 + (f"<pre>{html.escape(f.remedy)}</pre>" if f.remedy else "")
-                + (f"<p>A next look:</p><pre>{html.escape(f.next_look)}</pre>" if f.next_look else "")
+                + (f"<p>To see more:</p><pre>{html.escape(f.next_look)}</pre>" if f.next_look else "")
                 + "".join(f"<p>It explains: {html.escape(text)}</p>" for text in f.consequences.values())
                 + f"<p><small>{html.escape(f.source)}</small></p></details>"
             )
@@ -105,7 +105,7 @@ class Diagnosis:
     def headline(self) -> str:
         """One sentence on the findings."""
         if not self.findings:
-            return f"{self.steps} steps: nothing amiss that these readings show."
+            return f"{self.steps} steps: these readings show no problem."
         names = ", ".join(finding.challenge.replace("_", " ") for finding in self.findings)
         return f"{self.steps} steps: {names}."
 

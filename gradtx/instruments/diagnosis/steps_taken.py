@@ -110,7 +110,7 @@ class StepsTaken:
 
     @cached_property
     def way(self) -> float:
-        """Σ 2|r|: the distance that the run went, in distances to the minimum that slope and curvature predict."""
+        """Σ 2|r|: the length of all steps, each in units of the predicted distance to the minimum along it."""
         return self._way(slice(None))
 
     @cached_property

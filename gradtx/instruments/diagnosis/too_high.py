@@ -49,21 +49,21 @@ def _hovers(e: Evidence, s: StepsTaken) -> bool:
 
 
 def _ended_high(e: Evidence, s: StepsTaken) -> Finding:
-    came = f"The loss went from {number(e.start)} to {number(e.end)}, and was as high as {number(e.highest)}."
+    came = f"The loss went from {number(e.start)} to {number(e.end)}. Its highest value was {number(e.highest)}."
     if s.ratio is None:
-        why, confidence = " It did not come back.", "medium"
+        why, confidence = " It did not fall again.", "medium"
         if s.turns:
-            why = f" The gradient turns within a step (cosine {e.late_cosine:.2f} between consecutive steps)."
+            why = f" The gradient turns from step to step (cosine {e.late_cosine:.2f} of consecutive gradients)."
         confidence = "high" if s.turns or e.was_thrown else "medium"
     else:
         past = np.flatnonzero(np.abs(s.ratio) >= 1)
         at = int(past[0]) if len(past) else 0
         why = (
-            f" {len(past)} of {e.steps} steps were expected to raise it (|r| of 1 or more), first step "
-            f"{e.name(at)} with "
+            f" {len(past)} of {e.steps} steps were expected to raise it (|r| of 1 or more). The first is step "
+            f"{e.name(at)}, with "
             f"r = {number(s.ratio[at])}."
             if len(past)
-            else f" Steps go past the minimum along their own direction (r about {s.typical:.2f})."
+            else f" Steps go past the minimum along their own direction (r is about {s.typical:.2f}, and 0.5 is best)."
         )
         confidence = "high"
     numbers = {
@@ -79,12 +79,12 @@ def _ended_high(e: Evidence, s: StepsTaken) -> Finding:
 
 def _hovering(e: Evidence, s: StepsTaken) -> Finding:
     how = (
-        f"r is about {s.typical:.2f}"
+        f"r is about {s.typical:.2f}, and 0.5 is best"
         if s.typical >= 0.5
         else f"the cosine of consecutive gradients is {e.late_cosine:.2f}"
     )
     text = (
-        f"The loss stopped falling at {number(e.end)} although most of the gradient is signal: steps go past "
+        f"The loss stopped falling at {number(e.end)}, although most of the gradient is signal. The steps go past "
         f"the minimum "
         f"along their own direction ({how})."
     )
@@ -142,9 +142,9 @@ def oscillation(e: Evidence, s: StepsTaken, verdict: Verdict) -> list[Finding]:
     if len(back) >= max(2, 0.3 * len(parts)) and overshoots and matters:
         share, typical = len(back) / len(parts), float(np.median(parts[back]))
         text = (
-            f"Over {share:.0%} of the run each gradient points back at the last: the cosine is {typical:.2f}, "
-            f"and -1 is a "
-            "full turn."
+            f"Over {share:.0%} of the run each gradient points against the one before. Their cosine is {typical:.2f}, "
+            f"and -1 means "
+            "opposite directions."
         )
         first, last = (int(i * e.steps / len(parts)) for i in (back[0], back[-1] + 1))
         past = median_of(ratio[back]) if ratio is not None else float("nan")
@@ -152,9 +152,7 @@ def oscillation(e: Evidence, s: StepsTaken, verdict: Verdict) -> list[Finding]:
         numbers = {"share": share, "cosine": typical, "factor": factor}
         return [finding("oscillation", text, numbers, (first, min(last, e.steps - 1)), "high")]
     if np.isfinite(parts).any() and np.nanmin(parts) > -0.3:
-        verdict.rules_out(
-            "oscillation", f"consecutive gradients never turn back (lowest cosine {np.nanmin(parts):.2f})."
-        )
+        verdict.rules_out("oscillation", f"the gradient does not turn back (lowest cosine {np.nanmin(parts):.2f}).")
     return []
 
 
@@ -174,12 +172,12 @@ def edge_of_stability(e: Evidence, s: StepsTaken, verdict: Verdict) -> list[Find
         rises = np.mean(np.diff(e.known) > 0) if len(e.known) > 1 else 0
         if s.ratio is None or rises < 0.1 or e.is_quiet or e.is_lost_in_noise or s.is_plain is False:
             return []
-        name, parts = "r, the curvature along the step over what it can stand,", medians(s.ratio)
+        name, parts = "r, the curvature along the step as a share of its limit,", medians(s.ratio)
     there = np.flatnonzero((parts > 0.85) & (parts < 1.5))
     grew = len(parts) > 1 and np.isfinite(parts[0]) and parts[0] < 0.7
     last = late_median(parts, 0.25)
     if fell and grew and len(there) >= 0.25 * len(parts) and 0.8 < last < 1.5:
-        text = f"{name} grew from {parts[0]:.2g} to {last:.2g} and hovers about 1 while the loss fell."
+        text = f"{name} grew from {parts[0]:.2g} to {last:.2g} and stayed near 1 while the loss fell."
         first = int(there[0] * e.steps / len(parts))
         confidence = "high" if stability is not None else "medium"
         return [finding("edge_of_stability", text, {"first": parts[0], "late": last}, (first, e.steps - 1), confidence)]

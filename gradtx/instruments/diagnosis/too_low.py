@@ -35,15 +35,15 @@ def learning_rate_too_low(e: Evidence, s: StepsTaken, verdict: Verdict) -> list[
     is_short = s.way < 0.3 or (s.way < 1 and e.is_falling)
     if is_short and kept > 0.5:
         text = (
-            f"All {e.steps} steps together go {s.way:.2g} of the way to the minimum that slope and curvature "
-            f"foretell, and "
-            f"the gradient kept {min(kept, 9.99):.0%} of its size."
+            f"All {e.steps} steps together cover {s.way:.2g} of the way to the minimum that slope and curvature "
+            f"predict. "
+            f"The gradient kept {min(kept, 9.99):.0%} of its size."
         )
         numbers = {"way": s.way, "norm_kept": kept, "typical_ratio": s.typical, "factor": _factor(s)}
         return [finding("learning_rate_too_low", text, numbers, (0, e.steps - 1), "high")]
     if s.way > 5:
         verdict.rules_out(
-            "learning_rate_too_low", f"the steps go {number(s.way)} times the way that curvature foretells."
+            "learning_rate_too_low", f"the steps cover {number(s.way)} times the predicted way to the minimum."
         )
     return []
 
@@ -83,12 +83,12 @@ def _fell_at(e: Evidence, s: StepsTaken) -> int | None:
 
 def _decayed(e: Evidence, s: StepsTaken, at: int) -> Finding:
     text = (
-        f"From step {e.name(at)} on the steps are {number(s.shrank)} times shorter than at the start. The "
+        f"From step {e.name(at)} on, the steps are {number(s.shrank)} times shorter than at the start. The "
         f"gradient keeps its "
-        "size from there on, so most of the way is left: the rate decays too soon."
+        "size from there on, so most of the way is left. The learning rate decays too soon."
     )
     numbers = {"fell_at": at, "shrank": s.shrank, "factor": min(s.shrank, 1e6)}
-    advice = "Let the rate decay later. Until the schedule is changed, this takes its fall back."
+    advice = "Let the learning rate decay later. Until you change the schedule, this line cancels its decay."
     return finding("learning_rate_too_low", text, numbers, (at, e.steps - 1), "high", remedy=BACK, advice=advice)
 
 
@@ -117,8 +117,8 @@ def _without_ratio(e: Evidence, s: StepsTaken, verdict: Verdict, kept: float) ->
     usual = late_median(moved)
     factor = float(np.clip(_USUAL_UPDATE / usual, 2, 1e5)) if usual > 0 else 100.0
     text = (
-        f"The last gradients are as large as the first ones ({kept:.0%}) and no noise, and the loss goes from "
-        f"{number(e.start)} to {number(e.end)} only: the parameters hardly move."
+        f"The last gradients are as large as the first ones ({kept:.0%}) and are not noise. The loss only goes from "
+        f"{number(e.start)} to {number(e.end)}, so the parameters hardly move."
     )
     numbers = {"norm_kept": kept, "update_ratio": usual, "start": e.start, "end": e.end, "factor": factor}
     confidence = "high" if sees_signal and curvature is not None else "medium"

@@ -29,7 +29,7 @@ def vanishing(e: Evidence, s: StepsTaken, verdict: Verdict) -> list[Finding]:
             verdict.needs("vanishing_gradients", "gradtx.temporal_gradients(value_fn, params, probes)")
         return []
     if dead:
-        text = f"The gradient is exactly 0 and the loss stays at {number(e.end)}: nothing moves any more."
+        text = f"The gradient is exactly 0 and the loss stays at {number(e.end)}, so the run no longer moves."
         where, confidence = (
             (int(np.flatnonzero(e.norm > 0)[-1]) + 1 if (e.norm > 0).any() else 0, e.steps - 1),
             "medium",
@@ -88,7 +88,7 @@ def _through_time(e: Evidence, verdict: Verdict) -> list[Finding]:
         length = norms.shape[1]
     else:
         log_ratio, length = late_median(slope, 1.0) * 50, 50
-    text = f"From the last step to the first of {length}, gradients change by a factor of {number(np.exp(-log_ratio))}."
+    text = f"Back through {length} time steps, the gradient changes by a factor of {number(np.exp(-log_ratio))}."
     if log_ratio > np.log(1e3):
         return [finding("vanishing_gradients", text, {"log_ratio": log_ratio}, (0, e.steps - 1), "high")]
     if log_ratio < -np.log(1e3):

@@ -1,4 +1,4 @@
-"""Rule on descent without progress: a long way without gain, or off a hill towards an asymptote (chapter §2.7)."""
+"""Rule on descent without progress: a long path without gain, or a path towards an asymptote (chapter §2.7)."""
 
 import numpy as np
 
@@ -26,7 +26,7 @@ def wandering(e: Evidence, s: StepsTaken, verdict: Verdict) -> list[Finding]:
     gained = e.came_down or e.is_falling or not e.gained_nothing
     if crooked < 0.2 and not gained and e.steps >= 20 and not is_noise:
         text = (
-            f"Distance from the start is {crooked:.0%} of the path's length, and the loss went from "
+            f"The distance from the start is only {crooked:.0%} of the path's length. The loss went from "
             f"{number(e.start)} to "
             f"{number(e.end)}."
         )
@@ -65,9 +65,9 @@ def _asymptote(e: Evidence, s: StepsTaken, distance: np.ndarray) -> list[Finding
         decay = np.log(late_median(norm, 0.05) / norm[half]) / np.log(2)
     if came_off_a_hill and goes_on and -1.6 < decay < -0.5:
         text = (
-            "The start lay on the far side of a hill (negative curvature), and the parameters still move away from "
-            f"it, by {steps_out[1] / distance[-1]:.0%} of their distance in the last half, while the gradient dies "
-            f"away as k^{decay:.1f}."
+            "The start lay on the wrong side of a hill (negative curvature). The parameters still move away from "
+            f"it, in the last half by {steps_out[1] / distance[-1]:.0%} of their distance. The gradient meanwhile "
+            f"falls as k^{decay:.1f} over the steps k."
         )
         return [finding("wandering", text, {"distance": distance[-1], "decay": decay}, (half, e.steps - 1), "medium")]
     return []

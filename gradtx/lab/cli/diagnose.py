@@ -25,7 +25,7 @@ def add(commands: Any) -> None:
         commands,
         "diagnose",
         help="train once with every instrument and say which of the chapter's challenges show",
-        description="Trains one problem, or walks one landscape, with every instrument reading at every step. Prints "
+        description="Trains one problem, or descends one landscape, and reads every instrument at every step. Prints "
         "the diagnosis; writes diagnosis.json, history.npz (lab.History.load reads it) and diagnosis.png, one page; "
         "--report run.html writes a page to click through.",
     )

@@ -101,8 +101,8 @@ def _runs(runs: list[ShownRun]) -> str:
         for label, group in choices
     )
     return (
-        '<section id="runs"><h2>Runs</h2><p class="hint">A box shows or hides the curves of a run. '
-        f"A name shows the findings of a run.</p><p>Curves of: {buttons}</p><ul>{rows}</ul></section>"
+        '<section id="runs"><h2>Runs</h2><p class="hint">The box of a run shows or hides its curves. '
+        f"Its name shows its findings.</p><p>Curves of: {buttons}</p><ul>{rows}</ul></section>"
     )
 
 
@@ -110,7 +110,7 @@ def _findings(i: int, run: ShownRun, several: bool) -> str:
     found = run.diagnosis.findings
     items = "".join(_finding(f"finding-{i}-{k}", finding, k) for k, finding in enumerate(found))
     said = f"<p>{_text(run.name)}: {_text(run.headline)}</p>" if several else ""
-    hint = '<p class="hint">A click marks the steps of a finding in every curve.</p>' if found else ""
+    hint = '<p class="hint">Click a finding to mark its steps in every curve.</p>' if found else ""
     return (
         f'<div class="of-run" data-run="{i}"{" hidden" * (i > 0)}><h2>Findings</h2>{said}{hint}<ol>{items}</ol></div>'
     )
@@ -124,7 +124,7 @@ def _finding(key: str, finding: gradtx.Finding, k: int) -> str:
         for name, value in finding.numbers.items()
     )
     effects = "".join(f"<li>It explains: {_text(text)}</li>" for text in finding.consequences.values())
-    look = f"<p>A next look:</p>{_code(finding.next_look)}" if finding.next_look else ""
+    look = f"<p>To see more:</p>{_code(finding.next_look)}" if finding.next_look else ""
     return (
         f'<li class="finding"><button type="button" class="mark" aria-expanded="false" aria-controls="{key}" '
         f'data-first="{first}" data-last="{last}" data-colour="{colour}">'

@@ -66,7 +66,7 @@ def summary_of(given: Any) -> str:
 
 
 def _holds_runs(value: Any) -> bool:
-    """Whether a value is a run or several, not a curve of one."""
+    """Whether a value is one run or several runs, and not a single curve."""
     if isinstance(value, Recorder | History | Sweep | Comparison):
         return True
     if isinstance(value, Mapping):

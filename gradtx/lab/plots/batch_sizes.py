@@ -34,13 +34,13 @@ def plot_batch_sizes(sweeps: Mapping[int, Sweep], target: float, *, by: Measure 
     >>> grid = {"learning_rate": [0.02, 0.1]}
     >>> swept = {size: lab.sweep(valley, gradtx.sgd, grid, steps=50, keys=keys, batch_size=size) for size in (1, 8)}
     >>> print(lab.plot_batch_sizes(swept, target=0.05).get_suptitle())
-    Fewest examples at batch size 1 (12 steps), fewest steps too.
+    Batch size 1 needs the fewest examples and the fewest steps (12).
     """
     if by == "loss":
         raise ValueError(
             "plot_batch_sizes: by must be an evaluation (train_loss, validation_loss, metric), got 'loss'."
         )
-    check_kind("plot_batch_sizes", "sweeps", sweeps, Mapping, "from batch sizes to what lab.sweep returned")
+    check_kind("plot_batch_sizes", "sweeps", sweeps, Mapping, "from batch sizes to results of lab.sweep")
     check_sweeps("plot_batch_sizes", sweeps.values())
     sizes = sorted(sweeps)
     steps = np.stack([_steps_to(sweeps[size], target, by) for size in sizes])  # [sizes, keys]
@@ -68,7 +68,7 @@ def plot_batch_sizes(sweeps: Mapping[int, Sweep], target: float, *, by: Measure 
         light_grid(axes)
     medians = np.median(steps, axis=1)
     if np.isfinite(medians[0]):
-        left.plot(sizes, medians[0] * sizes[0] / np.array(sizes), "--", color="#888888", label="1/B: nothing wasted")
+        left.plot(sizes, medians[0] * sizes[0] / np.array(sizes), "--", color="#888888", label="1/B: no example wasted")
     left.legend()
     headline(figure, _batch_conclusion(np.array(sizes), medians, target, by), 11)
     return figure
@@ -88,8 +88,9 @@ def _batch_conclusion(sizes: np.ndarray, medians: np.ndarray, target: float, by:
         return f"No batch size reached {label_of(by)} {target:.3g}."
     examples = np.where(reached, medians * sizes, np.inf)
     fewest, quickest = int(np.argmin(examples)), int(np.argmin(np.where(reached, medians, np.inf)))
-    text = f"Fewest examples at batch size {sizes[fewest]} ({medians[fewest]:.0f} steps)"
+    text = f"Batch size {sizes[fewest]} needs the fewest examples"
     if quickest == fewest:
-        return f"{text}, fewest steps too."
-    factor = examples[quickest] / examples[fewest]
-    return f"{text}; fewest steps at {sizes[quickest]} ({medians[quickest]:.0f}), for {factor:.1f} times the examples."
+        return f"{text} and the fewest steps ({medians[fewest]:.0f})."
+    few, factor = medians[quickest], examples[quickest] / examples[fewest]
+    more = f"Batch size {sizes[quickest]} needs the fewest steps ({few:.0f}), and {factor:.1f} times as many examples."
+    return f"{text} ({medians[fewest]:.0f} steps). {more}"

@@ -126,13 +126,13 @@ def _steps_to_target(panel: Axes, comparison: Comparison, problem: str, title: s
         if len(reached) == len(steps):
             panel.plot(np.median(steps), y, "|", color=colour, ms=16, mew=3)
         else:
-            text = f"{len(steps) - len(reached)} of {len(steps)} never"
+            text = f"{len(steps) - len(reached)} of {len(steps)} never get there"
             panel.annotate(text, (1.05 * last, y), va="center", fontsize=8, color=colour)
     metric, shown = results[0].sweep.metric_name, f"{target:.0%}" if _is_rate(results[0]) else f"{target:.3g}"
     panel.set_yticks(range(len(results)), [r.method for r in results], fontsize=9)
     panel.set_ylim(-0.6, len(results) - 0.4)
     panel.set_xlim(0, last * (1.02 if all_reach else 1.4))
-    panel.set_xlabel("optimizer steps (dot: a seed, bar: median)")
+    panel.set_xlabel("optimizer steps (dot: one seed, bar: median)")
     panel.set_title(
         f"{title}: {metric} {shown}" if title else f"Steps to {shown} validation {metric} (left is quicker)"
     )
@@ -159,7 +159,7 @@ def _sensitivity(panel: Axes, comparison: Comparison) -> None:
         panel.yaxis.set_major_formatter(PercentFormatter(1))
     panel.set_xlabel("learning rate / best learning rate of the method")
     panel.set_ylabel(f"final validation {first.metric_name}")
-    panel.set_title("How much a wrong learning rate costs (flat is forgiving; a line ends where it diverged)")
+    panel.set_title("Results at other learning rates (flat is good; a line ends if the runs diverged)")
     panel.legend(fontsize=8, ncols=2, loc="lower left" if first.higher_is_better else "upper left")
     light_grid(panel)
 
@@ -181,7 +181,7 @@ def _profile(panel: Axes, profile: PerformanceProfile, comparison: Comparison) -
     panel.set_xticks(ticks, [f"{t:g}" for t in ticks])
     panel.minorticks_off()
     panel.set(
-        ylim=(-0.06, 1.08), xlabel="τ: steps over those of the quickest method", ylabel="problems within τ (fraction)"
+        ylim=(-0.06, 1.08), xlabel="τ: steps relative to the quickest method", ylabel="problems within τ (fraction)"
     )
     panel.set_title(f"Performance profile over {len(profile.problems)} problems (up and left is better)")
     panel.legend(fontsize=8, ncols=5, loc="upper left", bbox_to_anchor=(0, -0.14), borderaxespad=0)
@@ -196,4 +196,4 @@ def _scores(panel: Axes, profile: PerformanceProfile, comparison: Comparison) ->
         panel.annotate(f"{score:.2f}", (score, y), xytext=(4, 0), textcoords="offset points", va="center", fontsize=8)
     panel.set_yticks(range(len(order)), order, fontsize=9)
     panel.set(xlim=(0, 1.12), xlabel=f"area under the profile up to τ = {profile.max_ratio:g}")
-    panel.set_title("Score (1: the quickest on every problem)")
+    panel.set_title("Score (1: quickest on every problem)")

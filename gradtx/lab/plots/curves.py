@@ -163,7 +163,7 @@ def _of_finite(statistic: Callable[[np.ndarray], Any], block: np.ndarray) -> np.
 
 def _conclusion(label: str, ends: dict[str, float], higher_is_better: bool) -> str:
     if not np.isfinite(list(ends.values())).any():
-        return f"The {label} is finite at no step."
+        return f"The {label} is never finite."
     if len(ends) == 1:
         return f"The {label} ends at {next(iter(ends.values())):.3g}."
     sign = -1 if higher_is_better else 1

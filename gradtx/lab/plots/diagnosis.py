@@ -60,7 +60,7 @@ def _loss(axes: Axes, loss: np.ndarray, steps: np.ndarray, diagnosis: gradtx.Dia
     if not len(finite):
         axes.annotate("no finite value", (0.5, 0.5), xycoords="axes fraction", ha="center")
     axes.set(xlabel="optimizer step", ylabel="minibatch loss")
-    axes.set_title("Loss, and where each challenge showed", fontweight="bold")
+    axes.set_title("Loss, with the steps of each challenge", fontweight="bold")
     light_grid(axes)
 
 

@@ -1,4 +1,4 @@
-"""Sliders that redraw a picture. Without a running kernel the picture is still."""
+"""Sliders that redraw a picture. Without a running kernel the picture does not change."""
 
 import io
 from collections.abc import Callable, Sequence
@@ -16,7 +16,7 @@ class Message(str):
 def explore(draw: Callable[..., Any], **choices: Sequence[Any]) -> None:
     """Shows `draw` at each argument's middle choice. In a notebook with ipywidgets it adds a slider for each argument.
 
-    A saved notebook (on a web page, for example) shows the still picture. The sliders work once the notebook runs.
+    A saved notebook (on a web page, for example) shows that one picture. The sliders work once the notebook runs.
     Without ipywidgets, or outside a notebook, only the picture is shown.
 
     Args:

@@ -22,7 +22,7 @@ def plot_range_test(test: RangeTest) -> Picture:
     >>> from gradtx import lab
     >>> test = gradtx.lr_range_test(lambda x: jnp.sum(jnp.array([1.0, 20.0]) * x**2) / 2, jnp.ones(2))
     >>> print(lab.plot_range_test(test).get_suptitle())
-    The loss falls most steeply at 0.00404, diverges from 0.1 on.
+    The loss falls most steeply at 0.00404 and diverges from 0.1 on.
     """
     check_kind("plot_range_test", "test", test, RangeTest, "which gradtx.lr_range_test returns")
     figure = new_picture(8, 4.6)
@@ -38,7 +38,7 @@ def plot_range_test(test: RangeTest) -> Picture:
     if len(seen):  # without limits, the leap that ends the run would flatten the rest of the curve
         low, high = seen.min(), max(seen[0], np.quantile(seen, 0.9))
         axes.set_ylim(low - 0.1 * (high - low), high + 0.3 * (high - low))
-    axes.set(xscale="log", xlabel="learning rate, growing step by step", ylabel="loss")
+    axes.set(xscale="log", xlabel="learning rate (grows at each step)", ylabel="loss")
     light_grid(axes)
     axes.legend(loc="lower left")
     headline(figure, _conclusion(test), 11)
@@ -49,11 +49,11 @@ def _conclusion(test: RangeTest) -> str:
     if not np.isfinite(test.minimum):
         if test.remark:
             return f"{test.remark[0].upper()}{test.remark[1:]}."
-        return "Every rate of the range is too high: start lower."
+        return "Every learning rate of the range is too high. Start at a lower one."
     parts = [f"falls most steeply at {test.steepest:.3g}"] if np.isfinite(test.steepest) else []
     if test.minimum < test.divergence:  # above `divergence`, the lowest loss has no meaning
         parts.append(f"is lowest at {test.minimum:.3g}")
-    parts.append(
-        f"diverges from {test.divergence:.3g} on" if np.isfinite(test.divergence) else "never diverges: go higher"
-    )
-    return f"The loss {', '.join(parts)}."
+    parts.append(f"diverges from {test.divergence:.3g} on" if np.isfinite(test.divergence) else "never diverges")
+    advice = "" if np.isfinite(test.divergence) else " Test higher rates."
+    *first, last = parts
+    return f"The loss {', '.join(first)}{' and ' if first else ''}{last}.{advice}"

@@ -18,7 +18,7 @@ from .style import COLOURS, GREY, Picture, headline, light_grid, new_picture, st
 Run = History | Mapping[str, Any]
 
 
-NO_STEP = "No step was recorded, so there is nothing to see."
+NO_STEP = "No step was recorded, so there is nothing to show."
 
 
 @dataclass(frozen=True)
@@ -64,49 +64,51 @@ def _describe_norm(curves: Mapping[str, np.ndarray]) -> str:
     norm = curves["gradient_norm/global"]
     known = norm[np.isfinite(norm)]
     usual, largest, last = float(np.median(known)), float(known.max()), _late(norm, 0.1)
-    said = f"Usually {usual:.2g}, at most {largest:.2g}, {last:.2g} at the end."
+    said = f"The norm is usually {usual:.2g}, at most {largest:.2g}, and {last:.2g} at the end."
     theta = _late(curves.get("gradient_tests/norm"))
     if theta > 0.7:
-        return f"{said} Most of it is noise, so its size says nothing of critical points (§2.2)."
+        return f"{said} Most of it is noise, so it cannot show a critical point (§2.2)."
     if np.isnan(theta):
-        return f"{said} Without the noise in it nobody can tell whether a critical point is near (§2.2)."
-    return f"{said} It is mostly signal" + (": no critical point is near (§2.2)." if last > 0.3 * _early(norm) else ".")
+        return f"{said} Its noise was not measured, so it cannot show a critical point (§2.2)."
+    is_far = last > 0.3 * _early(norm)
+    return f"{said} It is mostly signal" + (", and no critical point is near (§2.2)." if is_far else ".")
 
 
 def _describe_step(curves: Mapping[str, np.ndarray]) -> str:
     ratio = curves.get("curvature_ratio/ratio")
     if ratio is None:
         last = _late(curves["sharpness/stability"])
-        return f"The sharpness is at {last:.2g} of what the rate can stand (§2.1)."
+        return f"The sharpness is {last:.2g} times the limit for this learning rate (§2.1)."
     known = ratio[np.isfinite(ratio)]
     past = float(np.mean(np.abs(known) >= 1))
     if past > 0:
         return f"{past:.0%} of the steps are expected to raise the loss (|r| of 1 or more, §2.1)."
-    return f"r is about {np.median(known):.2g} and never 1: no step is expected to raise the loss (§2.1)."
+    return f"r is about {np.median(known):.2g} and stays below 1. No step is expected to raise the loss (§2.1)."
 
 
 def _describe_turning(curves: Mapping[str, np.ndarray]) -> str:
     cosine = _late(curves["gradient_alignment/cosine"])
     meaning = (
-        "each gradient points back at the last (§4.1)" if cosine < -0.5
-        else "the gradients have little in common" if cosine < 0.3
-        else "the gradients agree in part" if cosine < 0.9
-        else "each gradient points where the last one did"
+        "Each gradient points against the one before (§4.1)" if cosine < -0.5
+        else "Consecutive gradients have little in common" if cosine < 0.3
+        else "Consecutive gradients agree in part" if cosine < 0.9
+        else "Consecutive gradients have nearly the same direction"
     )  # fmt: skip
-    return f"The late cosine is {cosine:.2f}: {meaning}."
+    return f"The late cosine is {cosine:.2f}. {meaning}."
 
 
 def _describe_update(curves: Mapping[str, np.ndarray]) -> str:
     size = _late(curves["update_ratio/global"])
     place = "below" if size < 1e-4 else "above" if size > 1e-2 else "within"
-    return f"The late steps are {size:.1e} of the parameters' length, {place} the rule of thumb of 1e-4 to 1e-2."
+    text = f"The length of the late steps is {size:.1e} times that of the parameters"
+    return f"{text}. This is {place} the usual range, 1e-4 to 1e-2."
 
 
 def _describe_noise(curves: Mapping[str, np.ndarray]) -> str:
     theta = _late(curves.get("gradient_tests/norm"))
     if np.isnan(theta):
         inner = _late(curves.get("gradient_tests/inner_product"))
-        return f"The slope along the gradient is known to {inner:.0%} of its size (§3)."
+        return f"The slope along the gradient has an error of {inner:.0%} (§3)."
     return f"In the last half noise is {min(theta**2, 1):.0%} of the squared gradient (§2.6, §3)."
 
 
@@ -114,36 +116,34 @@ def _describe_batch(curves: Mapping[str, np.ndarray]) -> str:
     scale, batch = _late(curves.get("gradient_noise_scale/noise_scale"), 1.0), _late(curves.get("batch_sizes"), 1.0)
     if np.isnan(scale):
         return "No signal is left to compare the noise with."
-    if np.isnan(batch):
-        return f"Noise and signal balance in batches of about {scale:.3g} examples (§3.1)."
-    return f"Noise and signal balance at about {scale:.3g} examples, and a step sees {batch:.3g} (§3.1)."
+    said = f"Noise and signal are equal in batches of about {scale:.3g} examples"
+    return f"{said} (§3.1)." if np.isnan(batch) else f"{said}. Each step uses {batch:.3g} (§3.1)."
 
 
 def _describe_clipping(curves: Mapping[str, np.ndarray]) -> str:
     fraction = _late(curves.get("clipping_events/fraction"), 0.1)
     if np.isnan(fraction):
         return "No limit was given, so nothing is clipped."
-    rest = ": the clip is the learning rate" if fraction > 0.9 else ""
-    return f"{fraction:.0%} of the steps are clipped at the end{rest}."
+    rest = ", so the limit sets the step length" if fraction > 0.9 else ""
+    return f"At the end {fraction:.0%} of the steps are clipped{rest}."
 
 
 def _describe_gain(curves: Mapping[str, np.ndarray]) -> str:
     gain, alpha = _late(curves.get("gain_ratio/gain_ratio")), _late(curves.get("gain_ratio/alpha"))
     if np.isnan(gain):
-        return f"The late steps end at α = {alpha:.2g}, where 0 is the bottom and 1 as high up on the other side."
-    return f"The late steps gain {gain:.2g} times what the derivatives foretell."
+        return f"The late steps end at α = {alpha:.2g}: 0 is the minimum along the step, 1 is as high beyond it."
+    return f"The late steps gain {gain:.2g} times as much as the derivatives predict."
 
 
 def _describe_balance(curves: Mapping[str, np.ndarray]) -> str:
     ratio = _late(curves["stationarity/ratio"], 0.2)
-    return f"The late ratio is {ratio:.2g}: " + (
-        "equilibrium (§4.1)." if 0.77 < ratio < 1.3 else "no equilibrium yet (§4.1)."
-    )
+    place = "in equilibrium" if 0.77 < ratio < 1.3 else "not in equilibrium yet"
+    return f"The late ratio is {ratio:.2g}, so the run is {place} (§4.1)."
 
 
 def _describe_path(curves: Mapping[str, np.ndarray]) -> str:
     straight = _late(curves["trajectory/straightness"], 0.1)
-    return f"The end is {straight:.0%} of the path's length away from the start (§2.7)."
+    return f"The distance from start to end is {straight:.0%} of the path's length (§2.7)."
 
 
 def _describe_slope(curves: Mapping[str, np.ndarray]) -> str:
@@ -165,8 +165,8 @@ PANELS: tuple[Panel, ...] = (
         log=True,
     ),
     Panel(
-        "Turning",
-        {"gradient_alignment/cosine": "cos(g, last g)"},
+        "Cosine of gradients",
+        {"gradient_alignment/cosine": "cos(g, previous g)"},
         _describe_turning,
         {-0.5: "oscillation", 0.0: ""},
         limits=(-1.05, 1.05),
@@ -199,21 +199,21 @@ PANELS: tuple[Panel, ...] = (
         limits=(-0.05, 1.1),
     ),
     Panel(
-        "Gain",
-        {"gain_ratio/gain_ratio": "gained / predicted", "gain_ratio/alpha": "α: 0 bottom, 1 as high up again"},
+        "Gain against prediction",
+        {"gain_ratio/gain_ratio": "gained / predicted", "gain_ratio/alpha": "α: 0 minimum, 1 as high again"},
         _describe_gain,
         {1.0: ""},
         limits=(-2, 3),
     ),
     Panel(
-        "Equilibrium",
-        {"stationarity/ratio": "⟨θ·g⟩ over its value at equilibrium"},
+        "Equilibrium with the noise",
+        {"stationarity/ratio": "⟨θ·g⟩ / its value at equilibrium"},
         _describe_balance,
         {1.0: "equilibrium"},
         limits=(-3, 5),
     ),
     Panel(
-        "Path",
+        "Straightness of the path",
         {"trajectory/straightness": "distance / path length"},
         _describe_path,
         {1.0: ""},
@@ -243,7 +243,7 @@ def plot_readings(run: Run) -> Picture:
     >>> tx = optax.chain(gradtx.gradient_norm(), gradtx.sgd(0.1))
     >>> run = lab.run(landscapes.quadratic(10.0), tx, steps=50, key=jax.random.key(0))
     >>> print(lab.plot_readings(run).get_suptitle())
-    quadratic: 50 steps: nothing amiss that these readings show.
+    quadratic: 50 steps: these readings show no problem.
     """
     # `diagnose` comes first because it checks `run`.
     said = gradtx.diagnose(run).headline if has_steps(run) else NO_STEP
@@ -308,15 +308,15 @@ def scale_of(panel: Panel, measured: list[np.ndarray]) -> str:
         return "linear"
     if all((finite > 0).mean() > 0.8 if len(finite) else False for finite in measured):
         return "log"
-    # Of both signs and wild: the ordinary values would be one flat line.
+    # If values of both signs differ widely, a linear axis would show the ordinary ones as one flat line.
     is_wild = any(np.abs(finite).max() > 100 for finite in measured if len(finite))
     return "symlog" if is_wild else "linear"
 
 
 def floor_of(values: np.ndarray, high: float) -> float:
-    """The lowest height that a logarithmic panel shows.
+    """The lowest height that a logarithmic panel shows. Fewer than a twentieth of the values may lie below it.
 
-    A few values that touch zero would take all of the panel; a twentieth is more than a few.
+    A few values near zero would otherwise take up most of the panel.
     """
     return float(min(1e-5 * high, np.percentile(values[values > 0], 5) / 2))
 

@@ -69,7 +69,7 @@ def plot_sweep(sweep: Sweep, x: str = "learning_rate", y: str | None = None, *, 
     axes.set(xlabel=x.replace("_", " "), ylabel=y.replace("_", " "))
     hidden = [name.replace("_", " ") for name in names if name not in (x, y)]
     if hidden:
-        axes.set_title(f"Each cell: the best over {', '.join(hidden)}.", fontsize=9)
+        axes.set_title(f"Each cell shows the best over {', '.join(hidden)}.", fontsize=9)
     headline(figure, sweep_in_words(sweep, by), 11)
     return figure
 
@@ -80,7 +80,7 @@ def check_sweeps(function: str, sweeps: Collection[Any]) -> None:
         raise ValueError(f"{function}: sweeps must hold at least one Sweep, got none.")
     for sweep in sweeps:
         if not isinstance(sweep, Sweep):
-            raise TypeError(f"{function}: must be of what lab.sweep returned, got {sweep!r}.")
+            raise TypeError(f"{function}: sweeps must be results of lab.sweep, got {sweep!r}.")
 
 
 def _write_cells(axes: Axes, values: np.ndarray, image: Any) -> None:
@@ -98,10 +98,10 @@ def _write_cells(axes: Axes, values: np.ndarray, image: Any) -> None:
 def plot_sensitivity(
     sweeps: Sweep | Mapping[str, Sweep], x: str = "learning_rate", *, by: Measure = "loss", minimum: float = 0.0
 ) -> Picture:
-    """Plots the final loss (or metric) over one hyper-parameter: a wide valley forgives a wrong choice.
+    """Plots the final loss (or metric) over one hyper-parameter. In a wide valley a wrong choice costs little.
 
-    The line is the mean over the keys, and the band runs from their best to their worst value. Over further
-    hyper-parameters the best point counts. A line ends where a member diverged. With a `minimum`, such as
+    The line is the mean over the keys, and the band runs from their best to their worst value. Of all further
+    hyper-parameters it takes the best values. A line ends where a member diverged. With a `minimum`, such as
     `Problem.optimum`, the picture shows the excess over it.
 
     Args:

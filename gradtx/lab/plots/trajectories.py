@@ -87,7 +87,7 @@ def plot_surface(landscape: Landscape, paths: Paths | None = None) -> Picture:
 
     >>> from gradtx import lab, landscapes
     >>> print(lab.plot_surface(landscapes.quadratic(10.0)).get_suptitle())
-    quadratic: lowest value 0, at 1 known point.
+    quadratic: the lowest value is 0, at 1 known point.
     """
     check_landscape("plot_surface", landscape)
     if landscape.dim < 2:
@@ -232,4 +232,4 @@ def _infimum(landscape: Landscape) -> str:
     if landscape.minimum == -np.inf:
         return "unbounded below"
     count = len(landscape.minimisers)
-    return f"lowest value {landscape.minimum:.3g}, at {count} known point{'' if count == 1 else 's'}"
+    return f"the lowest value is {landscape.minimum:.3g}, at {count} known point{'' if count == 1 else 's'}"
