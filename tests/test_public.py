@@ -60,13 +60,14 @@ def test_every_file_of_methods_is_tested_in_the_mirrored_folder():
     tests = "".join(path.read_text(encoding="utf-8") for path in (ROOT / "tests" / "methods").glob("test_*.py"))
     for source in (PACKAGE / "methods").glob("[!_]*.py"):
         names = public_functions(source).keys() & NAMES
-        assert any(re.search(rf"gradtx\.{name}\b", tests) for name in names), f"{source.name}: write its test"
+        is_named = any(re.search(rf"gradtx\.{name}\b", tests) for name in names)
+        assert is_named, f"{source.name}: write a test in tests/methods/ that calls one of its functions as gradtx.NAME"
 
 
 def test_every_instrument_has_a_test_file_named_like_its_module():
     modules = {PUBLIC[row.name].__module__.split(".")[-1] for row in ROWS if row.is_instrument}
     files = {path.stem.removeprefix("test_") for path in (ROOT / "tests" / "instruments").glob("test_*.py")}
-    assert modules <= files
+    assert modules <= files, "write tests/instruments/test_NAME.py for each of these modules"
 
 
 def test_every_challenge_of_the_diagnosis_has_a_row_in_the_readme():
@@ -85,7 +86,9 @@ def test_every_reading_of_an_instrument_is_in_its_docstring(name):
         if row.name == name:
             readings = gradtx.readings(row.make().init(params))
             assert readings
-            assert {reading for reading in readings if reading not in inspect.getdoc(PUBLIC[name])} == set()
+            docstring = inspect.getdoc(PUBLIC[name]) or ""
+            missing = {reading for reading in readings if reading not in docstring}
+            assert missing == set(), f"{name}: name these readings in its docstring"
 
 
 @pytest.mark.parametrize("name", sorted(n for n in NAMES if inspect.isfunction(PUBLIC[n])))
@@ -95,18 +98,20 @@ def test_help_shows_a_signature_that_a_person_can_read(name):
 
 
 def test_every_public_name_is_in_the_readme():
-    assert {name for name in NAMES if not re.search(rf"\b{name}\b", README)} == set()
+    missing = {name for name in NAMES if not re.search(rf"\b{name}\b", README)}
+    assert missing == set(), "name these in README.md"
 
 
 def test_every_public_name_has_a_docstring_with_an_example():
     for name in NAMES - {"CriticalPoint", "Diagnosis", "Finding", "RangeTest", "RobbinsMonroReport"}:
-        assert ">>>" in inspect.getdoc(getattr(gradtx, name)), name
+        assert ">>>" in (inspect.getdoc(getattr(gradtx, name)) or ""), f"{name}: put an example in its docstring"
 
 
 def test_every_transformation_has_a_row_in_the_zoo():
     annotations = {n: inspect.signature(f).return_annotation for n, f in PUBLIC.items() if inspect.isfunction(f)}
     returns = {name for name, annotation in annotations.items() if "GradientTransformation" in str(annotation)}
-    assert returns == {row.name if row.checked_by else row.factory.__name__ for row in ROWS}
+    in_zoo = {row.name if row.checked_by else row.factory.__name__ for row in ROWS}
+    assert returns == in_zoo, "tests/zoo.py must have a row for each of them"
 
 
 def test_every_transformation_is_a_plain_pair_of_init_and_update():
@@ -118,14 +123,15 @@ def test_every_transformation_is_a_plain_pair_of_init_and_update():
 def test_the_method_table_of_the_readme_is_complete_and_its_state_sizes_are_right():
     rows = re.findall(r"^\| `gradtx\.(\w+)\(([^`]*)\)` \|.*\|$", README, flags=re.MULTILINE)
     in_zoo = {row.factory.__name__ for row in ROWS if row.flips_sign and not row.checked_by}
-    assert {name for name, _ in rows} >= in_zoo - {"scale_by_learning_rate"}
+    missing = in_zoo - {"scale_by_learning_rate"} - {name for name, _ in rows}
+    assert missing == set(), "give these a row in README.md, in the table under 'The methods'"
     for line in re.findall(r"^\| `gradtx\..*\|$", README, flags=re.MULTILINE):
         call, formula, source, state, twin = (cell.strip() for cell in re.split(r"(?<!\\)\|", line)[1:-1])
         assert formula
         assert source
         assert twin
         tx = eval(call.strip("`"), {"gradtx": gradtx})  # evaluates the call of the table
-        assert sum(x.size > 1 for x in _leaves(tx)) == int(state.split()[0]), call
+        assert sum(x.size > 1 for x in _leaves(tx)) == int(state.split()[0]), f"{call}: correct its column 'state'"
 
 
 def _leaves(tx):
@@ -146,13 +152,14 @@ def modules_in(folder, package):
 def test_the_import_contracts_list_every_module():
     methods = modules_in(PACKAGE / "methods", "gradtx.methods")
     shared = {"gradtx.methods.learning_rate", "gradtx.methods.momentum"}
-    assert set(contract("Methods never")["modules"]) == methods - shared
+    where = "its list in pyproject.toml must hold exactly these modules"
+    assert set(contract("Methods never")["modules"]) == methods - shared, where
     core = modules_in(PACKAGE / "_core", "gradtx._core")
-    assert set(contract("The core imports")["source_modules"]) == core - {"gradtx._core.types"}
+    assert set(contract("The core imports")["source_modules"]) == core - {"gradtx._core.types"}, where
     parts = modules_in(PACKAGE, "gradtx")
-    assert set(contract("Pictures")["source_modules"]) == parts - {"gradtx.lab"}
+    assert set(contract("Pictures")["source_modules"]) == parts - {"gradtx.lab"}, where
     layers = {part for layer in contract("Imports run")["layers"] for part in layer.split(" | ")}
-    assert layers == parts | {"gradtx.__main__"}
+    assert layers == parts | {"gradtx.__main__"}, where
 
 
 def test_the_version_is_one():

@@ -59,7 +59,13 @@ def test_the_state_keeps_its_types_inside_and_outside_of_cond(row, made):
 
 def test_accumulators_are_float32_for_half_precision_parameters(made):
     state = jax.eval_shape(made.tx.init, tree(jnp.bfloat16))
-    assert all(x.dtype == jnp.float32 for x in jax.tree.leaves(state) if jnp.issubdtype(x.dtype, jnp.floating))
+    floating = {
+        jax.tree_util.keystr(path): x.dtype
+        for path, x in jax.tree_util.tree_leaves_with_path(state)
+        if jnp.issubdtype(x.dtype, jnp.floating)
+    }
+    wrong = {name: dtype for name, dtype in floating.items() if dtype != jnp.float32}
+    assert wrong == {}, "make these with `accumulators` of gradtx/_core/trees.py"
 
 
 @only(lambda row: row.takes("accumulator_dtype"))
@@ -190,7 +196,8 @@ def test_a_nonfinite_entry_stays_visible_and_does_not_spread(row, made, bad):
     updates, state = made.step(spoiled, start, made.params)
     again, _ = made.step(grads, state, made.params)
     shown = row.name == "clip_by_value" and bad == float("inf")
-    assert bool(np.isfinite(updates["w"][0, 1])) == shown
+    bad_update = updates["w"][0, 1]
+    assert bool(np.isfinite(bad_update)) == shown, f"a gradient that is {bad} gives the update {bad_update}"
 
     def rest(tree):
         return {**tree, "w": np.delete(np.asarray(tree["w"]).ravel(), 1)}
