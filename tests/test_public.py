@@ -14,8 +14,10 @@ import optax
 import pytest
 
 import gradtx
+from gradtx import lab
 from gradtx.instruments.diagnosis.challenges import CHALLENGES
 
+from .test_drop_in import RECIPES
 from .zoo import ROWS
 
 ROOT = Path(__file__).parent.parent
@@ -54,6 +56,14 @@ def test_every_function_that_returns_a_transformation_is_exported(folder):
     for source in sorted((PACKAGE / folder).glob("[!_]*.py")):
         returns = {n for n, text in public_functions(source).items() if "GradientTransformation" in text}
         assert returns - makes_them <= NAMES, f"{source.name}: export them in gradtx/__init__.py"
+
+
+def test_every_recipe_can_be_compared_by_name_and_is_tested_to_converge():
+    recipes = {row.factory for row in ROWS if row.factory.__module__.startswith("gradtx.methods") and row.flips_sign}
+    recipes -= {gradtx.newton, gradtx.scale_by_learning_rate}  # one needs the loss, the other is a part of all recipes
+    names = {recipe.__name__ for recipe in recipes}
+    assert names <= lab.METHODS.keys(), "give these a row in METHODS of gradtx/lab/methods.py"
+    assert names <= RECIPES.keys(), "give these a row in RECIPES of tests/test_drop_in.py"
 
 
 def test_every_file_of_methods_is_tested_in_the_mirrored_folder():

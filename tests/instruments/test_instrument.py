@@ -9,6 +9,7 @@ import optax
 import pytest
 
 import gradtx
+from tests.zoo import INSTRUMENTS
 
 from .runs import mean, net, watched
 
@@ -30,6 +31,11 @@ ALL = {
     "panel": lambda **o: gradtx.panel(0.1, **o),
 }
 every_instrument = pytest.mark.parametrize("name", ALL)
+
+
+def test_all_instruments_that_measure_every_n_steps_are_tested_here():
+    missing = {row.name for row in INSTRUMENTS if row.takes("every")} ^ ALL.keys()
+    assert not missing, f"give these a row in `ALL` of tests/instruments/test_instrument.py: {missing}"
 
 
 def test_an_instrument_with_every_n_measures_steps_0_n_2n():
