@@ -8,7 +8,7 @@ from .report import Finding, finding, number
 from .steps_taken import StepsTaken
 from .verdict import Verdict
 
-_SPREAD = 50  # of the curvatures met: a gradient falls by e along the flat direction in as many steps
+_SPREAD = 50  # the steps in which the gradient along the flat direction falls by a factor of e
 
 
 def ill_conditioning(e: Evidence, s: StepsTaken, verdict: Verdict) -> list[Finding]:
@@ -33,7 +33,7 @@ def ill_conditioning(e: Evidence, s: StepsTaken, verdict: Verdict) -> list[Findi
     half = max(1, e.steps // 2)
     kept = late_median(norm, 0.1) / max(median_of(norm[half : half + max(1, e.steps // 10)]), 1e-300)
     noise = late_median(e.curve("gradient_tests/norm"))
-    # Without data there is no noise that what is left could be lost in.
+    # A function without data has no noise that could hide the remaining gain.
     is_above_noise = noise <= 1 or (np.isnan(noise) and not e.has_layers)
     matters = late_median(norm, 0.1) ** 2 / (2 * flattest) > 0.01 * _first_to_gain(curvature, norm) or is_above_noise
     is_felt = noise > 0.7 and not e.gradients_agree
@@ -73,7 +73,7 @@ def _first_to_gain(curvature: np.ndarray, norm: np.ndarray) -> float:
 
 
 def _is_bound(s: StepsTaken, steepest: float) -> bool:
-    """Whether the steps are a twentieth or more of what the steepest curvature stands; yes if nobody knows."""
+    """Whether the steps are a twentieth or more of what the steepest curvature stands; no if that is unknown."""
     rates = s.learning_rates
     if rates is not None:
         return max(early_median(rates), late_median(rates)) * steepest / 2 >= 0.05

@@ -80,9 +80,9 @@ def _describe_step(curves: Mapping[str, np.ndarray]) -> str:
         last = _late(curves["sharpness/stability"])
         return f"The sharpness is {last:.2g} times the limit for this learning rate (§2.1)."
     known = ratio[np.isfinite(ratio)]
-    past = float(np.mean(np.abs(known) >= 1))
+    past = int(np.sum(np.abs(known) >= 1))
     if past > 0:
-        return f"{past:.0%} of the steps are expected to raise the loss (|r| of 1 or more, §2.1)."
+        return f"{past:,} of {known.size:,} measured steps are expected to raise the loss (|r| of 1 or more, §2.1)."
     return f"r is about {np.median(known):.2g} and stays below 1. No step is expected to raise the loss (§2.1)."
 
 
