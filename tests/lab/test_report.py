@@ -142,7 +142,7 @@ def test_a_value_that_is_not_finite_is_a_gap_and_the_caption_mentions_it(page_of
     gaps = [x for x, y in zip(curve["x"], curve["y"], strict=True) if y is None]
     assert gaps == [7, 20]
     assert len(curve["x"]) == 59  # a stretch that is not finite needs one gap
-    assert "Values that are NaN or inf: 3, the first at step 7" in page.text
+    assert "NaN or inf values: 3, the first at step 7" in page.text
     assert not page.curves("‖g‖")
 
 

@@ -114,7 +114,7 @@ def _not_finite(log: Log) -> str:
     if not is_lost.any():
         return ""
     first = log.step[int(np.argmax(is_lost))]
-    return f"Values that are NaN or inf: {int(is_lost.sum())}, the first at step {first:.0f}. The curve has a gap there."
+    return f"NaN or inf values: {int(is_lost.sum())}, the first at step {first:.0f}. The curve has gaps there."
 
 
 def plain_panels(pages: list[PagePanel]) -> list[dict[str, Any]]:
