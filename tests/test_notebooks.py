@@ -94,7 +94,7 @@ def test_every_cell_has_a_slide_type(source):
 
 @for_each
 def test_every_figure_has_an_alternative_text(source):
-    """nbconvert takes the alternative text from the metadata of the cell."""
+    """The templates of nbconvert that the README names take it from the metadata of the cell."""
     for cell in executed(source).cells:
         if cell.cell_type == "code" and any("image/png" in output.get("data", {}) for output in cell.outputs):
             assert len(cell.metadata["alt"].split()) >= 6
