@@ -103,6 +103,12 @@ def pytest_collection_modifyitems(items):
     items.sort(key=lambda item: first[group_of(item.nodeid)])
 
 
+def pytest_collection_finish():
+    """The modules and tests stay until the end, so the collector of garbage need not look at them again."""
+    gc.collect()
+    gc.freeze()
+
+
 def pytest_xdist_make_scheduler(config, log):
     """Tests that share programs run on one worker."""
     return ByPrograms(config, log)
@@ -155,7 +161,9 @@ def pytest_runtest_teardown():
     if next(TESTS_RUN) % 20 == 0 and (memory_in_use() > Memory.limit or maps_in_use() > Memory.most_maps):
         jax.clear_caches()
         chex.clear_trace_counter()  # dropped programs have to be traced again
+        gc.unfreeze()
         gc.collect()
+        gc.freeze()
         Memory.limit = max(Memory.limit, memory_in_use() + 1e9)
 
 

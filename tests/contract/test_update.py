@@ -241,10 +241,11 @@ def test_the_derivative_by_a_hyperparameter_matches_the_difference_quotient(row,
 
 @pytest.fixture
 def frozen_heap():
-    """Keeps the garbage collector, with which JAX looks for leaked tracers, from searching older objects."""
+    """Keeps the garbage collector, with which JAX looks for leaked tracers, from searching older objects.
+
+    They stay frozen until `tests/conftest.py` drops compiled programs.
+    """
     gc.freeze()
-    yield
-    gc.unfreeze()
 
 
 def test_update_passes_strict_promotion_and_leak_checks(row, made, frozen_heap):
