@@ -325,11 +325,11 @@ vanishing = lab.sweep(vanishes, make_tx, clips, **settings)
 # ## What it cannot
 #
 # Could one not scale a vanishing gradient up? We train the network from $\rho = 0.3$ again, at rates that are up to a
-# thousand times higher, from eight keys each.
+# thousand times higher, from five keys each.
 
 # %% slideshow={"slide_type": "subslide"}
 rates = {"learning_rate": [0.05, 0.5, 5.0, 50.0], "max_norm": [0.1]}
-louder = lab.sweep(vanishes, make_tx, rates, **(settings | {"keys": jax.random.split(jax.random.key(1), 8)}))
+louder = lab.sweep(vanishes, make_tx, rates, **(settings | {"keys": jax.random.split(jax.random.key(1), 5)}))
 
 # %% slideshow={"slide_type": "skip"}
 for name, sweep in (("ρ = 1.3", exploding), ("ρ = 0.3", vanishing)):
@@ -355,7 +355,7 @@ figure
 # %% [markdown] slideshow={"slide_type": "subslide"}
 # Left: a network that always answers 1 has a loss of about 0.087. From $\rho = 1.3$ a clip makes the difference between a
 # network that learns and one that diverges (the blue line ends there); a limit of 0.1 is best. From $\rho = 0.3$ the limit
-# does not matter, because there is nothing to clip. Right: no learning rate helps either. The dots are the eight keys.
+# does not matter, because there is nothing to clip. Right: no learning rate helps either. The dots are the five keys.
 # At 0.5 a run may get a little below the line by chance, but at no rate do half of the runs.
 #
 # There are two reasons. The first is that the size of a small gradient does not say why it is small. A chain of 10 equal
