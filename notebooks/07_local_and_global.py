@@ -267,7 +267,9 @@ assert np.mean(heights > 0.9) > 0.9  # 2.7.1: and more than nine in ten of them 
 assert np.all(np.diff(loss[::1000]) < 0)  # 2.7.2: the loss falls towards the limit 0 without end
 assert loss[-1] < 1e-4  # 2.7.2: the loss falls towards the limit 0 without end
 assert length[-1] > length[9_999] + 0.1 > length[999] + 0.2  # 2.7.2: the weights keep growing, no minimum is near
-assert all(run.iterates[-1][0] < -4 and run.metric[-1] > -0.1 for run in wrong_side.values())  # 2.7.3: away, without end
+assert all(
+    run.iterates[-1][0] < -4 and run.metric[-1] > -0.1 for run in wrong_side.values()
+)  # 2.7.3: away, without end
 assert fastest.iterates[-1][0] < -4  # 2.7.3: more momentum only takes it farther
 assert all(run.metric[-1] < -1.99 for run in right_side.values())  # 2.7.5: from the right side descent arrives
 assert max(saturated.max(), adaptive.max()) < usual.max() - 0.1  # 2.7.6: the start repairs what no tried rate does

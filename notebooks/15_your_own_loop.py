@@ -241,7 +241,7 @@ def noise_of(model, x, y, *, is_training):
         logits = nnx.merge(graph, params, rest, copy=True)(x)
         return optax.softmax_cross_entropy_with_integer_labels(logits, y)
 
-    params, tx = nnx.as_pure(params), gradtx.gradient_noise_scale()
+    tx = gradtx.gradient_noise_scale()
     grads = jax.grad(lambda params: losses_fn(params).mean())(params)
     return gradtx.readings(tx.update(grads, tx.init(params), params, losses_fn=losses_fn)[1])
 

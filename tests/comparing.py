@@ -36,3 +36,10 @@ def types(tree):
 
 def is_finite(tree):
     return all(bool(np.all(np.isfinite(np.asarray(x, np.complex128)))) for x in jax.tree.leaves(tree))
+
+
+def arrays_of(variables):
+    """Returns the arrays of Flax's variables. Flax renamed this function."""
+    from flax import nnx
+
+    return (nnx.as_pure if hasattr(nnx, "as_pure") else nnx.pure)(variables)

@@ -14,6 +14,7 @@ import pytest
 
 import gradtx
 
+from .comparing import arrays_of
 from .zoo import ROWS, bowl
 
 RECIPES = {
@@ -92,14 +93,14 @@ def test_a_flax_nnx_optimizer_gives_the_same_parameters_and_readings(row):
     nnx = pytest.importorskip("flax.nnx", reason="Flax comes with the test extra")
     model, tx = nnx.Linear(2, 1, rngs=nnx.Rngs(0)), row.make()
     optimizer = nnx.Optimizer(model, tx, wrt=nnx.Param)
-    params = nnx.as_pure(nnx.state(model, nnx.Param))
+    params = arrays_of(nnx.state(model, nnx.Param))
     state = tx.init(params)
     for _ in range(2):
         grads = jax.grad(bowl)(params)
         updates, state = tx.update(grads, state, params, **row.extra())
         params = optax.apply_updates(params, updates)
         optimizer.update(model, nnx.grad(lambda model: bowl(nnx.state(model, nnx.Param)))(model), **row.extra())
-    found = nnx.as_pure(nnx.state(model, nnx.Param))
+    found = arrays_of(nnx.state(model, nnx.Param))
     jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, rtol=1e-6), dict(found), dict(params))
     readings, expected = gradtx.readings(optimizer.opt_state), gradtx.readings(state)
     assert list(readings) == list(expected)

@@ -9,6 +9,7 @@ import optax
 import pytest
 
 import gradtx
+from tests.comparing import arrays_of
 
 
 class LargestState(NamedTuple):
@@ -195,7 +196,7 @@ def test_readings_finds_the_instruments_of_a_flax_nnx_optimizer():
     """Every reading is the array that the same chain gives outside of Flax, even if it is computed from fields."""
     nnx = pytest.importorskip("flax.nnx", reason="Flax comes with the test extra")
     model = nnx.Linear(2, 1, rngs=nnx.Rngs(0))
-    params = nnx.as_pure(nnx.state(model, nnx.Param))
+    params = arrays_of(nnx.state(model, nnx.Param))
     tx = optax.chain(gradtx.gradient_norm(per_leaf=True), gradtx.sgd(0.1, 0.9, nesterov=True), gradtx.trajectory())
     optimizer = nnx.Optimizer(model, tx, wrt=nnx.Param)
     _, state = tx.update(params, tx.init(params), params)
@@ -207,7 +208,7 @@ def test_readings_finds_the_instruments_of_a_flax_nnx_optimizer():
         np.testing.assert_allclose(found[name], value, rtol=1e-6, err_msg=name)
 
     behind = jax.tree.map(lambda p: 0.9 * p, params)  # θ = φ - α v after one step of 0.1 φ
-    for at in (nnx.state(model, nnx.Param), nnx.as_pure(nnx.state(model, nnx.Param))):
+    for at in (nnx.state(model, nnx.Param), arrays_of(nnx.state(model, nnx.Param))):
         theta = gradtx.nesterov_eval_params(at, optimizer.opt_state)
         assert jax.tree.structure(theta) == jax.tree.structure(at)
         for x, y in zip(jax.tree.leaves(theta), jax.tree.leaves(behind), strict=True):
