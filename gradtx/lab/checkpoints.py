@@ -4,9 +4,10 @@ Several processes may share a folder that all of them see. Then all call the sam
 the parts of the arrays that its devices hold, and any number of devices can read them.
 """
 
-import json
 import sys
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +18,10 @@ import numpy as np
 from gradtx._core.installing import install
 
 from .telling import tell
-from .terminating import STATUS, ends_program
+from .terminating import STATUS, Terminated, ends_program, saving_at_sigterm
 
 SAVES = 5  # scheduled saves of a run
+READINGS = "readings/"  # begins the names of readings in a header
 
 
 class CheckpointError(ValueError):
@@ -47,7 +49,12 @@ class Checkpoint:
         self.step = self._manager.latest_step()  # step of the last successful save
 
     def write(
-        self, step: int, header: dict[str, Any], curves: dict[str, np.ndarray], state: dict[str, list[Any]]
+        self,
+        step: int,
+        header: dict[str, Any],
+        curves: dict[str, np.ndarray],
+        readings: dict[str, np.ndarray],
+        state: dict[str, list[Any]],
     ) -> None:
         """Saves, then removes the older checkpoint. If the disk is full, a warning says so and the run goes on.
 
@@ -55,12 +62,14 @@ class Checkpoint:
             step: larger than that of the last save. A step that is already saved is not saved again.
             header: JSON that says which run this is.
             curves: NumPy arrays that every process has in full.
+            readings: the same of instruments.
             state: lists of arrays, of which each process writes its own parts.
         """
         if step == self.step:
             return
         # Orbax would take slashes in names for folders, so the header has the names. Orbax refuses arrays without
         # elements, so the header has the shapes.
+        curves = curves | {f"{READINGS}{name}": reading for name, reading in readings.items()}
         kinds = [[name, list(x.shape), str(x.dtype)] for name, x in curves.items()]
         items = {"curves": list(curves.values())} | state
         saves = {name: self._args.StandardSave(found) for name, x in items.items() if (found := _numbered(x))}
@@ -90,21 +99,20 @@ class Checkpoint:
             raise self.refused(f"lab.{header['caller']} made it")
         return header
 
-    def read_curves(self, header: dict[str, Any]) -> dict[str, np.ndarray]:
-        """The curves of the last save."""
+    def read_curves(self, header: dict[str, Any]) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
+        """The curves and the readings of the last save."""
         has_elements = any(np.prod(shape) for _, shape, _ in header["curves"])
         found = self._read("curves", self._args.StandardRestore()) if has_elements else {}
-        return {
-            name: np.asarray(found.get(str(i), np.zeros(shape, jnp.dtype(dtype))))
-            for i, (name, shape, dtype) in enumerate(header["curves"])
-        }
+        curves, readings = {}, {}
+        for i, (name, shape, dtype) in enumerate(header["curves"]):
+            kind = readings if name.startswith(READINGS) else curves
+            kind[name.removeprefix(READINGS)] = np.asarray(found.get(str(i), np.zeros(shape, jnp.dtype(dtype))))
+        return curves, readings
 
     def read_leaves(self, name: str, like: list[Any]) -> list[Any]:
         """The list of arrays with this name in the state of the last save, split over devices as those in `like`."""
         like = [x if isinstance(x, jax.Array) else jnp.asarray(x) for x in like]
-        target = {
-            i: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding) for i, x in _numbered(like).items()
-        }
+        target = {i: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding) for i, x in _numbered(like).items()}
         found = self._read(name, self._args.StandardRestore(target)) if target else {}
         values = [found.get(str(i), leaf) for i, leaf in enumerate(like)]
         return [jax.random.wrap_key_data(x) if _is_key(leaf) else x for x, leaf in zip(values, like, strict=True)]
@@ -116,16 +124,12 @@ class Checkpoint:
             "arguments that made it, or give another folder."
         )
 
-    def close(self, interrupt: BaseException | None = None) -> None:
-        """Closes Orbax's writer. If SIGTERM was the interrupt, and no command handles it, the program ends."""
+    def close(self) -> None:
+        """Closes Orbax's writer."""
         try:
             self._manager.close()
         except Exception as error:  # Orbax may report an earlier failed save a second time
             tell(f"{self.caller}: the checkpoint in {self.path} could not be closed: {error}")
-        if ends_program(interrupt):
-            text = f"{self.caller}: ended by SIGTERM; the checkpoint in {self.path} goes on from step {self.step}."
-            print(text, file=sys.stderr, flush=True)
-            raise SystemExit(STATUS)
 
     def _read(self, name: str, restore: Any) -> Any:
         try:
@@ -140,6 +144,28 @@ class Checkpoint:
         return CheckpointError(
             f"{self.caller}: {self.path} holds no checkpoint that this gradtx can read: give another folder ({reason})."
         )
+
+
+@contextmanager
+def saved_at_end(saved: Checkpoint | None) -> Iterator[None]:
+    """Closes the checkpoint at the end of the block. If SIGTERM ends the block in a user's program, the program ends.
+
+    The block has to save when it is interrupted. Without a checkpoint SIGTERM keeps its meaning.
+    """
+    if saved is None:
+        yield
+        return
+    with saving_at_sigterm(is_shared=jax.process_count() > 1):
+        try:
+            yield
+        except Terminated as interrupt:
+            if not ends_program(interrupt):
+                raise
+            text = f"{saved.caller}: ended by SIGTERM; the checkpoint in {saved.path} goes on from step {saved.step}."
+            print(text, file=sys.stderr, flush=True)
+            raise SystemExit(STATUS) from None
+        finally:
+            saved.close()
 
 
 def is_save_due(before: int, after: int, total: int) -> bool:

@@ -14,9 +14,6 @@ from .run_checkpoint import RunCheckpoint, Saved
 from .training import Carry, Evaluation, Objective, Record, behind_lookahead
 
 
-READINGS = "readings/"  # begins the names of readings among the curves of a checkpoint
-
-
 class Chunk(NamedTuple):
     """The steps between two evaluations. The first chunk has no steps: it holds the evaluation before step 0."""
 
@@ -90,9 +87,9 @@ class Recording:
         """Saves the record to disk if it has new steps."""
         step = self.last.step
         records = {name: value for name, value in self._records().items() if value is not None}
-        readings = {READINGS + name: x for name, x in records.pop("readings").items()}
+        readings = records.pop("readings")
         curves = {"key": self.key_data, "batch_sizes": self.batch_sizes[:step], **records, **self._evaluations()}
-        checkpoint.save(step, Saved(self.carry, self.last.best[1], curves | readings))
+        checkpoint.save(step, Saved(self.carry, self.last.best[1], curves, readings))
 
     def restore(self, checkpoint: RunCheckpoint, start: Carry, evaluation: Evaluation) -> None:
         """Restores the record from disk if one was saved. `evaluation` belongs to `start`.
@@ -111,9 +108,7 @@ class Recording:
             raise checkpoint.refused(f"it has other batch sizes, or more steps ({step}) than this run")
         if not same_evaluation([curves[name][0] for name in Evaluation._fields], list(evaluation)):
             raise checkpoint.refused("its problem has this name, but another loss at the same first parameters")
-        readings: dict[str, Any] = {
-            name.removeprefix(READINGS): x for name, x in curves.items() if name.startswith(READINGS)
-        }
+        readings: dict[str, Any] = found.readings
         whole = Record(curves["loss"], readings, curves.get("iterate"))
         before = 0
         best = np.nan, found.best_params

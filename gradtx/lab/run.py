@@ -1,7 +1,6 @@
 """Trains once, compiled in chunks of steps, and returns a `History`."""
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import nullcontext
 from dataclasses import replace
 from functools import partial
 from itertools import pairwise
@@ -17,12 +16,12 @@ from gradtx._core.types import ArrayLike
 from gradtx.stopping import EarlyStopping
 
 from .arguments import MOST, check_transformation, checked_batch_size, checked_keys
-from .checkpoints import is_save_due
+from .checkpoints import is_save_due, saved_at_end
 from .history import History
 from .progress import progress_bar
 from .recording import Recording
 from .run_checkpoint import RunCheckpoint
-from .terminating import saving_at_sigterm, wait_for
+from .terminating import ends_program, wait_for
 from .training import (
     Carry,
     Evaluation,
@@ -114,8 +113,7 @@ def run(
     patience = Patience(stopping, [chunk.evaluation.metric for chunk in recording.chunks])
     ended = "stopped early" if patience.is_over else "finished"
     interrupt = None
-    guard = nullcontext() if saved is None else saving_at_sigterm()
-    with guard, progress_bar(steps, "training", progress) as advance:
+    with saved_at_end(saved), progress_bar(steps, "training", progress) as advance:
         advance(recording.last.step, "")
         try:
             left = () if patience.is_over else _chunks(objective, key_batches, sizes, every, recording.last.step)
@@ -136,7 +134,8 @@ def run(
             ended, interrupt = "interrupted", error
         if saved is not None:
             recording.save(saved)
-            saved.close(interrupt)
+        if interrupt is not None and ends_program(interrupt):
+            raise interrupt
     return recording.history(ended)
 
 

@@ -17,7 +17,8 @@ class Saved(NamedTuple):
 
     carry: Carry
     best_params: Any
-    curves: dict[str, np.ndarray]  # the readings are "readings/name" -> [steps, ...]
+    curves: dict[str, np.ndarray]
+    readings: dict[str, np.ndarray]  # name -> [steps, ...]
 
 
 class RunCheckpoint(Checkpoint):
@@ -36,7 +37,8 @@ class RunCheckpoint(Checkpoint):
             "transformation": [leaf.value for leaf in leaves if not leaf.is_instrument],
             "instruments": [leaf.value for leaf in leaves if leaf.is_instrument],
         }
-        self.write(step, description(self._subject, carry.params, carry.opt_state), saved.curves, state)
+        header = description(self._subject, carry.params, carry.opt_state)
+        self.write(step, header, saved.curves, saved.readings, state)
 
     def load(self, start: Carry) -> Saved | None:
         """The last save, in the structure of `start`, or None if nothing was saved.
@@ -54,7 +56,8 @@ class RunCheckpoint(Checkpoint):
         like, structure = jax.tree.flatten(_without_transformation(start, start.params))
         params, best, *counts = structure.unflatten(self.read_leaves("parameters", like))
         has_same_instruments = header["instruments"] == now["instruments"]
-        return Saved(Carry(params, self._state(start, has_same_instruments), *counts), best, self.read_curves(header))
+        carry = Carry(params, self._state(start, has_same_instruments), *counts)
+        return Saved(carry, best, *self.read_curves(header))
 
     def _state(self, start: Carry, has_same_instruments: bool) -> Any:
         """The saved optimizer state. If the instruments have changed, all of them start anew, with a warning."""

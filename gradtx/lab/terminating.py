@@ -111,7 +111,7 @@ class Ending:
 ENDING = Ending()
 
 
-def ends_program(interrupt: BaseException | None) -> bool:
+def ends_program(interrupt: BaseException) -> bool:
     """Whether the interrupt was SIGTERM in a user's own program, which has to end. A command ends by itself."""
     return isinstance(interrupt, Terminated) and not ENDING.is_listening
 

@@ -12,11 +12,11 @@ from contextlib import contextmanager, suppress
 import jax
 import numpy as np
 import pytest
+from gradtx.lab.shared_checkpoint import SharedCheckpoint
 
 import gradtx
 from gradtx import lab
 from gradtx.lab.distributed import distributed_sweep, local, put, whole_mesh
-from gradtx.lab.shared_checkpoint import SharedCheckpoint
 from tests.comparing import assert_same
 
 pytestmark = pytest.mark.slow  # several processes, or signals to real ones
