@@ -21,6 +21,7 @@ from .telling import tell
 from .terminating import STATUS, Terminated, ends_program, saving_at_sigterm
 
 SAVES = 5  # scheduled saves of a run
+Arrays = dict[str, Any]  # name -> NumPy array
 READINGS = "readings/"  # begins the names of readings in a header
 
 
@@ -48,22 +49,11 @@ class Checkpoint:
         self._manager = ocp.CheckpointManager(self.path, options=options)
         self.step = self._manager.latest_step()  # step of the last successful save
 
-    def write(
-        self,
-        step: int,
-        header: dict[str, Any],
-        curves: dict[str, np.ndarray],
-        readings: dict[str, np.ndarray],
-        state: dict[str, list[Any]],
-    ) -> None:
+    def write(self, step: int, header: Any, curves: Arrays, readings: Arrays, state: dict[str, list[Any]]) -> None:
         """Saves, then removes the older checkpoint. If the disk is full, a warning says so and the run goes on.
 
-        Args:
-            step: larger than that of the last save. A step that is already saved is not saved again.
-            header: JSON that says which run this is.
-            curves: NumPy arrays that every process has in full.
-            readings: the same of instruments.
-            state: lists of arrays, of which each process writes its own parts.
+        A step that is already saved is not saved again. `header` is JSON that says which run this is. Every process has
+        curves and readings in full, and holds parts of the arrays in `state`.
         """
         if step == self.step:
             return
@@ -99,7 +89,7 @@ class Checkpoint:
             raise self.refused(f"lab.{header['caller']} made it")
         return header
 
-    def read_curves(self, header: dict[str, Any]) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
+    def read_curves(self, header: dict[str, Any]) -> tuple[Arrays, Arrays]:
         """The curves and the readings of the last save."""
         has_elements = any(np.prod(shape) for _, shape, _ in header["curves"])
         found = self._read("curves", self._args.StandardRestore()) if has_elements else {}
@@ -115,7 +105,10 @@ class Checkpoint:
         target = {i: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding) for i, x in _numbered(like).items()}
         found = self._read(name, self._args.StandardRestore(target)) if target else {}
         values = [found.get(str(i), leaf) for i, leaf in enumerate(like)]
-        return [jax.random.wrap_key_data(x) if _is_key(leaf) else x for x, leaf in zip(values, like, strict=True)]
+        return [
+            jax.random.wrap_key_data(x, impl=jax.random.key_impl(leaf)) if _is_key(leaf) else x
+            for x, leaf in zip(values, like, strict=True)
+        ]
 
     def refused(self, difference: str) -> CheckpointError:
         """The error for a checkpoint of another run, with the difference."""

@@ -60,7 +60,7 @@ def is_end_wanted() -> bool:
 def put(sharding: NamedSharding, leaf: Any) -> jax.Array:
     """A global array from a leaf that every process has in full."""
     if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
-        return jax.random.wrap_key_data(put(sharding, jax.random.key_data(leaf)))
+        return jax.random.wrap_key_data(put(sharding, jax.random.key_data(leaf)), impl=jax.random.key_impl(leaf))
     whole = np.asarray(leaf)
     return jax.make_array_from_callback(whole.shape, sharding, lambda part: whole[part])
 

@@ -108,8 +108,7 @@ class Recording:
             raise checkpoint.refused(f"it has other batch sizes, or more steps ({step}) than this run")
         if not same_evaluation([curves[name][0] for name in Evaluation._fields], list(evaluation)):
             raise checkpoint.refused("its problem has this name, but another loss at the same first parameters")
-        readings: dict[str, Any] = found.readings
-        whole = Record(curves["loss"], readings, curves.get("iterate"))
+        whole = Record(curves["loss"], found.readings, curves.get("iterate"))
         before = 0
         best = np.nan, found.best_params
         for i, end in enumerate(curves["eval_steps"].tolist()):

@@ -4,9 +4,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
-import numpy as np
 
-from .checkpoints import Checkpoint
+from .checkpoints import Arrays, Checkpoint
 from .provenance import description, first_difference, state_leaves
 from .telling import tell
 from .training import Carry, Subject
@@ -17,8 +16,8 @@ class Saved(NamedTuple):
 
     carry: Carry
     best_params: Any
-    curves: dict[str, np.ndarray]
-    readings: dict[str, np.ndarray]  # name -> [steps, ...]
+    curves: Arrays
+    readings: Arrays  # name -> [steps, ...]
 
 
 class RunCheckpoint(Checkpoint):

@@ -76,7 +76,7 @@ def _train(parser: argparse.ArgumentParser, arguments: argparse.Namespace, is_fi
     console = Console()
     finished, status = None, 0
     try:
-        trainer = None if is_alone else partial(_shared_sweep, arguments.out / "checkpoints")
+        trainer = None if is_alone else _trainer(arguments.out / "checkpoints")
         for finished in _with_progress(problems, arguments, console, trainer):
             if is_first:
                 results.write(json_path, partial(save_comparison, finished))
@@ -96,9 +96,10 @@ def _train(parser: argparse.ArgumentParser, arguments: argparse.Namespace, is_fi
     return results.report() or status
 
 
-def _shared_sweep(folder: Path, name: str) -> Any:
-    """A `lab.sweep` on the devices of all processes, with a checkpoint of its own."""
-    return partial(sweep, mesh=whole_mesh(), checkpoint=folder / name)
+def _trainer(folder: Path) -> Any:
+    """Trains with `lab.sweep` on the devices of all processes, with a checkpoint for each method."""
+    mesh = whole_mesh()
+    return lambda name: partial(sweep, mesh=mesh, checkpoint=folder / name)
 
 
 def _with_progress(
