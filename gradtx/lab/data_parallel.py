@@ -79,6 +79,7 @@ def train_side_by_side(
     carry = jax.jit(begin, out_shardings=layout)(rates, keys, shared)
     train = jax.jit(train, out_shardings=(layout, whole))
     found = None if saved is None else saved.load(carry)
+    state: tuple[int, Any, list[Any]]  # chunks done, carry, and the curves of each chunk
     if found is None:
         judged = jax.jit(judge, out_shardings=whole)(carry, shared.examples)
         first = jax.tree.map(lambda x: local(x)[:, None], judged)

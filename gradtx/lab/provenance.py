@@ -94,7 +94,7 @@ def first_difference(
     for part in parts:
         difference = first_other_array(saved[part], now[part])
         if difference is not None:
-            return f"its {part} differ{'' if part.endswith('s') else 's'}: {difference}"
+            return f"its {part} differ: {difference}"
     return None
 
 

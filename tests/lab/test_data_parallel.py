@@ -133,7 +133,7 @@ def test_a_checkpoint_of_another_method_is_refused_by_name(digits, tmp_path, mon
     on_mesh = {"mesh": whole_mesh(), "checkpoint": tmp_path}
     with dies_after(1, monkeypatch), pytest.raises(DiedError):
         lab.sweep(digits, gradtx.rmsprop, GRID, **on_mesh, **SETTINGS)
-    with pytest.raises(ValueError, match=r"its transformation differs: .*ScaleByRmsState.mean.*ScaleByAdagradState.su"):
+    with pytest.raises(ValueError, match=r"its transformation differ: .*ScaleByRmsState.mean.*ScaleByAdagradState.su"):
         lab.sweep(digits, gradtx.adagrad, GRID, **on_mesh, **SETTINGS)
 
 
