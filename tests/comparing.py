@@ -29,6 +29,18 @@ def assert_same(got, expected, **tolerance):
         chex.assert_trees_all_equal(got, expected)
 
 
+def assert_same_sweep(got, expected, **tolerance):
+    """Raises unless two sweeps have the same arrays, as `assert_same` compares them, and the same names."""
+    numbers, words = zip(*map(numbers_and_words, (got, expected)), strict=True)
+    assert_same(*numbers, **tolerance)
+    assert words[0] == words[1]
+
+
+def numbers_and_words(sweep):
+    words = {name: value for name, value in sweep.to_dict().items() if isinstance(value, str | bool)}
+    return {name: value for name, value in sweep.to_dict().items() if name not in words}, words
+
+
 def types(tree):
     """Returns shapes, dtypes and weak types of a tree of arrays or of a result of `jax.eval_shape`."""
     return jax.tree.map(lambda x: (x.shape, x.dtype, getattr(x, "weak_type", False)), tree)

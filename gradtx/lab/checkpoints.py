@@ -1,9 +1,15 @@
-"""The state of a run on disk, from which it resumes bit for bit. Needs the extra `checkpoints` (Orbax)."""
+"""The state of a run or a sweep on disk, from which it resumes bit for bit. Needs the extra `checkpoints` (Orbax).
 
-import json
+Several processes may share a folder that all of them see. Then all call the same methods in the same order. Each writes
+the parts of the arrays that its devices hold, and any number of devices can read them.
+"""
+
+import sys
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -11,148 +17,176 @@ import numpy as np
 
 from gradtx._core.installing import install
 
-from .provenance import description, first_difference, state_leaves
 from .telling import tell
-from .training import Carry, Subject
+from .terminating import STATUS, Terminated, ends_program, saving_at_sigterm
+
+SAVES = 5  # scheduled saves of a run
+Arrays = dict[str, Any]  # name -> NumPy array
+READINGS = "readings/"  # begins the names of readings in a header
 
 
-class Saved(NamedTuple):
-    """The contents of a checkpoint."""
-
-    carry: Carry
-    best_params: Any
-    arrays: dict[str, Any]
-    readings: dict[str, np.ndarray]  # name -> [steps, ...]
+class CheckpointError(ValueError):
+    """The folder cannot hold a checkpoint, or holds one that this run does not continue."""
 
 
 class Checkpoint:
-    """The only checkpoint of a run: a folder that Orbax writes either completely or not at all.
+    """The only checkpoint in a folder: a header, curves and a state. Orbax writes either all of it or nothing.
 
     Raises:
-        ValueError: if `path` is not a folder, or cannot be written to. ModuleNotFoundError: if Orbax is missing.
+        CheckpointError: `path` is not a folder, or cannot be written to. ModuleNotFoundError: Orbax is missing.
     """
 
-    def __init__(self, path: str | Path, subject: Subject) -> None:
+    def __init__(self, caller: str, path: str | Path) -> None:
         try:
             import orbax.checkpoint as ocp
         except ModuleNotFoundError as error:
-            raise ModuleNotFoundError(f"run: checkpoint needs Orbax: {install('checkpoints')}.") from error
-        self.path, self._subject = Path(path).absolute(), subject
-        check_folder("run: checkpoint", self.path)
-        self._manager = ocp.CheckpointManager(
-            self.path, options=ocp.CheckpointManagerOptions(max_to_keep=1, enable_async_checkpointing=False)
-        )
-        self._save, self._restore = ocp.args.StandardSave, ocp.args.StandardRestore
+            raise ModuleNotFoundError(f"{caller}: checkpoint needs Orbax: {install('checkpoints')}.") from error
+        self.caller, self.path, self._args = caller, Path(path).absolute(), ocp.args
+        check_folder(f"{caller}: checkpoint", self.path)
+        if (self.path / "description.json").exists():  # sweeps of several processes once kept their steps elsewhere
+            raise self._unreadable("an older gradtx wrote it")
+        options = ocp.CheckpointManagerOptions(max_to_keep=1, enable_async_checkpointing=False)
+        self._manager = ocp.CheckpointManager(self.path, options=options)
         self.step = self._manager.latest_step()  # step of the last successful save
 
-    def save(self, step: int, saved: Saved) -> None:
-        """Saves, then removes the older checkpoint. If the disk is full, a warning says so and the run goes on."""
-        carry = saved.carry
-        # Readings are stored by number: Orbax would take the slashes in their names for folders.
-        names = sorted(saved.readings)
-        header = description(self._subject, carry.params, carry.opt_state) | {"readings": names}
-        state = state_leaves(carry.opt_state, carry.params)
-        tree = {
-            "header": np.frombuffer(json.dumps(header).encode(), np.uint8),
-            "parameters": _numbered(jax.tree.leaves(carry.params)),
-            "transformation": _numbered([leaf.value for leaf in state if not leaf.is_instrument]),
-            "instruments": _numbered([leaf.value for leaf in state if leaf.is_instrument]),
-            "counts": {"step": np.asarray(carry.step), "diverged_at": np.asarray(carry.diverged_at)},
-            "best": _numbered(jax.tree.leaves(saved.best_params)),
-            "arrays": saved.arrays | {"readings": {str(i): saved.readings[name] for i, name in enumerate(names)}},
-        }
+    def write(self, step: int, header: Any, curves: Arrays, readings: Arrays, state: dict[str, list[Any]]) -> None:
+        """Saves, then removes the older checkpoint. If the disk is full, a warning says so and the run goes on.
+
+        A step that is already saved is not saved again. `header` is JSON that says which run this is. Every process has
+        curves and readings in full, and holds parts of the arrays in `state`.
+        """
+        if step == self.step:
+            return
+        # Orbax would take slashes in names for folders, so the header has the names. Orbax refuses arrays without
+        # elements, so the header has the shapes.
+        curves = curves | {f"{READINGS}{name}": reading for name, reading in readings.items()}
+        kinds = [[name, list(x.shape), str(x.dtype)] for name, x in curves.items()]
+        items = {"curves": list(curves.values())} | state
+        saves = {name: self._args.StandardSave(found) for name, x in items.items() if (found := _numbered(x))}
+        saves["header"] = self._args.JsonSave({"caller": self.caller, "curves": kinds} | header)
         try:
-            self._manager.save(step, args=self._save(tree))
+            self._manager.save(step, args=self._args.Composite(**saves))
             self._manager.wait_until_finished()
             self.step = step
         except Exception as error:  # any class, because the files are not written by Python code
-            tell(f"run: the checkpoint of step {step} in {self.path} could not be written, the run goes on: {error}")
+            if jax.process_count() > 1:  # the others wait for this process
+                raise
+            tell(
+                f"{self.caller}: the checkpoint of step {step} in {self.path} could not be written, the run goes on: "
+                f"{error}"
+            )
 
-    def load(self, start: Carry) -> Saved | None:
-        """The last save, in the structure of `start`, or None if nothing was saved.
+    def read_header(self) -> dict[str, Any] | None:
+        """The header of the last save, or None if nothing was saved.
 
         Raises:
-            ValueError: if the checkpoint is of another problem, model or transformation, or cannot be read.
+            CheckpointError: the folder holds something else.
         """
         if self.step is None:
             return None
-        try:
-            tree = self._manager.restore(self.step, args=self._restore())
-            header = json.loads(bytes(np.asarray(tree["header"])))
-        except Exception as error:  # any class, because the files are not read by Python code
-            raise ValueError(
-                f"run: {self.path} holds no checkpoint that this gradtx can read: give another folder ({error})."
-            ) from error
-        now = description(self._subject, start.params, start.opt_state)
-        difference = first_difference(header, now)
-        if difference is not None:
-            raise self.refused(difference)
-        params = _like(tree["parameters"], start.params)
-        best = _like(tree["best"], start.params)
-        counts = {name: jnp.asarray(value) for name, value in tree["counts"].items()}
-        carry = Carry(params, self._state(tree, header, now, start), **counts)
-        arrays = dict(tree["arrays"])
-        numbered = arrays.pop("readings", {})
-        readings = {name: numbered[str(i)] for i, name in enumerate(header["readings"])}
-        return Saved(carry, best, arrays, readings)
+        header = self._read("header", self._args.JsonRestore())
+        if header["caller"] != self.caller:
+            raise self.refused(f"lab.{header['caller']} made it")
+        return header
 
-    def refused(self, difference: str) -> ValueError:
+    def read_curves(self, header: dict[str, Any]) -> tuple[Arrays, Arrays]:
+        """The curves and the readings of the last save."""
+        has_elements = any(np.prod(shape) for _, shape, _ in header["curves"])
+        found = self._read("curves", self._args.StandardRestore()) if has_elements else {}
+        curves, readings = {}, {}
+        for i, (name, shape, dtype) in enumerate(header["curves"]):
+            kind = readings if name.startswith(READINGS) else curves
+            kind[name.removeprefix(READINGS)] = np.asarray(found.get(str(i), np.zeros(shape, jnp.dtype(dtype))))
+        return curves, readings
+
+    def read_leaves(self, name: str, like: list[Any]) -> list[Any]:
+        """The list of arrays with this name in the state of the last save, split over devices as those in `like`."""
+        like = [x if isinstance(x, jax.Array) else jnp.asarray(x) for x in like]
+        target = {i: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding) for i, x in _numbered(like).items()}
+        found = self._read(name, self._args.StandardRestore(target)) if target else {}
+        values = [found.get(str(i), leaf) for i, leaf in enumerate(like)]
+        return [
+            jax.random.wrap_key_data(x, impl=jax.random.key_impl(leaf)) if _is_key(leaf) else x
+            for x, leaf in zip(values, like, strict=True)
+        ]
+
+    def refused(self, difference: str) -> CheckpointError:
         """The error for a checkpoint of another run, with the difference."""
-        return ValueError(
-            f"run: the checkpoint in {self.path} is of another run: {difference}. Resume it with the arguments that "
-            "made it, or give another folder."
+        return CheckpointError(
+            f"{self.caller}: the checkpoint in {self.path} is of another run: {difference}. Resume it with the "
+            "arguments that made it, or give another folder."
         )
-
-    def _state(self, tree: Any, header: dict[str, Any], now: dict[str, Any], start: Carry) -> Any:
-        """The saved optimizer state. If the instruments have changed, all of them start anew, with a warning."""
-        leaves = state_leaves(start.opt_state, start.params)
-        method = [leaf.value for leaf in leaves if not leaf.is_instrument]
-        watching = [leaf.value for leaf in leaves if leaf.is_instrument]
-        method = _like(tree["transformation"], method)
-        if header["instruments"] == now["instruments"]:
-            watching = _like(tree["instruments"], watching)
-        else:
-            tell(
-                f"run: instruments were added or removed since the checkpoint of step {self.step} in {self.path} was "
-                "made. All instruments start anew there. A reading is NaN at the steps that no instrument saw."
-            )
-        of_method, of_instruments = iter(method), iter(watching)
-        values = [next(of_instruments if leaf.is_instrument else of_method) for leaf in leaves]
-        return jax.tree.unflatten(jax.tree.structure(start.opt_state), values)
 
     def close(self) -> None:
         """Closes Orbax's writer."""
         try:
             self._manager.close()
         except Exception as error:  # Orbax may report an earlier failed save a second time
-            tell(f"run: the checkpoint in {self.path} could not be closed: {error}")
+            tell(f"{self.caller}: the checkpoint in {self.path} could not be closed: {error}")
+
+    def _read(self, name: str, restore: Any) -> Any:
+        try:
+            found = self._manager.restore(self.step, args=self._args.Composite(**{name: restore}))[name]
+            if found is None:
+                raise KeyError(name)
+            return found
+        except Exception as error:  # any class, because the files are not read by Python code
+            raise self._unreadable(error) from error
+
+    def _unreadable(self, reason: Any) -> CheckpointError:
+        return CheckpointError(
+            f"{self.caller}: {self.path} holds no checkpoint that this gradtx can read: give another folder ({reason})."
+        )
+
+
+@contextmanager
+def saved_at_end(saved: Checkpoint | None) -> Iterator[None]:
+    """Closes the checkpoint at the end of the block. If SIGTERM ends the block in a user's program, the program ends.
+
+    The block has to save when it is interrupted. Without a checkpoint SIGTERM keeps its meaning.
+    """
+    if saved is None:
+        yield
+        return
+    with saving_at_sigterm(is_shared=jax.process_count() > 1):
+        try:
+            yield
+        except Terminated as interrupt:
+            if not ends_program(interrupt):
+                raise
+            text = f"{saved.caller}: ended by SIGTERM; the checkpoint in {saved.path} goes on from step {saved.step}."
+            print(text, file=sys.stderr, flush=True)
+            raise SystemExit(STATUS) from None
+        finally:
+            saved.close()
+
+
+def is_save_due(before: int, after: int, total: int) -> bool:
+    """Whether a run of `total` steps, which did those from `before` to `after`, has to save now."""
+    return after * SAVES // total > before * SAVES // total
 
 
 def check_folder(argument: str, path: Path) -> None:
     """Makes the folder and tests that it can be written to, before the long work starts.
 
     Raises:
-        ValueError: if `path` is a file, or cannot be written to.
+        CheckpointError: `path` is a file, or cannot be written to.
     """
     try:
         path.mkdir(parents=True, exist_ok=True)
         tempfile.TemporaryFile(dir=path).close()
     except FileExistsError:
-        raise ValueError(f"{argument} must be a folder, {path} is a file.") from None
+        raise CheckpointError(f"{argument} must be a folder, {path} is a file.") from None
     except OSError as error:
-        raise ValueError(f"{argument} must be a folder that can be written to, {path}: {error.strerror}.") from error
+        rule = f"{argument} must be a folder that can be written to"
+        raise CheckpointError(f"{rule}, {path}: {error.strerror}.") from error
 
 
-def _numbered(leaves: list[Any]) -> dict[str, np.ndarray]:
-    """The leaves by their index. Random keys are replaced by their numbers, because files hold only numbers."""
-    numbers = [jax.random.key_data(x) if jnp.issubdtype(x.dtype, jax.dtypes.prng_key) else x for x in leaves]
-    return {str(i): np.asarray(x) for i, x in enumerate(numbers)}
+def _numbered(leaves: list[Any]) -> dict[str, Any]:
+    """The leaves that have elements, by their index. Random keys are replaced by their numbers."""
+    numbers = {str(i): jax.random.key_data(x) if _is_key(x) else x for i, x in enumerate(leaves)}
+    return {i: x for i, x in numbers.items() if x.size}
 
 
-def _like(numbered: dict[str, Any] | None, tree: Any) -> Any:
-    """A tree like `tree`, with the leaves that `_numbered` returned."""
-    leaves, treedef = jax.tree.flatten(tree)
-    values = [jnp.asarray((numbered or {})[str(i)]) for i in range(len(leaves))]
-    is_key = [jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key) for leaf in leaves]
-    keys = [jax.random.wrap_key_data(x) if is_it else x for x, is_it in zip(values, is_key, strict=True)]
-    return treedef.unflatten(keys)
+def _is_key(leaf: Any) -> bool:
+    return jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)

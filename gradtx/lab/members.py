@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from .sweep_result import Sweep
-from .training import Evaluation, Objective
+from .training import Carry, Evaluation, Objective, evaluate, train
 
 
 class Outcome(NamedTuple):
@@ -43,6 +43,12 @@ def shared_by_members(objective: Objective, keys: jax.Array, steps: int, every: 
         data=objective.data,
         examples=objective.examples,
     )
+
+
+def train_chunk(objective: Objective, tx: Any, shared: Shared, carry: Carry, step_input: Any) -> tuple[Carry, Any]:
+    """Trains one member for a chunk of steps. Returns its carry, and its losses, readings and an evaluation."""
+    carry, record = train(objective, tx, carry, shared.data, *step_input)
+    return carry, (record.loss, record.readings, evaluate(objective, carry, shared.examples))
 
 
 def labelled(

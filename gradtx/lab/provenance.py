@@ -80,21 +80,22 @@ def description(subject: Subject, params: Any, opt_state: Any) -> dict[str, Any]
     }
 
 
-def first_difference(saved: dict[str, Any], now: dict[str, Any]) -> str | None:
-    """A clause on the first difference, or None if there is none. Instruments are not compared."""
+def first_difference(
+    saved: dict[str, Any], now: dict[str, Any], parts: Sequence[str] = ("parameters", "transformation")
+) -> str | None:
+    """A clause on the first difference, or None if there is none. By default instruments are not compared."""
     for name, value in now["problem"].items():
         if saved["problem"].get(name) != value:
             return f"it is of a problem whose {name} is {saved['problem'].get(name)!r}, this run's is {value!r}"
-    for part in ("parameters", "transformation"):
+    settings = saved.get("settings", {})
+    for name, value in now.get("settings", {}).items():
+        if settings.get(name) != value:
+            return f"its {name.replace('_', ' ')} is {settings.get(name)!r}, here {value!r}"
+    for part in parts:
         difference = first_other_array(saved[part], now[part])
         if difference is not None:
             return f"its {part} differ: {difference}"
     return None
-
-
-def arrays_of(tree: Any, params: Any = None) -> list[list[Any]]:
-    """[name, shape, dtype] of each array in a tree that holds optimizer states, as JSON."""
-    return [_line(leaf.name, leaf.value) for leaf in state_leaves(tree, params)]
 
 
 def first_other_array(saved: list[list[Any]], now: list[list[Any]]) -> str | None:

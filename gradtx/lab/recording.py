@@ -8,9 +8,9 @@ import numpy as np
 
 from gradtx.landscapes import Landscape
 
-from .checkpoints import Checkpoint, Saved
 from .history import History
 from .provenance import same_evaluation
+from .run_checkpoint import RunCheckpoint, Saved
 from .training import Carry, Evaluation, Objective, Record, behind_lookahead
 
 
@@ -83,16 +83,15 @@ class Recording:
         columns = jax.tree.map(lambda *values: np.stack(values), *[s.evaluation for s in self.chunks])
         return {"eval_steps": np.array([s.step for s in self.chunks]), **columns._asdict()}
 
-    def save(self, checkpoint: Checkpoint) -> None:
+    def save(self, checkpoint: RunCheckpoint) -> None:
         """Saves the record to disk if it has new steps."""
         step = self.last.step
-        if step != checkpoint.step:
-            records = {name: value for name, value in self._records().items() if value is not None}
-            readings = records.pop("readings")
-            arrays = {"key": self.key_data, "batch_sizes": self.batch_sizes[:step], **records, **self._evaluations()}
-            checkpoint.save(step, Saved(self.carry, self.last.best[1], arrays, readings))
+        records = {name: value for name, value in self._records().items() if value is not None}
+        readings = records.pop("readings")
+        curves = {"key": self.key_data, "batch_sizes": self.batch_sizes[:step], **records, **self._evaluations()}
+        checkpoint.save(step, Saved(self.carry, self.last.best[1], curves, readings))
 
-    def restore(self, checkpoint: Checkpoint, start: Carry, evaluation: Evaluation) -> None:
+    def restore(self, checkpoint: RunCheckpoint, start: Carry, evaluation: Evaluation) -> None:
         """Restores the record from disk if one was saved. `evaluation` belongs to `start`.
 
         Raises:
@@ -101,21 +100,20 @@ class Recording:
         found = checkpoint.load(start)
         if found is None:
             return
-        arrays = found.arrays
-        step = int(arrays["eval_steps"][-1])
-        if not np.array_equal(arrays["key"], self.key_data):
+        curves = found.curves
+        step = int(curves["eval_steps"][-1])
+        if not np.array_equal(curves["key"], self.key_data):
             raise checkpoint.refused("it was made with another key")
-        if not np.array_equal(arrays["batch_sizes"], self.batch_sizes[:step]):
+        if not np.array_equal(curves["batch_sizes"], self.batch_sizes[:step]):
             raise checkpoint.refused(f"it has other batch sizes, or more steps ({step}) than this run")
-        if not same_evaluation([arrays[name][0] for name in Evaluation._fields], list(evaluation)):
+        if not same_evaluation([curves[name][0] for name in Evaluation._fields], list(evaluation)):
             raise checkpoint.refused("its problem has this name, but another loss at the same first parameters")
-        readings: dict[str, Any] = found.readings
-        whole = Record(arrays["loss"], readings, arrays.get("iterate"))
+        whole = Record(curves["loss"], found.readings, curves.get("iterate"))
         before = 0
         best = np.nan, found.best_params
-        for i, end in enumerate(arrays["eval_steps"].tolist()):
+        for i, end in enumerate(curves["eval_steps"].tolist()):
             part = None if end == 0 else jax.tree.map(lambda x, a=before, b=end: np.asarray(x[a:b]), whole)
-            values = Evaluation(*(arrays[name][i] for name in Evaluation._fields))
+            values = Evaluation(*(curves[name][i] for name in Evaluation._fields))
             if self._is_better(float(values.metric), best[0]):
                 best = float(values.metric), found.best_params
             self._append(Chunk(found.carry, part, end, values, best))

@@ -1,8 +1,6 @@
 """Trains once, compiled in chunks of steps, and returns a `History`."""
 
-import sys
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import nullcontext
 from dataclasses import replace
 from functools import partial
 from itertools import pairwise
@@ -18,11 +16,12 @@ from gradtx._core.types import ArrayLike
 from gradtx.stopping import EarlyStopping
 
 from .arguments import MOST, check_transformation, checked_batch_size, checked_keys
-from .checkpoints import Checkpoint
+from .checkpoints import is_save_due, saved_at_end
 from .history import History
 from .progress import progress_bar
 from .recording import Recording
-from .terminating import ENDING, STATUS, Terminated, saving_at_sigterm, wait_for
+from .run_checkpoint import RunCheckpoint
+from .terminating import ends_program, wait_for
 from .training import (
     Carry,
     Evaluation,
@@ -102,7 +101,7 @@ def run(
     _check_listeners(stopping, callbacks)
     stopping = in_direction_of(objective, stopping)
     sizes = _batch_sizes(objective, steps, batch_size, batch_size_schedule)
-    saved = None if checkpoint is None else Checkpoint(checkpoint, problem)
+    saved = None if checkpoint is None else RunCheckpoint(checkpoint, problem)
     start = first_carry(objective.init(key_init), tx)
     recording = Recording(objective, key_batches, sizes)
     first = _evaluate(problem, tx, start, objective.examples)
@@ -113,10 +112,8 @@ def run(
 
     patience = Patience(stopping, [chunk.evaluation.metric for chunk in recording.chunks])
     ended = "stopped early" if patience.is_over else "finished"
-    save_every = every * -(-steps // (5 * every))
-    is_terminated = False
-    guard = nullcontext() if saved is None else saving_at_sigterm()
-    with guard, progress_bar(steps, "training", progress) as advance:
+    interrupt = None
+    with saved_at_end(saved), progress_bar(steps, "training", progress) as advance:
         advance(recording.last.step, "")
         try:
             left = () if patience.is_over else _chunks(objective, key_batches, sizes, every, recording.last.step)
@@ -127,21 +124,18 @@ def run(
                 wait_for((record, evaluation))
                 recording.add(carry, record, done, evaluation)
                 advance(done, f"loss {recording.last.evaluation.train_loss:.4g}")
-                if saved is not None and recording.last.step // save_every > before // save_every:
+                if saved is not None and is_save_due(before, recording.last.step, steps):
                     recording.save(saved)
                 wanted = _call_back(recording, callbacks)
                 ended = "stopped" if wanted else "stopped early" if patience.after(recording.last.evaluation) else ended
                 if ended != "finished":
                     break
-        except KeyboardInterrupt as interrupt:
-            ended, is_terminated = "interrupted", isinstance(interrupt, Terminated) and not ENDING.is_listening
+        except KeyboardInterrupt as error:
+            ended, interrupt = "interrupted", error
         if saved is not None:
             recording.save(saved)
-            saved.close()
-            if is_terminated:  # the program ends, so no history is returned
-                text = f"run: ended by SIGTERM; the checkpoint in {saved.path} goes on from step {saved.step}."
-                print(text, file=sys.stderr, flush=True)
-                raise SystemExit(STATUS)
+        if interrupt is not None and ends_program(interrupt):
+            raise interrupt
     return recording.history(ended)
 
 

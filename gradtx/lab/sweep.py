@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -14,12 +15,16 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from gradtx._core.arguments import check_function, checked_count
 
 from .arguments import MOST, checked_batch_size, checked_keys
+from .checkpoints import is_save_due, saved_at_end
+from .data_parallel import check_mesh, train_side_by_side
 from .grids import RandomGrid, check_values, checked_axes, points, untraceable_name
-from .members import Outcome, Shared, labelled, shared_by_members
+from .members import Outcome, Shared, labelled, shared_by_members, train_chunk
 from .progress import progress_bar
+from .provenance import description
+from .sweep_checkpoint import Progress, SweepCheckpoint
 from .sweep_result import Sweep
-from .terminating import wait_for
-from .training import Objective, Subject, evaluate, first_carry, objective_of, train
+from .terminating import ends_program, wait_for
+from .training import Objective, Subject, evaluate, first_carry, objective_of
 
 STEPS_PER_CALL = 4096  # least number of steps per device in a call of the compiled program
 
@@ -36,6 +41,8 @@ def sweep(
     memory_budget: int = 2**30,
     at_once: int | None = None,
     progress: bool | None = None,
+    mesh: Mesh | None = None,
+    checkpoint: str | Path | None = None,
 ) -> Sweep:
     """Trains every point of a grid from every key, compiled once, on all devices of this process.
 
@@ -57,15 +64,22 @@ def sweep(
         at_once: members that a device trains side by side (vmapped). The default is 1 on a CPU, where side by side is
             not faster and one by one is bit-equal to `lab.run`. Elsewhere it is as many as the budget allows.
         progress: show a bar; by default only if standard error is a terminal.
+        mesh: devices that share each minibatch, of this process or of all processes of a run. The default gives each
+            device members of its own. On a mesh, all members are trained side by side, and `memory_budget` is not used.
+            The numbers are those without a mesh, to the rounding of the sums. The axes of the mesh do not matter.
+        checkpoint: a folder, which all processes of a run must see. If it holds this sweep, the sweep resumes from
+            there, on any number of devices. It is saved there five times and when interrupted: with a mesh the state
+            of all members, otherwise the finished members. A full disk and SIGTERM are treated as in `lab.run`.
 
     Returns:
         The `Sweep`. Ctrl-C returns the finished members, with NaN for the rest. If none is finished, it raises
-        `KeyboardInterrupt`.
+        `KeyboardInterrupt`. On a mesh no member is finished before all are.
 
     Raises:
         TypeError: if an argument is of another kind, a hyper-parameter is not a number, or the transformation cannot
             take it as a traced number.
-        ValueError: if an argument is out of range, or `make_tx` refuses a value of the grid.
+        ValueError: if an argument is out of range, `make_tx` refuses a value of the grid, or `checkpoint` is of another
+            sweep or cannot be written to.
 
     >>> import gradtx, jax
     >>> from gradtx import lab, landscapes
@@ -81,45 +95,117 @@ def sweep(
     every = min(every, steps)
     memory_budget = checked_count("sweep", "memory_budget", memory_budget)
     at_once = None if at_once is None else checked_count("sweep", "at_once", at_once)
+    _check_devices(mesh, checkpoint, at_once)
     keys = checked_keys("sweep", "keys", keys, ndim=1)
     check_function("sweep", "make_tx", make_tx, "the grid's arguments", "make_tx=gradtx.sgd")
     axes, objective = checked_axes("sweep", grid), objective_of("sweep", problem)
     size = checked_batch_size("sweep", objective.num_examples, objective.default_batch_size, batch_size)
     check_values("sweep", make_tx, axes)
-    columns = points(axes, isinstance(grid, RandomGrid))
+    is_random = isinstance(grid, RandomGrid)
+    columns = points(axes, is_random)
     shared = shared_by_members(objective, keys, steps, every, size)
     num_keys = len(keys)
     members = num_keys * len(next(iter(columns.values())))
+    member = np.arange(members)
+    trained = {name: column[member // num_keys] for name, column in columns.items()}, member % num_keys
+    try:
+        saved = None
+        if checkpoint is not None:
+            settings = {"grid": {name: axis.tolist() for name, axis in axes.items()}, "random_grid": is_random}
+            settings |= {"keys": np.asarray(jax.random.key_data(keys)).tolist(), "steps": steps, "eval_every": every}
+            settings |= {"batch_size": size, "mesh": "none" if mesh is None else "given"}
+            described = {"settings": settings} | _description(objective, make_tx, columns, shared)
+            saved = SweepCheckpoint(checkpoint, described)
+        with saved_at_end(saved):
+            if mesh is None:
+                budget = memory_budget, at_once
+                outcome = _train_in_turn(problem, make_tx, trained, shared, steps, budget, saved, progress)
+            else:
+                outcome = train_side_by_side(objective, make_tx, mesh, trained, shared, saved, progress)
+    except TypeError as error:
+        untraceable = untraceable_name(make_tx, columns, jax.tree.map(lambda x: x[0], shared.params))
+        if untraceable is None:
+            raise
+        raise TypeError(
+            f"sweep: make_tx cannot take a traced {untraceable} (it decides shapes or Python branches): close over "
+            "it, and run one sweep per value."
+        ) from error
+    result = labelled(outcome, objective, axes, is_random, num_keys, steps, every)
+    return replace(result, method=_name_of(make_tx))
+
+
+def _check_devices(mesh: Any, checkpoint: Any, at_once: int | None) -> None:
+    """Raises if the arguments do not say how the devices share the work."""
+    if mesh is not None:
+        check_mesh(mesh)
+        if at_once is not None:
+            raise ValueError(f"sweep: with a mesh all members are trained side by side: omit at_once, got {at_once}.")
+    elif checkpoint is not None and jax.process_count() > 1:
+        raise ValueError(
+            "sweep: a checkpoint that several processes share needs a mesh of all their devices: give "
+            'mesh=jax.make_mesh((jax.device_count(),), ("data",)).'
+        )
+
+
+def _description(
+    objective: Objective, make_tx: Callable[..., Any], columns: dict[str, np.ndarray], shared: Shared
+) -> dict[str, Any]:
+    """The properties of problem and method, as JSON, that a checkpoint shares with a sweep that resumes it."""
+    first, params = jax.tree.map(lambda x: x[0], (columns, shared.params))
+    opt_state = jax.eval_shape(lambda rates, params: make_tx(**rates).init(params), first, params)
+    evaluations = jax.jit(jax.vmap(objective.evaluate, (0, None)))(shared.params, shared.examples)
+    return description(objective.subject, params, opt_state) | {"evaluations": np.stack(evaluations).ravel().tolist()}
+
+
+def _train_in_turn(
+    problem: Subject,
+    make_tx: Callable[..., Any],
+    trained: tuple[dict[str, np.ndarray], np.ndarray],
+    shared: Shared,
+    steps: int,
+    budget: tuple[int, int | None],
+    saved: SweepCheckpoint | None,
+    progress: bool | None,
+) -> Outcome:
+    """Trains members, given as their hyper-parameters and the indices of their keys, in portions that fit in memory.
+
+    `budget` is the memory budget and `at_once`.
+    """
+    members = len(trained[1])
     mesh = Mesh(np.array(jax.local_devices()[:members]), ("members",))
-    at_once, per_call = _portions(members, steps, mesh, memory_budget // _member_bytes(shared, steps), at_once)
+    at_once, per_call = _portions(members, steps, mesh, budget[0] // _member_bytes(shared, steps), budget[1])
     compiled = partial(_train_members, problem, _hashable(make_tx), at_once, mesh)
     shared = jax.device_put(shared, NamedSharding(mesh, PartitionSpec()))  # copied once, not in every call
+    found = None if saved is None else saved.load(None)
+    start, outcomes = (0, []) if found is None else (found.done, [found.outcome])
 
     def portions() -> Iterator[Any]:
-        for first in range(0, members, per_call):
+        for first in range(start, members, per_call):
             member = np.minimum(np.arange(first, first + per_call), members - 1)
-            yield {name: column[member // num_keys] for name, column in columns.items()}, member % num_keys
+            yield jax.tree.map(lambda x, member=member: x[member], trained)
 
-    outcomes: list[Outcome] = []
+    def reached() -> Progress:
+        outcome = jax.tree.map(lambda *parts: np.concatenate(parts)[:members], *outcomes)
+        return Progress(len(outcome.loss), outcome, None)
+
     with progress_bar(members, "sweeping", progress) as advance:
+        if start:
+            advance(start, "")
         try:
+            before = start
             for outcome in _fetched(compiled(portion, shared) for portion in portions()):
                 outcomes.append(outcome)
-                advance(min(per_call, members - per_call * (len(outcomes) - 1)), "")
-        except TypeError as error:
-            untraceable = untraceable_name(make_tx, columns, jax.tree.map(lambda x: x[0], shared.params))
-            if untraceable is None:
+                done = min(before + per_call, members)
+                advance(done - before, "")
+                if saved is not None and is_save_due(before, done, members):
+                    saved.save(reached())
+                before = done
+        except KeyboardInterrupt as interrupt:
+            if saved is not None and outcomes:
+                saved.save(reached())
+            if not outcomes or ends_program(interrupt):
                 raise
-            raise TypeError(
-                f"sweep: make_tx cannot take a traced {untraceable} (it decides shapes or Python branches): close over "
-                "it, and run one sweep per value."
-            ) from error
-        except KeyboardInterrupt:
-            if not outcomes:
-                raise
-    outcome = jax.tree.map(lambda *parts: np.concatenate(parts)[:members], *outcomes)
-    result = labelled(outcome, objective, axes, isinstance(grid, RandomGrid), num_keys, steps, every)
-    return replace(result, method=_name_of(make_tx))
+    return reached().outcome
 
 
 def _name_of(make_tx: Any) -> str:
@@ -152,8 +238,9 @@ def _fetched(running: Iterable[Outcome]) -> Iterator[Outcome]:
             wait_for(before)
             yield jax.tree.map(np.asarray, before)
         before = outcome
-    wait_for(before)
-    yield jax.tree.map(np.asarray, before)
+    if before is not None:
+        wait_for(before)
+        yield jax.tree.map(np.asarray, before)
 
 
 def _member_bytes(shared: Shared, steps: int) -> int:
@@ -197,11 +284,7 @@ def _train_member(
     params, inputs = jax.tree.map(lambda x: x[key], (shared.params, shared.inputs))
     tx = make_tx(**hyperparameters)
     start = first_carry(params, tx)
-
-    def chunk(carry: Any, chunk_inputs: Any) -> tuple[Any, Any]:
-        carry, record = train(objective, tx, carry, shared.data, *chunk_inputs)
-        return carry, (record.loss, record.readings, evaluate(objective, carry, shared.examples))
-
+    chunk = partial(train_chunk, objective, tx, shared)
     end, (loss, seen, later) = jax.lax.scan(chunk, start, (inputs, shared.active))
     loss, seen = jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), (loss, seen))  # chunks end to end
     first = evaluate(objective, start, shared.examples)

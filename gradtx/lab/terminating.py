@@ -111,9 +111,17 @@ class Ending:
 ENDING = Ending()
 
 
+def ends_program(interrupt: BaseException) -> bool:
+    """Whether the interrupt was SIGTERM in a user's own program, which has to end. A command ends by itself."""
+    return isinstance(interrupt, Terminated) and not ENDING.is_listening
+
+
 @contextmanager
-def saving_at_sigterm() -> Iterator[None]:
-    """For a run in a user's own program. SIGTERM raises `Terminated` in this block if it has no other handler."""
+def saving_at_sigterm(is_shared: bool = False) -> Iterator[None]:
+    """For a run in a user's own program. SIGTERM raises `Terminated` in this block if it has no other handler.
+
+    If `is_shared`, it only sets `ENDING.is_wanted`, because the processes of the run agree on when to end.
+    """
     is_main = threading.current_thread() is threading.main_thread()
     if not is_main or signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL:
         yield
@@ -121,8 +129,11 @@ def saving_at_sigterm() -> Iterator[None]:
 
     def handle(number: int, frame: Any) -> None:
         signal.signal(signal.SIGTERM, signal.SIG_IGN)  # schedulers send it more than once
-        raise Terminated
+        if not is_shared:
+            raise Terminated
+        ENDING.is_wanted = True
 
+    ENDING.is_wanted = False
     signal.signal(signal.SIGTERM, handle)
     try:
         yield

@@ -251,6 +251,23 @@ def test_a_resumed_run_keeps_its_best_parameters(digits, key, tmp_path):
     assert_same(lab.run(digits, tx, **settings, checkpoint=tmp_path), whole)
 
 
+def test_a_run_is_saved_before_its_first_step_and_may_have_empty_parameters_and_random_keys(key, tmp_path):
+    x = jnp.arange(4.0)
+    problem = lab.Problem(
+        name="point", description="", init=lambda key: {"w": jnp.zeros(()), "none": jnp.zeros((0, 2))},
+        losses=lambda p, batch: (batch - p["w"]) ** 2, metric=lambda p, batch: jnp.abs(p["w"]),
+        train=x, validation=x, higher_is_better=False,
+    )  # fmt: skip
+    tx = optax.chain(optax.add_noise(0.1, 0.5, jax.random.key(1, impl="rbg")), gradtx.sgd(0.1))
+    whole = lab.run(problem, tx, key=key, **WALK)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys.modules["gradtx.lab.run"], "_train_chunk", lambda *_: break_at(0)(0, None, None))
+        assert lab.run(problem, tx, key=key, checkpoint=tmp_path, **WALK).steps == 0
+    assert [path.name for path in tmp_path.iterdir()] == ["0"]
+    lab.run(problem, tx, key=key, checkpoint=tmp_path, callbacks=[break_at(2)], **WALK)
+    assert_same(lab.run(problem, tx, key=key, checkpoint=tmp_path, **WALK), whole)
+
+
 def test_the_error_for_a_missing_orbax_names_the_extra(key, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "orbax.checkpoint", None)
     with pytest.raises(ModuleNotFoundError, match=r"pip install .*\[checkpoints\]'"):

@@ -4,6 +4,7 @@ import argparse
 import sys
 from collections.abc import Iterator
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 from rich.console import Console
@@ -12,12 +13,13 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from ..compare import MOST_LEARNING_RATES, Comparison, comparisons
 from ..comparison_tables import comparison_table, save_comparison
 from ..conclusions import comparison_in_words
-from ..distributed import checkpointing_trainer
+from ..distributed import whole_mesh
 from ..methods import METHODS
 from ..page.report import report
 from ..plots.comparison import plot_comparison
 from ..problems import PROBLEMS
 from ..supervisor import AGAIN
+from ..sweep import sweep
 from .arguments import MOST, add_command, add_out, add_report, check_batch_size, integer, make_problem, one_of, some_of
 from .processes import add_processes, is_distributed, run_processes
 from .results import Results
@@ -74,7 +76,7 @@ def _train(parser: argparse.ArgumentParser, arguments: argparse.Namespace, is_fi
     console = Console()
     finished, status = None, 0
     try:
-        trainer = None if is_alone else checkpointing_trainer(arguments.out / "checkpoints")
+        trainer = None if is_alone else _trainer(arguments.out / "checkpoints")
         for finished in _with_progress(problems, arguments, console, trainer):
             if is_first:
                 results.write(json_path, partial(save_comparison, finished))
@@ -92,6 +94,12 @@ def _train(parser: argparse.ArgumentParser, arguments: argparse.Namespace, is_fi
         results.write(page, lambda path: report(finished, path))
     print_table(comparison_table(finished), comparison_in_words(finished))
     return results.report() or status
+
+
+def _trainer(folder: Path) -> Any:
+    """Trains with `lab.sweep` on the devices of all processes, with a checkpoint for each method."""
+    mesh = whole_mesh()
+    return lambda name: partial(sweep, mesh=mesh, checkpoint=folder / name)
 
 
 def _with_progress(

@@ -48,8 +48,8 @@ def run_processes(parser: argparse.ArgumentParser, arguments: argparse.Namespace
         number = arguments.process_id if known else os.getpid()
         return supervise(arguments.words, name, arguments.out / f"process-{number}.log")
     end_with_supervisor()
+    from ..checkpoints import CheckpointError
     from ..distributed import start
-    from ..shared_checkpoint import AnotherRunError
 
     status = 1
     try:
@@ -66,15 +66,19 @@ def run_processes(parser: argparse.ArgumentParser, arguments: argparse.Namespace
         status = 130
     except SystemExit as stop:  # an argument that only `work` could check
         status = stop.code if isinstance(stop.code, int) else 1
-    except (AnotherRunError, ModuleNotFoundError) as error:  # the user gets a sentence, not a traceback
-        print(f"{parser.prog}: error: {error}", file=sys.stderr)
-        status = 2 if isinstance(error, AnotherRunError) else 1
     except Exception as error:
+        is_clear = isinstance(error, CheckpointError | ModuleNotFoundError)
+        text = str(error.__cause__ or "") if is_clear else str(error)
         lost = ("Gloo", "coordination", "UNAVAILABLE", "DEADLINE_EXCEEDED", "Connection reset")
-        status = LOST_ANOTHER if any(word in str(error) for word in lost) else 1
-        if status == LOST_ANOTHER:
-            print(GONE, file=sys.stderr)
-        traceback.print_exc()
+        is_lost = any(word in text for word in lost)
+        if is_clear and not is_lost:  # the user gets a sentence, not a traceback
+            print(f"{parser.prog}: error: {error}", file=sys.stderr)
+            status = 2 if isinstance(error, CheckpointError) else 1
+        else:
+            if is_lost:
+                print(GONE, file=sys.stderr)
+            status = LOST_ANOTHER if is_lost else 1
+            traceback.print_exc()
     if status == 130 and ENDING.is_wanted:
         status = STATUS
     if status:
