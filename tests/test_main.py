@@ -355,8 +355,10 @@ def test_ctrl_c_within_the_sweep_of_a_method_ends_the_comparison(tmp_path, capsy
 
 
 def test_ctrl_c_in_sweep_keeps_the_finished_trainings(tmp_path, capsys, monkeypatch):
-    breaking("gradtx.lab.sweep", "_train_members", 3, monkeypatch)  # the first portion is fetched while the second runs
-    monkeypatch.setattr(sys.modules["gradtx.lab.sweep"], "STEPS_PER_CALL", 1)
+    breaking(
+        "gradtx.lab.member_parallel", "_train_members", 3, monkeypatch
+    )  # the first portion is fetched while the second runs
+    monkeypatch.setattr(sys.modules["gradtx.lab.member_parallel"], "STEPS_PER_CALL", 1)
     arguments = ["--grid", "learning_rate=log:0.01:1:10", "--steps", "5", "--seeds", "2", "--out", str(tmp_path)]
     assert main(["sweep", "diabetes", *arguments]) == 130
     assert "8 of 20 trainings were finished and are kept" in capsys.readouterr().out

@@ -71,8 +71,9 @@ def run(
             The problem decides whether higher or lower is better.
         callbacks: called as `callback(step, params, evaluation)` after each evaluation. If one returns True, the run
             ends.
-        checkpoint: a folder. If it holds a checkpoint, the run resumes from it. The run is saved there five times and
-            when interrupted. The checkpoint stores its problem and the structure of its optimizer state. Instruments
+        checkpoint: a folder. If it holds a checkpoint, the run resumes from it. To make a run longer bit for bit, give
+            the same `eval_every` both times: its default follows `steps`. The run is saved there five times and when
+            interrupted. The checkpoint stores its problem and the structure of its optimizer state. Instruments
             may be added or removed: then all of them start anew, with a warning. If the disk is full, a warning says
             so and the run goes on. SIGTERM, which schedulers send, saves and then ends the program with status 143.
         progress: show a bar; by default only if standard error is a terminal.

@@ -178,7 +178,7 @@ def interrupted_after(calls, monkeypatch):
 
         yield advance
 
-    monkeypatch.setattr(sys.modules["gradtx.lab.sweep"], "progress_bar", bar)
+    monkeypatch.setattr(sys.modules["gradtx.lab.member_parallel"], "progress_bar", bar)
 
 
 def test_ctrl_c_returns_the_finished_members(digits, monkeypatch):
@@ -196,7 +196,7 @@ def test_ctrl_c_returns_the_finished_members(digits, monkeypatch):
 @pytest.mark.parametrize("members", [1, 9, 64, 1000])
 def test_portions_fit_in_memory_and_are_small_enough_to_show_progress(members, steps, fit):
     mesh = jax.make_mesh((min(members, 8),), ("members",))
-    _, per_call = sys.modules["gradtx.lab.sweep"]._portions(members, steps, mesh, fit, 1)
+    _, per_call = sys.modules["gradtx.lab.member_parallel"]._portions(members, steps, mesh, fit, 1)
     calls = -(-members // per_call)
     assert per_call % mesh.size == 0
     assert calls == 1 or 2 * per_call <= max(fit, 2 * mesh.size)  # one portion runs and one waits
@@ -206,7 +206,7 @@ def test_portions_fit_in_memory_and_are_small_enough_to_show_progress(members, s
 
 
 def test_the_next_portion_starts_before_the_previous_one_is_fetched(digits, monkeypatch):
-    module, events = sys.modules["gradtx.lab.sweep"], []
+    module, events = sys.modules["gradtx.lab.member_parallel"], []
     train = module._train_members
 
     def watched(*args):
@@ -229,7 +229,7 @@ def test_ctrl_c_before_any_member_is_finished_raises_keyboard_interrupt(digits, 
     def breaks(*args):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(sys.modules["gradtx.lab.sweep"], "_train_members", breaks)
+    monkeypatch.setattr(sys.modules["gradtx.lab.member_parallel"], "_train_members", breaks)
     with pytest.raises(KeyboardInterrupt):
         lab.sweep(digits, gradtx.sgd, {"learning_rate": [0.1]}, **SHORT)
     with pytest.raises(KeyboardInterrupt):

@@ -32,7 +32,7 @@ def whole():
 @contextmanager
 def portions(monkeypatch, before=None, then=lambda: None):
     """Counts the trained portions, and calls `then` before the one with that number."""
-    module, trained = sys.modules["gradtx.lab.sweep"], []
+    module, trained = sys.modules["gradtx.lab.member_parallel"], []
     real = module._train_members
 
     def train(*arguments):
