@@ -294,7 +294,7 @@ picture
 # Each slip gives one sentence, which ends in what to write.
 
 
-# %% slideshow={"slide_type": "subslide"}
+# %% slideshow={"slide_type": "skip"}
 def said(update, *args, **extra):
     try:
         update(*args, **extra)
@@ -314,6 +314,8 @@ slips = {
 sentences = {name: said(tx.update, grads, tx.init(params), params, **extra) for name, extra in slips.items()}
 linen = TrainState.create(apply_fn=None, params=params, tx=tx)
 sentences["forgotten, in Linen"] = said(linen.apply_gradients, grads=grads)
+
+# %% slideshow={"slide_type": "subslide"}
 for name, sentence in sentences.items():
     print(f"{name}:\n    {sentence}")
 
