@@ -26,7 +26,8 @@ def linear_hvp(cost: Cost, params: Any) -> tuple[jax.Array, Any, Partial]:
 
     def gradient(at: Any) -> tuple[Any, jax.Array]:
         value, slopes = jax.value_and_grad(cost)(at)
-        return slopes, value
+        # Adding zeros that depend on v keeps JAX 0.7 from leaking a tracer if H is 0.
+        return jax.tree.map(lambda slope, x: slope + 0 * x, slopes, at), value
 
     linearised: Any = jax.linearize(gradient, params, has_aux=True)  # JAX does not say that the product is a `Partial`
     slopes, product, value = linearised
