@@ -70,10 +70,20 @@ def to_bfloat16(x: jax.Array, seed: jax.Array) -> jax.Array:
 
 def scales_8bit(x: jax.Array) -> jax.Array:
     """The scale of each block of the flat entries of `x`."""
-    flat = lax.reshape(x.astype(jnp.float32), (x.size,))
-    if x.size % BLOCK:
-        flat = jnp.pad(flat, (0, -x.size % BLOCK))
-    largest, smallest = _extremes(lax.reshape(flat, (num_blocks(x.size), BLOCK)), [1])
+    tiles = _tiles(x.shape)
+
+    def in_rows(x: jax.Array) -> tuple[jax.Array, jax.Array]:
+        flat = lax.reshape(x, (x.size,))
+        if x.size % BLOCK:
+            flat = jnp.pad(flat, (0, -x.size % BLOCK))
+        return _extremes(lax.reshape(flat, (num_blocks(x.size), BLOCK)), [1])
+
+    def in_tiles(x: jax.Array) -> tuple[jax.Array, jax.Array]:
+        parts = lax.reshape(x, tiles)
+        return tuple(lax.reshape(end(parts, axis=-1), (num_blocks(x.size),)) for end in (jnp.max, jnp.min))
+
+    x = x.astype(jnp.float32)
+    largest, smallest = lax.platform_dependent(x, tpu=in_tiles, default=in_rows) if tiles else in_rows(x)
     return jnp.where(smallest >= 0, -jnp.maximum(largest, -smallest), jnp.maximum(largest, -smallest))
 
 
@@ -106,10 +116,28 @@ def num_blocks(size: int) -> int:
 
 
 def _each(scale: jax.Array, shape: tuple[int, ...]) -> jax.Array:
-    """The scale of each entry's block, in the shape of the array, so that XLA on the CPU fuses it into each loop that
-    reads it."""
-    entries = lax.reshape(lax.broadcast_in_dim(scale, (scale.size, BLOCK), (0,)), (scale.size * BLOCK,))
-    return lax.reshape(entries[: math.prod(shape)], shape)
+    """The scale of each entry's block, in the shape of the array."""
+    tiles = _tiles(shape)
+
+    def in_rows(scale: jax.Array) -> jax.Array:  # XLA on the CPU fuses this into each loop that reads it
+        entries = lax.reshape(lax.broadcast_in_dim(scale, (scale.size, BLOCK), (0,)), (scale.size * BLOCK,))
+        return lax.reshape(entries[: math.prod(shape)], shape)
+
+    def in_tiles(scale: jax.Array) -> jax.Array:  # XLA on TPUs would write each array of what depends on a scale only
+        entries = lax.broadcast_in_dim(lax.reshape(scale, tiles[:-1]), tiles, (0, 1, 2))
+        return lax.optimization_barrier(lax.reshape(entries, shape))
+
+    return lax.platform_dependent(scale, tpu=in_tiles, default=in_rows) if tiles else in_rows(scale)
+
+
+def _tiles(shape: tuple[int, ...]) -> tuple[int, ...]:
+    """A shape whose last axis is a block, into which TPUs need not move any entry; empty if there is none.
+
+    TPUs store matrices in tiles of 8 x 128. The matrix of all blocks as rows has other tiles.
+    """
+    if len(shape) < 2 or shape[-1] % BLOCK or shape[-2] % 8:
+        return ()
+    return math.prod(shape[:-1]) // 8, 8, shape[-1] // BLOCK, BLOCK
 
 
 def _extremes(x: jax.Array, axes: Iterable[int]) -> tuple[jax.Array, jax.Array]:
