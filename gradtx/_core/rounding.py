@@ -79,8 +79,8 @@ def scales_8bit(x: jax.Array) -> jax.Array:
         return _extremes(lax.reshape(flat, (num_blocks(x.size), BLOCK)), [1])
 
     def in_tiles(x: jax.Array) -> tuple[jax.Array, jax.Array]:
-        parts = lax.reshape(x, tiles)
-        return tuple(lax.reshape(end(parts, axis=-1), (num_blocks(x.size),)) for end in (jnp.max, jnp.min))
+        largest, smallest = _extremes(lax.reshape(x, tiles), [3])
+        return lax.reshape(largest, (num_blocks(x.size),)), lax.reshape(smallest, (num_blocks(x.size),))
 
     x = x.astype(jnp.float32)
     largest, smallest = lax.platform_dependent(x, tpu=in_tiles, default=in_rows) if tiles else in_rows(x)
