@@ -16,6 +16,7 @@ never becomes 0, because a mean that is not 0 over a second moment of 0 would be
 
 import math
 from collections.abc import Iterable, Sequence
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -68,6 +69,7 @@ def to_bfloat16(x: jax.Array, seed: jax.Array) -> jax.Array:
     return jnp.where(jnp.isfinite(x), rounded, x).astype(jnp.bfloat16)
 
 
+@jax.jit  # so that outside jit the choice of a platform is compiled once
 def scales_8bit(x: jax.Array) -> jax.Array:
     """The scale of each block of the flat entries of `x`."""
     tiles = _tiles(x.shape)
@@ -115,6 +117,7 @@ def num_blocks(size: int) -> int:
     return -(-size // BLOCK)
 
 
+@partial(jax.jit, static_argnums=1)
 def _each(scale: jax.Array, shape: tuple[int, ...]) -> jax.Array:
     """The scale of each entry's block, in the shape of the array."""
     tiles = _tiles(shape)
