@@ -177,20 +177,21 @@ def clip_by_norm(max_norm: ScalarOrSchedule, *, axis_name: AxisName = None) -> G
                 "call init with the same tree."
             )
         c = limit(state.leaf_count)
-        values, norms, clipped = [], [], []
+        values, norms, present = [], [], []
         for g in gradients:
             factors: Scalars = {}
             if g is not None:
-                factors, norm, was_clipped = _shrink_to(c, [g], axis_name)
+                factors, norm, _ = _shrink_to(c, [g], axis_name)
                 norms.append(norm)
-                clipped.append(was_clipped)
+                present.append(True)
             elif leaves == len(gradients):  # otherwise the parameter is None too, and the state has no entry for it
                 norms.append(state.leaf_norms[len(norms)])
-                clipped.append(jnp.zeros((), bool))
+                present.append(False)
             values.append(factors)
-        hit = jnp.stack(clipped) if clipped else state.leaf_clipped
+        stacked = jnp.stack(norms) if norms else state.leaf_norms
+        hit = (stacked > c) & jnp.array(present, bool)  # one comparison takes one kernel on a GPU
         return values, {
-            "leaf_norms": jnp.stack(norms) if norms else state.leaf_norms,
+            "leaf_norms": stacked,
             "leaf_clipped": hit,
             "leaf_clip_counts": _count_if(hit, state.leaf_clip_counts),
             "leaf_count": next_count(state.leaf_count),

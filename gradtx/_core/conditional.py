@@ -51,8 +51,6 @@ def update_if(
 
 def skip_counts(is_taken: jax.Array, skipped: Any, consecutive: Any, seen: Any) -> tuple[Any, Any, Any]:
     """The next counts of the steps that were skipped, of those skipped in a row up to now, and of all steps."""
-    return (
-        jnp.where(is_taken, skipped, next_count(skipped)),
-        jnp.where(is_taken, 0, next_count(consecutive)),
-        next_count(seen),
-    )
+    # Each count is computed from another one, so that XLA on GPUs can compute them in one kernel.
+    in_a_row = jnp.where(is_taken, 0, next_count(consecutive))
+    return jnp.where(in_a_row > 0, next_count(skipped), skipped), in_a_row, next_count(seen)

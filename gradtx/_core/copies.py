@@ -2,8 +2,8 @@
 
 XLA on the CPU writes one array per loop. If two loops need an intermediate with a root or a division in it, it is
 computed once and kept between them in a temporary of the parameters' size. Loops that start from their own copies of
-the inputs each compute it for themselves. XLA on GPUs and TPUs writes several arrays in one pass: there a copy is the
-array itself, and the compiler merges what is computed from it. This is decided when a program is lowered.
+the inputs each compute it for themselves. XLA on GPUs and TPUs writes several arrays in one pass: there such a copy is
+the array itself, and the compiler merges what is computed from it. This is decided when a program is lowered.
 
 With XLA_FLAGS=--xla_backend_extra_options=xla_cpu_use_multi_output_fusion XLA on the CPU joins loops over the same
 arrays. It does not join two loops if one reads the result of the other, so each result has to start from the inputs.
@@ -13,8 +13,9 @@ copy. LLVM removes the comparison of floating numbers.
 """
 
 import os
+from collections.abc import Callable
 from functools import partial
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -27,15 +28,27 @@ Tree = TypeVar("Tree")
 JOINS_LOOPS = "xla_cpu_use_multi_output_fusion" in os.environ.get("XLA_FLAGS", "")
 
 
-def unmerged(tree: Any) -> Any:
+def unmerged(tree: Tree) -> Tree:
     """Returns the arrays unchanged. XLA on a CPU does not merge what it computes from them and from the originals."""
+    return _copied(_separated, tree)
+
+
+def unmerged_on_gpus(tree: Tree) -> Tree:
+    """Returns the arrays unchanged. XLA on GPUs does not merge what it computes from them and from the originals.
+
+    A reduction and what is computed from its result need two passes. XLA on GPUs would write what both read.
+    """
+    return _copied(_separated_on_gpus, tree)
+
+
+def _copied(separated: Callable[..., tuple[jax.Array, ...]], tree: Tree) -> Tree:
     leaves, treedef = jax.tree.flatten(tree)
     # Inside `shard_map` a barrier makes all its arrays vary along the same axes, so each set of axes gets its own.
     groups: dict[frozenset[str], list[int]] = {}
     for number, leaf in enumerate(leaves):
         groups.setdefault(varying(jax.typeof(leaf)), []).append(number)
     for numbers in groups.values():
-        for number, copy in zip(numbers, _separated(*(leaves[i] for i in numbers)), strict=True):
+        for number, copy in zip(numbers, separated(*(leaves[i] for i in numbers)), strict=True):
             leaves[number] = copy
     return treedef.unflatten(leaves)
 
@@ -72,6 +85,11 @@ def hidden_zero(positive: jax.Array) -> jax.Array:
 @jax.jit
 def _separated(*arrays: jax.Array) -> tuple[jax.Array, ...]:
     return jax.lax.platform_dependent(*arrays, cpu=_barrier, default=_same)
+
+
+@jax.jit
+def _separated_on_gpus(*arrays: jax.Array) -> tuple[jax.Array, ...]:
+    return jax.lax.platform_dependent(*arrays, cpu=_same, tpu=_same, default=_barrier)
 
 
 @partial(jax.jit, static_argnums=0)

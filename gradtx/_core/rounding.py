@@ -16,6 +16,7 @@ never becomes 0, because a mean that is not 0 over a second moment of 0 would be
 
 import math
 from collections.abc import Iterable, Sequence
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -68,12 +69,23 @@ def to_bfloat16(x: jax.Array, seed: jax.Array) -> jax.Array:
     return jnp.where(jnp.isfinite(x), rounded, x).astype(jnp.bfloat16)
 
 
+@jax.jit  # so that outside jit the choice of a platform is compiled once
 def scales_8bit(x: jax.Array) -> jax.Array:
     """The scale of each block of the flat entries of `x`."""
-    flat = lax.reshape(x.astype(jnp.float32), (x.size,))
-    if x.size % BLOCK:
-        flat = jnp.pad(flat, (0, -x.size % BLOCK))
-    largest, smallest = _extremes(lax.reshape(flat, (num_blocks(x.size), BLOCK)), [1])
+    tiles = _tiles(x.shape)
+
+    def in_rows(x: jax.Array) -> tuple[jax.Array, jax.Array]:
+        flat = lax.reshape(x, (x.size,))
+        if x.size % BLOCK:
+            flat = jnp.pad(flat, (0, -x.size % BLOCK))
+        return _extremes(lax.reshape(flat, (num_blocks(x.size), BLOCK)), [1])
+
+    def in_tiles(x: jax.Array) -> tuple[jax.Array, jax.Array]:
+        largest, smallest = _extremes(lax.reshape(x, tiles), [3])
+        return lax.reshape(largest, (num_blocks(x.size),)), lax.reshape(smallest, (num_blocks(x.size),))
+
+    x = x.astype(jnp.float32)
+    largest, smallest = lax.platform_dependent(x, tpu=in_tiles, default=in_rows) if tiles else in_rows(x)
     return jnp.where(smallest >= 0, -jnp.maximum(largest, -smallest), jnp.maximum(largest, -smallest))
 
 
@@ -105,11 +117,30 @@ def num_blocks(size: int) -> int:
     return -(-size // BLOCK)
 
 
+@partial(jax.jit, static_argnums=1)
 def _each(scale: jax.Array, shape: tuple[int, ...]) -> jax.Array:
-    """The scale of each entry's block, in the shape of the array, so that XLA on the CPU fuses it into each loop that
-    reads it."""
-    entries = lax.reshape(lax.broadcast_in_dim(scale, (scale.size, BLOCK), (0,)), (scale.size * BLOCK,))
-    return lax.reshape(entries[: math.prod(shape)], shape)
+    """The scale of each entry's block, in the shape of the array."""
+    tiles = _tiles(shape)
+
+    def in_rows(scale: jax.Array) -> jax.Array:  # XLA on the CPU fuses this into each loop that reads it
+        entries = lax.reshape(lax.broadcast_in_dim(scale, (scale.size, BLOCK), (0,)), (scale.size * BLOCK,))
+        return lax.reshape(entries[: math.prod(shape)], shape)
+
+    def in_tiles(scale: jax.Array) -> jax.Array:  # XLA on TPUs would write each array of what depends on a scale only
+        entries = lax.broadcast_in_dim(lax.reshape(scale, tiles[:-1]), tiles, (0, 1, 2))
+        return lax.optimization_barrier(lax.reshape(entries, shape))
+
+    return lax.platform_dependent(scale, tpu=in_tiles, default=in_rows) if tiles else in_rows(scale)
+
+
+def _tiles(shape: tuple[int, ...]) -> tuple[int, ...]:
+    """A shape whose last axis is a block, into which TPUs need not move any entry; empty if there is none.
+
+    TPUs store matrices in tiles of 8 x 128. The matrix of all blocks as rows has other tiles.
+    """
+    if len(shape) < 2 or shape[-1] % BLOCK or shape[-2] % 8:
+        return ()
+    return math.prod(shape[:-1]) // 8, 8, shape[-1] // BLOCK, BLOCK
 
 
 def _extremes(x: jax.Array, axes: Iterable[int]) -> tuple[jax.Array, jax.Array]:

@@ -135,20 +135,24 @@ def accumulate(tx: GradientTransformation | MultiSteps, every: int | Schedule) -
         dtypes = [g.dtype for g in gradients if g is not None]
         new_updates, inner_state = update_if(is_due, inner, present, state.accumulating_state, params, dtypes, extra)
 
-        def cleared(x: jax.Array) -> jax.Array:
-            return jnp.where(is_due, jnp.zeros_like(x), x)
-
+        new_means = [_cleared(is_due, m) for m in added]
+        micro_count = _cleared(is_due, micro_count)
+        is_due = micro_count == 0  # the same; XLA on GPUs can compute what follows in one kernel with the new count
         value = state.accumulated_value if extra.get("value") is None else extra["value"]
         return new_updates, AccumulateState(
             accumulating_state=inner_state,
-            accumulated_mean=treedef.unflatten([cleared(m) for m in added]),
-            accumulated_value=selected(None, cleared(value), state.accumulated_value),
-            accumulated_weight=selected(None, cleared(total), state.accumulated_weight),
-            micro_count=cleared(micro_count),
+            accumulated_mean=treedef.unflatten(new_means),
+            accumulated_value=selected(None, _cleared(is_due, value), state.accumulated_value),
+            accumulated_weight=selected(None, _cleared(is_due, total), state.accumulated_weight),
+            micro_count=micro_count,
             accumulated_count=jnp.where(is_due, next_count(state.accumulated_count), state.accumulated_count),
         )
 
     return GradientTransformationExtraArgs(init, update)
+
+
+def _cleared(is_due: jax.Array, x: jax.Array) -> jax.Array:
+    return jnp.where(is_due, jnp.zeros_like(x), x)
 
 
 def _every(every: Any) -> Any:

@@ -124,7 +124,7 @@ def skip_nonfinite(
             jax.tree.map(lambda u: jnp.where(is_good, u, jnp.zeros_like(u)), new_updates),
             SkipNonfiniteState(
                 guarded_state=new_state,
-                skipped=~is_good,
+                skipped=consecutive > 0,
                 skipped_count=skipped,
                 consecutive_skipped_count=consecutive,
                 guarded_count=seen,

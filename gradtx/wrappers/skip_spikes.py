@@ -145,7 +145,7 @@ def skip_spikes(
         )
         return new_updates, SkipSpikesState(
             unspiked_state=inner_state,
-            spike_skipped=~is_good,
+            spike_skipped=consecutive > 0,
             spike_skipped_count=skipped,
             consecutive_spike_count=consecutive,
             spike_guarded_count=seen,

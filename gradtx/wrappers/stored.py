@@ -15,18 +15,17 @@ many small contributions keeps its mean. The random numbers follow from a seed i
 **Differs from** Optax, which rounds first moments to the nearest bfloat16 (`mu_dtype`) and has nothing for second ones.
 
 **Costs**: more arithmetic for less memory. On a CPU a step with bfloat16 takes 1.3 to 3 times as long, with 8 bits 1.3
-to 2.5. The step is computed once each for the scales, the codes and the updates. The new state is never written in
-float32. The old state is copied in its small form, which takes longer if the system provides new memory at every step
-(`tests/benchmarks/state.py`). A step with loops, products of matrices or collectives is computed once, and its new
-state exists in float32. XLA's flag that joins loops (`_core/copies.py`) speeds up only float32. Derivatives do not
-pass through the stored state.
+to 2.5. The step is computed once each for the scales, the codes and the updates (on GPUs once for the scales and once
+for the rest). The new state is never written in float32, except on TPUs. The old state is copied in its small form,
+which takes longer if the system provides new memory at every step (`tests/benchmarks/state.py`). A step with loops,
+products of matrices or collectives is computed once, and its new state exists in float32. XLA's flag that joins loops
+(`_core/copies.py`) speeds up only float32. Derivatives do not pass through the stored state.
 
 **Limits**: a NaN or inf spoils its block of 256; equal entries of a block are rounded alike. Leaves of the state with
 fewer than `min_leaf_size` entries, leaves of float64 or a complex dtype and, for `"8bit"`, leaves with an explicit
 sharding stay as they are. `state.restored()` is the state in float32, as `nesterov_eval_params` sees it.
 """
 
-from collections.abc import Callable
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -34,7 +33,7 @@ import jax
 import jax.numpy as jnp
 
 from gradtx._core.arguments import checked_count, inner_transformation
-from gradtx._core.copies import unmerged
+from gradtx._core.copies import unmerged, unmerged_on_gpus
 from gradtx._core.foreign import check_state
 from gradtx._core.lift import row_of
 from gradtx._core.rounding import from_8bit, mixed, num_blocks, scales_8bit, to_8bit, to_bfloat16
@@ -101,7 +100,8 @@ def stored_as(
         # Without the barrier the compiler would take seconds to compute the codes of a million zeros itself.
         inner_state = jax.lax.optimization_barrier(inner.init(params))
         forms = [_form(x, bits, min_leaf_size) for x in jax.tree.leaves(inner_state)]
-        return _stored(lambda: inner_state, jnp.array(seed & 0xFFFFFFFF, jnp.uint32), forms, jnp.float32)
+        scales = _scales(inner_state, forms)
+        return _stored(inner_state, scales, jnp.array(seed & 0xFFFFFFFF, jnp.uint32), forms, jnp.float32)
 
     def update(updates: Updates, state: Any, params: Params | None = None, **extra: Any) -> tuple[Updates, StoredState]:
         check_state("stored_as", state, "stored_state")
@@ -111,7 +111,7 @@ def stored_as(
         stored = partial(stored, scale_dtype=state.stored_scales.dtype)
         if row is None:
             new_updates, new_state = inner.update(updates, _loaded(state), params, **extra)
-            return new_updates, stored(lambda: new_state)
+            return new_updates, stored(new_state, _scales(new_state, forms))
         inputs, advance = (updates, state), row.advance
 
         def again() -> tuple[Updates, Any]:
@@ -120,7 +120,11 @@ def stored_as(
             inputs = unmerged(inputs)
             return advance(inputs[0], _loaded(inputs[1]), params, plainly=True)
 
-        new_stored = stored(lambda: again()[1])
+        scales = _scales(again()[1], forms)
+        if scales:  # XLA on GPUs would write the new state in float32, and read it again once the scales are known
+            gradients, old = inputs
+            inputs = gradients, old._replace(stored_state=unmerged_on_gpus(old.stored_state))
+        new_stored = stored(again()[1], scales)
         return again()[0], new_stored
 
     return GradientTransformationExtraArgs(init, update)
@@ -173,11 +177,17 @@ def _seed_of_leaf(seed: jax.Array, number: int) -> jax.Array:
     return mixed(mixed(seed) + jnp.uint32(number))
 
 
-def _stored(inner_state: Callable[[], Any], seed: jax.Array, forms: list[Any], scale_dtype: Any) -> StoredState:
-    """The state that `inner_state` returns, with each leaf in its form. uint8 stands for codes."""
-    leaves = [jnp.asarray(x) for x in jax.tree.leaves(inner_state())]
-    scales = {i: scales_8bit(x) for i, (x, form) in enumerate(zip(leaves, forms, strict=True)) if form == jnp.uint8}
-    new, treedef = jax.tree.flatten(inner_state())
+def _scales(inner_state: Any, forms: list[Any]) -> dict[int, jax.Array]:
+    """The scales of the leaves that are stored as codes. uint8 stands for codes."""
+    leaves = jax.tree.leaves(inner_state)
+    return {i: scales_8bit(jnp.asarray(leaves[i])) for i, form in enumerate(forms) if form == jnp.uint8}
+
+
+def _stored(
+    inner_state: Any, scales: dict[int, jax.Array], seed: jax.Array, forms: list[Any], scale_dtype: Any
+) -> StoredState:
+    """The state with each leaf in its form."""
+    new, treedef = jax.tree.flatten(inner_state)
     for i, form in enumerate(forms):
         x = jnp.asarray(new[i])
         if i in scales:

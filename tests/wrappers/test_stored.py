@@ -84,6 +84,27 @@ def test_nonfinite_entries_stay_visible_and_affect_only_their_block():
         np.testing.assert_array_equal(to_bfloat16(x, jnp.uint32(9)).astype(jnp.float32), x)
 
 
+@pytest.mark.parametrize("shape", [(24, 1280), (2, 8, 1536), (3, 16, 1792)], ids=str)  # of no other test: see below
+def test_a_tpu_stores_the_same_numbers_as_a_cpu(shape, monkeypatch):
+    x = jnp.asarray(RANDOM.normal(size=shape), jnp.float32)
+    x = x.at[..., 0, :256].set(jnp.abs(x[..., 0, :256])).at[..., -1, -1].set(jnp.nan)  # blocks of all kinds
+
+    def stored(x):
+        scale = scales_8bit(x)
+        return scale, jnp.ravel(from_8bit(to_8bit(x, scale, jnp.uint32(7)), scale))
+
+    here, chosen = jax.lax.platform_dependent, []
+
+    def on_a_tpu(*args, tpu, default):
+        chosen.append(default)
+        return here(*args, default=tpu)
+
+    monkeypatch.setattr(jax.lax, "platform_dependent", on_a_tpu)
+    got = jax.jit(stored)(x)
+    assert len(chosen) == 2  # for the scales, and for the scale of each entry; not found in a cache
+    assert_same(got, jax.jit(stored)(jnp.ravel(x)))  # a vector is stored alike on all platforms
+
+
 def trained(tx, steps=30, size=5000):
     params = {"w": jnp.linspace(-1, 1, size), "b": jnp.ones(3)}
 
