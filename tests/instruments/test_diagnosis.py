@@ -399,6 +399,25 @@ def test_gradients_explode_that_grow_a_hundred_times_and_take_the_loss_with_them
     assert ("exploding_gradients" in gradtx.diagnose(run).challenges) == explodes
 
 
+@pytest.mark.parametrize(("update", "challenges"), [(0.02, {"cliff"}), (4.0, {"learning_rate_too_high"})])
+def test_a_leap_that_the_length_of_the_step_explains_is_no_cliff(update, challenges):
+    k = np.arange(60)
+    norm, moved = np.where(k < 30, 1.0, 40.0), np.where(k == 29, update, 0.01)
+    moved[31:] = 0.05
+    run = {"loss": np.where(k < 30, 2 - k / 30, 9.0), "gradient_norm/global": norm, "update_ratio/global": moved,
+           "curvature_ratio/ratio": np.where(k == 30, 3.0, 0.3)}  # fmt: skip
+    assert gradtx.diagnose(run).challenges == challenges
+
+
+def test_a_leap_of_a_minibatch_whose_gradient_is_mostly_noise_is_no_cliff():
+    k = np.arange(60)
+    norm = np.where(k == 30, 40.0, 1.0)
+    run = {"loss": 2 - k / 60, "gradient_norm/global": norm, "update_ratio/global": 0.01 * norm,
+           "curvature_ratio/ratio": np.full(60, 0.3)}  # fmt: skip
+    assert "cliff" in gradtx.diagnose(run).challenges
+    assert "cliff" not in gradtx.diagnose(run | {"gradient_tests/norm": np.full(60, 0.9)}).challenges
+
+
 @pytest.mark.parametrize(
     ("slope", "challenge"), [(0.2, "vanishing_gradients"), (-0.2, "exploding_gradients"), (0.05, None)]
 )

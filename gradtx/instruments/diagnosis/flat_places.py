@@ -15,6 +15,7 @@ from .steps_taken import StepsTaken
 from .verdict import Verdict
 
 _SMALL, _NEGATIVE, _FLAT = 0.25, -0.005, 0.02  # relative to the largest norm, and to the largest curvature
+_CRITICAL = 0.5  # the `_order` of saddles, up to degenerate ones of m = 3
 
 
 def shelf(e: Evidence, s: StepsTaken, verdict: Verdict) -> list[Finding]:
@@ -35,7 +36,7 @@ def shelf(e: Evidence, s: StepsTaken, verdict: Verdict) -> list[Finding]:
         for challenge in ("saddle", "plateau"):
             verdict.needs(challenge, "gradtx.observed(tx) or gradtx.curvature_ratio(learning_rate)")
         return []
-    if found := _passed(e, signal):
+    if found := _passed(e, signal, verdict):
         return [found]
     return _flat_from_the_start(e, s)
 
@@ -52,7 +53,7 @@ def _rule_out(e: Evidence, signal: np.ndarray, verdict: Verdict) -> None:
         )
 
 
-def _passed(e: Evidence, signal: np.ndarray) -> Finding | None:
+def _passed(e: Evidence, signal: np.ndarray, verdict: Verdict) -> Finding | None:
     """A dip of ‖G‖, or a small ‖G‖ from the start, after which the loss falls further."""
     assert e.curvature is not None
     count = len(signal)
@@ -63,7 +64,8 @@ def _passed(e: Evidence, signal: np.ndarray) -> Finding | None:
     dips = _dips(signal)
     for k in dips if e.resolution > SEGMENTS else dips[:3]:
         top = k + 1 + int(np.nanargmax(signal[k + 1 :]))
-        lower = float(np.nanmin(level[k:]))
+        # The lowest of many medians is low by chance, by about two of their errors.
+        lower = float(np.nanmin(level[k:])) + 2 * 1.25 * e.scatter / max(1, e.steps // count) ** 0.5
         if not lower < level[k] - 1.5 * e.scatter:
             continue
         came = k > 0 and signal[k] < _SMALL * np.nanmax(signal[: k + 1])
@@ -71,6 +73,7 @@ def _passed(e: Evidence, signal: np.ndarray) -> Finding | None:
         if not came and len(part) < 0.05 * count:
             continue
         lowest = float(np.nanmin(curvature[max(0, k - 1) : top + 1])) / steepest
+        order = _order(signal, curvature, k, top)
         first, last = edges[min(part)].start, edges[max(part)].stop - 1
         numbers = {"norm": signal[k], "after": signal[top], "relative_curvature": lowest, "level": level[k]}
         where = (
@@ -78,14 +81,39 @@ def _passed(e: Evidence, signal: np.ndarray) -> Finding | None:
             f"{number(signal[top])} again"
         )
         is_deep = came and signal[k] < 0.05 * min(np.nanmax(signal[: k + 1]), signal[top])
-        if lowest < (_NEGATIVE if is_deep else -_FLAT):
+        if lowest < (_NEGATIVE if is_deep else -_FLAT) and order <= _CRITICAL:
             text = f"{where}, with negative curvature along it ({lowest:.1%} of the largest met): a saddle was passed."
             return finding("saddle", text, numbers, (first, last), "high")
+        if _hides(e, edges[k]):
+            where_to_look = "gradtx.critical_point at such a place, because the small gradient there is mostly noise"
+            verdict.needs("saddle", where_to_look)
         near_zero = float(np.nanmedian(np.abs(curvature[part]))) / steepest
-        if near_zero < _FLAT and level[k] - lower > 0.2 * e.drop:
+        if (near_zero < _FLAT or _CRITICAL < order < np.inf) and level[k] - lower > 0.2 * e.drop:
             text = f"{where}, with hardly any curvature in between ({near_zero:.2%} of the largest met)."
             return finding("plateau", text, numbers, (first, last), "high")
     return None
+
+
+def _hides(e: Evidence, part: slice) -> bool:
+    """Whether noise is most of the gradient there: then the curvature along it is not that along ‖G‖."""
+    return not e.gradients_agree and e.signal_share(part) < 0.5
+
+
+def _order(signal: np.ndarray, curvature: np.ndarray, k: int, top: int) -> float:
+    """The power of the gradient as which the negative curvature grows on the way out, from segment k to `top`.
+
+    By Taylor's theorem it is (m - 2) / (m - 1) where the loss leaves a critical point as the m-th power of the
+    distance: 0 at an ordinary saddle, 1/2 at a degenerate one. On a flat region both die away together: about 1.
+    """
+    near = k + 1
+    while near < top and not signal[near] > 4 * signal[k]:
+        near += 1
+    from_here = -np.nan_to_num(curvature[k : top + 1])
+    at = int(np.argmax(from_here[: near + 1 - k]))
+    first, largest = float(from_here[at]), float(from_here.max())
+    if not (first > 0 and 0 < signal[k + at] < signal[top]):
+        return 0.0 if largest > 0 and not signal[k] > 0 else float("inf")
+    return float(np.log(first / largest) / np.log(signal[k + at] / signal[top]))
 
 
 def _dips(signal: np.ndarray) -> list[int]:

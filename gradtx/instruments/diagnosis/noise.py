@@ -3,7 +3,8 @@
 Noise s² = tr Σ / B over signal ‖G‖² is B_simple / B, the noise scale over the batch size. With B = m B_simple a run
 takes 1 + 1/m times the fewest steps and 1 + m times the fewest examples that reach a loss (McCandlish et al. 2018, eq.
 2.11). So a batch is *too small* at m < 1/5 (six times the steps) and *too large* at m > 5 (six times the examples).
-This is judged over the first half of the run: towards the end the signal vanishes, and every batch is too small.
+The first is judged while the loss comes down by four fifths of its fall, the second over the first half of the run:
+towards the end the signal vanishes, and every batch is too small.
 
 Otherwise noise does no harm while the loss falls. SGD at rate ε hovers about ε s² / 4 above the bottom of a bowl of any
 curvature (to first order in ε). For other methods ε is estimated from the loss: the loss fell by about ε Σ‖G‖², so ε is
@@ -188,7 +189,8 @@ def batch_size(e: Evidence, s: StepsTaken, verdict: Verdict) -> list[Finding]:
     coming_down = against[: max(1, down * len(against) // max(1, len(e.levels)))]
     typical = _pooled(e, max(1, down * e.steps // max(1, len(e.levels))), coming_down)
     text = "A step sees {:.0f} examples, and noise and signal balance at {} ({})."
-    clear = e.drop > 5 * e.scatter / max(1, len(e.known) / 40) ** 0.5
+    # Three standard errors of the difference of two medians: over the first segment, and over the last tenth.
+    clear = e.is_falling or e.drop > 3 * 1.25 * e.scatter * ((SEGMENTS + 10) / len(e.known)) ** 0.5
     if typical > 5 and batch <= 16 and down >= 0.2 * len(e.levels) and not e.gradients_agree and clear:
         numbers = {
             "batch_size": batch,

@@ -41,7 +41,8 @@ def _share_past(ratio: np.ndarray) -> float:
 
 def _hovers(e: Evidence, s: StepsTaken) -> bool:
     """Whether the loss has stopped falling, although most of the gradient is signal, and the steps overshoot."""
-    if e.steps < 20 or e.is_falling or e.is_quiet:
+    has_arrived = e.is_quiet and e.end - e.lowest < 0.01 * e.drop
+    if e.steps < 20 or e.is_falling or has_arrived:
         return False
     if s.typical >= 1:
         return True
