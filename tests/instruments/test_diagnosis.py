@@ -235,7 +235,8 @@ def is_no_worse(before, after):
     late = late[np.isfinite(late)]  # a step that was left out may have no loss
     error = 1.25 * float(np.std(late)) / len(late) ** 0.5  # of a normal sample's median
     allowed = 0.01 * max(0.0, float(before[0]) - end_of(before)) + 2 * error
-    return np.isfinite(end_of(after)) and end_of(after) <= end_of(before) + allowed and end_of(after) < after[0]
+    start = max(after[0], float(np.median(after[:5])))  # a first loss may be low by chance
+    return np.isfinite(end_of(after)) and end_of(after) <= end_of(before) + allowed and end_of(after) < start
 
 
 @every_subject
@@ -402,8 +403,8 @@ def test_gradients_explode_that_grow_a_hundred_times_and_take_the_loss_with_them
 @pytest.mark.parametrize(("update", "challenges"), [(0.02, {"cliff"}), (4.0, {"learning_rate_too_high"})])
 def test_a_leap_that_the_length_of_the_step_explains_is_no_cliff(update, challenges):
     k = np.arange(60)
-    norm, moved = np.where(k < 30, 1.0, 40.0), np.where(k == 29, update, 0.01)
-    moved[31:] = 0.05
+    norm, moved = np.where(k == 30, 40.0, 1.0), np.where(k == 29, update, 0.01)
+    moved[30:] = 10.0
     run = {"loss": np.where(k < 30, 2 - k / 30, 9.0), "gradient_norm/global": norm, "update_ratio/global": moved,
            "curvature_ratio/ratio": np.where(k == 30, 3.0, 0.3)}  # fmt: skip
     assert gradtx.diagnose(run).challenges == challenges

@@ -53,7 +53,15 @@ def learning_rate_too_low(e: Evidence, s: StepsTaken, verdict: Verdict) -> list[
 
 
 def _factor(e: Evidence, s: StepsTaken) -> float:
-    return float(np.clip(_SAFE / max(_steepest(e, s), 1e-9), 2, 1e6))
+    """The factor that brings r up to `_SAFE`.
+
+    If noise is most of the gradient, the curvature along it is that along the noise, and the steepest direction may be
+    far steeper. Then the usual length of an update is a second bound, unless the parameters started at 0.
+    """
+    factor, moved = _SAFE / max(_steepest(e, s), 1e-9), e.curve("update_ratio/global")
+    if e.late_share < 0.5 and moved is not None and 0 < float(np.nansum(moved)) < 0.1:
+        factor = min(factor, _USUAL_UPDATE / late_median(moved))
+    return float(np.clip(factor, 2, 1e6))
 
 
 def _steepest(e: Evidence, s: StepsTaken) -> float:
