@@ -111,8 +111,10 @@ def _factor(e: Evidence, s: StepsTaken) -> float:
     first = sizes[: max(3, e.steps // 50, until)]
     known = [float(np.nanmax(first)) if np.isfinite(first).any() else 0.0, late_median(sizes)]
     largest = max(x for x in known if np.isfinite(x))
-    # If noise is most of the gradient, the curvature along it says little about the steepest direction.
-    most = _UNKNOWN if e.late_share < 0.5 else 0.3
+    # If noise is most of the gradient, the curvature along it says little about the steepest direction. And if the
+    # first step raised the loss for good although its r was below 1, the curvature grew along the step.
+    is_surprise = sizes[0] < 1 and bool((e.known[1:8] > e.start).all())
+    most = _UNKNOWN if e.late_share < 0.5 or is_surprise else 0.3
     return float(np.clip(_SAFE / max(largest, _SAFE), 1e-4, most))
 
 
