@@ -665,11 +665,12 @@ def _transformers() -> list[Case]:
 def _others() -> list[Case]:
     M, what = Method, letters()
 
-    def on(label: str, *methods: Method) -> list[Case]:
-        return _many(label, LETTERS, what, *methods)
+    def on(label: str, *methods: Method, seeds: int = 1) -> list[Case]:
+        return _many(label, LETTERS, what, *methods, seeds=seeds)
 
     return [
         *on(HEALTHY, M("sgd", 0.5), M("adam", 3e-3), M("momentum", 0.05, "cosine"), M("rmsprop", 1e-3)),
+        *on(HEALTHY, M("sgd", 0.3), M("nesterov", 0.03), seeds=2),
         *on(HIGH, M("sgd", 50.0), M("nesterov", 5.0)),
         *on(LOW, M("sgd", 1e-4), M("adam", 1e-6), M("nesterov", 1e-5)),
         *_many("batch_too_small", STREAM, stream(2.0), M("sgd", 0.006), M("adam", 0.006), M("momentum", 6e-4),

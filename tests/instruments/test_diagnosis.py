@@ -419,6 +419,14 @@ def test_a_leap_of_a_minibatch_whose_gradient_is_mostly_noise_is_no_cliff():
     assert "cliff" not in gradtx.diagnose(run | {"gradient_tests/norm": np.full(60, 0.9)}).challenges
 
 
+@pytest.mark.parametrize(("cosine", "challenges"), [(0.9, {"batch_too_large"}), (-0.4, set())])
+def test_a_gradient_that_turns_has_no_signal_that_a_smaller_batch_could_keep(cosine, challenges):
+    run = {"loss": noisy_fall(), "gradient_norm/global": np.ones(200), "gradient_tests/norm": np.full(200, 0.3),
+           "gradient_noise_scale/noise_scale": np.full(200, 6.0), "batch_size": 64,
+           "gradient_alignment/cosine": np.full(200, cosine), "curvature_ratio/ratio": np.full(200, 0.4)}  # fmt: skip
+    assert gradtx.diagnose(run).challenges == challenges
+
+
 @pytest.mark.parametrize(
     ("slope", "challenge"), [(0.2, "vanishing_gradients"), (-0.2, "exploding_gradients"), (0.05, None)]
 )

@@ -9,7 +9,7 @@ the gradient, relative to the largest met, tells its kind: clearly negative is a
 import numpy as np
 
 from .evidence import Evidence
-from .medians import SEGMENTS, medians, segments_of
+from .medians import SEGMENTS, median_of, medians, segments_of
 from .report import Finding, finding, number
 from .steps_taken import StepsTaken
 from .verdict import Verdict
@@ -64,6 +64,8 @@ def _passed(e: Evidence, signal: np.ndarray, verdict: Verdict) -> Finding | None
     dips = _dips(signal)
     for k in dips if e.resolution > SEGMENTS else dips[:3]:
         top = k + 1 + int(np.nanargmax(signal[k + 1 :]))
+        if not _is_clear(e, edges[k], edges[top]):
+            continue
         # The lowest of many medians is low by chance, by about two of their errors.
         lower = float(np.nanmin(level[k:])) + 2 * 1.25 * e.scatter / max(1, e.steps // count) ** 0.5
         if not lower < level[k] - 1.5 * e.scatter:
@@ -92,6 +94,26 @@ def _passed(e: Evidence, signal: np.ndarray, verdict: Verdict) -> Finding | None
             text = f"{where}, with hardly any curvature in between ({near_zero:.2%} of the largest met)."
             return finding("plateau", text, numbers, (first, last), "high")
     return None
+
+
+def _is_clear(e: Evidence, low: slice, high: slice) -> bool:
+    """Whether ‖G‖ is surely smaller in one part than in the other, and not by the chance of its estimate.
+
+    Either ‖G‖² differs by three standard errors, and two more for the choice of the largest of many; or all of the
+    gradient, noise included, is at most half as long.
+    """
+    if e.noise_squared is None or e.norm is None or e.gradients_agree or _is_half(e.norm[low], e.norm[high]):
+        return True
+    squares = [(e.norm[part] ** 2 - e.noise_squared[part]) for part in (low, high)]
+    known = [x[np.isfinite(x)] for x in squares]
+    if min(map(len, known)) < 2:
+        return True
+    error = float(np.sqrt(sum(np.var(x, ddof=1) / len(x) for x in known)))
+    return float(known[1].mean() - known[0].mean()) > 5 * error
+
+
+def _is_half(low: np.ndarray, high: np.ndarray) -> bool:
+    return median_of(low) < 0.5 * median_of(high)
 
 
 def _hides(e: Evidence, part: slice) -> bool:

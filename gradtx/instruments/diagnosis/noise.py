@@ -175,7 +175,6 @@ def batch_size(e: Evidence, s: StepsTaken, verdict: Verdict) -> list[Finding]:
 
     Source: McCandlish et al. 2018, eq. 2.11. Wrong if the full data are one batch: then its noise has no effect.
     """
-    del s
     against, batch = noise_to_signal(e), e.batch_size
     if against is None or batch is None:
         for challenge in ("batch_too_small", "batch_too_large"):
@@ -202,7 +201,8 @@ def batch_size(e: Evidence, s: StepsTaken, verdict: Verdict) -> list[Finding]:
         return [finding("batch_too_small", said, numbers, where, "high")]
     typical = median_of(against[: max(1, len(against) // 2)], keep_inf=True)
     trace = late_median(e.curve("gradient_noise_scale/trace_covariance"), 1.0)
-    if typical < 0.2 and batch >= 32 and not trace <= 0 and batch * typical > 0.01:
+    # If the gradient turns from step to step, its signal is that of steps past the minimum.
+    if typical < 0.2 and batch >= 32 and not s.turns and not trace <= 0 and batch * typical > 0.01:
         fewer = max(1.0, 2 ** np.round(np.log2(max(batch * typical, 1.0))))
         numbers = {"batch_size": batch, "noise_scale": typical * batch, "fewer": float(fewer)}
         said = text.format(batch, number(typical * batch), "first half of the run")
