@@ -294,6 +294,9 @@ FUNCTIONS: dict[str, tuple[Callable[[jax.Array], jax.Array], list[float]]] = {
     "two wells": (_two_wells, [1e-3, 1.0]),
     "shallow wells": (_shallow_wells, [1e-2, 1.0]),
     "log density": (_log_density, [1.0, -1.0]),
+    "booth": (lambda x: (x[0] + 2 * x[1] - 7) ** 2 + (2 * x[0] + x[1] - 5) ** 2, [-3.0, -3.0]),
+    "bent valley": (lambda x: 0.5 * (x[0] - 3) ** 2 + 500 * (x[1] - jnp.sin(x[0])) ** 2, [-2.0, -0.9093]),
+    "Gaussian well": (lambda x: 1 - jnp.exp(-jnp.sum(x**2) / 2), [3.5, 0.5]),
     "steep valley": (lambda x: (1 - x[0]) ** 2 + 1000 * (x[1] - x[0] ** 2) ** 2, [-1.2, 1.0]),
 }  # fmt: skip
 _ORDER = list(FUNCTIONS)
@@ -311,6 +314,22 @@ def function(name: str, start: list[float] | None = None) -> Any:
     """A function of two numbers."""
     return {"start": np.array(FUNCTIONS[name][1] if start is None else start, np.float32), "note": name,
             "arguments": {"which": np.int32(_ORDER.index(name)), "scale": np.float32(1.0)}}  # fmt: skip
+
+
+def _stream_losses(w: Any, arguments: Any, batch: Any) -> jax.Array:
+    def one(seed: jax.Array) -> jax.Array:
+        drawn = jax.random.normal(jax.random.key(seed), (9,))
+        return 0.5 * (drawn[:8] @ w - arguments["noise"] * drawn[8]) ** 2
+
+    return jax.vmap(one)(batch)
+
+
+STREAM = Subject("stream by twos", _stream_losses, 0, 2, 600)
+
+
+def stream(noise: float) -> Any:
+    """Least squares on fresh examples, x of 8 normal numbers. B_simple is (9 |w|² + 8 noise²) / |w|²."""
+    return {"start": np.ones(8, np.float32), "arguments": {"noise": np.float32(noise)}}
 
 
 DIGITS = PROBLEMS["digits"]()
@@ -446,6 +465,23 @@ def transformer(seed: int = 0) -> Any:
     return {"start": jax.tree.map(np.asarray, _TEXT.init(jax.random.key(seed))), "arguments": {"one": np.float32(1.0)}}
 
 
+def _letters_losses(p: Any, arguments: Any, batch: Any) -> jax.Array:
+    x, y = (jnp.asarray(a)[batch] for a in _WINDOWS)
+    h = jnp.tanh(p["letters"][x].reshape(len(batch), -1) @ p["w"])
+    return _classified(arguments["one"] * (h @ p["v"]), y[:, -1])
+
+
+LETTERS = Subject("letters", _letters_losses, 2048, 32, 300)
+
+
+def letters() -> Any:
+    """The next letter of a text from eight letters, by one hidden layer."""
+    rng, count = np.random.default_rng(1), 1 + max(int(a.max()) for a in _WINDOWS)
+    p = {"letters": rng.normal(size=(count, 8)), "w": rng.normal(size=(64, 32)) / 8,
+         "v": 0.3 * rng.normal(size=(32, count)) / 32**0.5}  # fmt: skip
+    return {"start": jax.tree.map(lambda a: a.astype(np.float32), p), "arguments": {"one": np.float32(1.0)}}
+
+
 # The runs.
 
 HIGH, LOW, ILL = "learning_rate_too_high", "learning_rate_too_low", "ill_conditioning"
@@ -454,7 +490,7 @@ EXPLODES, VANISHES = "exploding_gradients", "vanishing_gradients"
 
 def cases() -> list[Case]:
     """Every labelled run."""
-    return [*_bowls(), *_functions(), *_nets(), *_lines(), *_recurrents(), *_transformers()]
+    return [*_bowls(), *_functions(), *_nets(), *_lines(), *_recurrents(), *_transformers(), *_others()]
 
 
 def _many(label: str, subject: Subject, what: Any, *methods: Method, seeds: int = 1) -> list[Case]:
@@ -500,17 +536,22 @@ def _functions() -> list[Case]:
         *on(HEALTHY, "log density", M("sgd", 0.5), M("adam", 0.03), M("momentum", 0.3)),
         *on(HEALTHY, "rosenbrock", M("adam", 0.05), M("adam", 0.1, "cosine")),
         *on(HEALTHY, "two wells", M("sgd", 0.1), M("adam", 0.03), start=[0.6, 1.0]),
-        *on(HIGH, "himmelblau", M("sgd", 0.05), M("sgd", 0.3), M("momentum", 0.05)),
+        *on(HEALTHY, "booth", M("sgd", 0.05), M("momentum", 0.02), M("nesterov", 0.03)),
+        *on(HIGH, "himmelblau", M("sgd", 0.05), M("sgd", 0.3), M("momentum", 0.05), M("nesterov", 0.05)),
+        *on(HIGH, "booth", M("rmsprop", 5.0), M("nesterov", 0.09)),
         *on(LOW, "himmelblau", M("sgd", 1e-6), M("adam", 1e-5)),
         *on(LOW, "beale", M("sgd", 1e-5), M("rmsprop", 1e-6)),
         *on(ILL, "rosenbrock", M("sgd", 0.0015), M("sgd", 0.001)),
         *on(ILL, "beale", M("sgd", 0.01)),
+        *on(ILL, "bent valley", M("sgd", 6e-4), M("sgd", 8e-4), M("momentum", 5e-4, momentum=0.5)),
         *on(ILL, "steep valley", M("sgd", 1.5e-4), M("momentum", 3e-5, momentum=0.5)),
         *on("saddle", "saddle", M("sgd", 0.02), M("momentum", 0.002)),
         *on("saddle", "two wells", M("sgd", 0.05), M("sgd", 0.1), M("momentum", 0.01), M("momentum", 0.03)),
         *on("saddle", "two wells", M("sgd", 0.1), start=[1e-6, 0.5]),
         *on("saddle", "shallow wells", M("sgd", 0.8), M("momentum", 0.1)),
         *on("saddle", "monkey_saddle", M("sgd", 0.01)),
+        *on("saddle", "double_well", M("momentum", 0.02)),
+        *on("plateau", "Gaussian well", M("sgd", 0.5), M("momentum", 0.05)),
         *on("plateau", "plateau", M("sgd", 0.5), M("sgd", 1.0), M("momentum", 0.1)),
         *on("cliff", "cliff", M("sgd", 1.0), M("sgd", 2.0), M("sgd", 5.0), M("momentum", 0.2)),
         *on("wandering", "asymptote", M("sgd", 0.1), M("sgd", 0.2), M("momentum", 0.02)),
@@ -618,4 +659,20 @@ def _transformers() -> list[Case]:
         *on(HEALTHY, M("sgd", 0.2), M("adam", 3e-3), M("adam", 1e-2, "warmup"), M("momentum", 0.03, "cosine"), seeds=2),
         *on(HIGH, M("sgd", 5.0), M("adam", 0.5), M("momentum", 1.0)),
         *on(LOW, M("sgd", 1e-4), M("adam", 1e-6), M("momentum", 1e-5)),
+    ]  # fmt: skip
+
+
+def _others() -> list[Case]:
+    M, what = Method, letters()
+
+    def on(label: str, *methods: Method, seeds: int = 1) -> list[Case]:
+        return _many(label, LETTERS, what, *methods, seeds=seeds)
+
+    return [
+        *on(HEALTHY, M("sgd", 0.5), M("adam", 3e-3), M("momentum", 0.05, "cosine"), M("rmsprop", 1e-3)),
+        *on(HEALTHY, M("sgd", 0.3), M("nesterov", 0.03), seeds=2),
+        *on(HIGH, M("sgd", 50.0), M("nesterov", 5.0)),
+        *on(LOW, M("sgd", 1e-4), M("adam", 1e-6), M("nesterov", 1e-5)),
+        *_many("batch_too_small", STREAM, stream(2.0), M("sgd", 0.006), M("adam", 0.006), M("momentum", 6e-4),
+               M("rmsprop", 0.004)),
     ]  # fmt: skip

@@ -83,16 +83,44 @@ def instruments(
     """The transformation that makes several measurements. `joined` makes its state from theirs, and `split` does the
     reverse. Its fields `NAME_count` and `NAME_measured_at` are also those of each measurement.
     """
-    checked_count(name, "every", every)
-    check_axis_name(name, axis_name)
+    look = looking(name, measurements, joined, split, every, axis_name)
 
-    # This function is long because `init` and `update` need the checked arguments.
     def init(params: Params) -> Any:
         check_params(name, params, allow_complex=all(m.allow_complex for m in measurements))
         return joined(tuple(m.init(params) for m in measurements))
 
     def update(
         updates: Updates, state: Any, params: Params | None = None, *, measure: Measure | None = None, **extra: Any
+    ) -> tuple[Updates, Any]:
+        return look(updates, None, state, params, measure, extra)
+
+    return GradientTransformationExtraArgs(init, update)
+
+
+def looking(
+    name: str,
+    measurements: tuple[Measurement, ...],
+    joined: Callable[[tuple[Any, ...]], Any],
+    split: Callable[[Any], tuple[Any, ...]],
+    every: int,
+    axis_name: AxisName = None,
+) -> Callable[..., tuple[Updates, Any]]:
+    """The `update` of `instruments`, for `observed` too: `look(gradient, taken, state, params, measure, extra)`.
+
+    `taken` is the update that an optimizer made from the gradient, if the instrument stands around one, else None. The
+    result is what passes on, `taken` or else the gradient, and the next state.
+    """
+    checked_count(name, "every", every)
+    check_axis_name(name, axis_name)
+
+    # This function is long because `look` needs the checked arguments.
+    def look(
+        updates: Updates,
+        taken: Updates | None,
+        state: Any,
+        params: Params | None,
+        measure: Measure | None,
+        extra: dict[str, Any],
     ) -> tuple[Updates, Any]:
         check_state(name, state, f"{name}_count")
         if not (measure is None or isinstance(measure, bool) or (isinstance(measure, str) and measure == "remember")):
@@ -105,13 +133,15 @@ def instruments(
             name, updates, params, count, extra, axis_name
         ).gradients  # raises for another tree, at every step
 
-        def observation(count: jax.Array, updates: Updates, params: Params | None) -> Observation:
-            return Observation(name, updates, params, count, extra, axis_name)
+        def observation(
+            count: jax.Array, updates: Updates, params: Params | None, taken: Updates | None
+        ) -> Observation:
+            return Observation(name, updates, params, count, extra, axis_name, taken)
 
         def looked(state: Any, now: tuple[Any, ...]) -> Any:
             return joined(_looked(measurements, split(state), observation(*now)))
 
-        now = count, updates, params
+        now, passed = (count, updates, params, taken), updates if taken is None else taken
         if measure is None or all(m.sees_every_step for m in measurements):
             if every == 1:
                 measure = True
@@ -131,10 +161,10 @@ def instruments(
                 return joined(_looked_or_remembered(measurements, phase == 0, split(state), lambda: observation(*now)))
 
             state = when_due(is_due, turn, state, now)
-            updates = once_known(getattr(state, f"{name}_measured_at"), updates)
-        return updates, state._replace(**{f"{name}_count": next_count(count)})
+            passed = once_known(getattr(state, f"{name}_measured_at"), passed)
+        return passed, state._replace(**{f"{name}_count": next_count(count)})
 
-    return GradientTransformationExtraArgs(init, update)
+    return look
 
 
 def _looked(

@@ -46,8 +46,10 @@ class Observation:
         count: jax.Array,
         extra: dict[str, Any],
         axis_name: AxisName = None,
+        taken: Updates | None = None,
     ):
         self.name, self.updates, self.count, self.axis_name = name, updates, count, axis_name
+        self._taken = taken
         self._params, self._extra = params, extra
         self._traces: dict[tuple[int, int], tuple[jax.Array, int]] = {}
 
@@ -55,6 +57,11 @@ class Observation:
     def gradients(self) -> list[jax.Array]:
         """The leaves of the updates, without those that are None."""
         return [g for g in aligned(self.name, self.updates, self._params)[0] if g is not None]
+
+    @cached_property
+    def step(self) -> "Observation":
+        """The same, with the update that the optimizer made from the gradient in place of the gradient."""
+        return Observation(self.name, self._taken, self._params, self.count, self._extra, self.axis_name)
 
     @property
     def params(self) -> Params:

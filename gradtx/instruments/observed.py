@@ -49,7 +49,7 @@ from .clipping_events import clipping_measurement
 from .curvature_ratio import CurvatureRatioState, curvature_measurement
 from .gradient_norm import norm_measurement
 from .gradient_tests import measurement_of_tests
-from .instrument import Measurement, instruments, never, unmeasured
+from .instrument import Measurement, instruments, looking, never, unmeasured
 from .last_update import LastUpdateRatioState
 from .noise_scale import noise_measurement
 from .observation import Observation
@@ -118,10 +118,13 @@ def observed(
     inner = inner_transformation("observed", tx)
     checked_count("observed", "num_probes", num_probes)
     check_seed("observed", seed)
-    nothing = _look(every, num_probes, seed, None, {})  # checks `every`, and builds the state
+    full = _measurements(num_probes, seed)
+    looks = {is_full: looking("observed", full if is_full else _of_the_mean(full), _joined, _split, every)
+             for is_full in (True, False)}  # fmt: skip
+    start = instruments("observed", full, _joined, _split, every)
 
     def init(params: Params) -> ObservedState:
-        return ObservedState(cast(ObservedReadings, nothing.init(params)), inner.init(params))
+        return ObservedState(cast(ObservedReadings, start.init(params)), inner.init(params))
 
     def update(
         updates: Updates, state: Any, params: Params | None = None, **extra: Any
@@ -135,30 +138,31 @@ def observed(
             )
         taken, inner_state = inner.update(updates, state.observed_state, params, **extra)
         gradients, taken_here, here = _varying_alike(updates, taken, params)
-        look = _look(every, num_probes, seed, taken_here, extra)
-        _, seen = look.update(gradients, state.observed, here, **extra)
-        return taken, ObservedState(cast(ObservedReadings, seen), inner_state)
+        look = looks[extra.get("losses_fn") is not None]
+        measure = extra.pop("measure", None)
+        # The update waits for a measurement, because the parameters that it will overwrite are read there.
+        passed, seen = look(gradients, taken_here, state.observed, here, measure, extra)
+        return _unless_varying(passed, taken), ObservedState(cast(ObservedReadings, seen), inner_state)
 
     return GradientTransformationExtraArgs(init, update)
 
 
-def _look(
-    every: int, num_probes: int, seed: int, taken: Updates | None, extra: dict[str, Any]
-) -> GradientTransformationExtraArgs:
-    """The instrument that measures one step. `taken` is the update that the optimizer made from the gradient."""
-    tests, noise = measurement_of_tests(num_probes, seed), noise_measurement(None, num_probes, seed)
-    if extra.get("losses_fn") is None:
-        tests, noise = _never_measured(tests), _never_measured(noise)
-    measurements = (
+def _measurements(num_probes: int, seed: int) -> tuple[Measurement, ...]:
+    return (
         norm_measurement(),
-        _update_measurement(taken, extra),
+        _update_measurement(),
         alignment_measurement(),
         clipping_measurement(None),
-        _curvature_measurement(taken, extra),
-        tests,
-        noise,
+        _curvature_measurement(),
+        measurement_of_tests(num_probes, seed),
+        noise_measurement(None, num_probes, seed),
     )
-    return instruments("observed", measurements, _joined, lambda state: split(_as_panel(state)), every)
+
+
+def _of_the_mean(measurements: tuple[Measurement, ...]) -> tuple[Measurement, ...]:
+    """The same for a mean of losses: readings that need the single examples stay NaN."""
+    return tuple(m._replace(measure=lambda state, seen: state, needs=()) if "losses_fn" in m.needs else m
+                 for m in measurements)  # fmt: skip
 
 
 def _joined(states: tuple[Any, ...]) -> ObservedReadings:
@@ -177,11 +181,11 @@ def _as_panel(state: ObservedReadings) -> PanelState:
     return PanelState(numbers, whole_numbers, None, last_gradient, count, measured_at)
 
 
-def _never_measured(measurement: Measurement) -> Measurement:
-    return measurement._replace(measure=lambda state, seen: state, needs=())
+def _split(state: ObservedReadings) -> tuple[Any, ...]:
+    return split(_as_panel(state))
 
 
-def _update_measurement(taken: Updates | None, extra: dict[str, Any]) -> Measurement:
+def _update_measurement() -> Measurement:
     """‖u‖ / ‖θ‖ in the state of the panel's ratio, which has to keep the last parameters because it sees no updates."""
 
     def init(params: Params) -> LastUpdateRatioState:
@@ -189,7 +193,7 @@ def _update_measurement(taken: Updates | None, extra: dict[str, Any]) -> Measure
         return LastUpdateRatioState(None, never(), unmeasured(), first_count(), never())
 
     def measure(state: LastUpdateRatioState, seen: Observation) -> LastUpdateRatioState:
-        step = _step(taken, seen, extra)
+        step = seen.step
         pairs = zip(step.updates_like(seen.params), jax.tree.leaves(seen.params), strict=True)
         moving = [(u, jnp.asarray(p)) for u, p in pairs if u is not None]
         return state._replace(last_update_ratio=ratio([u for u, _ in moving], [p for _, p in moving]))
@@ -197,13 +201,13 @@ def _update_measurement(taken: Updates | None, extra: dict[str, Any]) -> Measure
     return Measurement("last_update", init, measure)
 
 
-def _curvature_measurement(taken: Updates | None, extra: dict[str, Any]) -> Measurement:
+def _curvature_measurement() -> Measurement:
     """Measures g'Hg and the critical rate along the gradient, and the ratio along the update."""
     along_gradient = curvature_measurement(1.0)
 
     def measure(state: CurvatureRatioState, seen: Observation) -> CurvatureRatioState:
         new = along_gradient.measure(state, seen)
-        step = _step(taken, seen, extra)
+        step = seen.step
         float_dtype = jnp.result_type(float)
         along = step.along
         slope, curvature = jnp.mean(along.slopes).astype(float_dtype), along.curvature.astype(float_dtype)
@@ -225,5 +229,10 @@ def _varying_alike(*trees: Any) -> list[Any]:
     return [jax.tree.map(lambda x: made_varying(x, axes), tree) for tree in trees]
 
 
-def _step(taken: Updates | None, seen: Observation, extra: dict[str, Any]) -> Observation:
-    return Observation(seen.name, taken, seen.params, seen.count, extra)
+def _unless_varying(passed: Updates, taken: Updates) -> Updates:
+    """`passed`, or `taken` for a leaf that would vary among the devices although `taken` does not."""
+
+    def chosen(new: Any, old: Any) -> Any:
+        return new if varying(jax.typeof(new)) <= varying(jax.typeof(old)) else old
+
+    return jax.tree.map(chosen, passed, taken)

@@ -1,5 +1,6 @@
 """`observed` does not change the optimizer, and its curvature ratio is that of the step which the optimizer takes."""
 
+import re
 from functools import partial
 
 import jax
@@ -100,6 +101,32 @@ def test_readings_stay_the_same_between_two_measurements():
     for name in ("curvature_ratio/ratio", "update_ratio/global", "gradient_alignment/cosine"):
         held = np.asarray(every[name])[[0, 0, 0, 3, 3, 3, 6]]
         np.testing.assert_allclose(seen[name], held, rtol=1e-5, err_msg=name)
+
+
+@pytest.mark.parametrize("name", ["adam", "heavy ball"])
+def test_a_step_between_two_measurements_copies_no_array_of_the_parameters_size(name):
+    params, losses_fn = net(50)
+    tx = gradtx.observed(METHODS[name], every=3)
+
+    def step(params, state):
+        updates, state = tx.update(jax.grad(mean(losses_fn))(params), state, params, losses_fn=losses_fn)
+        return optax.apply_updates(params, updates), state
+
+    program = jax.jit(step, donate_argnums=(0, 1)).lower(params, tx.init(params)).compile().as_text()
+    entry = program[program.index("ENTRY") :]
+    assert re.search(r"f32\[3,50\]\S* parameter\(", entry)  # arrays are still written so
+    assert not re.findall(r"f32\[3,50\]\S* copy\(", entry)
+
+
+def test_the_update_passes_bit_for_bit_at_measured_and_unmeasured_steps():
+    params, losses_fn = net(4)
+    bad = jax.tree.map(lambda p: jnp.zeros_like(p).at[0].set(-0.0).at[1].set(jnp.nan).at[2].set(jnp.inf), params)
+    tx = gradtx.observed(optax.identity(), every=2)
+    state, update = tx.init(params), jax.jit(lambda g, s: tx.update(g, s, params, losses_fn=losses_fn))
+    for _ in range(3):
+        updates, state = update(bad, state)
+        for u, g in zip(jax.tree.leaves(updates), jax.tree.leaves(bad), strict=True):
+            assert u.tobytes() == g.tobytes()
 
 
 def test_each_member_of_a_vmap_has_its_own_readings():

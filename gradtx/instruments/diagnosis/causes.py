@@ -52,7 +52,8 @@ EXPLAINS: dict[str, dict[str, str]] = {
         "If the loss is flat, steps are short and the gradient is mostly noise.",
     ),
     "learning_rate_too_low": dict.fromkeys(
-        ("ill_conditioning", "wandering", "batch_too_large", "batch_too_small", "gradient_noise", "stationary"),
+        ("ill_conditioning", "wandering", "batch_too_large", "batch_too_small", "gradient_noise", "stationary",
+         "saddle"),
         _NO_MOVE,
     ),
     "edge_of_stability": {

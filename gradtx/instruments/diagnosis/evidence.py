@@ -70,20 +70,37 @@ class Evidence:
         """Median loss of each segment of the known losses."""
         return medians(self.known)
 
-    @property
+    @cached_property
     def start(self) -> float:
-        """The first loss."""
-        return float(self.known[0])
+        """The first loss; or the level of the first few, if that is higher by no more than their noise.
+
+        Steps of a ratio below 1/2 lower the loss, so the level of the first few is no higher than that of the start. A
+        first loss below it is low by chance.
+        """
+        first, ratio = self.known[: self._first_ones], self.curve("curvature_ratio/ratio")
+        sizes = np.array([np.nan]) if ratio is None else np.abs(ratio[: self._first_ones])
+        if len(self.known) < 20 or not (sizes[0] < 0.5 and median_of(sizes) < 0.5):
+            return float(first[0])
+        # Second differences have no trend in them; those of independent values have six times their variance.
+        noise = 1.4826 * float(np.median(np.abs(np.diff(first, 2)))) / 6**0.5
+        level = float(np.median(first))
+        return level if 0 < level - first[0] <= 3 * noise else float(first[0])
+
+    @property
+    def _first_ones(self) -> int:
+        return max(5, len(self.known) // SEGMENTS)
 
     @cached_property
     def end(self) -> float:
         """Median loss of the last tenth."""
         return median_of(late(self.known, 0.1))
 
-    @property
+    @cached_property
     def lowest(self) -> float:
-        """The lowest level."""
-        return float(min(self.levels.min(), self.end))
+        """The lowest level, with two standard errors of a median added: the lowest of many is low by chance."""
+        each = max(1, len(self.known) // SEGMENTS)
+        error = 1.25 * self.scatter / each**0.5
+        return float(min(self.levels.min() + 2 * error, self.end))
 
     @property
     def highest(self) -> float:
@@ -140,8 +157,13 @@ class Evidence:
 
     @cached_property
     def rose(self) -> bool:
-        """Whether the run ended above its first loss by more than the scatter of single losses."""
-        return self.end - self.start > 3 * self.scatter + 1e-6 * abs(self.end - self.lowest)
+        """Whether the run ended above its first loss by more than the scatter of single losses.
+
+        A first loss may be low by chance, so the run has to end above the first few too, unless it was thrown.
+        """
+        is_above = self.end - self.start > 3 * self.scatter + 1e-6 * abs(self.end - self.lowest)
+        first_few = float(np.median(self.known[: self._first_ones]))
+        return is_above and (self.end - first_few > self.scatter or self.was_thrown)
 
     @cached_property
     def gained_nothing(self) -> bool:
@@ -264,6 +286,15 @@ class Evidence:
         share = self.signal_share(part)
         size = np.sqrt(mean_of(self.norm[part] ** 2))
         return float(size * np.sqrt(max(0.0, share))) if np.isfinite(share) else median_of(self.norm[part])
+
+    @cached_property
+    def has_late_signal(self) -> bool | None:
+        """Whether ‖G‖² of the last half is above 0 by three standard errors; None if the noise is unknown."""
+        if self.gradients_agree or self.noise_squared is None or self.norm is None:
+            return None
+        found = late(self.norm**2 - self.noise_squared)
+        found = found[np.isfinite(found)]
+        return len(found) > 5 and float(found.mean()) > 3 * float(found.std()) / len(found) ** 0.5
 
     @cached_property
     def late_share(self) -> float:

@@ -9,12 +9,13 @@ the gradient, relative to the largest met, tells its kind: clearly negative is a
 import numpy as np
 
 from .evidence import Evidence
-from .medians import SEGMENTS, medians, segments_of
+from .medians import SEGMENTS, median_of, medians, segments_of
 from .report import Finding, finding, number
 from .steps_taken import StepsTaken
 from .verdict import Verdict
 
 _SMALL, _NEGATIVE, _FLAT = 0.25, -0.005, 0.02  # relative to the largest norm, and to the largest curvature
+_CRITICAL = 0.5  # the `_order` of saddles, up to degenerate ones of m = 3
 
 
 def shelf(e: Evidence, s: StepsTaken, verdict: Verdict) -> list[Finding]:
@@ -35,7 +36,7 @@ def shelf(e: Evidence, s: StepsTaken, verdict: Verdict) -> list[Finding]:
         for challenge in ("saddle", "plateau"):
             verdict.needs(challenge, "gradtx.observed(tx) or gradtx.curvature_ratio(learning_rate)")
         return []
-    if found := _passed(e, signal):
+    if found := _passed(e, signal, verdict):
         return [found]
     return _flat_from_the_start(e, s)
 
@@ -52,7 +53,7 @@ def _rule_out(e: Evidence, signal: np.ndarray, verdict: Verdict) -> None:
         )
 
 
-def _passed(e: Evidence, signal: np.ndarray) -> Finding | None:
+def _passed(e: Evidence, signal: np.ndarray, verdict: Verdict) -> Finding | None:
     """Finds a dip of ‖G‖, or a small ‖G‖ from the start, after which the loss falls further."""
     assert e.curvature is not None
     count = len(signal)
@@ -63,7 +64,10 @@ def _passed(e: Evidence, signal: np.ndarray) -> Finding | None:
     dips = _dips(signal)
     for k in dips if e.resolution > SEGMENTS else dips[:3]:
         top = k + 1 + int(np.nanargmax(signal[k + 1 :]))
-        lower = float(np.nanmin(level[k:]))
+        if not _is_clear(e, edges[k], edges[top]):
+            continue
+        # The lowest of many medians is low by chance, by about two of their errors.
+        lower = float(np.nanmin(level[k:])) + 2 * 1.25 * e.scatter / max(1, e.steps // count) ** 0.5
         if not lower < level[k] - 1.5 * e.scatter:
             continue
         came = k > 0 and signal[k] < _SMALL * np.nanmax(signal[: k + 1])
@@ -71,6 +75,7 @@ def _passed(e: Evidence, signal: np.ndarray) -> Finding | None:
         if not came and len(part) < 0.05 * count:
             continue
         lowest = float(np.nanmin(curvature[max(0, k - 1) : top + 1])) / steepest
+        order = _order(signal, curvature, k, top)
         first, last = edges[min(part)].start, edges[max(part)].stop - 1
         numbers = {"norm": signal[k], "after": signal[top], "relative_curvature": lowest, "level": level[k]}
         where = (
@@ -78,14 +83,59 @@ def _passed(e: Evidence, signal: np.ndarray) -> Finding | None:
             f"{number(signal[top])}"
         )
         is_deep = came and signal[k] < 0.05 * min(np.nanmax(signal[: k + 1]), signal[top])
-        if lowest < (_NEGATIVE if is_deep else -_FLAT):
+        if lowest < (_NEGATIVE if is_deep else -_FLAT) and order <= _CRITICAL:
             text = f"{where}. Curvature along it is negative ({lowest:.1%} of the largest), so the run passed a saddle."
             return finding("saddle", text, numbers, (first, last), "high")
+        if _hides(e, edges[k]):
+            where_to_look = "gradtx.critical_point at such a place, because the small gradient there is mostly noise"
+            verdict.needs("saddle", where_to_look)
         near_zero = float(np.nanmedian(np.abs(curvature[part]))) / steepest
-        if near_zero < _FLAT and level[k] - lower > 0.2 * e.drop:
+        if (near_zero < _FLAT or _CRITICAL < order < np.inf) and level[k] - lower > 0.2 * e.drop:
             text = f"{where}. In between there is hardly any curvature ({near_zero:.2%} of the largest)."
             return finding("plateau", text, numbers, (first, last), "high")
     return None
+
+
+def _is_clear(e: Evidence, low: slice, high: slice) -> bool:
+    """Whether ‖G‖ is surely smaller in one part than in the other, and not by the chance of its estimate.
+
+    Either ‖G‖² differs by three standard errors, and two more for the choice of the largest of many; or all of the
+    gradient, noise included, is at most half as long.
+    """
+    if e.noise_squared is None or e.norm is None or e.gradients_agree or _is_half(e.norm[low], e.norm[high]):
+        return True
+    squares = [(e.norm[part] ** 2 - e.noise_squared[part]) for part in (low, high)]
+    known = [x[np.isfinite(x)] for x in squares]
+    if min(map(len, known)) < 2:
+        return True
+    error = float(np.sqrt(sum(np.var(x, ddof=1) / len(x) for x in known)))
+    return float(known[1].mean() - known[0].mean()) > 5 * error
+
+
+def _is_half(low: np.ndarray, high: np.ndarray) -> bool:
+    return median_of(low) < 0.5 * median_of(high)
+
+
+def _hides(e: Evidence, part: slice) -> bool:
+    """Whether noise is most of the gradient there: then the curvature along it is not that along ‖G‖."""
+    return not e.gradients_agree and e.signal_share(part) < 0.5
+
+
+def _order(signal: np.ndarray, curvature: np.ndarray, k: int, top: int) -> float:
+    """The power of the gradient as which the negative curvature grows on the way out, from segment k to `top`.
+
+    By Taylor's theorem it is (m - 2) / (m - 1) where the loss leaves a critical point as the m-th power of the
+    distance: 0 at an ordinary saddle, 1/2 at a degenerate one. On a flat region both die away together: about 1.
+    """
+    near = k + 1
+    while near < top and not signal[near] > 4 * signal[k]:
+        near += 1
+    from_here = -np.nan_to_num(curvature[k : top + 1])
+    at = int(np.argmax(from_here[: near + 1 - k]))
+    first, largest = float(from_here[at]), float(from_here.max())
+    if not (first > 0 and 0 < signal[k + at] < signal[top]):
+        return 0.0 if largest > 0 and not signal[k] > 0 else float("inf")
+    return float(np.log(first / largest) / np.log(signal[k + at] / signal[top]))
 
 
 def _dips(signal: np.ndarray) -> list[int]:

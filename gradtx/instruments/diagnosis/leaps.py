@@ -3,7 +3,8 @@
 A *leap* is a gradient of ten times the previous norms or more (Pascanu, Mikolov & Bengio 2013 clip at half to ten times
 the usual norm, so more than ten times is not usual). The step before it shows the cause:
 
-- The step was short for the curvature it met (|r| < 1), so the local model did not predict the leap: a cliff.
+- The step was short for the curvature it met (|r| < 1), and the gradient grew as a high power of the parameters'
+  length, so that neither the local model nor the length of the step predicted the leap: a cliff.
 - The step was long (|r| >= 1), and the gradient grew as a high power of the parameters' length: exploding gradients,
   which come from products of many factors. A loss that is a polynomial of degree p has a gradient of degree p - 1, so a
   step to q times the length gives at most about q^(p-1) times the gradient.
@@ -75,9 +76,10 @@ class Leap(NamedTuple):
     def kind(self) -> str:
         """One of cliff, exploding_gradients or learning_rate_too_high."""
         is_known = not np.isnan(self.ratio)
-        if self.ratio < 1 or (self.power > _WALL and self.ratio < _FAR):
+        is_ordinary = self.power <= _POWER  # the length of the step explains the leap
+        if (self.ratio < 1 and not is_ordinary) or (self.power > _WALL and self.ratio < _FAR):
             return "cliff"
-        if not is_known and (self.is_calm or self.came_back):
+        if not is_known and (self.is_calm or self.came_back) and not is_ordinary:
             return "cliff"
         is_far = not is_known or (self.ratio >= _FAR and not self.reach > 0.05)
         return "exploding_gradients" if self.power > _POWER and is_far else "learning_rate_too_high"
@@ -102,9 +104,34 @@ def leaps_of(e: Evidence, s: StepsTaken) -> list[Leap]:
         first = norm[: max(3, k // 2)]
         if before[-1] > 100 * median_of(first[first > 0]):
             break  # the run has already gone wrong
-        if norm[k] >= 10 * np.median(before) and norm[k] >= 5 * before[-1] and not _is_clipped(e, k):
+        has_leapt = norm[k] >= 10 * np.median(before) and norm[k] >= 5 * before[-1]
+        if has_leapt and _is_lost(e, k):
+            break
+        if has_leapt and not (_is_clipped(e, k) or _is_of_noise(e, k)):
             found.append(_leap(e, s, norm, k, float(np.median(before))))
     return found
+
+
+def _is_lost(e: Evidence, k: int) -> bool:
+    """Whether the losses before step k lie far above the first one and do not fall: a cliff is met on the way down.
+
+    Far is more than their error, and more than the run had gained.
+    """
+    before = e.loss[max(0, k - 20) : k]
+    before = before[np.isfinite(before)]
+    if len(before) < 8:
+        return False
+    scatter = 1.4826 * float(np.median(np.abs(np.diff(before)))) / 2**0.5
+    error = 1.25 * scatter / (len(before) / 2) ** 0.5  # of the median of one half
+    first, last = median_of(before[: len(before) // 2]), median_of(before[len(before) // 2 :])
+    gained = max(0.0, e.start - float(np.nanmin(e.loss[:k])))
+    return median_of(before) - e.start > max(gained, 3 * error) and first - last < 2 * 2**0.5 * error
+
+
+def _is_of_noise(e: Evidence, k: int) -> bool:
+    """Whether noise is most of the gradient at step k: then single examples made it leap, and not the place."""
+    noise = e.noise_squared
+    return noise is not None and k < len(noise) and not e.gradients_agree and bool(noise[k] > 0.5 * e.norm[k] ** 2)  # pyright: ignore[reportOptionalSubscript]
 
 
 def _is_clipped(e: Evidence, k: int) -> bool:
@@ -128,8 +155,9 @@ def _leap(e: Evidence, s: StepsTaken, norm: np.ndarray, k: int, before: float) -
         ratio = float(np.nanmax(sizes)) if np.isfinite(sizes).any() else ratio
     moved, power, reach = e.whole("update_ratio/global"), float("nan"), float("nan")
     if moved is not None and k + 1 <= len(moved):
-        # The panel reports the update ratio one step late; `observed` reports it at its own step.
-        candidates = [x for x in moved[k - 1 : k + 1] if not np.isnan(x)]
+        # The panel reports the update ratio one step late, so its first is NaN; `observed` reports it at its own step.
+        own = moved[k] if np.isnan(moved[0]) and k < len(moved) else moved[k - 1]
+        candidates = [x for x in ([own] if np.isfinite(own) else moved[k - 1 : k + 1]) if not np.isnan(x)]
         if candidates:
             shortest = min(candidates)
             with np.errstate(all="ignore"):

@@ -3,7 +3,8 @@
 Noise s² = tr Σ / B over signal ‖G‖² is B_simple / B, the noise scale over the batch size. With B = m B_simple a run
 takes 1 + 1/m times the fewest steps and 1 + m times the fewest examples that reach a loss (McCandlish et al. 2018, eq.
 2.11). So a batch is *too small* at m < 1/5 (six times the steps) and *too large* at m > 5 (six times the examples).
-This is judged over the first half of the run: towards the end the signal vanishes, and every batch is too small.
+The first is judged while the loss comes down by four fifths of its fall, the second over the first half of the run:
+towards the end the signal vanishes, and every batch is too small.
 
 Otherwise noise does no harm while the loss falls. SGD at rate ε hovers about ε s² / 4 above the bottom of a bowl of any
 curvature (to first order in ε). For other methods ε is estimated from the loss: the loss fell by about ε Σ‖G‖², so ε is
@@ -174,7 +175,6 @@ def batch_size(e: Evidence, s: StepsTaken, verdict: Verdict) -> list[Finding]:
 
     Source: McCandlish et al. 2018, eq. 2.11. Wrong if the full data are one batch: then its noise has no effect.
     """
-    del s
     against, batch = noise_to_signal(e), e.batch_size
     if against is None or batch is None:
         for challenge in ("batch_too_small", "batch_too_large"):
@@ -188,7 +188,8 @@ def batch_size(e: Evidence, s: StepsTaken, verdict: Verdict) -> list[Finding]:
     coming_down = against[: max(1, down * len(against) // max(1, len(e.levels)))]
     typical = _pooled(e, max(1, down * e.steps // max(1, len(e.levels))), coming_down)
     text = "Each step uses {:.0f} examples. Noise and signal are equal in batches of {} ({})."
-    clear = e.drop > 5 * e.scatter / max(1, len(e.known) / 40) ** 0.5
+    # Three standard errors of the difference of two medians: over the first segment, and over the last tenth.
+    clear = e.is_falling or e.drop > 3 * 1.25 * e.scatter * ((SEGMENTS + 10) / len(e.known)) ** 0.5
     if typical > 5 and batch <= 16 and down >= 0.2 * len(e.levels) and not e.gradients_agree and clear:
         numbers = {
             "batch_size": batch,
@@ -200,7 +201,8 @@ def batch_size(e: Evidence, s: StepsTaken, verdict: Verdict) -> list[Finding]:
         return [finding("batch_too_small", said, numbers, where, "high")]
     typical = median_of(against[: max(1, len(against) // 2)], keep_inf=True)
     trace = late_median(e.curve("gradient_noise_scale/trace_covariance"), 1.0)
-    if typical < 0.2 and batch >= 32 and not trace <= 0 and batch * typical > 0.01:
+    # If the gradient turns from step to step, its signal is that of steps past the minimum.
+    if typical < 0.2 and batch >= 32 and not s.turns and not trace <= 0 and batch * typical > 0.01:
         fewer = max(1.0, 2 ** np.round(np.log2(max(batch * typical, 1.0))))
         numbers = {"batch_size": batch, "noise_scale": typical * batch, "fewer": float(fewer)}
         said = text.format(batch, number(typical * batch), "in the first half of the run")

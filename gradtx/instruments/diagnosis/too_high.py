@@ -10,6 +10,7 @@ from .steps_taken import StepsTaken
 from .verdict import Verdict
 
 _SAFE = 0.2  # the ratio r that a remedy aims at: two fifths of the best step along its direction
+_UNKNOWN = 0.05  # the factor of a remedy if no ratio tells it
 _GENTLE = 0.6  # the ratio that stops an oscillation: a step leaves 1 - 2r = -0.2 of the steepest direction
 
 
@@ -41,7 +42,8 @@ def _share_past(ratio: np.ndarray) -> float:
 
 def _hovers(e: Evidence, s: StepsTaken) -> bool:
     """Whether the loss has stopped falling, although most of the gradient is signal, and the steps overshoot."""
-    if e.steps < 20 or e.is_falling or e.is_quiet:
+    has_arrived = e.is_quiet and e.end - e.lowest < 0.01 * e.drop
+    if e.steps < 20 or e.is_falling or has_arrived:
         return False
     if s.typical >= 1:
         return True
@@ -100,7 +102,7 @@ def _factor(e: Evidence, s: StepsTaken) -> float:
     such a place says nothing about the place that the run came from.
     """
     if s.ratio is None:
-        return 0.05
+        return _UNKNOWN
     sizes = np.abs(s.ratio)
     if e.norm is not None:
         sizes = np.where(e.norm > 10 * e.norm[0], np.nan, sizes)
@@ -109,7 +111,11 @@ def _factor(e: Evidence, s: StepsTaken) -> float:
     first = sizes[: max(3, e.steps // 50, until)]
     known = [float(np.nanmax(first)) if np.isfinite(first).any() else 0.0, late_median(sizes)]
     largest = max(x for x in known if np.isfinite(x))
-    return float(np.clip(_SAFE / max(largest, _SAFE), 1e-4, 0.3))
+    # If noise is most of the gradient, the curvature along it says little about the steepest direction. And if the
+    # first step raised the loss for good although its r was below 1, the curvature grew along the step.
+    is_surprise = sizes[0] < 1 and bool((e.known[1:8] > e.start).all())
+    most = _UNKNOWN if e.late_share < 0.5 or is_surprise else 0.3
+    return float(np.clip(_SAFE / max(largest, _SAFE), 1e-4, most))
 
 
 def _rule_out(e: Evidence, s: StepsTaken, verdict: Verdict) -> None:

@@ -13,19 +13,23 @@ from .report import Finding, finding, number
 from .steps_taken import StepsTaken
 from .verdict import Verdict
 
-_SAFE = 0.1  # the ratio r that a remedy aims at
+# The ratio r that a remedy aims at. It is half of that in `too_high.py`: the steps become longer than any that the run
+# has taken, and the curvature ahead may be larger than the largest met.
+_SAFE = 0.1
 _USUAL_UPDATE = 3e-3  # ‖Δθ‖ / ‖θ‖ per step if nothing better is known: about 1e-3 (Karpathy, CS231n notes)
 
 
 def learning_rate_too_low(e: Evidence, s: StepsTaken, verdict: Verdict) -> list[Finding]:
-    """True if all steps together are less than one good step, while the gradient keeps its size and is not noise.
+    """True if all steps together are less than one good step, while the gradient keeps its size and is not noise, and
+    the steepest curvature that was met stands steps twice as long.
 
     Source: Goodfellow et al. 2016, §8.3.1, and the quadratic model of eq. 8.10. Wrong if longer steps end no lower.
     """
     if e.norm is None or e.steps < 20:
         verdict.needs("learning_rate_too_low", "gradtx.gradient_norm()")
         return []
-    if not e.early_signal > 0 or e.is_lost_in_noise:
+    is_noise = e.is_lost_in_noise if s.ratio is None or e.has_late_signal is None else not e.has_late_signal
+    if not e.early_signal > 0 or is_noise:
         return []
     kept = e.late_signal / e.early_signal
     if (at := _fell_at(e, s)) is not None:
@@ -33,13 +37,13 @@ def learning_rate_too_low(e: Evidence, s: StepsTaken, verdict: Verdict) -> list[
     if s.ratio is None:
         return _without_ratio(e, s, verdict, kept)
     is_short = s.way < 0.3 or (s.way < 1 and e.is_falling)
-    if is_short and kept > 0.5:
+    if is_short and kept > 0.5 and 2 * _steepest(e, s) < _SAFE:
         text = (
             f"All {e.steps} steps together cover {s.way:.2g} of the way to the minimum that slope and curvature "
             f"predict. "
             f"The gradient kept {min(kept, 9.99):.0%} of its size."
         )
-        numbers = {"way": s.way, "norm_kept": kept, "typical_ratio": s.typical, "factor": _factor(s)}
+        numbers = {"way": s.way, "norm_kept": kept, "typical_ratio": s.typical, "factor": _factor(e, s)}
         return [finding("learning_rate_too_low", text, numbers, (0, e.steps - 1), "high")]
     if s.way > 5:
         verdict.rules_out(
@@ -48,10 +52,31 @@ def learning_rate_too_low(e: Evidence, s: StepsTaken, verdict: Verdict) -> list[
     return []
 
 
-def _factor(s: StepsTaken) -> float:
+def _factor(e: Evidence, s: StepsTaken) -> float:
+    """The factor that brings r up to `_SAFE`.
+
+    If noise is most of the gradient, the curvature along it is that along the noise, and the steepest direction may be
+    far steeper. Then the usual length of an update is a second bound, unless the parameters started at 0.
+    """
+    factor, moved = _SAFE / max(_steepest(e, s), 1e-9), e.curve("update_ratio/global")
+    if e.late_share < 0.5 and moved is not None and 0 < float(np.nansum(moved)) < 0.1:
+        factor = min(factor, _USUAL_UPDATE / late_median(moved))
+    return float(np.clip(factor, 2, 1e6))
+
+
+def _steepest(e: Evidence, s: StepsTaken) -> float:
+    """The ratio of late steps along the steepest curvature that was met, or the largest that was measured.
+
+    A run on the floor of a valley takes steps that are short for the floor, but not for the walls.
+    """
     assert s.ratio is not None
-    size = float(np.nanpercentile(np.abs(s.ratio), 95))
-    return float(np.clip(_SAFE / max(size, 1e-9), 2, 1e6))
+    sizes = np.abs(s.ratio)
+    largest = float(np.nanpercentile(sizes, 99))
+    if e.curvature is None:
+        return largest
+    steepest = float(np.nanmax(np.where(np.isfinite(e.curvature), e.curvature, np.nan)))
+    reached = late_median(sizes / np.abs(e.curvature)) * steepest
+    return float(np.nanmax([largest, reached]))
 
 
 def _fell_at(e: Evidence, s: StepsTaken) -> int | None:
