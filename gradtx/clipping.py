@@ -44,7 +44,7 @@ import jax.numpy as jnp
 from ._core.collectives import AxisName, check_axis_name, largest_everywhere, largest_over_shards
 from ._core.hyperparameters import NON_NEGATIVE_OR_INF, count_for, first_count, hyperparameter, next_count
 from ._core.lift import Scalars, lift
-from ._core.norms import factored_norm, largest_magnitude
+from ._core.norms import factored_norm
 from ._core.types import GradientTransformationExtraArgs, Params, ScalarOrSchedule
 
 
@@ -72,7 +72,7 @@ class ClipByNormState(NamedTuple):
     def readings(self) -> dict[str, jax.Array]:
         """The largest leaf norm before clipping, and whether any leaf was clipped at the last step."""
         return {
-            "clip_by_norm/largest": largest_magnitude(self.leaf_norms, axis=-1),
+            "clip_by_norm/largest": jnp.max(self.leaf_norms, axis=-1, initial=0),
             "clip_by_norm/clipped": jnp.any(self.leaf_clipped, axis=-1).astype(jnp.int32),
         }
 
@@ -102,6 +102,9 @@ def clip_by_value(max_abs: ScalarOrSchedule, *, axis_name: AxisName = None) -> G
 
     **Differs from** `optax.clip`: its `max_delta` is called `max_abs` here.
 
+    **Limits**: a NaN stays a NaN in the updates. But `jnp.max` of a large array leaves a NaN out on a CPU (JAX 0.10 to
+    0.12), and then `max_abs` is the largest of the other entries. The global norm shows every NaN.
+
     Raises:
         ValueError: `max_abs` is negative or NaN; at init, complex parameters (they have no order).
         TypeError: an argument is of the wrong kind.
@@ -123,7 +126,7 @@ def clip_by_value(max_abs: ScalarOrSchedule, *, axis_name: AxisName = None) -> G
         c, largest = limit(state.value_count), _zero()
         for g in gradients:
             if g is not None:
-                largest = jnp.maximum(largest, largest_magnitude(g).astype(largest.dtype))
+                largest = jnp.maximum(largest, jnp.max(jnp.abs(g), initial=0).astype(largest.dtype))
         largest = largest_everywhere(largest_over_shards(largest, axis_name))
         clipped = largest > c
         return {"c": c}, {

@@ -2,6 +2,7 @@
 
 import gc
 import itertools
+import math
 import mmap
 import os
 import shutil
@@ -52,6 +53,8 @@ def pytest_configure(config):
             share([cache.mkdir(f"jax-{name}") for name in ("alone", *workers)])
         jax.config.update("jax_compilation_cache_dir", str(cache.mkdir(f"jax-{worker or 'alone'}")))
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
+        # Otherwise JAX puts a directory for GPUs inside the cache into the options of each program, and so into its key.
+        jax.config.update("jax_persistent_cache_enable_xla_caches", "none")
 
 
 def compile_quickly():
@@ -133,14 +136,16 @@ def group_of(nodeid):
 
 
 def mark_unsampled(items):
-    """Puts n cases of a test marked `sampled(n)` into the first tier. They are spread evenly over all cases."""
+    """Puts n cases of a test marked `sampled(n)` into the first tier. They are spread over all cases."""
     cases = {}
     for item in items:
         if item.get_closest_marker("sampled"):
             cases.setdefault((item.path, item.originalname), []).append(item)
     for all_cases in cases.values():
         (number,) = all_cases[0].get_closest_marker("sampled").args
-        kept = {k * len(all_cases) // number for k in range(number)}
+        # Steps of a golden section take turns in every parameter of a test. Equal steps could always meet one value.
+        step = next(n for n in range(round(0.618 * len(all_cases)), 0, -1) if math.gcd(n, len(all_cases)) == 1)
+        kept = {k * step % len(all_cases) for k in range(number)}
         for place, item in enumerate(all_cases):
             if place not in kept:
                 item.add_marker("slow")

@@ -148,18 +148,6 @@ def _scaled(x: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
     return x, jnp.where(is_small, x * far, 0), jnp.where(is_small, 0, x / far)
 
 
-def largest_magnitude(x: jax.Array, axis: int | None = None) -> jax.Array:
-    """The largest |x| along an axis or of all entries: NaN if one is NaN, 0 if there is none. Its derivative is 0.
-
-    The maximum of a large array of floats forgets a NaN on a CPU (JAX 0.10 to 0.12). Read as an integer, a float that
-    is not negative keeps its order, and NaN is the largest.
-    """
-    magnitude = jnp.abs(x)
-    as_integer = jnp.dtype(f"uint{8 * magnitude.dtype.itemsize}")
-    largest = jnp.max(jax.lax.bitcast_convert_type(magnitude, as_integer), axis, initial=0)
-    return jax.lax.bitcast_convert_type(largest, magnitude.dtype)
-
-
 def tree_norm(tree: Any) -> jax.Array:
     """Euclidean norm of all entries of a tree; inf if the dtype cannot hold it."""
     inverse_scale, relative = scaled_norm(jax.tree.leaves(tree))

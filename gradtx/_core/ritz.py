@@ -16,7 +16,6 @@ import jax.numpy as jnp
 from jax.tree_util import Partial
 
 from .lanczos import lanczos, new_restart, new_step
-from .norms import largest_magnitude
 
 
 class Ritz(NamedTuple):
@@ -91,7 +90,7 @@ def combined(coefficients: jax.Array, basis: Sequence[Any]) -> Any:
 
 
 def _scale(a: Any) -> jax.Array:
-    largest = jnp.max(jnp.stack([largest_magnitude(x) for x in jax.tree.leaves(a)]))
+    largest = jnp.max(jnp.stack([jnp.max(jnp.abs(x), initial=0) for x in jax.tree.leaves(a)]))
     return jnp.where(largest > 0, largest, 1)  # 1 for NaN too: the NaN then shows in the products
 
 

@@ -43,7 +43,7 @@ from gradtx._core.foreign import check_state
 from gradtx._core.gradients import aligned
 from gradtx._core.hvp import linear_hvp
 from gradtx._core.hyperparameters import NON_NEGATIVE, first_count, hyperparameter, next_count
-from gradtx._core.norms import largest_magnitude, tree_norm
+from gradtx._core.norms import tree_norm
 from gradtx._core.ritz import combined, ritz
 from gradtx._core.trees import check_params, compute_dtype, leaf_dtype
 from gradtx._core.types import GradientTransformationExtraArgs, Params, ScalarOrSchedule, Updates
@@ -176,7 +176,7 @@ def _solve_krylov(cost: Cost, point: Leaves, g: Leaves, λ: jax.Array) -> Leaves
 
 def _scaled(g: Leaves) -> tuple[Leaves, jax.Array]:
     """g divided by its largest entry, and that entry. The solve is linear in g, and no square over- or underflows."""
-    largest = jnp.max(jnp.stack([largest_magnitude(x) for x in g]))
+    largest = jnp.max(jnp.stack([jnp.max(jnp.abs(x), initial=0) for x in g]))
     scale = jnp.where(largest == 0, 1, largest)
     return [x / scale for x in g], scale
 
