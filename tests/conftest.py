@@ -53,7 +53,7 @@ def pytest_configure(config):
             share([cache.mkdir(f"jax-{name}") for name in ("alone", *workers)])
         jax.config.update("jax_compilation_cache_dir", str(cache.mkdir(f"jax-{worker or 'alone'}")))
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
-        # Otherwise JAX puts a directory for GPUs inside the cache into the options of each program, and so into its key.
+        # Otherwise the key of each program contains the path of the cache, which differs between the workers.
         jax.config.update("jax_persistent_cache_enable_xla_caches", "none")
 
 
