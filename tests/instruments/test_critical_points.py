@@ -39,7 +39,7 @@ POINTS = {
     "the same valley, scaled by 3": (lambda p: (3 * p[0] * p[1] - 3) ** 2, jnp.array([3.0, 1 / 3]), "minimum-like"),
     "flat": (lambda p: 0 * jnp.sum(p) + 3.0, jnp.ones(4), "plateau"),
     "flat at loss 0": (lambda p: 0 * jnp.sum(p), jnp.ones(4), "plateau"),
-    "a saturated unit": (lambda p: (jnp.tanh(p) + 1) ** 2, 12.0, "plateau"),
+    "a saturated unit": (lambda p: (jax.nn.sigmoid(p) + 1) ** 2, 30.0, "plateau"),
     "a slope without curvature": (jnp.sum, jnp.zeros(3), "descending"),
     "a slope that is long for parameters of 100": (lambda p: 1 + 1e-5 * (p - 100), 100.0, "descending"),
     "a curvature that is large for parameters of 100": (lambda p: 1 + 5e-8 * (p - 100) ** 2, 100.0, "minimum-like"),
