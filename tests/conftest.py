@@ -42,7 +42,7 @@ def pytest_configure(config):
     Each worker writes into a separate directory, so that it does not read a file that another worker is writing. Before
     the workers start, the files of each directory are copied into the others.
 
-    The first tier compiles quickly, and the second as users do.
+    The first tier compiles quickly, and the second as users do, except for the kernels of notebooks.
     """
     if config.option.markexpr == "not slow":
         compile_quickly()
@@ -65,6 +65,24 @@ def compile_quickly():
     known = names_in_library(QUICK_COMPILER)
     options = [f"--{name}={QUICK_COMPILER[name]}" for name in known if name not in os.environ["XLA_FLAGS"]]
     os.environ["XLA_FLAGS"] = " ".join([os.environ["XLA_FLAGS"], *options])
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_protocol(item):
+    """The kernel of a notebook finds the programs that the first tier compiled for it as a script."""
+    if item.path.suffix != ".ipynb":
+        return (yield)
+    before = dict(os.environ)
+    compile_quickly()
+    if directory := jax.config.jax_compilation_cache_dir:
+        os.environ["JAX_COMPILATION_CACHE_DIR"] = directory
+        os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
+        os.environ["JAX_PERSISTENT_CACHE_ENABLE_XLA_CACHES"] = "none"
+    try:
+        return (yield)
+    finally:
+        os.environ.clear()
+        os.environ.update(before)
 
 
 def names_in_library(names):
