@@ -3,10 +3,12 @@
 import gc
 import itertools
 import math
-import mmap
 import os
 import shutil
+import subprocess
+import sys
 from collections import Counter
+from functools import cache
 from pathlib import Path
 
 os.environ["XLA_FLAGS"] = os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=8"
@@ -14,7 +16,6 @@ os.environ["JAX_PLATFORMS"] = "cpu"
 
 import chex
 import jax
-import jaxlib
 import matplotlib
 import pytest
 from xdist.scheduler import LoadScopeScheduling
@@ -46,12 +47,12 @@ def pytest_configure(config):
     """
     if config.option.markexpr == "not slow":
         compile_quickly()
-    if cache := getattr(config, "cache", None):
+    if folder := getattr(config, "cache", None):
         worker = os.environ.get("PYTEST_XDIST_WORKER")
         if worker is None:
             workers = [f"gw{number}" for number in range(getattr(config.option, "numprocesses", None) or 0)]
-            share([cache.mkdir(f"jax-{name}") for name in ("alone", *workers)])
-        jax.config.update("jax_compilation_cache_dir", str(cache.mkdir(f"jax-{worker or 'alone'}")))
+            share([folder.mkdir(f"jax-{name}") for name in ("alone", *workers)])
+        jax.config.update("jax_compilation_cache_dir", str(folder.mkdir(f"jax-{worker or 'alone'}")))
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
         # Otherwise the key of each program contains the path of the cache, which differs between the workers.
         jax.config.update("jax_persistent_cache_enable_xla_caches", "none")
@@ -62,9 +63,17 @@ def compile_quickly():
 
     XLA reads them when JAX is used for the first time. It ends the process at an option that it does not know.
     """
-    known = names_in_library(QUICK_COMPILER)
-    options = [f"--{name}={QUICK_COMPILER[name]}" for name in known if name not in os.environ["XLA_FLAGS"]]
+    wanted = [name for name in QUICK_COMPILER if name not in os.environ["XLA_FLAGS"]]
+    options = [f"--{name}={QUICK_COMPILER[name]}" for name in wanted if is_known(name)]
     os.environ["XLA_FLAGS"] = " ".join([os.environ["XLA_FLAGS"], *options])
+
+
+@cache
+def is_known(name):
+    """Tries an option of `QUICK_COMPILER` in a process of its own."""
+    environment = os.environ | {"XLA_FLAGS": f"--{name}={QUICK_COMPILER[name]}"}
+    child = [sys.executable, "-c", "import jax; jax.devices()"]
+    return subprocess.run(child, env=environment, capture_output=True, check=False).returncode == 0
 
 
 @pytest.hookimpl(wrapper=True)
@@ -83,15 +92,6 @@ def pytest_runtest_protocol(item):
     finally:
         os.environ.clear()
         os.environ.update(before)
-
-
-def names_in_library(names):
-    """Returns those of the names that occur in jaxlib's compiled library."""
-    found = set()
-    for path in Path(jaxlib.__file__).parent.glob("libjax_common.*"):
-        with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as library:
-            found |= {name for name in names if library.find(name.encode()) >= 0}
-    return [name for name in names if name in found]
 
 
 def share(directories):
