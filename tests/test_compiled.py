@@ -15,13 +15,18 @@ from .zoo import ROWS
 SHORT = ["sgd", "rmsprop, nesterov", "adadelta", "clip, rmsprop, nesterov", "accumulate sgd"]
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("device", compiled.WHEELS)
-def test_a_compiled_step_moves_only_the_necessary_bytes(device):
-    if not compiled.is_installed(device):
-        pytest.skip(f"no compiler for {device}: pip install 'gradtx[compilers-tpu]' or 'gradtx[compilers-gpu]'")
+@pytest.fixture(params=compiled.WHEELS)
+def device(request):
+    """The name of a device whose compiler is on this machine."""
+    if not compiled.is_installed(request.param):
+        pytest.skip(f"no compiler for {request.param}: pip install 'gradtx[compilers-tpu]' or 'gradtx[compilers-gpu]'")
     if jax.__version_info__ < (0, 10):
         pytest.skip("the figures are of the compilers of JAX 0.10")
+    return request.param
+
+
+@pytest.mark.slow
+def test_a_compiled_step_moves_only_the_necessary_bytes(device):
     found = compiled.measured(device, SHORT, "one leaf")
     for name in SHORT:
         ours, theirs = found[name]["gradtx"], found[name]["Optax"]
@@ -36,12 +41,7 @@ def test_a_compiled_step_moves_only_the_necessary_bytes(device):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("device", compiled.WHEELS)
 def test_a_compiled_8_bit_step_reads_twice_on_gpus_and_moves_no_blocks_on_tpus(device):
-    if not compiled.is_installed(device):
-        pytest.skip(f"no compiler for {device}: pip install 'gradtx[compilers-tpu]' or 'gradtx[compilers-gpu]'")
-    if jax.__version_info__ < (0, 10):
-        pytest.skip("the figures are of the compilers of JAX 0.10")
     found = compiled.measured(device, ["adam in 8 bits"], "one leaf")["adam in 8 bits"]["gradtx"]
     # On a GPU: the gradients and codes twice, the parameters once; parameters and codes written; scales. On a TPU a
     # step that moved its blocks had 42 trees and 5 trees of temporaries.
