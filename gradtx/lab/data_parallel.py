@@ -20,7 +20,7 @@ from .members import Outcome, Shared, train_chunk
 from .progress import progress_bar
 from .sweep_checkpoint import Progress, SweepCheckpoint
 from .terminating import Terminated, wait_for
-from .training import Carry, Objective, evaluate, first_carry
+from .training import Carry, Objective, first_carry
 
 AXIS = "data"
 
@@ -64,9 +64,6 @@ def train_side_by_side(
         params = jax.tree.map(lambda x: x[keys], shared.params)
         return jax.vmap(lambda params, rates: first_carry(params, make_tx(**rates)))(params, rates)
 
-    def judge(carry: Carry, examples: Any) -> Any:
-        return jax.vmap(partial(evaluate, objective), (0, None))(carry, examples)
-
     def train(carry: Carry, k: Any, rates: Any, keys: jax.Array, shared: Shared) -> Any:
         def one(carry: Carry, rates: Any, key: jax.Array) -> Any:
             step_input = shared.inputs[key, k], shared.active[k]
@@ -79,14 +76,12 @@ def train_side_by_side(
     carry = jax.jit(begin, out_shardings=layout)(rates, keys, shared)
     train = jax.jit(train, out_shardings=(layout, whole))
     found = None if saved is None else saved.load(carry)
+    first = jax.tree.map(lambda x: local(x)[local(keys), None], shared.first)
     state: tuple[int, Any, list[Any]]  # chunks done, carry, and the curves of each chunk
     if found is None:
-        judged = jax.jit(judge, out_shardings=whole)(carry, shared.examples)
-        first = jax.tree.map(lambda x: local(x)[:, None], judged)
         state = 0, carry, []
     else:
         loss, readings, evaluation, _ = found.outcome
-        first = jax.tree.map(lambda x: x[:, :1], evaluation)
         state = found.done, found.carry, [(loss, readings, jax.tree.map(lambda x: x[:, 1:], evaluation))]
 
     def reached() -> Progress:

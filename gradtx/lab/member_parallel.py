@@ -15,7 +15,7 @@ from .members import Outcome, Shared, train_chunk
 from .progress import progress_bar
 from .sweep_checkpoint import Progress, SweepCheckpoint
 from .terminating import ends_program, wait_for
-from .training import Objective, Subject, evaluate, first_carry, objective_of
+from .training import Objective, Subject, first_carry, objective_of
 
 STEPS_PER_CALL = 4096  # least number of steps per device in a call of the compiled program
 
@@ -136,12 +136,11 @@ def _train_member(
     objective: Objective, make_tx: Callable[..., optax.GradientTransformation], member: Any, shared: Shared
 ) -> Outcome:
     hyperparameters, key = member
-    params, inputs = jax.tree.map(lambda x: x[key], (shared.params, shared.inputs))
+    params, inputs, first = jax.tree.map(lambda x: x[key], (shared.params, shared.inputs, shared.first))
     tx = make_tx(**hyperparameters)
     start = first_carry(params, tx)
     chunk = partial(train_chunk, objective, tx, shared)
     end, (loss, seen, later) = jax.lax.scan(chunk, start, (inputs, shared.active))
     loss, seen = jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), (loss, seen))  # chunks end to end
-    first = evaluate(objective, start, shared.examples)
     evaluations = jax.tree.map(lambda a, b: jnp.concatenate([a[None], b]), first, later)
     return Outcome(loss, seen, evaluations, end.diverged_at)

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from .sweep_result import Sweep
-from .training import Carry, Evaluation, Objective, evaluate, train
+from .training import Carry, Evaluation, Objective, evaluate, judged_params, train
 
 
 class Outcome(NamedTuple):
@@ -25,6 +25,7 @@ class Shared(NamedTuple):
     params: Any  # leaves [keys, ...]: the initial parameters of each key
     inputs: Any  # leaves [keys, chunks, every, ...]: the minibatches of each key
     active: jax.Array  # [chunks, every]: which steps are real
+    first: Evaluation  # leaves [keys]: the evaluation of the initial parameters
     data: Any
     examples: Any
 
@@ -36,10 +37,12 @@ def shared_by_members(objective: Objective, keys: jax.Array, steps: int, every: 
     params = [objective.init(key_init) for key_init, _ in split]
     padded = np.minimum(np.arange(chunks * every), steps - 1)
     inputs = jnp.stack([objective.inputs(key_batches, steps, batch_size)[padded] for _, key_batches in split])
+    first = [evaluate(objective.subject, start, objective.examples) for start in params]
     return Shared(
         params=jax.tree.map(lambda *leaves: jnp.stack(leaves), *params),
         inputs=inputs.reshape(len(keys), chunks, every, *inputs.shape[2:]),
         active=jnp.asarray((np.arange(chunks * every) < steps).reshape(chunks, every)),
+        first=jax.tree.map(lambda *leaves: jnp.stack(leaves), *first),
         data=objective.data,
         examples=objective.examples,
     )
@@ -48,7 +51,7 @@ def shared_by_members(objective: Objective, keys: jax.Array, steps: int, every: 
 def train_chunk(objective: Objective, tx: Any, shared: Shared, carry: Carry, step_input: Any) -> tuple[Carry, Any]:
     """Trains one member for a chunk of steps. Returns its carry, and its losses, readings and an evaluation."""
     carry, record = train(objective, tx, carry, shared.data, *step_input)
-    return carry, (record.loss, record.readings, evaluate(objective, carry, shared.examples))
+    return carry, (record.loss, record.readings, objective.evaluate(judged_params(carry), shared.examples))
 
 
 def labelled(

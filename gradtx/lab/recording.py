@@ -11,7 +11,7 @@ from gradtx.landscapes import Landscape
 from .history import History
 from .provenance import same_evaluation
 from .run_checkpoint import RunCheckpoint, Saved
-from .training import Carry, Evaluation, Objective, Record, behind_lookahead
+from .training import Carry, Evaluation, Objective, Record, judged_params
 
 
 class Chunk(NamedTuple):
@@ -50,7 +50,7 @@ class Recording:
         evaluation = jax.tree.map(np.asarray, evaluation)
         best = self.last.best if self.chunks else (np.nan, None)
         if self._is_better(float(evaluation.metric), best[0]) or best[1] is None:
-            best = float(evaluation.metric), behind_lookahead(carry.params, carry.opt_state)
+            best = float(evaluation.metric), judged_params(carry)
         self._append(Chunk(carry, record, step, evaluation, best))
 
     def _is_better(self, metric: float, best: float) -> bool:

@@ -30,6 +30,7 @@ from .training import (
     Subject,
     evaluate,
     first_carry,
+    judged_params,
     objective_of,
     train,
 )
@@ -105,7 +106,7 @@ def run(
     saved = None if checkpoint is None else RunCheckpoint(checkpoint, problem)
     start = first_carry(objective.init(key_init), tx)
     recording = Recording(objective, key_batches, sizes)
-    first = _evaluate(problem, tx, start, objective.examples)
+    first = evaluate(problem, judged_params(start), objective.examples)
     if saved is not None:
         recording.restore(saved, start, first)
     if not recording.chunks:
@@ -121,7 +122,7 @@ def run(
             for inputs, active in left:
                 carry, record = _train_chunk(problem, tx, recording.carry, objective.data, inputs, active)
                 before, done = recording.last.step, int(active.sum())
-                evaluation = _evaluate(problem, tx, carry, objective.examples)
+                evaluation = evaluate(problem, judged_params(carry), objective.examples)
                 wait_for((record, evaluation))
                 recording.add(carry, record, done, evaluation)
                 advance(done, f"loss {recording.last.evaluation.train_loss:.4g}")
@@ -170,11 +171,6 @@ def _train_chunk(
     problem: Subject, tx: optax.GradientTransformation, carry: Carry, data: Any, inputs: Any, active: jax.Array
 ) -> tuple[Carry, Record]:
     return train(objective_of("run", problem), tx, carry, data, inputs, active)
-
-
-@partial(jax.jit, static_argnames=("problem", "tx"))
-def _evaluate(problem: Subject, tx: optax.GradientTransformation, carry: Carry, examples: Any) -> Evaluation:
-    return evaluate(objective_of("run", problem), carry, examples)
 
 
 def _batch_sizes(

@@ -149,8 +149,8 @@ def _description(
     """The properties of problem and method, as JSON, that a checkpoint shares with a sweep that resumes it."""
     first, params = jax.tree.map(lambda x: x[0], (columns, shared.params))
     opt_state = jax.eval_shape(lambda rates, params: make_tx(**rates).init(params), first, params)
-    evaluations = jax.jit(jax.vmap(objective.evaluate, (0, None)))(shared.params, shared.examples)
-    return description(objective.subject, params, opt_state) | {"evaluations": np.stack(evaluations).ravel().tolist()}
+    evaluations = np.stack(shared.first).ravel().tolist()
+    return description(objective.subject, params, opt_state) | {"evaluations": evaluations}
 
 
 def _name_of(make_tx: Any) -> str:

@@ -6,6 +6,7 @@ It trains a `Problem` (data, minibatches) or a `Landscape` (a vector, noise samp
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -179,17 +180,19 @@ def train(
     return jax.lax.scan(one_step, carry, (inputs, active))
 
 
-def evaluate(objective: Objective, carry: Carry, examples: Any) -> Evaluation:
-    """Evaluates the parameters that a method is judged by. Nesterov trains at a point ahead of them."""
-    return objective.evaluate(behind_lookahead(carry.params, carry.opt_state), examples)
+@partial(jax.jit, static_argnames="subject")
+def evaluate(subject: Subject, params: Any, examples: Any) -> Evaluation:
+    """Compiled once for a problem or a landscape, whatever the method."""
+    return objective_of("evaluate", subject).evaluate(params, examples)
 
 
-def behind_lookahead(params: Any, opt_state: Any) -> Any:
-    """The parameters to judge, given the trained ones."""
+@jax.jit
+def judged_params(carry: Carry) -> Any:
+    """The parameters that a method is judged by. Nesterov trains at a point ahead of them."""
     try:
-        return nesterov_eval_params(params, opt_state)
+        return nesterov_eval_params(carry.params, carry.opt_state)
     except ValueError:
-        return params
+        return carry.params
 
 
 def _is_finite(tree: Any) -> jax.Array:
