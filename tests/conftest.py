@@ -8,10 +8,11 @@ import shutil
 import subprocess
 import sys
 from collections import Counter
-from functools import cache
 from pathlib import Path
 
-os.environ["XLA_FLAGS"] = os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=8"
+# A worker inherits the environment of the process that starts it, so the user's own flags are kept beside the others.
+os.environ.setdefault("XLA_FLAGS_OF_USER", os.environ.get("XLA_FLAGS", ""))
+os.environ["XLA_FLAGS"] = os.environ["XLA_FLAGS_OF_USER"] + " --xla_force_host_platform_device_count=8"
 os.environ["JAX_PLATFORMS"] = "cpu"
 
 import chex
@@ -25,13 +26,15 @@ from tests.zoo import ROWS
 
 matplotlib.use("agg")
 
-# XLA still simplifies and fuses a program. Its newer code generator and LLVM's optimisation of the machine code are
-# switched off, so a program is compiled in a quarter of the time.
+# XLA still simplifies and fuses a program. Its newer code generator and most of LLVM's optimisation of the machine code
+# are switched off, so a program is compiled in a quarter of the time.
 QUICK_COMPILER = {
     "xla_cpu_use_fusion_emitters": "false",
     "xla_cpu_parallel_codegen_split_count": "1",
     "xla_backend_optimization_level": "0",
 }
+# Notebooks train long enough that machine code of level 0 costs more time than it saves.
+QUICK_NOTEBOOK = QUICK_COMPILER | {"xla_backend_optimization_level": "1"}
 
 TESTS_RUN = itertools.count(1)
 ROW_NAMES = {row.name for row in ROWS}
@@ -43,10 +46,11 @@ def pytest_configure(config):
     Each worker writes into a separate directory, so that it does not read a file that another worker is writing. Before
     the workers start, the files of each directory are copied into the others.
 
-    The first tier compiles quickly, and the second as users do, except for the kernels of notebooks.
+    The first tier compiles quickly. The second compiles as users do, except for the kernels of notebooks.
     """
     if config.option.markexpr == "not slow":
-        compile_quickly()
+        # XLA reads the options when JAX is used for the first time.
+        os.environ["XLA_FLAGS"] = with_options(os.environ["XLA_FLAGS"], QUICK_COMPILER)
     if folder := getattr(config, "cache", None):
         worker = os.environ.get("PYTEST_XDIST_WORKER")
         if worker is None:
@@ -58,22 +62,44 @@ def pytest_configure(config):
         jax.config.update("jax_persistent_cache_enable_xla_caches", "none")
 
 
-def compile_quickly():
-    """Sets the options of `QUICK_COMPILER`, except those that the user has set and those that this XLA does not know.
+def with_options(flags, options):
+    """Adds options to XLA's flags, except those that the user has set and those that this XLA does not know."""
+    known = known_options().split()
+    return " ".join([flags, *(f"--{name}={value}" for name, value in options.items() if name in known)])
 
-    XLA reads them when JAX is used for the first time. It ends the process at an option that it does not know.
+
+def known_options():
+    """The names in `QUICK_COMPILER` that may be set. The first process finds them, and its workers inherit them.
+
+    XLA ends the process at an option that it does not know, so they are tried in a process of their own.
     """
-    wanted = [name for name in QUICK_COMPILER if name not in os.environ["XLA_FLAGS"]]
-    options = [f"--{name}={QUICK_COMPILER[name]}" for name in wanted if is_known(name)]
-    os.environ["XLA_FLAGS"] = " ".join([os.environ["XLA_FLAGS"], *options])
+    if "XLA_OPTIONS_OF_TESTS" not in os.environ:
+        wanted = [name for name in QUICK_COMPILER if name not in os.environ["XLA_FLAGS_OF_USER"]]
+        known = wanted if are_known(wanted) else [name for name in wanted if are_known([name])]
+        os.environ["XLA_OPTIONS_OF_TESTS"] = " ".join(known)
+    return os.environ["XLA_OPTIONS_OF_TESTS"]
 
 
-@cache
-def is_known(name):
-    """Tries an option of `QUICK_COMPILER` in a process of its own."""
-    environment = os.environ | {"XLA_FLAGS": f"--{name}={QUICK_COMPILER[name]}"}
+def are_known(names):
+    flags = " ".join(f"--{name}={QUICK_COMPILER[name]}" for name in names)
     child = [sys.executable, "-c", "import jax; jax.devices()"]
+    environment = os.environ | {"XLA_FLAGS": flags}
     return subprocess.run(child, env=environment, capture_output=True, check=False).returncode == 0
+
+
+def notebook_environment():
+    """The environment of a notebook, as a script or with its kernel: one device, as users have, and the cache."""
+    changed = {"XLA_FLAGS": with_options(os.environ["XLA_FLAGS_OF_USER"], QUICK_NOTEBOOK)}
+    if directory := jax.config.jax_compilation_cache_dir:
+        changed["JAX_COMPILATION_CACHE_DIR"] = directory
+        changed["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
+        changed["JAX_PERSISTENT_CACHE_ENABLE_XLA_CACHES"] = "none"
+    return os.environ | changed
+
+
+@pytest.fixture
+def environment_of_notebook():
+    return notebook_environment()
 
 
 @pytest.hookimpl(wrapper=True)
@@ -82,11 +108,7 @@ def pytest_runtest_protocol(item):
     if item.path.suffix != ".ipynb":
         return (yield)
     before = dict(os.environ)
-    compile_quickly()
-    if directory := jax.config.jax_compilation_cache_dir:
-        os.environ["JAX_COMPILATION_CACHE_DIR"] = directory
-        os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
-        os.environ["JAX_PERSISTENT_CACHE_ENABLE_XLA_CACHES"] = "none"
+    os.environ.update(notebook_environment())
     try:
         return (yield)
     finally:

@@ -6,13 +6,11 @@ These tests run each source as a script, with its assertions. In the second tier
 
 import ast
 import re
-import runpy
+import subprocess
+import sys
 from pathlib import Path
 
-import jax
 import jupytext
-import matplotlib
-import matplotlib.pyplot as plt
 import nbformat
 import pytest
 
@@ -25,14 +23,12 @@ SOURCES = sorted((ROOT / "notebooks").glob("[0-9]*.py"))
 for_each = pytest.mark.parametrize("source", SOURCES, ids=lambda path: path.stem)
 
 
-@pytest.mark.filterwarnings("ignore:Animation was deleted", "ignore::pytest.PytestUnraisableExceptionWarning")
 @pytest.mark.parametrize("notebook", SOURCES, ids=lambda path: path.stem)
-def test_every_notebook_runs_as_a_script(notebook, monkeypatch, capsys):
-    monkeypatch.chdir(notebook.parent)
-    with matplotlib.rc_context():
-        runpy.run_path(str(notebook), run_name="__main__")
-    plt.close("all")
-    jax.clear_caches()
+def test_every_notebook_runs_as_a_script(notebook, environment_of_notebook):
+    script = [sys.executable, "-W", "error", notebook.name]
+    environment = environment_of_notebook | {"MPLBACKEND": "agg"}
+    run = subprocess.run(script, cwd=notebook.parent, env=environment, capture_output=True, text=True, check=False)
+    assert run.returncode == 0, run.stderr
 
 
 def executed(source):
