@@ -128,20 +128,38 @@ figure
 # The Hessian of a minibatch is an estimate too. Here is its largest eigenvalue, from 24 minibatches of 32 and from all
 # examples, at parameters that have been trained for a while.
 
+
 # %% slideshow={"slide_type": "skip"}
-trained = lab.run(digits, gradtx.sgd(0.5), steps=300, key=key, batch_size=32, eval_every=300).params
+@jax.jit
+def descend(params, rate, data, batches):
+    """Plain gradient descent, one step for each row of `batches` [steps, examples]."""
+
+    def step(params, rows):
+        grads = jax.grad(digits.loss)(params, jax.tree.map(lambda a: a[rows], data))
+        return jax.tree.map(lambda p, g: p - rate * g, params, grads), None
+
+    return jax.lax.scan(step, params, batches)[0]
+
+
+shuffled = gradtx.shuffled_epochs(key, digits.num_examples, 32, epochs=8)
+trained = descend(params, 0.5, digits.train, shuffled[:300])
+flat, as_tree = ravel_pytree(trained)
 
 
 @jax.jit
-def largest_curvature(weight):
-    """Of the loss that gives each example its weight. A minibatch gives weight to its examples only."""
-    return gradtx.critical_point(lambda p: weight @ digits.losses(p, digits.train), trained, key=key).lambda_max
+def largest_curvature(batch):
+    """Power iteration: a vector that is multiplied by H many times turns to the eigenvector of the largest one."""
+    gradient_at = jax.grad(lambda w: digits.loss(as_tree(w), batch))
+
+    def multiply(v, _):
+        product = jax.jvp(gradient_at, (flat,), (v,))[1]  # Hv, without the matrix H
+        return product / jnp.linalg.norm(product), v @ product
+
+    return jax.lax.scan(multiply, jnp.ones_like(flat) / jnp.sqrt(flat.size), length=40)[1][-1]
 
 
-same_weight = jnp.full(digits.num_examples, 1 / digits.num_examples)
-some = gradtx.shuffled_epochs(key, digits.num_examples, 32, epochs=1)[:24]
-of_batches = np.array([largest_curvature(jnp.zeros_like(same_weight).at[indices].set(1 / 32)) for indices in some])
-of_all = float(largest_curvature(same_weight))
+of_batches = np.array([largest_curvature(jax.tree.map(lambda a, i=i: a[i], digits.train)) for i in shuffled[:24]])
+of_all = float(largest_curvature(digits.train))
 print(f"λ_max: all examples {of_all:.1f}; minibatches of 32: mean {of_batches.mean():.1f} ± {of_batches.std():.1f}")
 
 # %% [markdown] slideshow={"slide_type": "slide"}
@@ -156,10 +174,11 @@ copies = jax.tree.map(lambda a: jnp.tile(a[:22], (64,) + (1,) * (a.ndim - 1)), d
 one_of_each = jax.tree.map(lambda a: a[:22], digits.train)
 gradient = jax.jit(lambda p, batch: ravel_pytree(jax.grad(digits.loss)(p, batch))[0])
 of_copies, of_one = gradient(params, copies), gradient(params, one_of_each)
-redundant = lab.problems.classification("copies", digits.init, lambda p, x: jnp.tanh(x @ p["w_in"] + p["b_in"]) @ p["w_out"] + p["b_out"], copies, digits.validation)  # fmt: skip
-settings = {"steps": 200, "key": key, "eval_every": 200}
-every_copy = lab.run(redundant, gradtx.sgd(0.5), batch_size="all", **settings).train_loss[-1]
-random_22 = lab.run(redundant, gradtx.sgd(0.5), batch_size=22, **settings).train_loss[-1]
+every_row = jnp.tile(jnp.arange(1408), (200, 1))
+random_rows = gradtx.shuffled_epochs(key, 1408, 22, epochs=4)[:200]
+every_copy, random_22 = (
+    float(digits.loss(descend(params, 0.5, copies, rows), copies)) for rows in (every_row, random_rows)
+)
 print(f"training loss after 200 steps: 1,408 examples per step {every_copy:.4f}, 22 per step {random_22:.4f}")
 
 # %% [markdown] slideshow={"slide_type": "slide"}
@@ -174,11 +193,10 @@ print(f"training loss after 200 steps: 1,408 examples per step {every_copy:.4f},
 size, epochs = 32, 8
 steps_an_epoch = digits.num_examples // size
 sorted_order = jnp.argsort(labels)[: steps_an_epoch * size].reshape(-1, size)
-anew = gradtx.shuffled_epochs(key, digits.num_examples, size, epochs)
 orders = {
     "sorted by label": jnp.tile(sorted_order, (epochs, 1)),
     "shuffled once": gradtx.shuffled_epochs(key, digits.num_examples, size, epochs, reshuffle=False),
-    "shuffled each epoch": anew,
+    "shuffled each epoch": shuffled,
 }
 
 
@@ -197,7 +215,7 @@ def accuracies(batches, delay=0):
 
 
 curves = {name: accuracies(batches) for name, batches in orders.items()}
-curves["shuffled each epoch, gradients 4 steps late"] = accuracies(anew, delay=4)
+curves["shuffled each epoch, gradients 4 steps late"] = accuracies(shuffled, delay=4)
 
 # %% slideshow={"slide_type": "skip"}
 _, axes = plt.subplots()
@@ -279,17 +297,17 @@ print("share of minibatches that point downhill:", {size: f"{share:.0%}" for siz
 
 # %% [markdown] slideshow={"slide_type": "subslide"}
 # And at equal work, are a few exact steps better than many noisy ones? Five passes over the data as 5 exact steps or as
-# 110 steps of 64, each at the best of eight rates:
+# 220 steps of 32 (from the sweep above), each at the best of eight rates:
 
 # %% slideshow={"slide_type": "skip"}
-work = {"steps": 110, "keys": keys, "eval_every": 110}
-minibatch = lab.sweep(digits, gradtx.sgd, {"learning_rate": rates}, batch_size=64, **work)
-exact = lab.sweep(
-    digits, gradtx.sgd, {"learning_rate": rates}, batch_size="all", **(work | {"steps": 5, "eval_every": 5})
-)
-at_equal_work = {
-    name: s.final("train_loss").mean(1).min() for name, s in (("110 of 64", minibatch), ("5 of all", exact))
-}
+five_times_all = jnp.tile(jnp.arange(digits.num_examples), (5, 1))
+starts = [digits.init(jax.random.split(k)[0]) for k in keys]  # as in the sweeps
+exact = [
+    np.mean([digits.loss(descend(start, rate, digits.train, five_times_all), digits.train) for start in starts])
+    for rate in rates
+]
+noisy = sweeps[32].train_loss[..., list(sweeps[32].eval_steps).index(220)].mean(1)
+at_equal_work = {"220 of 32": noisy.min(), "5 of all": min(exact)}
 print("training loss after five passes:", {name: f"{loss:.2f}" for name, loss in at_equal_work.items()})
 
 # %% [markdown] slideshow={"slide_type": "slide"}
@@ -392,7 +410,7 @@ for size, sweep in sweeps.items():
 # %% [markdown] slideshow={"slide_type": "subslide"}
 # But there are problems on which they do. The network below has two weights for each of 100 inputs and predicts
 # $\sum_i (u_i^2 - v_i^2)\,x_i$. There are 40 examples, so very many parameters fit them perfectly; the truth uses 5
-# inputs only. Each batch size makes 20,000 steps at each of six rates, from eight seeds. We measure the error on fresh
+# inputs only. Each batch size makes 10,000 steps at each of six rates, from eight seeds. We measure the error on fresh
 # examples (it is known exactly) and the trace of the Hessian at the end, a measure of how sharp the minimum is.
 
 # %% slideshow={"slide_type": "skip"}
@@ -401,34 +419,41 @@ RATES = 0.2 * 2.0 ** -np.arange(6)[::-1]
 true_weights = jnp.zeros(INPUTS).at[:5].set(1.0)
 
 
+def cost(w, x, y):
+    return 0.5 * jnp.mean((x @ (w[0] ** 2 - w[1] ** 2) - y) ** 2)
+
+
 @partial(jax.jit, static_argnames="size")
-def ends(size):
-    """[rate, seed] each: error on fresh examples, training loss, trace of the Hessian."""
+def ends(inputs, size):
+    """[rate, seed, 2, 100]: the weights after 10,000 steps."""
 
-    def cost(w, x, y):
-        return 0.5 * jnp.mean((x @ (w[0] ** 2 - w[1] ** 2) - y) ** 2)
-
-    def one(rate, key):
-        key_x, key_order = jax.random.split(key)
-        x = jax.random.normal(key_x, (EXAMPLES, INPUTS))
+    def one(rate, x, key):
         y = x @ true_weights
 
         def step(w, key):
             i = jax.random.randint(key, (size,), 0, EXAMPLES) if size < EXAMPLES else jnp.arange(EXAMPLES)
             return w - rate * jax.grad(cost)(w, x[i], y[i]), None
 
-        w, _ = jax.lax.scan(step, jnp.full((2, INPUTS), 0.1), jax.random.split(key_order, 20_000))
-        hessian = jax.hessian(lambda w: cost(w.reshape(2, -1), x, y))(w.ravel())
-        return 0.5 * jnp.sum((w[0] ** 2 - w[1] ** 2 - true_weights) ** 2), cost(w, x, y), jnp.trace(hessian)
+        return jax.lax.scan(step, jnp.full((2, INPUTS), 0.1), jax.random.split(key, 10_000))[0]
 
-    keys = jax.random.split(jax.random.key(5), SEEDS)
-    return jax.vmap(jax.vmap(one, (None, 0)), (0, None))(jnp.asarray(RATES), keys)
+    keys = jax.random.split(jax.random.key(6), SEEDS)
+    return jax.vmap(jax.vmap(one, (None, 0, 0)), (0, None, None))(jnp.asarray(RATES), inputs, keys)
+
+
+@jax.jit
+@partial(jnp.vectorize, signature="(2,n),(m,n)->(),(),()")
+def measured(w, x):
+    """Error on fresh examples, training loss, and trace of the Hessian."""
+    y = x @ true_weights
+    hessian = jax.hessian(lambda flat: cost(flat.reshape(2, -1), x, y))(w.ravel())
+    return 0.5 * jnp.sum((w[0] ** 2 - w[1] ** 2 - true_weights) ** 2), cost(w, x, y), jnp.trace(hessian)
 
 
 BATCHES = [1, 4, EXAMPLES]
+inputs_of_seeds = jax.random.normal(jax.random.key(5), (SEEDS, EXAMPLES, INPUTS))
 error, loss, sharp = {}, {}, {}
 for size in BATCHES:
-    error[size], loss[size], sharp[size] = map(np.asarray, ends(size))
+    error[size], loss[size], sharp[size] = map(np.asarray, measured(ends(inputs_of_seeds, size), inputs_of_seeds))
 
 # %% slideshow={"slide_type": "skip"}
 _, (left, right) = plt.subplots(1, 2)
@@ -623,7 +648,7 @@ assert of_batches.std() > 0.1 * of_all  # 2.6.1b: the largest curvature of a min
 assert np.mean(of_batches > of_all) > 0.8  # 2.6.1b, 2.6.1c: and most minibatches overestimate it
 assert jnp.allclose(of_copies, of_one, atol=1e-5)  # 3.0.3c: one copy of each image has the gradient of all 64
 assert random_22 < 1.2 * every_copy  # 3.0.3c: random minibatches train as far, for a 64th of the work
-assert at_equal_work["110 of 64"] < 0.5 * at_equal_work["5 of all"]  # 3.0.3b: many quick steps beat a few exact ones
+assert at_equal_work["220 of 32"] < 0.5 * at_equal_work["5 of all"]  # 3.0.3b: many quick steps beat a few exact ones
 assert {int(run.batch_sizes[0]) for run in runs.values()} == {4, 256}  # beyond the chapter: the sizes that were used
 method = gradtx.sgd(0.5)
 for size in (1, 64, 1437):
@@ -636,7 +661,7 @@ assert steps[1] > steps[4] > steps[32] > steps[256]  # 3.1.1a: a larger batch ne
 assert steps[1] < 64 * steps[256]  # 3.0.3a: but 256 times the batch saves far less than 255 of 256 steps
 shares = list(downhill.values())
 assert shares == sorted(shares)  # 3.1.1b: more often downhill for all
-assert shares[0] < 0.65 < 0.95 < shares[-1]  # 3.1.1b: more often downhill for all
+assert shares[0] < 0.8 < 0.95 < shares[-1]  # 3.1.1b: of single examples, more than one in five points uphill
 assert jnp.allclose(parts.mean(0), together, atol=1e-6)  # 3.1.1c: the mean of the parts is the gradient of the batch
 assert best_rate[1] < best_rate[4] < best_rate[32] <= best_rate[256]  # 3.1.1e: larger batches take larger rates
 assert all(0 < at < len(rates) - 1 for at in place.values())  # 3.1.1e: none of them at an edge of the grid

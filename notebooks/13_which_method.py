@@ -118,20 +118,17 @@ for problem in problems:
 
 
 # %% slideshow={"slide_type": "skip"}
-def constant(learning_rate):
-    return gradtx.rmsprop(learning_rate)
+def rmsprop(learning_rate, end):
+    """The rate falls to `end` times its first value. It stays constant if `end` is 1."""
+    return gradtx.rmsprop(gradtx.linear_decay(learning_rate, end * learning_rate, steps=240))
 
 
-def falling(learning_rate):
-    return gradtx.rmsprop(gradtx.linear_decay(learning_rate, learning_rate / 100, steps=240))
-
-
-grid = {"learning_rate": 0.001 * 10.0 ** (np.arange(6) / 2)}
-settings = {"steps": 240, "keys": jax.random.split(jax.random.key(0), 6), "eval_every": 240}
-rms = {make.__name__: lab.sweep(problems[1], make, grid, **settings) for make in (constant, falling)}
-rms_loss = {name: sweep.final("train_loss").mean(1) for name, sweep in rms.items()}
-rms_accuracy = {name: sweep.final("metric").mean(1).max() for name, sweep in rms.items()}
-for name in rms:
+grid = {"learning_rate": 0.001 * 10.0 ** (np.arange(6) / 2), "end": [1.0, 0.01]}
+rms_keys = jax.random.split(jax.random.key(0), 6)
+rms = lab.sweep(problems[1], rmsprop, grid, steps=240, keys=rms_keys, eval_every=240)
+rms_loss = dict(zip(("constant", "falling"), rms.final("train_loss").mean(-1).T, strict=True))  # [rate] each
+rms_accuracy = dict(zip(("constant", "falling"), rms.final("metric").mean(-1).T.max(-1), strict=True))
+for name in rms_loss:
     print(f"RMSProp, {name} rate: training loss {rms_loss[name].min():.4f}, accuracy {rms_accuracy[name]:.1%}")
 
 # %% [markdown] slideshow={"slide_type": "subslide"}
