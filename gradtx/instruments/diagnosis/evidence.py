@@ -188,11 +188,9 @@ class Evidence:
         """g'Hg / g'g of each step, signed."""
         gHg, norm = self.curve("curvature_ratio/gHg"), self.norm
         if gHg is not None and norm is not None:
-            with np.errstate(all="ignore"):
-                return np.where(norm > 0, gHg / norm / norm, np.nan)
+            return np.where(norm > 0, gHg / norm / norm, np.nan)
         critical = self.curve("curvature_ratio/critical_learning_rate")
-        with np.errstate(all="ignore"):
-            return None if critical is None else 1 / critical
+        return None if critical is None else 1 / critical
 
     @cached_property
     def batch_size(self) -> float | None:
@@ -208,8 +206,7 @@ class Evidence:
             return found
         moves = np.diff(self.log.iterates[: self.steps + 1], axis=0)
         lengths = np.linalg.norm(moves, axis=1)
-        with np.errstate(all="ignore"):
-            cosines = (moves[1:] * moves[:-1]).sum(axis=1) / (lengths[1:] * lengths[:-1])
+        cosines = (moves[1:] * moves[:-1]).sum(axis=1) / (lengths[1:] * lengths[:-1])
         return np.concatenate([[np.nan], cosines])
 
     @cached_property

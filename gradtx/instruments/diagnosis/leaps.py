@@ -160,10 +160,9 @@ def _leap(e: Evidence, s: StepsTaken, norm: np.ndarray, k: int, before: float) -
         candidates = [x for x in ([own] if np.isfinite(own) else moved[k - 1 : k + 1]) if not np.isnan(x)]
         if candidates:
             shortest = min(candidates)
-            with np.errstate(all="ignore"):
-                grown = np.log(norm[k] / norm[k - 1]) if np.isfinite(norm[k]) else np.inf
-                power = float(grown / np.log1p(shortest)) if shortest > 0 else float("inf")
-                reach = float(shortest / (2 * ratio)) if ratio > 0 else reach
+            grown = np.log(norm[k] / norm[k - 1]) if np.isfinite(norm[k]) else np.inf
+            power = float(grown / np.log1p(shortest)) if shortest > 0 else float("inf")
+            reach = float(shortest / (2 * ratio)) if ratio > 0 else reach
     # On a parabola a step of ratio r makes the gradient 2 r - 1 times as long.
     grew = norm[k] / norm[k - 1] >= 10 * _FAR
     after = norm[k + 1 : k + 21]

@@ -35,13 +35,11 @@ class StepsTaken:
         ratio, curvature = self.e.curve("curvature_ratio/ratio"), self.e.curvature
         if ratio is None or curvature is None:
             return None
-        with np.errstate(all="ignore"):
-            rates = 2 * ratio / curvature
+        rates = 2 * ratio / curvature
         rates = np.where(np.isfinite(rates) & (rates > 0), rates, np.nan)
         if np.isfinite(rates).sum() < 0.5 * np.isfinite(ratio).sum():
             return None
-        with np.errstate(all="ignore"):
-            jumps = np.abs(np.diff(np.log(rates[np.isfinite(rates)])))
+        jumps = np.abs(np.diff(np.log(rates[np.isfinite(rates)])))
         told = self.e.curve("learning_rate")
         if told is not None and len(jumps):
             off = np.abs(np.log(rates / told))
@@ -61,9 +59,8 @@ class StepsTaken:
     def _fits(self, rates: np.ndarray, norm: np.ndarray, moved: np.ndarray, shift: int) -> bool | None:
         """Like `is_plain`, with the update ratio of its own step (`shift` 0), or of the step before (1, the panel)."""
         steps = self.e.steps
-        with np.errstate(all="ignore"):
-            length = (rates * norm)[: steps - shift] / moved[shift:]
-            moved = moved[shift:]
+        moved = moved[shift:]
+        length = (rates * norm)[: steps - shift] / moved
         good = np.isfinite(length) & (length > 0) & (moved < 0.5)
         if good.sum() < 5:
             return None

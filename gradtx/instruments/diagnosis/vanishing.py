@@ -83,8 +83,7 @@ def _through_time(e: Evidence, verdict: Verdict) -> list[Finding]:
     if slope is None and norms is None:
         return []
     if norms is not None:
-        with np.errstate(all="ignore"):
-            log_ratio = float(np.nanmedian(np.log(norms[:, -1] / norms[:, 0])))
+        log_ratio = float(np.nanmedian(np.log(norms[:, -1] / norms[:, 0])))
         length = norms.shape[1]
     else:
         log_ratio, length = late_median(slope, 1.0) * 50, 50

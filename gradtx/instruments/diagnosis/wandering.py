@@ -61,8 +61,7 @@ def _asymptote(e: Evidence, s: StepsTaken, distance: np.ndarray) -> list[Finding
     # Towards an asymptote the steps fall as 1/k: the second quarter of the run goes as far as its last half.
     steps_out = distance[half] - distance[quarter], distance[-1] - distance[half]
     goes_on = steps_out[1] > 0.02 * distance[-1] and 0.3 < steps_out[1] / max(steps_out[0], 1e-300) < 1.5
-    with np.errstate(all="ignore"):
-        decay = np.log(late_median(norm, 0.05) / norm[half]) / np.log(2)
+    decay = np.log(late_median(norm, 0.05) / norm[half]) / np.log(2)
     if came_off_a_hill and goes_on and -1.6 < decay < -0.5:
         text = (
             "The start lay on the wrong side of a hill (negative curvature). The parameters still move away from "
