@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from .logs import read_log
-from .medians import SEGMENTS, late, late_median, mean_of, median_of, medians, segments_of
+from .medians import SEGMENTS, finite, late, late_median, mean_of, median_of, medians, scatter_of, segments_of
 
 
 class Evidence:
@@ -27,20 +27,22 @@ class Evidence:
         self.steps = last + 1 if is_bad[last + 1 :].any() else len(self.log.loss)
         self.steps = self.steps if len(good) else 0
         self.loss = np.where(np.isfinite(self.log.loss), self.log.loss, np.nan)[: self.steps]
-        self.known = self.loss[np.isfinite(self.loss)]
+        self.known = finite(self.loss)
         self.known_at = np.flatnonzero(np.isfinite(self.loss))
 
     def name(self, step: int) -> int:
         """The step number that the log gives to a row."""
         return int(self.log.step[min(step, len(self.log.step) - 1)])
 
-    def curve(self, name: str) -> np.ndarray | None:
-        """The reading over the steps of the run; None if it is absent or was never measured."""
+    def curve(self, name: str, keep_inf: bool = False) -> np.ndarray | None:
+        """The reading over the steps of the run; None if it is absent or was never finite (or, with `keep_inf`, a
+        number).
+        """
         found = self.log.curves.get(name)
         if found is None or found.ndim != 1:
             return None
         found = found[: self.steps]
-        return found if np.isfinite(found).any() else None
+        return found if (~np.isnan(found) if keep_inf else np.isfinite(found)).any() else None
 
     def whole(self, name: str) -> np.ndarray | None:
         """The reading over all steps, including those after the last finite loss; None if it is absent."""
@@ -50,18 +52,6 @@ class Evidence:
         """A reading of several numbers per step, [steps, numbers]."""
         found = self.log.curves.get(name)
         return None if found is None or found.ndim != 2 else found[: self.steps]
-
-    def segments(self, name: str) -> np.ndarray | None:
-        """Medians of a reading over the segments of the run; NaN if a segment has no value."""
-        found = self.curve(name)
-        return None if found is None else medians(found)
-
-    def segments_with_inf(self, name: str) -> np.ndarray | None:
-        """Like `segments`, but keeps inf where it is a valid value."""
-        found = self.log.curves.get(name)
-        if found is None or found.ndim != 1 or np.isnan(found[: self.steps]).all():
-            return None
-        return medians(found[: self.steps], keep_inf=True)
 
     # The loss over the steps.
 
@@ -114,9 +104,9 @@ class Evidence:
 
     @cached_property
     def scatter(self) -> float:
-        """Standard deviation of the loss about its trend in the last half, from differences of neighbours."""
+        """Standard deviation of the loss about its trend in the last half."""
         half = late(self.known)
-        return 0.0 if len(half) < 4 else 1.4826 * float(np.median(np.abs(np.diff(half)))) / 2**0.5
+        return 0.0 if len(half) < 4 else scatter_of(half)
 
     @cached_property
     def _late_line(self) -> tuple[float, float]:
@@ -228,7 +218,7 @@ class Evidence:
         cosine = self.cosine
         if cosine is None:
             return False
-        known = cosine[np.isfinite(cosine)]
+        known = finite(cosine)
         flips = np.diff(np.sign(known)) != 0
         return len(known) > 0 and float(np.median(np.abs(known))) > 0.9 and not float(np.mean(flips)) > 0.3
 
@@ -289,8 +279,7 @@ class Evidence:
         """Whether ‖G‖² of the last half is above 0 by three standard errors; None if the noise is unknown."""
         if self.gradients_agree or self.noise_squared is None or self.norm is None:
             return None
-        found = late(self.norm**2 - self.noise_squared)
-        found = found[np.isfinite(found)]
+        found = finite(late(self.norm**2 - self.noise_squared))
         return len(found) > 5 and float(found.mean()) > 3 * float(found.std()) / len(found) ** 0.5
 
     @cached_property

@@ -9,7 +9,7 @@ the gradient, relative to the largest met, tells its kind: clearly negative is a
 import numpy as np
 
 from .evidence import Evidence
-from .medians import SEGMENTS, median_of, medians, segments_of
+from .medians import SEGMENTS, finite, median_of, medians, segments_of
 from .report import Finding, finding, number
 from .steps_taken import StepsTaken
 from .verdict import Verdict
@@ -104,8 +104,7 @@ def _is_clear(e: Evidence, low: slice, high: slice) -> bool:
     """
     if e.noise_squared is None or e.norm is None or e.gradients_agree or _is_half(e.norm[low], e.norm[high]):
         return True
-    squares = [(e.norm[part] ** 2 - e.noise_squared[part]) for part in (low, high)]
-    known = [x[np.isfinite(x)] for x in squares]
+    known = [finite(e.norm[part] ** 2 - e.noise_squared[part]) for part in (low, high)]
     if min(map(len, known)) < 2:
         return True
     error = float(np.sqrt(sum(np.var(x, ddof=1) / len(x) for x in known)))
@@ -142,8 +141,7 @@ def _dips(signal: np.ndarray) -> list[int]:
     """The segments after which the gradient becomes more than four times as large, deepest first."""
     largest, found = float(np.nanmax(signal)), []
     for k in range(len(signal) - 1):
-        after = signal[k + 1 :]
-        after = after[np.isfinite(after)]
+        after = finite(signal[k + 1 :])
         # A smaller gradient is only rounding error.
         if len(after) and after.max() > 1e-5 * largest and signal[k] < _SMALL * after.max():
             found.append((signal[k] / after.max(), k))

@@ -18,7 +18,7 @@ from typing import NamedTuple
 import numpy as np
 
 from .evidence import Evidence
-from .medians import median_of, medians, segments_of
+from .medians import finite, median_of, medians, scatter_of, segments_of
 from .report import Finding, finding, number
 from .steps_taken import StepsTaken
 from .verdict import Verdict
@@ -33,7 +33,7 @@ def nonfinite(e: Evidence, s: StepsTaken, verdict: Verdict) -> list[Finding]:
 
     Source: Goodfellow et al. 2016, §8.2.4. Wrong if the NaN is in the log alone and the step was finite.
     """
-    where = [*e.bad_steps.tolist()]
+    where = e.bad_steps.tolist()
     counts = e.whole("gradient_norm/nonfinite")
     if counts is not None:
         where += np.flatnonzero(np.nan_to_num(counts) > 0).tolist()
@@ -90,15 +90,15 @@ def leaps_of(e: Evidence, s: StepsTaken) -> list[Leap]:
     norm = e.whole("gradient_norm/global")
     if norm is None or not e.steps:
         return []
-    norm = norm[: min(len(norm), e.steps + 1)]
-    known = norm[np.isfinite(norm) & (norm > 0)]
+    norm = norm[: e.steps + 1]
+    known = finite(norm[norm > 0])
     if len(known) < 2:
         return []
     floor = 3 * np.percentile(known, 95) if len(known) >= 40 else 0.0
     found = []
     for k in range(1, len(norm)):
         before = norm[max(0, k - 20) : k]
-        before = before[np.isfinite(before) & (before > 0)]
+        before = finite(before[before > 0])
         if not len(before) or not np.isfinite(norm[k]) or norm[k] < floor:
             continue
         first = norm[: max(3, k // 2)]
@@ -117,12 +117,10 @@ def _is_lost(e: Evidence, k: int) -> bool:
 
     Far is more than their error, and more than the run had gained.
     """
-    before = e.loss[max(0, k - 20) : k]
-    before = before[np.isfinite(before)]
+    before = finite(e.loss[max(0, k - 20) : k])
     if len(before) < 8:
         return False
-    scatter = 1.4826 * float(np.median(np.abs(np.diff(before)))) / 2**0.5
-    error = 1.25 * scatter / (len(before) / 2) ** 0.5  # of the median of one half
+    error = 1.25 * scatter_of(before) / (len(before) / 2) ** 0.5  # of the median of one half
     first, last = median_of(before[: len(before) // 2]), median_of(before[len(before) // 2 :])
     gained = max(0.0, e.start - float(np.nanmin(e.loss[:k])))
     return median_of(before) - e.start > max(gained, 3 * error) and first - last < 2 * 2**0.5 * error
@@ -142,8 +140,7 @@ def _is_clipped(e: Evidence, k: int) -> bool:
     moved = e.whole("update_ratio/global")
     if moved is None or k + 1 >= len(moved):
         return False
-    before = moved[max(0, k - 20) : k]
-    before = before[np.isfinite(before)]
+    before = finite(moved[max(0, k - 20) : k])
     # NaN is not below anything.
     return bool(len(before) and float(np.max(moved[k : k + 2])) <= 1.5 * float(np.max(before)))
 
@@ -154,14 +151,13 @@ def _leap(e: Evidence, s: StepsTaken, norm: np.ndarray, k: int, before: float) -
         sizes = np.abs(s.ratio[max(0, k - 2) : k])
         ratio = float(np.nanmax(sizes)) if np.isfinite(sizes).any() else ratio
     moved, power, reach = e.whole("update_ratio/global"), float("nan"), float("nan")
-    if moved is not None and k + 1 <= len(moved):
+    if moved is not None:
         # The panel reports the update ratio one step late, so its first is NaN; `observed` reports it at its own step.
-        own = moved[k] if np.isnan(moved[0]) and k < len(moved) else moved[k - 1]
+        own = moved[k] if np.isnan(moved[0]) else moved[k - 1]
         candidates = [x for x in ([own] if np.isfinite(own) else moved[k - 1 : k + 1]) if not np.isnan(x)]
         if candidates:
             shortest = min(candidates)
-            grown = np.log(norm[k] / norm[k - 1]) if np.isfinite(norm[k]) else np.inf
-            power = float(grown / np.log1p(shortest)) if shortest > 0 else float("inf")
+            power = float(np.log(norm[k] / norm[k - 1]) / np.log1p(shortest)) if shortest > 0 else float("inf")
             reach = float(shortest / (2 * ratio)) if ratio > 0 else reach
     # On a parabola a step of ratio r makes the gradient 2 r - 1 times as long.
     grew = norm[k] / norm[k - 1] >= 10 * _FAR

@@ -17,7 +17,7 @@ gain (`costs`).
 import numpy as np
 
 from .evidence import Evidence
-from .medians import SEGMENTS, late, late_median, mean_of, median_of
+from .medians import SEGMENTS, finite, late, late_median, mean_of, median_of, medians
 from .report import Finding, finding, number, percent
 from .steps_taken import StepsTaken
 from .verdict import Verdict
@@ -106,12 +106,12 @@ def height_of(e: Evidence, s: StepsTaken) -> float:
 
 def noise_to_signal(e: Evidence) -> np.ndarray | None:
     """s² / ‖G‖² over the segments; inf if no signal is left."""
-    scale, batch = e.segments_with_inf("gradient_noise_scale/noise_scale"), e.batch_size
+    scale, batch = e.curve("gradient_noise_scale/noise_scale", keep_inf=True), e.batch_size
     if scale is not None and batch:
-        return np.maximum(0, scale) / batch
-    theta = e.segments("gradient_tests/norm")  # s / ‖g‖, ‖g‖² = ‖G‖² + s²
+        return np.maximum(0, medians(scale, keep_inf=True)) / batch
+    theta = e.curve("gradient_tests/norm")  # s / ‖g‖, ‖g‖² = ‖G‖² + s²
     if theta is not None:
-        share = np.minimum(theta**2, 1 - 1e-9)
+        share = np.minimum(medians(theta) ** 2, 1 - 1e-9)
         return share / (1 - share)
     return _from_consecutive(e)
 
@@ -156,8 +156,7 @@ def stationary(e: Evidence, s: StepsTaken, verdict: Verdict) -> list[Finding]:
     if pflug is None:
         verdict.needs("stationary", "gradtx.stationarity(learning_rate)")
         return []
-    half = pflug[e.steps // 2 :]
-    half = half[np.isfinite(half)]
+    half = finite(pflug[e.steps // 2 :])
     falls = len(half) > 20 and half[-1] < half[0] and np.mean(np.diff(half[:: max(1, len(half) // 20)]) < 0) > 0.6
     if falls and not (e.late_share < 0.5 or _looks_random(e)):
         verdict.needs("stationary", "gradtx.stationarity(learning_rate)")
@@ -216,7 +215,7 @@ def batch_size(e: Evidence, s: StepsTaken, verdict: Verdict) -> list[Finding]:
 def _steps_per_move(e: Evidence) -> float:
     """Number of gradients that an accumulation averages, from the share of steps without an update."""
     moved = e.curve("update_ratio/global")
-    still = 0.0 if moved is None else float(np.mean(moved[np.isfinite(moved)] == 0))
+    still = 0.0 if moved is None else float(np.mean(finite(moved) == 0))
     return 1.0 if still < 0.4 or still > 0.999 else round(1 / (1 - still))
 
 

@@ -14,7 +14,7 @@ from functools import cached_property
 import numpy as np
 
 from .evidence import Evidence
-from .medians import early_median, late, late_median, median_of
+from .medians import early_median, finite, late, late_median, mean_of, median_of
 
 
 class StepsTaken:
@@ -39,7 +39,7 @@ class StepsTaken:
         rates = np.where(np.isfinite(rates) & (rates > 0), rates, np.nan)
         if np.isfinite(rates).sum() < 0.5 * np.isfinite(ratio).sum():
             return None
-        jumps = np.abs(np.diff(np.log(rates[np.isfinite(rates)])))
+        jumps = np.abs(np.diff(np.log(finite(rates))))
         told = self.e.curve("learning_rate")
         if told is not None and len(jumps):
             off = np.abs(np.log(rates / told))
@@ -97,7 +97,7 @@ class StepsTaken:
         rates = self._implied
         if rates is None:
             return False
-        known = rates[np.isfinite(rates)]
+        known = finite(rates)
         return not len(known) or float(np.max(known[: max(5, len(known) // 10)])) < 1.3 * float(known[0])
 
     @cached_property
@@ -119,8 +119,7 @@ class StepsTaken:
         if self.ratio is None:
             return float("nan")
         sizes = np.abs(self.ratio[part])
-        known = sizes[np.isfinite(sizes)]
-        return float(2 * np.minimum(known, 5).mean() * len(sizes)) if len(known) else float("nan")
+        return 2 * mean_of(np.minimum(finite(sizes), 5)) * len(sizes)
 
     @cached_property
     def turns(self) -> bool:

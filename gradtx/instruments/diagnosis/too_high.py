@@ -4,7 +4,7 @@ import numpy as np
 
 from .evidence import Evidence
 from .leaps import leaps_of
-from .medians import late_median, median_of, medians
+from .medians import finite, late_median, median_of, medians
 from .report import Finding, finding, number
 from .steps_taken import StepsTaken
 from .verdict import Verdict
@@ -36,7 +36,8 @@ def learning_rate_too_high(e: Evidence, s: StepsTaken, verdict: Verdict) -> list
 
 
 def _share_past(ratio: np.ndarray) -> float:
-    known = np.abs(ratio[np.isfinite(ratio)])
+    """The share of the steps with a known ratio whose ratio is 1 or more."""
+    known = np.abs(finite(ratio))
     return float(np.mean(known >= 1)) if len(known) else 0.0
 
 

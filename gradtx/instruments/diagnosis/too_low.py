@@ -8,7 +8,7 @@ import numpy as np
 
 from .challenges import BACK
 from .evidence import Evidence
-from .medians import early_median, late_median, median_of, medians
+from .medians import early_median, finite, late_median, median_of, medians
 from .report import Finding, finding, number
 from .steps_taken import StepsTaken
 from .verdict import Verdict
@@ -74,8 +74,7 @@ def _steepest(e: Evidence, s: StepsTaken) -> float:
     largest = float(np.nanpercentile(sizes, 99))
     if e.curvature is None:
         return largest
-    steepest = float(np.nanmax(np.where(np.isfinite(e.curvature), e.curvature, np.nan)))
-    reached = late_median(sizes / np.abs(e.curvature)) * steepest
+    reached = late_median(sizes / np.abs(e.curvature)) * float(np.max(finite(e.curvature), initial=0.0))
     return float(np.nanmax([largest, reached]))
 
 
@@ -129,7 +128,7 @@ def _without_ratio(e: Evidence, s: StepsTaken, verdict: Verdict, kept: float) ->
     if curvature is not None:
         first, last = early_median(curvature), late_median(curvature, 0.25)
         scale = max(abs(first), abs(last), 0.1 * float(np.nanmax(np.abs(curvature))))
-        known = curvature[np.isfinite(curvature)]
+        known = finite(curvature)
         between = float(np.percentile(known, 75) - np.percentile(known, 25)) if len(known) else 0.0
         same_curvature = abs(last - first) < max(0.35 * scale, 0.5 * between)
     sees_signal = e.late_cosine > 0.2 or e.gradients_agree

@@ -3,7 +3,7 @@
 import numpy as np
 
 from .evidence import Evidence
-from .medians import late, late_median, median_of
+from .medians import finite, late, late_median, median_of
 from .report import Finding, finding, number
 from .steps_taken import StepsTaken
 from .verdict import Verdict
@@ -49,8 +49,7 @@ def vanishing(e: Evidence, s: StepsTaken, verdict: Verdict) -> list[Finding]:
 def _is_dead(e: Evidence) -> bool:
     """Whether the gradient is 0 over the last fifth of the run, and the run is not at its lowest loss."""
     assert e.norm is not None
-    last = late(e.norm, 0.2)
-    last = last[np.isfinite(last)]
+    last = finite(late(e.norm, 0.2))
     if not len(last) or last.max() > 0 or e.steps < 5:
         return False
     came_down = e.drop > 0 and e.end <= e.lowest + 1e-6 * e.drop and not e.was_thrown
@@ -64,8 +63,7 @@ def _is_deaf(e: Evidence, s: StepsTaken) -> bool:
         return False
     if not e.late_share < 0.35:
         return False
-    seen = late(curvature)
-    seen = seen[np.isfinite(seen)]
+    seen = finite(late(curvature))
     if len(seen) < 10 or median_of(seen) <= 0:
         return False
     spread = float(np.percentile(seen, 84) - np.percentile(seen, 16)) / 2 / median_of(seen)
