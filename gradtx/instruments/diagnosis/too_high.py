@@ -109,9 +109,8 @@ def _factor(e: Evidence, s: StepsTaken) -> float:
         sizes = np.where(e.norm > 10 * e.norm[0], np.nan, sizes)
     rise = np.flatnonzero(e.loss > e.start)
     until = int(min(rise[0], e.steps // 4)) if len(rise) else 0
-    first = sizes[: max(3, e.steps // 50, until)]
-    known = [float(np.nanmax(first)) if np.isfinite(first).any() else 0.0, late_median(sizes)]
-    largest = max(x for x in known if np.isfinite(x))
+    first = finite(sizes[: max(3, e.steps // 50, until)])
+    largest = np.fmax(np.max(first, initial=0.0), late_median(sizes))
     # If noise is most of the gradient, the curvature along it says little about the steepest direction. And if the
     # first step raised the loss for good although its r was below 1, the curvature grew along the step.
     is_surprise = sizes[0] < 1 and bool((e.known[1:8] > e.start).all())
