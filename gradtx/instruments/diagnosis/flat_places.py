@@ -161,9 +161,8 @@ def _flat_from_the_start(e: Evidence, s: StepsTaken) -> list[Finding]:
     if not (bends_away and smooth and grew > 1.2 and not s.way < 0.1 and e.is_falling):
         return []
     text = (
-        f"The gradient norm grows from {number(norms[0])} to {number(norms[-1])}, and the curvature along the "
-        f"gradient is negative "
-        "all the way. The run started on a flat place and has not left it yet."
+        f"The gradient norm grows from {number(norms[0])} to {number(norms[-1])}, and the curvature along the gradient "
+        "is negative all the way. The run started on a flat place and has not left it yet."
     )
     numbers = {"norm": norms[0], "after": norms[-1], "grew": grew}
     return [finding("plateau", text, numbers, (0, e.steps - 1), "medium")]

@@ -194,17 +194,16 @@ def _cliff(e: Evidence, told: list[Leap]) -> Finding:
     first, last = told[0], told[-1]
     usual = median_of(e.norm[: first.at])
     highest = max(leap.norm for leap in told)
-    short = (
-        "" if np.isnan(first.ratio) else f" The step before was not too long for the curvature (r = {first.ratio:.2g})."
-    )
     text = (
-        f"At step {e.name(first.at)} the gradient norm leaps to {number(highest)}, "
-        f"{number(highest / first.before)} times "
-        f"the usual {number(first.before)}.{short}"
+        f"At step {e.name(first.at)} the gradient norm leaps to {number(highest)}, {number(highest / first.before)} "
+        f"times the usual {number(first.before)}."
     )
-    numbers = {"spikes": len(told), "height": highest, "usual_norm": usual, "limit": usual}
-    numbers["steps"] = len(e.log.loss)
-    is_sure = not np.isnan(first.ratio) and len(told) < max(3, 0.02 * e.steps)
+    is_known = not np.isnan(first.ratio)
+    if is_known:
+        text += f" The step before was not too long for the curvature (r = {first.ratio:.2g})."
+    steps = len(e.log.loss)
+    numbers = {"spikes": len(told), "height": highest, "usual_norm": usual, "limit": usual, "steps": steps}
+    is_sure = is_known and len(told) < max(3, 0.02 * e.steps)
     return finding("cliff", text, numbers, (first.at, last.at), "high" if is_sure else "medium")
 
 

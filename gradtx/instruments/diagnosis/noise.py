@@ -37,9 +37,9 @@ def gradient_noise(e: Evidence, s: StepsTaken, verdict: Verdict) -> list[Finding
         verdict.rules_out("gradient_noise", f"noise is {percent(1 - e.late_share)} of the squared gradient.")
     if e.gradients_agree or not hovers(e) or not (e.late_share < 0.5 or _looks_random(e)):
         return []
-    height = height_of(e, s)
     if not costs(e, s):
         return []
+    height = height_of(e, s)
     said = (
         "consecutive gradients have little in common"
         if np.isnan(e.late_share)
@@ -47,8 +47,8 @@ def gradient_noise(e: Evidence, s: StepsTaken, verdict: Verdict) -> list[Finding
     )
     text = (
         f"The loss stays near {number(e.end)}, and {said}. At this learning rate noise alone keeps it about "
-        f"{number(height)} above the "
-        f"minimum. That is {percent(height / max(e.drop, 1e-300))} of the whole gain of the run."
+        f"{number(height)} above the minimum. That is {percent(height / max(e.drop, 1e-300))} of the whole gain of the "
+        "run."
     )
     numbers = {
         "height": height, "gain": e.drop, "level": e.end, "steps": float(e.steps),
@@ -190,11 +190,8 @@ def batch_size(e: Evidence, s: StepsTaken, verdict: Verdict) -> list[Finding]:
     # Three standard errors of the difference of two medians: over the first segment, and over the last tenth.
     clear = e.is_falling or e.drop > 3 * 1.25 * e.scatter * ((SEGMENTS + 10) / len(e.known)) ** 0.5
     if typical > 5 and batch <= 16 and down >= 0.2 * len(e.levels) and not e.gradients_agree and clear:
-        numbers = {
-            "batch_size": batch,
-            "noise_scale": typical * batch,
-            "times": float(np.round(np.clip(typical / 2, 2, 8))),
-        }
+        times = float(np.round(np.clip(typical / 2, 2, 8)))
+        numbers = {"batch_size": batch, "noise_scale": typical * batch, "times": times}
         said = text.format(batch, number(typical * batch), "while the loss comes down")
         where = (0, down * e.steps // len(e.levels))
         return [finding("batch_too_small", said, numbers, where, "high")]

@@ -72,11 +72,10 @@ class StepsTaken:
     @cached_property
     def ratio(self) -> np.ndarray | None:
         """r of each step that was taken. None if it was not measured, or only for steps -εg that were not taken."""
-        ratio = self.e.curve("curvature_ratio/ratio")
+        ratio, is_of_plain_steps = self.e.curve("curvature_ratio/ratio"), self._implied is not None
         if ratio is None and self.learning_rates is not None and self.e.curvature is not None:
-            ratio = self.learning_rates * self.e.curvature / 2
-            return None if self.is_plain is False else ratio
-        return None if self._implied is not None and self.is_plain is False else ratio
+            ratio, is_of_plain_steps = self.learning_rates * self.e.curvature / 2, True
+        return None if is_of_plain_steps and self.is_plain is False else ratio
 
     @cached_property
     def is_another_method(self) -> bool:
@@ -134,10 +133,7 @@ class StepsTaken:
     @cached_property
     def shrank(self) -> float:
         """The factor by which late steps are shorter than early ones, apart from changes of the gradient's size."""
-        rates = self.learning_rates
-        if rates is not None:
-            return early_median(rates, 0.04) / max(late_median(rates), 1e-300)
-        moved, norm = self.e.curve("update_ratio/global"), self.e.norm
-        if moved is None or norm is None:
-            return 1.0
-        return early_median(moved, 0.04) / max(late_median(moved), 1e-300)
+        sizes = self.learning_rates
+        if sizes is None and self.e.norm is not None:
+            sizes = self.e.curve("update_ratio/global")
+        return 1.0 if sizes is None else early_median(sizes, 0.04) / max(late_median(sizes), 1e-300)

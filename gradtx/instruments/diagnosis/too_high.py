@@ -53,31 +53,23 @@ def _hovers(e: Evidence, s: StepsTaken) -> bool:
 
 def _ended_high(e: Evidence, s: StepsTaken) -> Finding:
     came = f"The loss went from {number(e.start)} to {number(e.end)}. Its highest value was {number(e.highest)}."
-    if s.ratio is None:
-        why, confidence = " It did not fall again.", "medium"
-        if s.turns:
-            why = f" The gradient turns from step to step (cosine {e.late_cosine:.2f} of consecutive gradients)."
-        confidence = "high" if s.turns or e.was_thrown else "medium"
-    else:
-        past = np.flatnonzero(np.abs(s.ratio) >= 1)
-        at = int(past[0]) if len(past) else 0
+    past = [] if s.ratio is None else np.flatnonzero(np.abs(s.ratio) >= 1)
+    if s.ratio is not None and len(past):
         why = (
-            f" {len(past)} of {e.steps} steps were expected to raise it (|r| of 1 or more). The first is step "
-            f"{e.name(at)}, with "
-            f"r = {number(s.ratio[at])}."
-            if len(past)
-            else f" Steps go past the minimum along their own direction (r is about {s.typical:.2f}, and 0.5 is best)."
+            f"{len(past)} of {e.steps} steps were expected to raise it (|r| of 1 or more). The first is step "
+            f"{e.name(past[0])}, with r = {number(s.ratio[past[0]])}."
         )
-        confidence = "high"
-    numbers = {
-        "start": e.start,
-        "end": e.end,
-        "highest": e.highest,
-        "typical_ratio": s.typical,
-        "factor": _factor(e, s),
-    }
+    elif s.ratio is not None:
+        why = f"Steps go past the minimum along their own direction (r is about {s.typical:.2f}, and 0.5 is best)."
+    elif s.turns:
+        why = f"The gradient turns from step to step (cosine {e.late_cosine:.2f} of consecutive gradients)."
+    else:
+        why = "It did not fall again."
+    confidence = "high" if s.ratio is not None or s.turns or e.was_thrown else "medium"
+    numbers = {"start": e.start, "end": e.end, "highest": e.highest, "typical_ratio": s.typical}
+    numbers["factor"] = _factor(e, s)
     where = (int(np.nanargmax(e.loss)), e.steps - 1)
-    return finding("learning_rate_too_high", came + why, numbers, (min(where), max(where)), confidence)
+    return finding("learning_rate_too_high", f"{came} {why}", numbers, where, confidence)
 
 
 def _hovering(e: Evidence, s: StepsTaken) -> Finding:
@@ -87,9 +79,8 @@ def _hovering(e: Evidence, s: StepsTaken) -> Finding:
         else f"the cosine of consecutive gradients is {e.late_cosine:.2f}"
     )
     text = (
-        f"The loss stopped falling at {number(e.end)}, although most of the gradient is signal. The steps go past "
-        f"the minimum "
-        f"along their own direction ({how})."
+        f"The loss stopped falling at {number(e.end)}, although most of the gradient is signal. The steps go past the "
+        f"minimum along their own direction ({how})."
     )
     numbers = {"end": e.end, "typical_ratio": s.typical, "signal": e.late_share, "factor": _factor(e, s)}
     confidence = "high" if s.typical >= 0.5 else "medium"
@@ -149,8 +140,7 @@ def oscillation(e: Evidence, s: StepsTaken, verdict: Verdict) -> list[Finding]:
         share, typical = len(back) / len(parts), float(np.median(parts[back]))
         text = (
             f"Over {share:.0%} of the run each gradient points against the one before. Their cosine is {typical:.2f}, "
-            f"and -1 means "
-            "opposite directions."
+            "and -1 means opposite directions."
         )
         first, last = (int(i * e.steps / len(parts)) for i in (back[0], back[-1] + 1))
         past = median_of(ratio[back]) if ratio is not None else float("nan")

@@ -40,8 +40,7 @@ def learning_rate_too_low(e: Evidence, s: StepsTaken, verdict: Verdict) -> list[
     if is_short and kept > 0.5 and 2 * _steepest(e, s) < _SAFE:
         text = (
             f"All {e.steps} steps together cover {s.way:.2g} of the way to the minimum that slope and curvature "
-            f"predict. "
-            f"The gradient kept {min(kept, 9.99):.0%} of its size."
+            f"predict. The gradient kept {min(kept, 9.99):.0%} of its size."
         )
         numbers = {"way": s.way, "norm_kept": kept, "typical_ratio": s.typical, "factor": _factor(e, s)}
         return [finding("learning_rate_too_low", text, numbers, (0, e.steps - 1), "high")]
@@ -107,9 +106,8 @@ def _fell_at(e: Evidence, s: StepsTaken) -> int | None:
 
 def _decayed(e: Evidence, s: StepsTaken, at: int) -> Finding:
     text = (
-        f"From step {e.name(at)} on, the steps are {number(s.shrank)} times shorter than at the start. The "
-        f"gradient keeps its "
-        "size from there on, so most of the way is left. The learning rate decays too soon."
+        f"From step {e.name(at)} on, the steps are {number(s.shrank)} times shorter than at the start. The gradient "
+        "keeps its size from there on, so most of the way is left. The learning rate decays too soon."
     )
     numbers = {"fell_at": at, "shrank": s.shrank, "factor": min(s.shrank, 1e6)}
     advice = "Let the learning rate decay later. Until you change the schedule, this line cancels its decay."

@@ -30,20 +30,16 @@ def vanishing(e: Evidence, s: StepsTaken, verdict: Verdict) -> list[Finding]:
         return []
     if dead:
         text = f"The gradient is exactly 0 and the loss stays at {number(e.end)}, so the run no longer moves."
-        where, confidence = (
-            (int(np.flatnonzero(e.norm > 0)[-1]) + 1 if (e.norm > 0).any() else 0, e.steps - 1),
-            "medium",
-        )
+        first, confidence = int(np.max(np.flatnonzero(e.norm > 0), initial=-1)) + 1, "medium"
     else:
         text = (
-            f"The loss stays at {number(e.end)} and the gradient is noise. The curvature along it is the same "
-            f"in every batch "
-            f"({number(late_median(e.curvature))}), as if no input reached the output."
+            f"The loss stays at {number(e.end)} and the gradient is noise. The curvature along it is the same in every "
+            f"batch ({number(late_median(e.curvature))}), as if no input reached the output."
         )
-        where, confidence = (0, e.steps - 1), "high"
+        first, confidence = 0, "high"
     numbers = {"loss": e.end, "norm": late_median(e.norm)}
     kinds = ("vanishing_gradients", "plateau") if e.has_layers else ("plateau",)
-    return [finding(kind, text, numbers, where, confidence) for kind in kinds]
+    return [finding(kind, text, numbers, (first, e.steps - 1), confidence) for kind in kinds]
 
 
 def _is_dead(e: Evidence) -> bool:
@@ -52,8 +48,7 @@ def _is_dead(e: Evidence) -> bool:
     last = finite(late(e.norm, 0.2))
     if not len(last) or last.max() > 0 or e.steps < 5:
         return False
-    came_down = e.drop > 0 and e.end <= e.lowest + 1e-6 * e.drop and not e.was_thrown
-    return not came_down
+    return not (e.drop > 0 and e.end <= e.lowest + 1e-6 * e.drop and not e.was_thrown)
 
 
 def _is_deaf(e: Evidence, s: StepsTaken) -> bool:

@@ -27,12 +27,11 @@ def wandering(e: Evidence, s: StepsTaken, verdict: Verdict) -> list[Finding]:
     if crooked < 0.2 and not gained and e.steps >= 20 and not is_noise:
         text = (
             f"The distance from the start is only {crooked:.0%} of the path's length. The loss went from "
-            f"{number(e.start)} to "
-            f"{number(e.end)}."
+            f"{number(e.start)} to {number(e.end)}."
         )
         numbers = {"straightness": crooked, "gained": e.start - e.end}
         return [finding("wandering", text, numbers, (0, e.steps - 1), "medium")]
-    return _asymptote(e, s, way)
+    return _asymptote(e, way)
 
 
 def _way(e: Evidence) -> tuple[np.ndarray | None, np.ndarray | None]:
@@ -48,9 +47,8 @@ def _way(e: Evidence) -> tuple[np.ndarray | None, np.ndarray | None]:
     return distance, distance / np.maximum(walked, 1e-300)
 
 
-def _asymptote(e: Evidence, s: StepsTaken, distance: np.ndarray) -> list[Finding]:
+def _asymptote(e: Evidence, distance: np.ndarray) -> list[Finding]:
     """A finding if the run came off a hill (negative curvature) and moves on while the gradient dies away."""
-    del s
     curvature, norm = e.curvature, e.norm
     if curvature is None or norm is None or e.steps < 40:
         return []
