@@ -33,31 +33,24 @@ def nonfinite(e: Evidence, s: StepsTaken, verdict: Verdict) -> list[Finding]:
 
     Source: Goodfellow et al. 2016, §8.2.4. Wrong if the NaN is in the log alone and the step was finite.
     """
-    where = e.bad_steps.tolist()
-    counts = e.whole("gradient_norm/nonfinite")
-    if counts is not None:
-        where += np.flatnonzero(np.nan_to_num(counts) > 0).tolist()
-    norms = e.whole("gradient_norm/global")
-    if norms is not None:
-        where += np.flatnonzero(np.isinf(norms)).tolist()
-    if e.log.diverged_at >= 0:
-        where.append(e.log.diverged_at)
+    counts, norms = e.whole("gradient_norm/nonfinite"), e.whole("gradient_norm/global")
+    is_bad = e.is_bad | (counts is not None and counts > 0) | (norms is not None and np.isinf(norms))
+    where = sorted({*np.flatnonzero(is_bad).tolist(), e.log.diverged_at} - {-1})
     if not where:
         verdict.rules_out("nonfinite", "every loss is finite.")
         return []
-    first = min(where)
-    goes_on = e.steps == len(e.log.loss) and len(e.known_at) and e.known_at[-1] > first
+    first = where[0]
+    goes_on = e.steps == len(e.log.loss) and np.isfinite(e.loss[first + 1 :]).any()
     if not goes_on:
         text = f"From step {e.name(first)} on, the loss, the gradient or a parameter is NaN or inf."
         return [finding("nonfinite", text, {"step": first}, (first, len(e.log.loss) - 1), "high")]
-    shown = sorted(set(where))
-    listed = ", ".join(str(e.name(k)) for k in shown[:4]) + (", ..." if len(shown) > 4 else "")
+    listed = ", ".join(str(e.name(k)) for k in where[:4]) + (", ..." if len(where) > 4 else "")
     text = (
-        f"At {len(shown)} step{'s' if len(shown) > 1 else ''} ({listed}) the loss or the gradient is NaN or inf. The "
+        f"At {len(where)} step{'s' if len(where) > 1 else ''} ({listed}) the loss or the gradient is NaN or inf. The "
         "loss is finite again afterwards, so these values did not reach the parameters."
     )
     advice = "The run leaves such steps out already. Find their batches, and look for an example that they all share."
-    return [finding("nonfinite", text, {"step": first}, (first, shown[-1]), "high", remedy="", advice=advice)]
+    return [finding("nonfinite", text, {"step": first}, (first, where[-1]), "high", remedy="", advice=advice)]
 
 
 class Leap(NamedTuple):
