@@ -64,3 +64,8 @@ def late_median(values: np.ndarray | None, share: float = 0.5) -> float:
 def early_median(values: np.ndarray | None, share: float = 0.1) -> float:
     """Median of the first `share`; NaN if nothing is known."""
     return float("nan") if values is None else median_of(early(values, share))
+
+
+def shrinkage(sizes: np.ndarray) -> float:
+    """The factor by which the late ones of these sizes are smaller than the first ones."""
+    return early_median(sizes, 0.04) / max(late_median(sizes), 1e-300)

@@ -14,7 +14,7 @@ from functools import cached_property
 import numpy as np
 
 from .evidence import Evidence
-from .medians import early_median, finite, late, late_median, mean_of, median_of
+from .medians import finite, late, late_median, mean_of, median_of, shrinkage
 
 
 class StepsTaken:
@@ -136,4 +136,4 @@ class StepsTaken:
         sizes = self.learning_rates
         if sizes is None and self.e.norm is not None:
             sizes = self.e.curve("update_ratio/global")
-        return 1.0 if sizes is None else early_median(sizes, 0.04) / max(late_median(sizes), 1e-300)
+        return 1.0 if sizes is None else shrinkage(sizes)

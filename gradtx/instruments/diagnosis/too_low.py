@@ -8,7 +8,7 @@ import numpy as np
 
 from .challenges import BACK
 from .evidence import Evidence
-from .medians import early_median, finite, late_median, median_of, medians
+from .medians import early_median, finite, late_median, median_of, medians, shrinkage
 from .report import Finding, finding, number
 from .steps_taken import StepsTaken
 from .verdict import Verdict
@@ -79,18 +79,16 @@ def _steepest(e: Evidence, s: StepsTaken) -> float:
 
 def _fell_at(e: Evidence, s: StepsTaken) -> int | None:
     """The step from which on the steps are far shorter although curvature and gradient are the same, or None."""
-    curvature = e.curvature
+    rates = s.learning_rates
     if s.ratio is not None:
         sizes = np.abs(s.ratio)
-        if not (s.late_way < 0.1 and early_median(sizes, 0.04) > 30 * late_median(sizes)):
+        if not (s.late_way < 0.1 and shrinkage(sizes) > 30):
             return None
-        if curvature is not None and early_median(np.abs(curvature), 0.04) > 0.1 * early_median(sizes, 0.04) / max(
-            late_median(sizes), 1e-300
-        ) * late_median(np.abs(curvature)):
+        if e.curvature is not None and shrinkage(np.abs(e.curvature)) > 0.1 * shrinkage(sizes):
             return None  # the curvature fell by as much, so the steps did not become shorter
+        rates = sizes if rates is None else rates
     elif not (s.shrank > 30 and e.late_cosine > 0.2):
         return None
-    rates = s.learning_rates if s.ratio is None or s.learning_rates is not None else np.abs(s.ratio)
     if rates is None:
         return None
     high = early_median(rates, 0.04)
