@@ -90,7 +90,7 @@ def gradient_alignment(
     >>> print({name: round(float(value), 3) for name, value in gradtx.readings(state).items()})
     {'gradient_alignment/cosine': -1.0, 'gradient_alignment/pflug': -2.0, 'gradient_alignment/sign_agreement': 0.0}
     """
-    return instrument("gradient_alignment", alignment_measurement(burn_in), every, axis_name)
+    return instrument(alignment_measurement(burn_in), every, axis_name)
 
 
 def alignment_measurement(burn_in: ScalarOrSchedule = 0) -> Measurement:

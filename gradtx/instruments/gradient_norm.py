@@ -86,7 +86,7 @@ def gradient_norm(
     >>> print({name: round(float(value), 3) for name, value in gradtx.readings(state).items()})
     {'gradient_norm/global': 2.0, 'gradient_norm/slope': -0.693, 'gradient_norm/nonfinite': 0.0}
     """
-    return instrument("gradient_norm", norm_measurement(per_leaf, decay), every, axis_name)
+    return instrument(norm_measurement(per_leaf, decay), every, axis_name)
 
 
 def norm_measurement(per_leaf: bool = False, decay: ScalarOrSchedule = 0.95) -> Measurement:

@@ -97,7 +97,7 @@ def gradient_tests(*, num_probes: int = 1, seed: int = 0, every: int = 1) -> Gra
     {'gradient_tests/standard_error': 1.291, 'gradient_tests/inner_product': 1.291, 'gradient_tests/norm': 1.291, \
 'gradient_tests/orthogonality': 0.0}
     """
-    return instrument("gradient_tests", measurement_of_tests(num_probes, seed), every)
+    return instrument(measurement_of_tests(num_probes, seed), every)
 
 
 def measurement_of_tests(num_probes: int = 1, seed: int = 0) -> Measurement:

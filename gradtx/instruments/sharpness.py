@@ -130,7 +130,7 @@ def sharpness(
         return state._replace(sharpness_vector=vector, sharpness_shift=shift, lambda_max=largest, stability=stability)
 
     measurement = Measurement("sharpness", init, measure, needs=("params", "value_fn"), allow_complex=False)
-    return instrument("sharpness", measurement, every)
+    return instrument(measurement, every)
 
 
 def _hessian(observation: Observation) -> Any:

@@ -119,7 +119,7 @@ def stationarity(
     measurement = Measurement(
         "stationarity", init, measure, needs=("params",), allow_complex=False, sees_every_step=True
     )
-    return instrument("stationarity", measurement, 1, axis_name)
+    return instrument(measurement, 1, axis_name)
 
 
 def _sum_of_products(pairs: Iterable[tuple[Any, jax.Array | None]], axis_name: AxisName) -> jax.Array:

@@ -109,7 +109,7 @@ def trajectory(*, every: int = 1, axis_name: AxisName = None) -> GradientTransfo
         )
 
     measurement = Measurement("trajectory", init, measure, needs=("params",), sees_every_step=every == 1)
-    return instrument("trajectory", measurement, every, axis_name)
+    return instrument(measurement, every, axis_name)
 
 
 def _moved(observation: Observation, like: Params) -> Params:

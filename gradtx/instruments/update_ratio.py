@@ -86,7 +86,7 @@ def update_ratio(
             leaves = ratios if len(moving) == len(pairs) else leaves.at[jnp.array(list(moving))].set(ratios)
         return state._replace(update_ratio=ratio(us, ps, axis_name), update_leaf_ratios=leaves)
 
-    return instrument("update_ratio", Measurement("update_ratio", init, measure, needs=("params",)), every, axis_name)
+    return instrument(Measurement("update_ratio", init, measure, needs=("params",)), every, axis_name)
 
 
 def ratio(updates: list[jax.Array], params: list[jax.Array], axis_name: AxisName = None) -> jax.Array:
