@@ -31,7 +31,6 @@ import jax
 import jax.numpy as jnp
 
 from gradtx._core.collectives import AxisName, total_over_shards
-from gradtx._core.debugging import unknown
 from gradtx._core.hyperparameters import BELOW_ONE, first_count, hyperparameter
 from gradtx._core.norms import scaled_norms
 from gradtx._core.types import GradientTransformationExtraArgs, Params, ScalarOrSchedule
@@ -94,7 +93,7 @@ def norm_measurement(per_leaf: bool = False, decay: ScalarOrSchedule = 0.95) -> 
     d = hyperparameter("gradient_norm", "decay", decay, BELOW_ONE)
 
     def init(params: Params) -> GradientNormState:
-        leaves = jnp.full(len(jax.tree.leaves(params)), unknown(), jnp.result_type(float)) if per_leaf else None
+        leaves = unmeasured(len(jax.tree.leaves(params))) if per_leaf else None
         return GradientNormState(unmeasured(), leaves, no_trend(), first_count(), first_count(), never())
 
     def measure(state: GradientNormState, observation: Observation) -> GradientNormState:

@@ -60,9 +60,9 @@ def never() -> jax.Array:
     return jnp.full((), -1, jnp.int32)
 
 
-def unmeasured() -> jax.Array:
+def unmeasured(*shape: int) -> jax.Array:
     """A reading before its first measurement."""
-    return jnp.full((), unknown(), jnp.result_type(float))
+    return jnp.full(shape, unknown(), jnp.result_type(float))
 
 
 def instrument(measurement: Measurement, every: int, axis_name: AxisName = None) -> GradientTransformationExtraArgs:

@@ -181,25 +181,22 @@ def _smoothed(losses: np.ndarray, width: float) -> np.ndarray:
 
 def _divergence(rates: np.ndarray, run: Run, at: np.ndarray) -> float:
     """The rate of divergence, from the steps `at` that moved and their rates."""
-    falls, all_sharpness = run.fall[at], run.sharpness[at]
-    last = len(at) - 1
-    has_blown_up = bool(run.diverged.any())
-    if last < 0:
+    if len(at) == 0:
         return float("inf")
-    onset = last if has_blown_up else last + 1  # the first step of the rise
-    while has_blown_up and onset > 0 and falls[onset - 1] < 0:
-        onset -= 1
-    unstable_from = last + 1
-    while (
-        unstable_from > 0 and rates[unstable_from - 1] * all_sharpness[unstable_from - 1] >= 2
-    ):  # false if the sharpness is 0, which means unknown
-        unstable_from -= 1
-    sharpness = all_sharpness[unstable_from:]
+    has_blown_up = bool(run.diverged.any())
+    onset = rates[_lasts_from(run.fall[at][:-1] < 0)] if has_blown_up else float("inf")  # of the rise
+    # The product is 0 if the sharpness is unknown.
+    unstable_from = _lasts_from(rates * run.sharpness[at] >= 2)
+    sharpness = run.sharpness[at][unstable_from:]
     if len(sharpness) == 0 or not (has_blown_up or _agree(sharpness[-2:], rates[-2:])):
-        return float(rates[onset]) if has_blown_up else float("inf")
+        return float(onset)
     stable_to = rates[unstable_from - 1] if unstable_from > 0 else 0.0
-    critical = max(2 / sharpness[0], stable_to)
-    return float(min(critical, rates[onset])) if has_blown_up else float(critical)
+    return float(min(max(2 / sharpness[0], stable_to), onset))
+
+
+def _lasts_from(is_so: np.ndarray) -> int:
+    """The first step from which on it is so up to the last; the number of steps if it is not so at the last."""
+    return len(is_so) - int(np.argmin([*is_so[::-1], False]))
 
 
 def _agree(sharpness: np.ndarray, rates: np.ndarray) -> bool:

@@ -73,6 +73,14 @@ class Observation:
         """The updates, in the order of the leaves of a tree like the parameters; None for a leaf without an update."""
         return aligned(self.name, self.updates, tree)[0]
 
+    def moving(self, tree: Any) -> dict[int, tuple[jax.Array, jax.Array]]:
+        """The updates, each with its leaf of a tree like the parameters, by the number of the leaf.
+
+        Leaves without an update are left out.
+        """
+        pairs = zip(self.updates_like(tree), jax.tree.leaves(tree), strict=True)
+        return {i: (u, jnp.asarray(x)) for i, (u, x) in enumerate(pairs) if u is not None}
+
     @cached_property
     def relative_norm(self) -> tuple[jax.Array, jax.Array]:
         """(inverse scale, norm * inverse scale) of the updates. Both are finite even if the norm overflows."""
@@ -90,28 +98,23 @@ class Observation:
         `needs`: some of "params", "value", "value_fn", "losses_fn". The mean of `losses_fn` serves as `value_fn`.
         """
         wanted = [need for need in _WHAT if need in needs and not (need == "value_fn" and "losses_fn" in needs)]
-        missing = [need for need in wanted if self._is_missing(need)]
+        given = {name for name, x in (("params", self._params), *self._extra.items()) if x is not None}
+        given |= {"value_fn"} if "losses_fn" in given else set()
+        missing = [need for need in wanted if need not in given]
         if missing:
             call = update_call(_CALL[need] for need in wanted if need != "params")
             returns = ", losses(params) -> [batch]" if "losses_fn" in wanted else ""
             what = " and ".join(_WHAT[need] for need in missing)
             raise ValueError(f"{self.name} needs {what}: {call}{returns}.")
 
-    def _is_missing(self, need: str) -> bool:
-        if need == "params":
-            return self._params is None
-        return self._extra.get(need) is None and not (need == "value_fn" and self._extra.get("losses_fn") is not None)
-
     @property
     def value(self) -> jax.Array:
         """The loss of the step's batch."""
-        self.require(["value"])
         return scalar(self.name, "value", self._extra["value"])
 
     @property
     def losses_fn(self) -> Callable[[Params], jax.Array]:
         """params -> [B], the losses of the step's examples."""
-        self.require(["params", "losses_fn"])
 
         def checked(params: Params) -> jax.Array:
             losses = self._called("losses_fn", params)
@@ -132,7 +135,6 @@ class Observation:
     @property
     def value_fn(self) -> Callable[[Params], jax.Array]:
         """params -> [], the loss of the step's batch; the mean of `losses_fn` if only that was passed."""
-        self.require(["params", "value_fn"])
         if self._extra.get("value_fn") is None:
             return lambda params: jnp.mean(self.losses_fn(params))
 

@@ -37,7 +37,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from gradtx._core.arguments import check_seed, checked_count, inner_transformation
+from gradtx._core.arguments import inner_transformation
 from gradtx._core.callers import update_call
 from gradtx._core.collectives import made_varying, varying
 from gradtx._core.foreign import check_state
@@ -112,8 +112,6 @@ def observed(
     -2.0 0.25
     """
     inner = inner_transformation("observed", tx)
-    checked_count("observed", "num_probes", num_probes)
-    check_seed("observed", seed)
     full, of_the_mean = _measurements(num_probes, seed)
     looks = {True: looking(full, every), False: looking(of_the_mean, every)}
 
@@ -147,7 +145,7 @@ def _measurements(num_probes: int, seed: int) -> tuple[Measurement, Measurement]
     losses: readings that need the single examples stay NaN.
     """
     of_update = {"last_update": _update_measurement(), "curvature_ratio": _curvature_measurement()}
-    full = tuple(of_update.get(m.name, m) for m in measurements(1.0, None, num_probes, seed))
+    full = tuple(of_update.get(m.name, m) for m in measurements("observed", 1.0, None, num_probes, seed))
     of_the_mean = tuple(m._replace(measure=lambda state, seen: state, needs=()) if "losses_fn" in m.needs else m
                         for m in full)  # fmt: skip
     first, second = (together("observed", parts, _joined, _split, ("observed_last_gradient",))
@@ -183,9 +181,7 @@ def _update_measurement() -> Measurement:
         return LastUpdateRatioState(None, never(), unmeasured(), first_count(), never())
 
     def measure(state: LastUpdateRatioState, seen: Observation) -> LastUpdateRatioState:
-        step = seen.step
-        pairs = zip(step.updates_like(seen.params), jax.tree.leaves(seen.params), strict=True)
-        moving = [(u, jnp.asarray(p)) for u, p in pairs if u is not None]
+        moving = seen.step.moving(seen.params).values()
         return state._replace(last_update_ratio=ratio([u for u, _ in moving], [p for _, p in moving]))
 
     return Measurement("last_update", init, measure)
