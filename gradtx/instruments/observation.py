@@ -3,7 +3,6 @@
 Each quantity is computed once, when it is first needed. Instruments that share an `Observation` share its passes.
 """
 
-import itertools
 import warnings
 from collections.abc import Callable, Iterable
 from functools import cached_property
@@ -15,7 +14,6 @@ import jax.numpy as jnp
 from gradtx._core.arguments import check_alone, check_function, check_takes_params, scalar
 from gradtx._core.callers import update_call
 from gradtx._core.collectives import AxisName
-from gradtx._core.debugging import unknown
 from gradtx._core.gradients import aligned
 from gradtx._core.micro_batches import last_share
 from gradtx._core.norms import scaled_norm
@@ -23,7 +21,8 @@ from gradtx._core.trees import compute_dtype, widen
 from gradtx._core.types import MaskedNode, Params, Updates
 
 from .batch_statistics import mixes_examples
-from .directional import Along, along, slopes_along
+from .covariance import trace_covariance
+from .directional import Along, along
 
 _WHAT = {
     "params": "the parameters",
@@ -32,7 +31,6 @@ _WHAT = {
     "losses_fn": "the loss of each example",
 }
 _CALL = {"value": "value=value", "value_fn": "value_fn=loss", "losses_fn": "losses_fn=losses"}
-EXACT_UP_TO = 128  # parameters: with at most this many, per-example gradients are taken one coordinate at a time
 
 
 class Observation:
@@ -209,69 +207,18 @@ class Observation:
         return along(lambda params: self.value_fn(params)[None], self.params, self.direction)
 
     def trace_covariance(self, num_probes: int, seed: int) -> tuple[jax.Array, int]:
-        """tr Σ and B. Σ is the covariance of the gradients of B single examples (divisor B - 1); NaN for one example.
-
-        It is exact up to `EXACT_UP_TO` parameters. Above, it is the mean of Var_i(v'g_i) over probes v of random signs.
-        """
+        """tr Σ and B, as in `covariance.py`; the probes are those of this step."""
         if (num_probes, seed) not in self._traces:
-            self._warn_of_mixed_examples()
-            self._traces[num_probes, seed] = self._trace_covariance(num_probes, seed)
+            params = jax.tree.map(jnp.asarray, self.params)
+            if mixes_examples(self.losses_fn, params):
+                warnings.warn(
+                    f"{self.name}: in losses_fn the loss of an example depends on the other examples of its batch, as "
+                    "with batch statistics. So the scatter of the losses' slopes tells nothing about single examples. "
+                    "Let losses_fn use the running averages instead, as in evaluation.",
+                    stacklevel=2,
+                )
+            self._traces[num_probes, seed] = trace_covariance(self.losses_fn, params, self.count, num_probes, seed)
         return self._traces[num_probes, seed]
-
-    def _warn_of_mixed_examples(self) -> None:
-        if mixes_examples(self.losses_fn, jax.tree.map(jnp.asarray, self.params)):
-            warnings.warn(
-                f"{self.name}: in losses_fn the loss of an example depends on the other examples of its batch, as with "
-                "batch statistics. So the scatter of the losses' slopes tells nothing about single examples. Let "
-                "losses_fn use the running averages instead, as in evaluation.",
-                stacklevel=2,
-            )
-
-    def _trace_covariance(self, num_probes: int, seed: int) -> tuple[jax.Array, int]:
-        at = jax.tree.map(jnp.asarray, self.params)
-        leaves, treedef = jax.tree.flatten(at)
-        size = sum(x.size for x in leaves)
-
-        def slopes(direction: Params) -> jax.Array:
-            return slopes_along(self.losses_fn, at, direction)
-
-        if size == 0:
-            return jnp.zeros((), jnp.result_type(float)), len(self.losses_fn(at))
-        if size <= EXACT_UP_TO:
-            ends = itertools.accumulate(x.size for x in leaves)
-            places = [end - x.size + jnp.arange(x.size).reshape(x.shape) for end, x in zip(ends, leaves, strict=True)]
-
-            def coordinate(j: jax.Array) -> Params:
-                return treedef.unflatten([_placed(p == j, x) for p, x in zip(places, leaves, strict=True)])
-
-            found = jax.vmap(lambda j: slopes(coordinate(j)))(jnp.arange(size))
-            return jnp.sum(_variance(found)), found.shape[1]
-        probe_keys = jax.random.split(jax.random.fold_in(jax.random.key(seed), self.count), num_probes)
-        keys = [jax.random.split(key, len(leaves)) for key in probe_keys]
-        probes = [treedef.unflatten(map(_signs, row, leaves)) for row in keys]
-        found = jnp.stack([slopes(probe) for probe in probes])
-        return jnp.mean(_variance(found)), found.shape[1]
-
-
-def _variance(found: jax.Array) -> jax.Array:
-    """The variance of each row, with divisor B - 1; unknown for one example."""
-    if found.shape[1] == 1:
-        return jnp.full_like(found[:, 0], unknown())
-    return jnp.var(found, axis=1, ddof=1)
-
-
-def _signs(key: jax.Array, like: jax.Array) -> jax.Array:
-    """Independent signs, 32 from each random word. Drawn one by one, they would cost more than the pass itself."""
-    columns = like.shape[-1] if like.ndim else 1
-    rows = like.size // max(columns, 1)
-    words = jax.random.bits(key, (-(-rows // 32), 1, columns), jnp.uint32)
-    bits = (words >> jnp.arange(32, dtype=jnp.uint32)[None, :, None]) & jnp.uint32(1)
-    return 2 * _placed(bits.reshape(32 * len(words), columns)[:rows].reshape(like.shape), like) - 1
-
-
-def _placed(x: jax.Array, like: jax.Array) -> jax.Array:
-    """Returns x in the dtype and sharding of `like`."""
-    return jnp.zeros_like(like) + x.astype(like.dtype)
 
 
 def _is_masked(x: Any) -> bool:
