@@ -25,7 +25,7 @@ def trace_covariance(
 ) -> tuple[jax.Array, int]:
     """tr Σ and B. Σ is the covariance of the gradients of B single examples (divisor B - 1); NaN for one example.
 
-    It is exact up to `EXACT_UP_TO` parameters. Above, it is the mean over `num_probes` probes, which each step draws anew.
+    It is exact up to `EXACT_UP_TO` parameters. Above, it is the mean over `num_probes` probes; each step draws its own.
     """
     leaves, treedef = jax.tree.flatten(params)
     size = sum(x.size for x in leaves)

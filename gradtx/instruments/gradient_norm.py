@@ -124,13 +124,9 @@ def _leaf_norms(observation: Observation, old: jax.Array | None) -> jax.Array | 
     """The norm of each leaf. A leaf without a gradient at this step keeps its last norm."""
     if old is None:
         return None
-
-    gradients = (
-        observation.gradients
-        if len(observation.gradients) == len(old)
-        else observation.updates_like(observation.params)
-    )
-    present = {i: g for i, g in enumerate(gradients) if g is not None}
+    present = dict(enumerate(observation.gradients))
+    if len(present) < len(old):
+        present = {i: g for i, (g, _) in observation.moving(observation.params).items()}
     if not present:
         return old
     inverse_scale, relative = scaled_norms(list(present.values()), observation.axis_name)

@@ -47,8 +47,13 @@ class Evidence(LossCourse):
 
     @cached_property
     def noise_squared(self) -> np.ndarray | None:
-        """s² = tr Σ / B of each step: the part of ‖g‖² that comes from the choice of the batch."""
+        """s² = tr Σ / B of each step: the part of ‖g‖² that comes from the choice of the batch.
+
+        None if it is unknown, or has no effect because consecutive gradients coincide.
+        """
         error, theta = self.curve("gradient_tests/standard_error"), self.curve("gradient_tests/norm")
+        if self.gradients_agree:
+            return None
         if error is not None:
             return error**2
         if theta is not None and self.norm is not None:
@@ -85,7 +90,7 @@ class Evidence(LossCourse):
     def resolution(self) -> int:
         """Number of segments in the search for flat places. There are more if there is no noise to average out."""
         noise = self.noise_squared
-        if noise is not None and not self.gradients_agree:
+        if noise is not None:
             return int(np.clip(np.isfinite(noise).sum() // 4, 5, SEGMENTS))  # a few readings in each
         return SEGMENTS if self.scatter > 0.02 * self.drop else 10 * SEGMENTS
 
@@ -95,7 +100,7 @@ class Evidence(LossCourse):
         if self.norm is None:
             return None
         noise = self.noise_squared
-        if noise is None or self.gradients_agree:
+        if noise is None:
             return medians(self.norm, count=self.resolution)
         found = []
         for part in segments_of(self.steps, self.resolution):
@@ -122,8 +127,8 @@ class Evidence(LossCourse):
 
     @cached_property
     def has_late_signal(self) -> bool | None:
-        """Whether ‖G‖² of the last half is above 0 by three standard errors; None if the noise is unknown."""
-        if self.gradients_agree or self.noise_squared is None or self.norm is None:
+        """Whether ‖G‖² of the last half is above 0 by three standard errors; None if no noise is known."""
+        if self.noise_squared is None or self.norm is None:
             return None
         found = finite(late(self.norm**2 - self.noise_squared))
         return len(found) > 5 and float(found.mean()) > 3 * float(found.std()) / len(found) ** 0.5
@@ -141,8 +146,6 @@ class Evidence(LossCourse):
     @cached_property
     def is_lost_in_noise(self) -> bool:
         """Whether the late gradients are mostly noise: steps, or the examples of a batch, have little in common."""
-        if self.gradients_agree:
-            return False
         return bool(self.late_share < 0.25 or (np.isnan(self.late_share) and abs(self.late_cosine) < 0.15))
 
     @property

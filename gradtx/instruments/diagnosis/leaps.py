@@ -122,7 +122,7 @@ def _is_lost(e: Evidence, k: int) -> bool:
 def _is_of_noise(e: Evidence, k: int) -> bool:
     """Whether noise is most of the gradient at step k: then single examples made it leap, and not the place."""
     noise = e.noise_squared
-    return noise is not None and k < len(noise) and not e.gradients_agree and bool(noise[k] > 0.5 * e.norm[k] ** 2)  # pyright: ignore[reportOptionalSubscript]
+    return noise is not None and k < len(noise) and bool(noise[k] > 0.5 * e.norm[k] ** 2)  # pyright: ignore[reportOptionalSubscript]
 
 
 def _is_clipped(e: Evidence, k: int) -> bool:

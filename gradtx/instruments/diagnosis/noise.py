@@ -35,7 +35,7 @@ def gradient_noise(e: Evidence, s: StepsTaken, verdict: Verdict) -> list[Finding
         return []
     if e.late_share > 0.8 and not e.gradients_agree:
         verdict.rules_out("gradient_noise", f"noise is {percent(1 - e.late_share)} of the squared gradient.")
-    if e.gradients_agree or not hovers(e) or not (e.late_share < 0.5 or _looks_random(e)):
+    if not hovers(e) or not (e.late_share < 0.5 or _looks_random(e)):
         return []
     if not costs(e, s):
         return []

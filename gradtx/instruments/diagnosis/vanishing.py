@@ -54,7 +54,7 @@ def _is_dead(e: Evidence) -> bool:
 def _is_deaf(e: Evidence, s: StepsTaken) -> bool:
     """Whether the gradient is noise, the loss has not moved, and all batches have the same curvature along it."""
     curvature = e.curvature
-    if not e.has_layers or curvature is None or e.steps < 40 or e.gradients_agree or e.is_falling or e.is_quiet:
+    if not e.has_layers or curvature is None or e.steps < 40 or e.is_falling or e.is_quiet:
         return False
     if not e.late_share < 0.35:
         return False

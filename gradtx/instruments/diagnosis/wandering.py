@@ -52,7 +52,7 @@ def _asymptote(e: Evidence, distance: np.ndarray) -> list[Finding]:
     curvature, norm = e.curvature, e.norm
     if curvature is None or norm is None or e.steps < 40:
         return []
-    if not e.gradients_agree and e.noise_squared is not None:
+    if e.noise_squared is not None:
         return []
     quarter, half = e.steps // 4, e.steps // 2
     came_off_a_hill = np.nanmin(curvature[:half]) < _NEGATIVE * np.nanmax(np.abs(curvature))
