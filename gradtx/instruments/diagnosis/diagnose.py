@@ -7,12 +7,14 @@ from typing import Any
 
 import numpy as np
 
+from .batch_size import batch_size
 from .causes import CERTAINTY, causes_first
 from .curvature import ill_conditioning
 from .evidence import Evidence
 from .flat_places import shelf
-from .leaps import leaps, nonfinite
-from .noise import batch_size, gradient_noise, stationary
+from .leaps import leaps
+from .noise import gradient_noise, stationary
+from .nonfinite import nonfinite
 from .report import Diagnosis, Finding
 from .steps_taken import StepsTaken
 from .too_high import edge_of_stability, learning_rate_too_high, oscillation

@@ -53,8 +53,8 @@ def _hovers(e: Evidence, s: StepsTaken) -> bool:
 
 def _ended_high(e: Evidence, s: StepsTaken) -> Finding:
     came = f"The loss went from {number(e.start)} to {number(e.end)}. Its highest value was {number(e.highest)}."
-    past = [] if s.ratio is None else np.flatnonzero(np.abs(s.ratio) >= 1)
-    if s.ratio is not None and len(past):
+    past = [] if s.ratio is None else np.flatnonzero(np.abs(s.ratio) >= 1).tolist()
+    if s.ratio is not None and past:
         why = (
             f"{len(past)} of {e.steps} steps were expected to raise it (|r| of 1 or more). The first is step "
             f"{e.name(past[0])}, with r = {number(s.ratio[past[0]])}."
