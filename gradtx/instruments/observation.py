@@ -11,18 +11,19 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from gradtx._core.arguments import check_alone, check_function, check_takes_params, scalar
+from gradtx._core.arguments import scalar
 from gradtx._core.callers import update_call
 from gradtx._core.collectives import AxisName
 from gradtx._core.gradients import aligned
 from gradtx._core.micro_batches import last_share
 from gradtx._core.norms import scaled_norm
 from gradtx._core.trees import compute_dtype, widen
-from gradtx._core.types import MaskedNode, Params, Updates
+from gradtx._core.types import Params, Updates
 
 from .batch_statistics import mixes_examples
 from .covariance import trace_covariance
 from .directional import Along, along
+from .loss_functions import checked_loss
 
 _WHAT = {
     "params": "the parameters",
@@ -113,63 +114,14 @@ class Observation:
     @property
     def losses_fn(self) -> Callable[[Params], jax.Array]:
         """params -> [B], the losses of the step's examples."""
-
-        def checked(params: Params) -> jax.Array:
-            losses = self._called("losses_fn", params)
-            if losses.ndim != 1:
-                cure = (
-                    f"summed over all other axes, as in losses.sum(axis={tuple(range(1, losses.ndim))})"
-                    if losses.ndim
-                    else "not averaged over the batch, as in return losses in place of return losses.mean()"
-                )
-                raise ValueError(
-                    f"{self.name}: losses_fn must return an array [batch], got shape {losses.shape}: return the loss "
-                    f"of each example, {cure}."
-                )
-            return losses.astype(compute_dtype(losses.dtype))
-
-        return checked
+        return checked_loss(self.name, "losses_fn", self._extra["losses_fn"])
 
     @property
     def value_fn(self) -> Callable[[Params], jax.Array]:
         """params -> [], the loss of the step's batch; the mean of `losses_fn` if only that was passed."""
         if self._extra.get("value_fn") is None:
             return lambda params: jnp.mean(self.losses_fn(params))
-
-        def checked(params: Params) -> jax.Array:
-            value = self._called("value_fn", params)
-            if value.shape != ():
-                raise ValueError(
-                    f"{self.name}: value_fn must return a scalar, got shape {value.shape}: take the mean, as in "
-                    "value_fn=lambda params: jnp.mean(losses(params)), or pass the function as losses_fn."
-                )
-            return value.astype(compute_dtype(value.dtype))
-
-        return checked
-
-    def _called(self, argument: str, params: Params) -> jax.Array:
-        """Calls one of the functions among the extra arguments, which must return one real floating array."""
-        function = self._extra[argument]
-        check_function(self.name, argument, function, "the parameters")
-        is_masked = [isinstance(x, MaskedNode) for x in jax.tree.leaves(self.params, is_leaf=_is_masked)]
-        try:
-            result = function(params)
-        except Exception as error:
-            check_takes_params(self.name, argument, function)
-            if any(is_masked):
-                raise ValueError(
-                    f"{self.name}: {argument} failed while {sum(is_masked)} of {len(is_masked)} parameters are masked: "
-                    "chain the instrument outside optax.masked and optax.partition."
-                ) from error
-            raise
-        check_alone(self.name, argument, result)
-        result = jnp.asarray(result)
-        if not jnp.issubdtype(result.dtype, jnp.floating):
-            raise TypeError(
-                f"{self.name}: {argument} must return real floating numbers, got dtype {result.dtype}: end the "
-                "function with return jnp.real(loss) or return loss.astype(jnp.float32)."
-            )
-        return result
+        return checked_loss(self.name, "value_fn", self._extra["value_fn"])
 
     def examples(self, batch: int) -> Any:
         """The number of examples that the gradient is the mean of, if `losses_fn` gives the losses of `batch`.
@@ -219,7 +171,3 @@ class Observation:
                 )
             self._traces[num_probes, seed] = trace_covariance(self.losses_fn, params, self.count, num_probes, seed)
         return self._traces[num_probes, seed]
-
-
-def _is_masked(x: Any) -> bool:
-    return isinstance(x, MaskedNode)

@@ -154,14 +154,8 @@ def _measurements(num_probes: int, seed: int) -> tuple[Measurement, Measurement]
 
 
 def _joined(states: tuple[Any, ...]) -> ObservedReadings:
-    panel = joined(states)
-    return ObservedReadings(
-        panel.panel_numbers,
-        panel.panel_whole_numbers,
-        panel.panel_last_gradient,
-        panel.panel_count,
-        panel.panel_measured_at,
-    )
+    numbers, whole_numbers, _, last_gradient, count, measured_at = joined(states)
+    return ObservedReadings(numbers, whole_numbers, last_gradient, count, measured_at)
 
 
 def _as_panel(state: ObservedReadings) -> PanelState:

@@ -77,18 +77,13 @@ class StepsTaken:
             ratio, is_of_plain_steps = self.learning_rates * self.e.curvature / 2, True
         return None if is_of_plain_steps and self.is_plain is False else ratio
 
-    @cached_property
-    def is_another_method(self) -> bool:
-        """Whether the log holds the ratio of plain descent although the steps were those of another method."""
-        return self.is_plain is False and self.ratio is None
-
     @property
     def may_be_plain(self) -> bool:
         """Whether momentum can be added: the steps are -εg, or nothing contradicts it.
 
         If the rate that follows from the steps grows from the first step on, the steps have momentum already.
         """
-        if self.is_plain is False or self.is_another_method:
+        if self.is_plain is False:
             return False
         ratio = self.e.curve("curvature_ratio/ratio")
         if self.e.curve("learning_rate") is not None or ratio is None or self.e.curvature is None:

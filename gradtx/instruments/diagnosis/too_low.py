@@ -35,7 +35,7 @@ def learning_rate_too_low(e: Evidence, s: StepsTaken, verdict: Verdict) -> list[
     if (at := _fell_at(e, s)) is not None:
         return [_decayed(e, s, at)]
     if s.ratio is None:
-        return _without_ratio(e, s, verdict, kept)
+        return _without_ratio(e, verdict, kept)
     is_short = s.way < 0.3 or (s.way < 1 and e.is_falling)
     if is_short and kept > 0.5 and 2 * _steepest(e, s) < _SAFE:
         text = (
@@ -112,7 +112,7 @@ def _decayed(e: Evidence, s: StepsTaken, at: int) -> Finding:
     return finding("learning_rate_too_low", text, numbers, (at, e.steps - 1), "high", remedy=BACK, advice=advice)
 
 
-def _without_ratio(e: Evidence, s: StepsTaken, verdict: Verdict, kept: float) -> list[Finding]:
+def _without_ratio(e: Evidence, verdict: Verdict, kept: float) -> list[Finding]:
     """A finding if no reading changed from the first steps to the last, because the parameters hardly moved."""
     verdict.needs("learning_rate_too_low", "gradtx.observed(tx), for the ratio of the steps taken")
     assert e.norm is not None
