@@ -145,16 +145,15 @@ def leaps(e: Evidence, s: StepsTaken, verdict: Verdict) -> list[Finding]:
         verdict.needs("exploding_gradients", "gradtx.gradient_norm()")
         return []
     found = leaps_of(e, s)
-    told = [leap for leap in found if leap.kind != "learning_rate_too_high"]
-    if found and found[0].kind == "learning_rate_too_high":
-        return []  # leaps after a step that was far too long are its consequences
-    if not told:
+    if not found:
         largest = float(np.nanmax(e.norm)) / max(float(np.nanmedian(e.norm)), 1e-300)
         if largest < 5:
             verdict.rules_out("cliff", f"the largest gradient is {largest:.2g} times the usual one.")
         return _growth(e, s)
-    first = told[0]
-    return [_cliff(e, told) if first.kind == "cliff" else _explosion(e, first)]
+    if found[0].kind == "learning_rate_too_high":
+        return []  # leaps after a step that was far too long are its consequences
+    told = [leap for leap in found if leap.kind != "learning_rate_too_high"]
+    return [_cliff(e, told) if told[0].kind == "cliff" else _explosion(e, told[0])]
 
 
 def _cliff(e: Evidence, told: list[Leap]) -> Finding:

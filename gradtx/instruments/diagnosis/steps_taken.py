@@ -92,7 +92,7 @@ class StepsTaken:
         if rates is None:
             return False
         known = finite(rates)
-        return not len(known) or float(np.max(known[: max(5, len(known) // 10)])) < 1.3 * float(known[0])
+        return float(np.max(known[: max(5, len(known) // 10)])) < 1.3 * float(known[0])
 
     @cached_property
     def typical(self) -> float:
