@@ -17,8 +17,8 @@ from .instruments.eigenvalues import top_eigenvalues as top_eigenvalues
 from .instruments.gain_ratio import gain_ratio as gain_ratio
 from .instruments.gradient_norm import gradient_norm as gradient_norm
 from .instruments.gradient_tests import gradient_tests as gradient_tests
-from .instruments.lr_range import RangeTest as RangeTest
 from .instruments.lr_range import lr_range_test as lr_range_test
+from .instruments.lr_range_result import RangeTest as RangeTest
 from .instruments.noise_scale import gradient_noise_scale as gradient_noise_scale
 from .instruments.observed import observed as observed
 from .instruments.panel import panel as panel

@@ -28,6 +28,7 @@ parameters' dtype or float32, whichever is wider. With `every=N` the step before
 chooses the steps, pass `measure="remember"` at that step.
 """
 
+from collections.abc import Iterable
 from typing import NamedTuple
 
 import jax
@@ -90,7 +91,7 @@ def gradient_alignment(
     >>> print({name: round(float(value), 3) for name, value in gradtx.readings(state).items()})
     {'gradient_alignment/cosine': -1.0, 'gradient_alignment/pflug': -2.0, 'gradient_alignment/sign_agreement': 0.0}
     """
-    return instrument("gradient_alignment", alignment_measurement(burn_in), every, axis_name)
+    return instrument(alignment_measurement(burn_in), every, axis_name)
 
 
 def alignment_measurement(burn_in: ScalarOrSchedule = 0) -> Measurement:
@@ -113,9 +114,7 @@ def alignment_measurement(burn_in: ScalarOrSchedule = 0) -> Measurement:
         )
 
     def measure(state: GradientAlignmentState, observation: Observation) -> GradientAlignmentState:
-        previous = jax.tree.leaves(state.previous_gradient)
-        pairs = [(g, p) for g, p in zip(observation.updates_like(state.previous_gradient), previous, strict=True)
-                 if g is not None]  # fmt: skip
+        pairs = observation.moving(state.previous_gradient).values()
         cosine, product, agreement = _compared(observation, pairs, *state.previous_gradient_norm)
         is_next = (state.previous_gradient_at >= 0) & (state.previous_gradient_at == observation.count - 1)
         is_good = is_next & jnp.isfinite(product)
@@ -131,7 +130,7 @@ def alignment_measurement(burn_in: ScalarOrSchedule = 0) -> Measurement:
 
 
 def _compared(
-    observation: Observation, pairs: list[tuple[jax.Array, jax.Array]], inverse_p: jax.Array, relative_p: jax.Array
+    observation: Observation, pairs: Iterable[tuple[jax.Array, jax.Array]], inverse_p: jax.Array, relative_p: jax.Array
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
     """Cosine, inner product and agreement of signs."""
     float_dtype = jnp.result_type(float)

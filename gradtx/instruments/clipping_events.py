@@ -102,7 +102,7 @@ def clipping_events(
     >>> print({name: float(value) for name, value in gradtx.readings(state[0]).items()})  # shrink (1 + ½ + ¼ + 1) / 4
     {'clipping_events/fraction': 0.5, 'clipping_events/shrink': 0.6875, 'clipping_events/spikes': 0.0}
     """
-    return instrument("clipping_events", clipping_measurement(max_norm, threshold, decay), every, axis_name)
+    return instrument(clipping_measurement(max_norm, threshold, decay), every, axis_name)
 
 
 def clipping_measurement(

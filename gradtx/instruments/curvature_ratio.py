@@ -81,7 +81,7 @@ def curvature_ratio(learning_rate: ScalarOrSchedule, *, every: int = 1) -> Gradi
     >>> print({name: round(float(value), 3) for name, value in gradtx.readings(state).items()})
     {'curvature_ratio/ratio': 0.5, 'curvature_ratio/gHg': 1000.0, 'curvature_ratio/critical_learning_rate': 0.1}
     """
-    return instrument("curvature_ratio", curvature_measurement(learning_rate), every)
+    return instrument(curvature_measurement(learning_rate), every)
 
 
 def curvature_measurement(learning_rate: ScalarOrSchedule) -> Measurement:

@@ -34,13 +34,11 @@ def along(losses_fn: Callable[[Params], jax.Array], params: Params, direction: P
     def first(at: Params) -> tuple[jax.Array, jax.Array]:
         return jax.jvp(losses_fn, (at,), (direction,))
 
-    try:
+    def forward() -> Along:
         (losses, slopes), (_, curvatures) = _apart(lambda: jax.jvp(first, (params,), (direction,)))
-    except (TypeError, NotImplementedError) as error:
-        if not is_forward_blocked(error):
-            raise
-        return _along_by_differences(losses_fn, params, direction)
-    return Along(losses, slopes, jnp.mean(curvatures))
+        return Along(losses, slopes, jnp.mean(curvatures))
+
+    return unless_blocked(forward, lambda: _along_by_differences(losses_fn, params, direction))
 
 
 def _apart(function: Callable[[], Any]) -> Any:
@@ -52,19 +50,23 @@ def _apart(function: Callable[[], Any]) -> Any:
     return jax.tree.unflatten(jax.tree.structure(shape), jaxpr_as_fun(closed)())
 
 
-def is_forward_blocked(error: Exception) -> bool:
-    """Whether the error means that forward mode met a `custom_vjp` (`custom_lin` inside another forward mode)."""
-    return "custom_vjp" in str(error) or "custom_lin" in str(error)
+def unless_blocked(forward: Callable[[], Any], by_differences: Callable[[], Any]) -> Any:
+    """Returns `forward()`, or `by_differences()` if forward mode met a `custom_vjp`."""
+    try:
+        return forward()
+    except (TypeError, NotImplementedError) as error:
+        # The error names `custom_lin` if forward mode met it inside another forward mode.
+        if "custom_vjp" not in str(error) and "custom_lin" not in str(error):
+            raise
+    return by_differences()
 
 
 def slopes_along(losses_fn: Callable[[Params], jax.Array], params: Params, direction: Params) -> jax.Array:
     """Only the slopes, by one forward pass."""
-    try:
-        return _apart(lambda: jax.jvp(losses_fn, (params,), (direction,))[1])
-    except (TypeError, NotImplementedError) as error:
-        if not is_forward_blocked(error):
-            raise
-        return _along_by_differences(losses_fn, params, direction).slopes
+    return unless_blocked(
+        lambda: _apart(lambda: jax.jvp(losses_fn, (params,), (direction,))[1]),
+        lambda: _along_by_differences(losses_fn, params, direction).slopes,
+    )
 
 
 def _along_by_differences(losses_fn: Callable[[Params], jax.Array], params: Params, direction: Params) -> Along:

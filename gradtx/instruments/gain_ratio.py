@@ -96,7 +96,7 @@ def gain_ratio(*, order: int = 2, every: int = 1) -> GradientTransformationExtra
         )
 
     measurement = Measurement("gain_ratio", init, measure, needs=("params", "value_fn"), allow_complex=False)
-    return instrument("gain_ratio", measurement, every)
+    return instrument(measurement, every)
 
 
 def _ends(observation: Observation) -> tuple[Along, Along]:

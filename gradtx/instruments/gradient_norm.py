@@ -31,7 +31,6 @@ import jax
 import jax.numpy as jnp
 
 from gradtx._core.collectives import AxisName, total_over_shards
-from gradtx._core.debugging import unknown
 from gradtx._core.hyperparameters import BELOW_ONE, first_count, hyperparameter
 from gradtx._core.norms import scaled_norms
 from gradtx._core.types import GradientTransformationExtraArgs, Params, ScalarOrSchedule
@@ -86,7 +85,7 @@ def gradient_norm(
     >>> print({name: round(float(value), 3) for name, value in gradtx.readings(state).items()})
     {'gradient_norm/global': 2.0, 'gradient_norm/slope': -0.693, 'gradient_norm/nonfinite': 0.0}
     """
-    return instrument("gradient_norm", norm_measurement(per_leaf, decay), every, axis_name)
+    return instrument(norm_measurement(per_leaf, decay), every, axis_name)
 
 
 def norm_measurement(per_leaf: bool = False, decay: ScalarOrSchedule = 0.95) -> Measurement:
@@ -94,7 +93,7 @@ def norm_measurement(per_leaf: bool = False, decay: ScalarOrSchedule = 0.95) -> 
     d = hyperparameter("gradient_norm", "decay", decay, BELOW_ONE)
 
     def init(params: Params) -> GradientNormState:
-        leaves = jnp.full(len(jax.tree.leaves(params)), unknown(), jnp.result_type(float)) if per_leaf else None
+        leaves = unmeasured(len(jax.tree.leaves(params))) if per_leaf else None
         return GradientNormState(unmeasured(), leaves, no_trend(), first_count(), first_count(), never())
 
     def measure(state: GradientNormState, observation: Observation) -> GradientNormState:
@@ -125,13 +124,9 @@ def _leaf_norms(observation: Observation, old: jax.Array | None) -> jax.Array | 
     """The norm of each leaf. A leaf without a gradient at this step keeps its last norm."""
     if old is None:
         return None
-
-    gradients = (
-        observation.gradients
-        if len(observation.gradients) == len(old)
-        else observation.updates_like(observation.params)
-    )
-    present = {i: g for i, g in enumerate(gradients) if g is not None}
+    present = dict(enumerate(observation.gradients))
+    if len(present) < len(old):
+        present = {i: g for i, (g, _) in observation.moving(observation.params).items()}
     if not present:
         return old
     inverse_scale, relative = scaled_norms(list(present.values()), observation.axis_name)

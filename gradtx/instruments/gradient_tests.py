@@ -97,7 +97,7 @@ def gradient_tests(*, num_probes: int = 1, seed: int = 0, every: int = 1) -> Gra
     {'gradient_tests/standard_error': 1.291, 'gradient_tests/inner_product': 1.291, 'gradient_tests/norm': 1.291, \
 'gradient_tests/orthogonality': 0.0}
     """
-    return instrument("gradient_tests", measurement_of_tests(num_probes, seed), every)
+    return instrument(measurement_of_tests(num_probes, seed), every)
 
 
 def measurement_of_tests(num_probes: int = 1, seed: int = 0) -> Measurement:
@@ -111,7 +111,7 @@ def measurement_of_tests(num_probes: int = 1, seed: int = 0) -> Measurement:
         return GradientTestsState(*unseen, first_count(), never())
 
     def measure(state: GradientTestsState, observation: Observation) -> GradientTestsState:
-        slopes = _per_example(observation).astype(jnp.result_type(float))
+        slopes = observation.along.slopes.astype(jnp.result_type(float))
         if len(slopes) == 1:
             return state._replace(**dict.fromkeys(_TESTS, unmeasured()))
         count = observation.examples(len(slopes))
@@ -130,8 +130,3 @@ def measurement_of_tests(num_probes: int = 1, seed: int = 0) -> Measurement:
         )
 
     return Measurement("gradient_tests", init, measure, needs=("params", "losses_fn"), allow_complex=False)
-
-
-def _per_example(observation: Observation) -> jax.Array:
-    _ = observation.losses_fn  # raises without losses: `value_fn` would give only the slope of the mean
-    return observation.along.slopes

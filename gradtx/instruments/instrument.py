@@ -11,10 +11,10 @@ A measurement consists of three small functions. `instrument` decides when to me
 to the other steps (see `periodic.py`). If `vmap` runs over the count, every step measures. A derivative treats such
 readings as constants. The host can decide instead: pass `update(..., measure=True)`, False, or "remember" for the step
 before a measured one, as a static argument of the jitted step. A step without a measurement is then compiled without
-it, and each of the choices is compiled once. If all measurements have `sees_every_step`, every step is measured, even
-with `measure=False`.
+it, and each of the choices is compiled once. A measurement with `sees_every_step` is made even with `measure=False`.
 
-Several measurements in one instrument share one `observation`, so that each pass over the model is made only once.
+Several measurements can be made `together`. They share one `observation`, so that each pass over the model is made only
+once.
 """
 
 from collections.abc import Callable
@@ -60,34 +60,18 @@ def never() -> jax.Array:
     return jnp.full((), -1, jnp.int32)
 
 
-def unmeasured() -> jax.Array:
+def unmeasured(*shape: int) -> jax.Array:
     """A reading before its first measurement."""
-    return jnp.full((), unknown(), jnp.result_type(float))
+    return jnp.full(shape, unknown(), jnp.result_type(float))
 
 
-def instrument(
-    name: str, measurement: Measurement, every: int, axis_name: AxisName = None
-) -> GradientTransformationExtraArgs:
-    """The transformation that makes one measurement; its state is the measurement's."""
-    return instruments(name, (measurement,), lambda states: states[0], lambda state: (state,), every, axis_name)
-
-
-def instruments(
-    name: str,
-    measurements: tuple[Measurement, ...],
-    joined: Callable[[tuple[Any, ...]], Any],
-    split: Callable[[Any], tuple[Any, ...]],
-    every: int,
-    axis_name: AxisName = None,
-) -> GradientTransformationExtraArgs:
-    """The transformation that makes several measurements. `joined` makes its state from theirs, and `split` does the
-    reverse. Its fields `NAME_count` and `NAME_measured_at` are also those of each measurement.
-    """
-    look = looking(name, measurements, joined, split, every, axis_name)
+def instrument(measurement: Measurement, every: int, axis_name: AxisName = None) -> GradientTransformationExtraArgs:
+    """The transformation that makes a measurement; its state is the measurement's."""
+    look = looking(measurement, every, axis_name)
 
     def init(params: Params) -> Any:
-        check_params(name, params, allow_complex=all(m.allow_complex for m in measurements))
-        return joined(tuple(m.init(params) for m in measurements))
+        check_params(measurement.name, params, allow_complex=measurement.allow_complex)
+        return measurement.init(params)
 
     def update(
         updates: Updates, state: Any, params: Params | None = None, *, measure: Measure | None = None, **extra: Any
@@ -97,19 +81,40 @@ def instruments(
     return GradientTransformationExtraArgs(init, update)
 
 
-def looking(
+def together(
     name: str,
     measurements: tuple[Measurement, ...],
     joined: Callable[[tuple[Any, ...]], Any],
     split: Callable[[Any], tuple[Any, ...]],
-    every: int,
-    axis_name: AxisName = None,
-) -> Callable[..., tuple[Updates, Any]]:
-    """The `update` of `instruments`, for `observed` too: `look(gradient, taken, state, params, measure, extra)`.
+    kept: tuple[str, ...],
+) -> Measurement:
+    """Several measurements as one. `joined` makes its state from theirs, and `split` does the reverse."""
+
+    def each(change: Callable[[Measurement, Any, Observation], Any]) -> Callable[[Any, Observation], Any]:
+        def changed(state: Any, observation: Observation) -> Any:
+            pairs = zip(measurements, split(state), strict=True)
+            return joined(tuple(_in_types_of(s, change(m, s, observation)) for m, s in pairs))
+
+        return changed
+
+    return Measurement(
+        name,
+        lambda params: joined(tuple(m.init(params) for m in measurements)),
+        each(lambda m, state, observation: m.measure(state, observation)),
+        each(lambda m, state, observation: m.remember(state, observation) if m.remember else state),
+        kept,
+        needs=tuple({need for m in measurements for need in m.needs}),
+        allow_complex=all(m.allow_complex for m in measurements),
+    )
+
+
+def looking(measurement: Measurement, every: int, axis_name: AxisName = None) -> Callable[..., tuple[Updates, Any]]:
+    """The `update` of `instrument`, for `observed` too: `look(gradient, taken, state, params, measure, extra)`.
 
     `taken` is the update that an optimizer made from the gradient, if the instrument stands around one, else None. The
     result is what passes on, `taken` or else the gradient, and the next state.
     """
+    name = measurement.name
     checked_count(name, "every", every)
     check_axis_name(name, axis_name)
 
@@ -128,10 +133,6 @@ def looking(
                 f'{name}: measure must be True, False, "remember" or None, a static argument of the step, '
                 f"got {measure!r}."
             )
-        count = getattr(state, f"{name}_count")
-        gradients = Observation(
-            name, updates, params, count, extra, axis_name
-        ).gradients  # raises for another tree, at every step
 
         def observation(
             count: jax.Array, updates: Updates, params: Params | None, taken: Updates | None
@@ -139,26 +140,28 @@ def looking(
             return Observation(name, updates, params, count, extra, axis_name, taken)
 
         def looked(state: Any, now: tuple[Any, ...]) -> Any:
-            return joined(_looked(measurements, split(state), observation(*now)))
+            return _looked(measurement, state, observation(*now))
 
+        count = getattr(state, f"{name}_count")
         now, passed = (count, updates, params, taken), updates if taken is None else taken
-        if measure is None or all(m.sees_every_step for m in measurements):
+        gradients = observation(*now).gradients  # raises for another tree, at every step
+        if measure is None or measurement.sees_every_step:
             if every == 1:
                 measure = True
             elif not is_traced(count):  # outside jit, Python decides
                 measure = {every - 1: "remember", 0: True}.get(int(count) % every, False)
         if measure == "remember":
-            state = joined(_remembered(measurements, split(state), observation(*now)))
+            state = _remembered(measurement, state, observation(*now))
         elif measure:
             state = looked(state, now)
         elif measure is None:
             if any(varying(jax.typeof(g)) for g in gradients):
                 state = jax.tree.map(varying_like, state, jax.eval_shape(looked, state, now))
             phase = jax.lax.rem(count, jnp.int32(every))
-            is_due = (phase == 0) | ((phase == every - 1) & any(m.remember for m in measurements))
+            is_due = (phase == 0) | ((phase == every - 1) & (measurement.remember is not None))
 
             def turn(state: Any, now: tuple[Any, ...]) -> Any:
-                return joined(_looked_or_remembered(measurements, phase == 0, split(state), lambda: observation(*now)))
+                return _looked_or_remembered(measurement, phase == 0, state, lambda: observation(*now))
 
             state = when_due(is_due, turn, state, now)
             passed = once_known(getattr(state, f"{name}_measured_at"), passed)
@@ -167,13 +170,10 @@ def looking(
     return look
 
 
-def _looked(
-    measurements: tuple[Measurement, ...], states: tuple[Any, ...], observation: Observation
-) -> tuple[Any, ...]:
-    observation.require({need for m in measurements for need in m.needs})
-    new = (_kept_last(m, m.measure(s, observation))._replace(**{f"{m.name}_measured_at": observation.count})
-           for m, s in zip(measurements, states, strict=True))  # fmt: skip
-    return tuple(_in_types_of(s, n) for n, s in zip(new, states, strict=True))
+def _looked(measurement: Measurement, state: Any, observation: Observation) -> Any:
+    observation.require(measurement.needs)
+    new = _kept_last(measurement, measurement.measure(state, observation))
+    return _in_types_of(state, new._replace(**{f"{measurement.name}_measured_at": observation.count}))
 
 
 def _kept_last(measurement: Measurement, state: Any) -> Any:
@@ -186,41 +186,25 @@ def _kept_last(measurement: Measurement, state: Any) -> Any:
     return state._replace(**{field: once_known(is_bad, getattr(state, field)) for field in measurement.kept})
 
 
-def _remembered(
-    measurements: tuple[Measurement, ...], states: tuple[Any, ...], observation: Observation
-) -> tuple[Any, ...]:
-    pairs = zip(measurements, states, strict=True)
-    return tuple(s if m.remember is None else _in_types_of(s, m.remember(s, observation)) for m, s in pairs)
+def _remembered(measurement: Measurement, state: Any, observation: Observation) -> Any:
+    return state if measurement.remember is None else _in_types_of(state, measurement.remember(state, observation))
 
 
 def _looked_or_remembered(
-    measurements: tuple[Measurement, ...],
-    is_look: jax.Array,
-    states: tuple[Any, ...],
-    observe: Callable[[], Observation],
-) -> tuple[Any, ...]:
+    measurement: Measurement, is_look: jax.Array, state: Any, observe: Callable[[], Observation]
+) -> Any:
     """Measures or remembers. Both share the parameter-sized fields, which are written once both have read them."""
-    if not any(m.remember for m in measurements):
-        return _looked(measurements, states, observe())
+    if measurement.remember is None:
+        return _looked(measurement, state, observe())
 
-    def kept_of(states: tuple[Any, ...]) -> list[dict[str, Any]]:
-        return [{field: getattr(s, field) for field in m.kept} for m, s in zip(measurements, states, strict=True)]
-
-    def without_kept(choice: Callable[..., tuple[Any, ...]]) -> Callable[[], tuple[Any, ...]]:
+    def without_kept(choice: Callable[[Measurement, Any, Observation], Any]) -> Callable[[], Any]:
         # The values that an `observation` computes belong to one branch, so each branch makes its own.
-        def numbers() -> tuple[Any, ...]:
-            new = choice(measurements, states, observe())
-            return tuple(s._replace(**dict.fromkeys(m.kept)) for m, s in zip(measurements, new, strict=True))
+        return lambda: choice(measurement, state, observe())._replace(**dict.fromkeys(measurement.kept))
 
-        return numbers
-
-    numbers = jax.lax.cond(is_look, without_kept(_looked), without_kept(_remembered))
-    kept = once_known(_measured_at(measurements, numbers), kept_of(_remembered(measurements, states, observe())))
-    return tuple(n._replace(**k) for n, k in zip(numbers, kept, strict=True))
-
-
-def _measured_at(measurements: tuple[Measurement, ...], states: tuple[Any, ...]) -> jax.Array:
-    return getattr(states[0], f"{measurements[0].name}_measured_at")
+    new = jax.lax.cond(is_look, without_kept(_looked), without_kept(_remembered))
+    remembered = _remembered(measurement, state, observe())
+    kept = {field: getattr(remembered, field) for field in measurement.kept}
+    return new._replace(**once_known(getattr(new, f"{measurement.name}_measured_at"), kept))
 
 
 def _in_types_of(old: Any, new: Any) -> Any:

@@ -34,7 +34,7 @@ work inside `jit`.
 """
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -44,25 +44,9 @@ from gradtx._core.arguments import check_function, checked_count, checked_number
 from gradtx._core.hyperparameters import ABOVE_ONE, BELOW_ONE, POSITIVE
 from gradtx._core.types import GradientTransformation, Params
 
-from .lr_range_run import Run, sweep
+from .lr_range_result import RangeTest, concluded
+from .lr_range_run import sweep
 from .point import check_leaves
-
-
-class RangeTest(NamedTuple):
-    """The result of `lr_range_test`. Printing it gives a sentence."""
-
-    learning_rates: np.ndarray  # [steps] ε_i
-    losses: np.ndarray  # [steps] the loss after the step with that rate; NaN from the step that ended the run
-    steepest: float  # learning rate; NaN if it could not be found (see `remark`)
-    divergence: float  # learning rate; inf if it did not diverge
-    minimum: float  # learning rate; NaN if the first step ended the run, or no step changed the loss
-    remark: str = ""  # why `steepest` is NaN, and what to do
-
-    def __str__(self) -> str:
-        steepest = f"steepest at {self.steepest:.3g}" if np.isfinite(self.steepest) else "no steepest rate"
-        minimum = f", lowest at {self.minimum:.3g}" if np.isfinite(self.minimum) else ""
-        diverges = f"diverges from {self.divergence:.3g}" if np.isfinite(self.divergence) else "does not diverge"
-        return f"{steepest}{minimum}, {diverges}{self.remark and f': {self.remark}'}"
 
 
 def lr_range_test(
@@ -122,89 +106,7 @@ def lr_range_test(
     run = jax.tree.map(np.asarray, run_all(params, jnp.asarray(rates, jnp.result_type(float)), batches))
     if not np.isfinite(run.first):
         raise ValueError(f"lr_range_test: the loss must be finite at the start, got {run.first}.")
-    return _concluded(rates, run, smooth, first, last)
-
-
-def _concluded(rates: np.ndarray, run: Run, smooth: float, first: int, last: int) -> RangeTest:
-    is_kept = run.taken & ~run.diverged
-    # A step without an update does not test its rate, so only the steps that moved the parameters count.
-    at = np.flatnonzero(run.taken & run.moved)
-    losses = np.where(np.isfinite(run.loss), run.loss, np.nan).astype(float)
-    width = smooth * len(rates) * len(at) / max(1, int(run.taken.sum()))
-    # The loss that ended the run enters the mean of its neighbours, but is not a candidate itself.
-    smoothed = np.where(is_kept[at], _smoothed(losses[at], width), np.inf)
-    falls = _smoothed(np.where(np.isnan(losses), np.nan, run.fall)[at], width)
-    is_seen = bool(is_kept[at].any()) and bool(np.any(run.fall[at] != 0))
-    lowest_at = int(np.argmin(smoothed)) if is_seen else 0
-    start = int(np.searchsorted(at, first))
-    stop = min(lowest_at + 1, int(np.searchsorted(at, int(is_kept.sum()) - last)))
-    has_steepest = is_seen and start < stop
-    return RangeTest(
-        learning_rates=rates,
-        losses=np.where(is_kept, losses, np.nan),
-        steepest=float(rates[at][start + np.argmax(falls[start:stop])]) if has_steepest else float("nan"),
-        divergence=_divergence(rates[at], run, at),
-        minimum=float(rates[at][lowest_at]) if is_seen else float("nan"),
-        remark="" if has_steepest else _remark(run, at, int(is_kept.sum()), first, last),
-    )
-
-
-def _remark(run: Run, at: np.ndarray, kept: int, first: int, last: int) -> str:
-    """Why no rate is the steepest, and what to do."""
-    if not run.taken.any() or kept == 0:
-        return "the first step ended the run; start with a lower rate"
-    if len(at) == 0:
-        return "no step moved the parameters; take more steps than the transformation waits for"
-    if not np.any(run.fall[at] != 0):
-        if not np.any(run.slope[at] != 0):
-            return "the gradient is 0 at every step; start elsewhere, and see that value_fn uses the parameters"
-        return "no step changed the loss by more than its rounding error; raise highest"
-    if kept - last <= first:
-        return (
-            f"the run ended after {kept} steps, of which skip_first={first} and skip_last={last} leave none; start "
-            "with a lower rate, or skip fewer"
-        )
-    return f"the loss is lowest in the first skip_first={first} steps; start with a lower rate"
-
-
-def _smoothed(losses: np.ndarray, width: float) -> np.ndarray:
-    """Centred mean over 2 half + 1 losses, fewer at the ends. It is NaN if the loss is NaN."""
-    if len(losses) == 0:
-        return losses
-    half = round(width / 2)
-    windows = np.pad(losses, half, constant_values=np.nan)
-    rows = np.lib.stride_tricks.sliding_window_view(windows, 2 * half + 1)
-    counted = np.isfinite(rows)
-    means = np.where(counted, rows, 0).sum(axis=1) / np.maximum(counted.sum(axis=1), 1)
-    return np.where(np.isfinite(losses), means, np.nan)
-
-
-def _divergence(rates: np.ndarray, run: Run, at: np.ndarray) -> float:
-    """The rate of divergence, from the steps `at` that moved and their rates."""
-    falls, all_sharpness = run.fall[at], run.sharpness[at]
-    last = len(at) - 1
-    has_blown_up = bool(run.diverged.any())
-    if last < 0:
-        return float("inf")
-    onset = last if has_blown_up else last + 1  # the first step of the rise
-    while has_blown_up and onset > 0 and falls[onset - 1] < 0:
-        onset -= 1
-    unstable_from = last + 1
-    while (
-        unstable_from > 0 and rates[unstable_from - 1] * all_sharpness[unstable_from - 1] >= 2
-    ):  # false if the sharpness is 0, which means unknown
-        unstable_from -= 1
-    sharpness = all_sharpness[unstable_from:]
-    if len(sharpness) == 0 or not (has_blown_up or _agree(sharpness[-2:], rates[-2:])):
-        return float(rates[onset]) if has_blown_up else float("inf")
-    stable_to = rates[unstable_from - 1] if unstable_from > 0 else 0.0
-    critical = max(2 / sharpness[0], stable_to)
-    return float(min(critical, rates[onset])) if has_blown_up else float(critical)
-
-
-def _agree(sharpness: np.ndarray, rates: np.ndarray) -> bool:
-    """Whether the last two steps see the same λ_max, to within the ratio of their rates."""
-    return len(sharpness) == 2 and bool(abs(np.log(sharpness[1] / sharpness[0])) <= np.log(rates[1] / rates[0]))
+    return concluded(rates, run, smooth, first, last)
 
 
 def _skipped(steps: int, first: int | None, last: int | None) -> tuple[int, int]:

@@ -1,6 +1,7 @@
 """The run of a learning-rate range test: steps with growing rates, and the curvature of the loss at each step."""
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -52,6 +53,7 @@ def sweep(
     batches: Any,
 ) -> Run:
     """One step for each rate, until the loss is over best + (diverge - 1) max(|best|, first - best)."""
+    # This function is long because the body of the loop needs its arguments.
     make_tx = make_tx or _descent
     sees_curvature = _is_twice_differentiable(value_fn, params, batches)
 
@@ -68,7 +70,7 @@ def sweep(
         new_params = jax.tree.map(lambda p, u: (p + u).astype(p.dtype), params, updates)
         value, after = value.astype(rates.dtype), jnp.asarray(cost(new_params)).astype(rates.dtype)
         is_held, moving, waiting = _judged(rate, g, updates, waiting)
-        moving = _choose(is_held, probe.moving, moving)
+        moving = jax.tree.map(partial(jnp.where, is_held), probe.moving, moving)
         probe, sharpness = jax.lax.cond(
             waiting.was_descent & sees_curvature,
             lambda probe: _sharper(cost, params, probe) if sees_curvature else (probe, unknown),
@@ -113,10 +115,6 @@ def _judged(rate: jax.Array, g: Any, updates: Any, waiting: _Waiting) -> tuple[j
 
 def _any_nonzero(tree: Any) -> jax.Array:
     return jnp.stack([jnp.any(x != 0) for x in jax.tree.leaves(tree)]).any()
-
-
-def _choose(condition: jax.Array, a: Any, b: Any) -> Any:
-    return jax.tree.map(lambda x, y: jnp.where(condition, x, y), a, b)
 
 
 def _descent(learning_rate: Any) -> GradientTransformation:

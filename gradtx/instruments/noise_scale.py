@@ -114,7 +114,7 @@ def gradient_noise_scale(
     {'noise_scale': 2.857, 'trace_covariance': 6.667, 'gradient_norm_squared': 2.333}
     """
     measurement = noise_measurement(decay, num_probes, seed, axis_name, batch_size)
-    return instrument("gradient_noise_scale", measurement, every)
+    return instrument(measurement, every)
 
 
 def noise_measurement(

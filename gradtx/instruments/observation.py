@@ -3,7 +3,6 @@
 Each quantity is computed once, when it is first needed. Instruments that share an `Observation` share its passes.
 """
 
-import itertools
 import warnings
 from collections.abc import Callable, Iterable
 from functools import cached_property
@@ -12,18 +11,19 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from gradtx._core.arguments import check_alone, check_function, check_takes_params, scalar
+from gradtx._core.arguments import scalar
 from gradtx._core.callers import update_call
 from gradtx._core.collectives import AxisName
-from gradtx._core.debugging import unknown
 from gradtx._core.gradients import aligned
 from gradtx._core.micro_batches import last_share
 from gradtx._core.norms import scaled_norm
 from gradtx._core.trees import compute_dtype, widen
-from gradtx._core.types import MaskedNode, Params, Updates
+from gradtx._core.types import Params, Updates
 
 from .batch_statistics import mixes_examples
-from .directional import Along, along, slopes_along
+from .covariance import trace_covariance
+from .directional import Along, along
+from .loss_functions import checked_loss
 
 _WHAT = {
     "params": "the parameters",
@@ -32,7 +32,6 @@ _WHAT = {
     "losses_fn": "the loss of each example",
 }
 _CALL = {"value": "value=value", "value_fn": "value_fn=loss", "losses_fn": "losses_fn=losses"}
-EXACT_UP_TO = 128  # parameters: with at most this many, per-example gradients are taken one coordinate at a time
 
 
 class Observation:
@@ -73,6 +72,14 @@ class Observation:
         """The updates, in the order of the leaves of a tree like the parameters; None for a leaf without an update."""
         return aligned(self.name, self.updates, tree)[0]
 
+    def moving(self, tree: Any) -> dict[int, tuple[jax.Array, jax.Array]]:
+        """The updates, each with its leaf of a tree like the parameters, by the number of the leaf.
+
+        Leaves without an update are left out.
+        """
+        pairs = zip(self.updates_like(tree), jax.tree.leaves(tree), strict=True)
+        return {i: (u, jnp.asarray(x)) for i, (u, x) in enumerate(pairs) if u is not None}
+
     @cached_property
     def relative_norm(self) -> tuple[jax.Array, jax.Array]:
         """(inverse scale, norm * inverse scale) of the updates. Both are finite even if the norm overflows."""
@@ -90,86 +97,31 @@ class Observation:
         `needs`: some of "params", "value", "value_fn", "losses_fn". The mean of `losses_fn` serves as `value_fn`.
         """
         wanted = [need for need in _WHAT if need in needs and not (need == "value_fn" and "losses_fn" in needs)]
-        missing = [need for need in wanted if self._is_missing(need)]
+        given = {name for name, x in (("params", self._params), *self._extra.items()) if x is not None}
+        given |= {"value_fn"} if "losses_fn" in given else set()
+        missing = [need for need in wanted if need not in given]
         if missing:
             call = update_call(_CALL[need] for need in wanted if need != "params")
             returns = ", losses(params) -> [batch]" if "losses_fn" in wanted else ""
             what = " and ".join(_WHAT[need] for need in missing)
             raise ValueError(f"{self.name} needs {what}: {call}{returns}.")
 
-    def _is_missing(self, need: str) -> bool:
-        if need == "params":
-            return self._params is None
-        return self._extra.get(need) is None and not (need == "value_fn" and self._extra.get("losses_fn") is not None)
-
     @property
     def value(self) -> jax.Array:
         """The loss of the step's batch."""
-        self.require(["value"])
         return scalar(self.name, "value", self._extra["value"])
 
     @property
     def losses_fn(self) -> Callable[[Params], jax.Array]:
         """params -> [B], the losses of the step's examples."""
-        self.require(["params", "losses_fn"])
-
-        def checked(params: Params) -> jax.Array:
-            losses = self._called("losses_fn", params)
-            if losses.ndim != 1:
-                cure = (
-                    f"summed over all other axes, as in losses.sum(axis={tuple(range(1, losses.ndim))})"
-                    if losses.ndim
-                    else "not averaged over the batch, as in return losses in place of return losses.mean()"
-                )
-                raise ValueError(
-                    f"{self.name}: losses_fn must return an array [batch], got shape {losses.shape}: return the loss "
-                    f"of each example, {cure}."
-                )
-            return losses.astype(compute_dtype(losses.dtype))
-
-        return checked
+        return checked_loss(self.name, "losses_fn", self._extra["losses_fn"])
 
     @property
     def value_fn(self) -> Callable[[Params], jax.Array]:
         """params -> [], the loss of the step's batch; the mean of `losses_fn` if only that was passed."""
-        self.require(["params", "value_fn"])
         if self._extra.get("value_fn") is None:
             return lambda params: jnp.mean(self.losses_fn(params))
-
-        def checked(params: Params) -> jax.Array:
-            value = self._called("value_fn", params)
-            if value.shape != ():
-                raise ValueError(
-                    f"{self.name}: value_fn must return a scalar, got shape {value.shape}: take the mean, as in "
-                    "value_fn=lambda params: jnp.mean(losses(params)), or pass the function as losses_fn."
-                )
-            return value.astype(compute_dtype(value.dtype))
-
-        return checked
-
-    def _called(self, argument: str, params: Params) -> jax.Array:
-        """Calls one of the functions among the extra arguments, which must return one real floating array."""
-        function = self._extra[argument]
-        check_function(self.name, argument, function, "the parameters")
-        is_masked = [isinstance(x, MaskedNode) for x in jax.tree.leaves(self.params, is_leaf=_is_masked)]
-        try:
-            result = function(params)
-        except Exception as error:
-            check_takes_params(self.name, argument, function)
-            if any(is_masked):
-                raise ValueError(
-                    f"{self.name}: {argument} failed while {sum(is_masked)} of {len(is_masked)} parameters are masked: "
-                    "chain the instrument outside optax.masked and optax.partition."
-                ) from error
-            raise
-        check_alone(self.name, argument, result)
-        result = jnp.asarray(result)
-        if not jnp.issubdtype(result.dtype, jnp.floating):
-            raise TypeError(
-                f"{self.name}: {argument} must return real floating numbers, got dtype {result.dtype}: end the "
-                "function with return jnp.real(loss) or return loss.astype(jnp.float32)."
-            )
-        return result
+        return checked_loss(self.name, "value_fn", self._extra["value_fn"])
 
     def examples(self, batch: int) -> Any:
         """The number of examples that the gradient is the mean of, if `losses_fn` gives the losses of `batch`.
@@ -207,70 +159,15 @@ class Observation:
         return along(lambda params: self.value_fn(params)[None], self.params, self.direction)
 
     def trace_covariance(self, num_probes: int, seed: int) -> tuple[jax.Array, int]:
-        """tr Σ and B. Σ is the covariance of the gradients of B single examples (divisor B - 1); NaN for one example.
-
-        It is exact up to `EXACT_UP_TO` parameters. Above, it is the mean of Var_i(v'g_i) over probes v of random signs.
-        """
+        """tr Σ and B, as in `covariance.py`; the probes are those of this step."""
         if (num_probes, seed) not in self._traces:
-            self._warn_of_mixed_examples()
-            self._traces[num_probes, seed] = self._trace_covariance(num_probes, seed)
+            params = jax.tree.map(jnp.asarray, self.params)
+            if mixes_examples(self.losses_fn, params):
+                warnings.warn(
+                    f"{self.name}: in losses_fn the loss of an example depends on the other examples of its batch, as "
+                    "with batch statistics. So the scatter of the losses' slopes tells nothing about single examples. "
+                    "Let losses_fn use the running averages instead, as in evaluation.",
+                    stacklevel=2,
+                )
+            self._traces[num_probes, seed] = trace_covariance(self.losses_fn, params, self.count, num_probes, seed)
         return self._traces[num_probes, seed]
-
-    def _warn_of_mixed_examples(self) -> None:
-        if mixes_examples(self.losses_fn, jax.tree.map(jnp.asarray, self.params)):
-            warnings.warn(
-                f"{self.name}: in losses_fn the loss of an example depends on the other examples of its batch, as with "
-                "batch statistics. So the scatter of the losses' slopes tells nothing about single examples. Let "
-                "losses_fn use the running averages instead, as in evaluation.",
-                stacklevel=2,
-            )
-
-    def _trace_covariance(self, num_probes: int, seed: int) -> tuple[jax.Array, int]:
-        at = jax.tree.map(jnp.asarray, self.params)
-        leaves, treedef = jax.tree.flatten(at)
-        size = sum(x.size for x in leaves)
-
-        def slopes(direction: Params) -> jax.Array:
-            return slopes_along(self.losses_fn, at, direction)
-
-        if size == 0:
-            return jnp.zeros((), jnp.result_type(float)), len(self.losses_fn(at))
-        if size <= EXACT_UP_TO:
-            ends = itertools.accumulate(x.size for x in leaves)
-            places = [end - x.size + jnp.arange(x.size).reshape(x.shape) for end, x in zip(ends, leaves, strict=True)]
-
-            def coordinate(j: jax.Array) -> Params:
-                return treedef.unflatten([_placed(p == j, x) for p, x in zip(places, leaves, strict=True)])
-
-            found = jax.vmap(lambda j: slopes(coordinate(j)))(jnp.arange(size))
-            return jnp.sum(_variance(found)), found.shape[1]
-        probe_keys = jax.random.split(jax.random.fold_in(jax.random.key(seed), self.count), num_probes)
-        keys = [jax.random.split(key, len(leaves)) for key in probe_keys]
-        probes = [treedef.unflatten(map(_signs, row, leaves)) for row in keys]
-        found = jnp.stack([slopes(probe) for probe in probes])
-        return jnp.mean(_variance(found)), found.shape[1]
-
-
-def _variance(found: jax.Array) -> jax.Array:
-    """The variance of each row, with divisor B - 1; unknown for one example."""
-    if found.shape[1] == 1:
-        return jnp.full_like(found[:, 0], unknown())
-    return jnp.var(found, axis=1, ddof=1)
-
-
-def _signs(key: jax.Array, like: jax.Array) -> jax.Array:
-    """Independent signs, 32 from each random word. Drawn one by one, they would cost more than the pass itself."""
-    columns = like.shape[-1] if like.ndim else 1
-    rows = like.size // max(columns, 1)
-    words = jax.random.bits(key, (-(-rows // 32), 1, columns), jnp.uint32)
-    bits = (words >> jnp.arange(32, dtype=jnp.uint32)[None, :, None]) & jnp.uint32(1)
-    return 2 * _placed(bits.reshape(32 * len(words), columns)[:rows].reshape(like.shape), like) - 1
-
-
-def _placed(x: jax.Array, like: jax.Array) -> jax.Array:
-    """Returns x in the dtype and sharding of `like`."""
-    return jnp.zeros_like(like) + x.astype(like.dtype)
-
-
-def _is_masked(x: Any) -> bool:
-    return isinstance(x, MaskedNode)

@@ -32,28 +32,24 @@ step of plain descent only. With Adam or momentum, `panel`'s ratio does not desc
 per parameter, the last gradient, beside the state of `tx`.
 """
 
-from typing import Any, NamedTuple, cast
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
-from gradtx._core.arguments import check_seed, checked_count, inner_transformation
+from gradtx._core.arguments import inner_transformation
 from gradtx._core.callers import update_call
 from gradtx._core.collectives import made_varying, varying
 from gradtx._core.foreign import check_state
 from gradtx._core.hyperparameters import first_count
+from gradtx._core.trees import check_params
 from gradtx._core.types import GradientTransformation, GradientTransformationExtraArgs, MultiSteps, Params, Updates
 
-from .alignment import alignment_measurement
-from .clipping_events import clipping_measurement
 from .curvature_ratio import CurvatureRatioState, curvature_measurement
-from .gradient_norm import norm_measurement
-from .gradient_tests import measurement_of_tests
-from .instrument import Measurement, instruments, looking, never, unmeasured
+from .instrument import Measurement, looking, never, together, unmeasured
 from .last_update import LastUpdateRatioState
-from .noise_scale import noise_measurement
 from .observation import Observation
-from .panel import PanelState, joined, split
+from .panel import PanelState, joined, measurements, split
 from .update_ratio import ratio
 
 
@@ -116,15 +112,12 @@ def observed(
     -2.0 0.25
     """
     inner = inner_transformation("observed", tx)
-    checked_count("observed", "num_probes", num_probes)
-    check_seed("observed", seed)
-    full = _measurements(num_probes, seed)
-    looks = {is_full: looking("observed", full if is_full else _of_the_mean(full), _joined, _split, every)
-             for is_full in (True, False)}  # fmt: skip
-    start = instruments("observed", full, _joined, _split, every)
+    full, of_the_mean = _measurements(num_probes, seed)
+    looks = {True: looking(full, every), False: looking(of_the_mean, every)}
 
     def init(params: Params) -> ObservedState:
-        return ObservedState(cast(ObservedReadings, start.init(params)), inner.init(params))
+        check_params("observed", params, allow_complex=full.allow_complex)
+        return ObservedState(full.init(params), inner.init(params))
 
     def update(
         updates: Updates, state: Any, params: Params | None = None, **extra: Any
@@ -142,38 +135,27 @@ def observed(
         measure = extra.pop("measure", None)
         # The update waits for a measurement, because the parameters that it will overwrite are read there.
         passed, seen = look(gradients, taken_here, state.observed, here, measure, extra)
-        return _unless_varying(passed, taken), ObservedState(cast(ObservedReadings, seen), inner_state)
+        return _unless_varying(passed, taken), ObservedState(seen, inner_state)
 
     return GradientTransformationExtraArgs(init, update)
 
 
-def _measurements(num_probes: int, seed: int) -> tuple[Measurement, ...]:
-    return (
-        norm_measurement(),
-        _update_measurement(),
-        alignment_measurement(),
-        clipping_measurement(None),
-        _curvature_measurement(),
-        measurement_of_tests(num_probes, seed),
-        noise_measurement(None, num_probes, seed),
-    )
-
-
-def _of_the_mean(measurements: tuple[Measurement, ...]) -> tuple[Measurement, ...]:
-    """The same for a mean of losses: readings that need the single examples stay NaN."""
-    return tuple(m._replace(measure=lambda state, seen: state, needs=()) if "losses_fn" in m.needs else m
-                 for m in measurements)  # fmt: skip
+def _measurements(num_probes: int, seed: int) -> tuple[Measurement, Measurement]:
+    """The panel's measurements, two of them of the update that is taken. The second of the pair is for a mean of
+    losses: readings that need the single examples stay NaN.
+    """
+    of_update = {"last_update": _update_measurement(), "curvature_ratio": _curvature_measurement()}
+    full = tuple(of_update.get(m.name, m) for m in measurements("observed", 1.0, None, num_probes, seed))
+    of_the_mean = tuple(m._replace(measure=lambda state, seen: state, needs=()) if "losses_fn" in m.needs else m
+                        for m in full)  # fmt: skip
+    first, second = (together("observed", parts, _joined, _split, ("observed_last_gradient",))
+                     for parts in (full, of_the_mean))  # fmt: skip
+    return first, second
 
 
 def _joined(states: tuple[Any, ...]) -> ObservedReadings:
-    panel = joined(states)
-    return ObservedReadings(
-        panel.panel_numbers,
-        panel.panel_whole_numbers,
-        panel.panel_last_gradient,
-        panel.panel_count,
-        panel.panel_measured_at,
-    )
+    numbers, whole_numbers, _, last_gradient, count, measured_at = joined(states)
+    return ObservedReadings(numbers, whole_numbers, last_gradient, count, measured_at)
 
 
 def _as_panel(state: ObservedReadings) -> PanelState:
@@ -193,9 +175,7 @@ def _update_measurement() -> Measurement:
         return LastUpdateRatioState(None, never(), unmeasured(), first_count(), never())
 
     def measure(state: LastUpdateRatioState, seen: Observation) -> LastUpdateRatioState:
-        step = seen.step
-        pairs = zip(step.updates_like(seen.params), jax.tree.leaves(seen.params), strict=True)
-        moving = [(u, jnp.asarray(p)) for u, p in pairs if u is not None]
+        moving = seen.step.moving(seen.params).values()
         return state._replace(last_update_ratio=ratio([u for u, _ in moving], [p for _, p in moving]))
 
     return Measurement("last_update", init, measure)

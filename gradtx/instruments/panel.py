@@ -31,7 +31,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from gradtx._core.arguments import checked_count
+from gradtx._core.arguments import check_seed, checked_count
 from gradtx._core.hyperparameters import NON_NEGATIVE, NON_NEGATIVE_OR_INF, hyperparameter
 from gradtx._core.types import GradientTransformationExtraArgs, Params, ScalarOrSchedule, Updates
 
@@ -40,7 +40,7 @@ from .clipping_events import clipping_measurement
 from .curvature_ratio import curvature_measurement
 from .gradient_norm import norm_measurement
 from .gradient_tests import measurement_of_tests
-from .instrument import Measurement, instruments
+from .instrument import Measurement, instrument, together
 from .last_update import last_update_measurement
 from .noise_scale import noise_measurement
 
@@ -118,13 +118,17 @@ def panel(
     """
     rate = hyperparameter("panel", "learning_rate", learning_rate, NON_NEGATIVE)
     limit = None if max_norm is None else hyperparameter("panel", "max_norm", max_norm, NON_NEGATIVE_OR_INF)
-    checked_count("panel", "num_probes", num_probes)
-    return instruments("panel", _measurements(rate, limit, num_probes, seed), joined, split, every)
+    parts = measurements("panel", rate, limit, num_probes, seed)
+    kept = ("panel_last_params", "panel_last_gradient")
+    return instrument(together("panel", parts, joined, split, kept), every)
 
 
-def _measurements(
-    rate: ScalarOrSchedule, limit: ScalarOrSchedule | None, num_probes: int, seed: int
+def measurements(
+    name: str, rate: ScalarOrSchedule, limit: ScalarOrSchedule | None, num_probes: int, seed: int
 ) -> tuple[Measurement, ...]:
+    """The measurements that the panel makes. Errors in the last two arguments name the transformation `name`."""
+    checked_count(name, "num_probes", num_probes)
+    check_seed(name, seed)
     return (
         norm_measurement(),
         last_update_measurement(),
@@ -136,7 +140,7 @@ def _measurements(
     )
 
 
-_NAMES = tuple(m.name for m in _measurements(0.0, None, 1, 0))
+_NAMES = tuple(m.name for m in measurements("panel", 0.0, None, 1, 0))
 _LAST_UPDATE, _ALIGNMENT = _NAMES.index("last_update"), _NAMES.index("gradient_alignment")
 
 
@@ -179,7 +183,7 @@ def _with(states: tuple[Any, ...], last_params: Any, last_gradient: Any, count: 
 @functools.cache
 def _layout() -> tuple[Any, list[jax.ShapeDtypeStruct]]:
     """The contents of the two rows, which are the same in every panel."""
-    states = jax.eval_shape(lambda: tuple(m.init(()) for m in _measurements(0.0, None, 1, 0)))
+    states = jax.eval_shape(lambda: tuple(m.init(()) for m in measurements("panel", 0.0, None, 1, 0)))
     leaves, treedef = jax.tree.flatten(_with(states, None, None, None, None))
     return treedef, leaves
 

@@ -80,4 +80,4 @@ def plateau(*, decay: ScalarOrSchedule = 0.98, every: int = 1) -> GradientTransf
         elapsed = observation.count - state.plateau_measured_at
         return state._replace(loss_trend=trend_with(state.loss_trend, d(observation.count), elapsed, observation.value))
 
-    return instrument("plateau", Measurement("plateau", init, measure, needs=("value",)), every)
+    return instrument(Measurement("plateau", init, measure, needs=("value",)), every)

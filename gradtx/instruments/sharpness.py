@@ -50,7 +50,7 @@ from gradtx._core.ritz import combined, ritz
 from gradtx._core.trees import accumulators, widen
 from gradtx._core.types import FLOAT32, GradientTransformationExtraArgs, Params, ScalarOrSchedule, Updates
 
-from .directional import is_forward_blocked, two_sides
+from .directional import two_sides, unless_blocked
 from .instrument import Measurement, instrument, never, unmeasured
 from .observation import Observation
 from .point import normal_like
@@ -130,7 +130,7 @@ def sharpness(
         return state._replace(sharpness_vector=vector, sharpness_shift=shift, lambda_max=largest, stability=stability)
 
     measurement = Measurement("sharpness", init, measure, needs=("params", "value_fn"), allow_complex=False)
-    return instrument("sharpness", measurement, every)
+    return instrument(measurement, every)
 
 
 def _hessian(observation: Observation) -> Any:
@@ -139,12 +139,10 @@ def _hessian(observation: Observation) -> Any:
 
     def product(v: Updates) -> Updates:
         tangent = jax.tree.map(lambda x, p: x.astype(p.dtype), v, params)
-        try:
-            hv = hvp(observation.value_fn, params, tangent)
-        except (TypeError, NotImplementedError) as error:
-            if not is_forward_blocked(error):
-                raise
-            hv = _product_by_differences(jax.grad(observation.value_fn), params, tangent)
+        hv = unless_blocked(
+            lambda: hvp(observation.value_fn, params, tangent),
+            lambda: _product_by_differences(jax.grad(observation.value_fn), params, tangent),
+        )
         return jax.tree.map(lambda x, like: widen(x, like.dtype), hv, v)
 
     return product

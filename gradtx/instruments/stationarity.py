@@ -32,7 +32,7 @@ momentum.
 """
 
 from collections.abc import Iterable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -103,14 +103,13 @@ def stationarity(
 
     def measure(state: StationarityState, observation: Observation) -> StationarityState:
         ε, α = rate(observation.count), alpha(observation.count)
-        gradients = observation.updates_like(observation.params)
-        left = _sum_of_products(zip(jax.tree.leaves(observation.params), gradients, strict=True), axis_name)
+        left = _sum_of_products(observation.moving(observation.params).values(), axis_name)
         if state.stationarity_velocity is None:
             velocity, right = None, ε / 2 * observation.norm**2
         else:
             leaves, treedef = jax.tree.flatten(state.stationarity_velocity)
             new = [v if g is None else (α.astype(v.dtype) * v - ε.astype(v.dtype) * widen(g, v.dtype))
-                   for v, g in zip(leaves, gradients, strict=True)]  # fmt: skip
+                   for v, g in zip(leaves, observation.updates_like(observation.params), strict=True)]  # fmt: skip
             velocity = treedef.unflatten(new)
             right = (1 + α) / (2 * ε) * _sum_of_products(zip(new, new, strict=True), axis_name)
         means = averaged(state.stationarity_means, None if d is None else d(observation.count), left, right)
@@ -119,14 +118,12 @@ def stationarity(
     measurement = Measurement(
         "stationarity", init, measure, needs=("params",), allow_complex=False, sees_every_step=True
     )
-    return instrument("stationarity", measurement, 1, axis_name)
+    return instrument(measurement, 1, axis_name)
 
 
-def _sum_of_products(pairs: Iterable[tuple[Any, jax.Array | None]], axis_name: AxisName) -> jax.Array:
+def _sum_of_products(pairs: Iterable[tuple[jax.Array, jax.Array]], axis_name: AxisName) -> jax.Array:
     products = []
     for a, b in pairs:
-        if b is not None:
-            a = jnp.asarray(a)
-            dtype = compute_dtype(a.dtype, b.dtype)
-            products.append(jnp.sum(widen(a, dtype) * widen(b, dtype)).astype(jnp.result_type(float)))
+        dtype = compute_dtype(a.dtype, b.dtype)
+        products.append(jnp.sum(widen(a, dtype) * widen(b, dtype)).astype(jnp.result_type(float)))
     return total_over_shards(products, axis_name, jnp.result_type(float))

@@ -109,28 +109,27 @@ def trajectory(*, every: int = 1, axis_name: AxisName = None) -> GradientTransfo
         )
 
     measurement = Measurement("trajectory", init, measure, needs=("params",), sees_every_step=every == 1)
-    return instrument("trajectory", measurement, every, axis_name)
+    return instrument(measurement, every, axis_name)
 
 
 def _moved(observation: Observation, like: Params) -> Params:
     """θ_{k+1}, in the dtypes of `like`."""
-    leaves, treedef = jax.tree.flatten(like)
-    rows = zip(jax.tree.leaves(observation.params), observation.updates_like(observation.params), leaves, strict=True)
-    moved = [widen(jnp.asarray(p), x.dtype) + (0 if u is None else widen(u, x.dtype)) for p, u, x in rows]
-    return treedef.unflatten(moved)
+    moved = [p + u for p, u, _ in _rows(observation, like)]
+    return jax.tree.unflatten(jax.tree.structure(like), moved)
 
 
 def _way(observation: Observation, since: Updates) -> jax.Array:
     """‖θ_k + Δθ_k - since‖, which is the norm of the updates if `since` is θ_k."""
     if since is observation.params:
         return observation.norm
-    rows = zip(
-        jax.tree.leaves(observation.params),
-        observation.updates_like(observation.params),
-        jax.tree.leaves(since),
-        strict=True,
-    )
     # θ - since comes first. It is exact if the two are close, and a short update then keeps its digits.
-    way = [widen(jnp.asarray(p), s.dtype) - s + (0 if u is None else widen(u, s.dtype)) for p, u, s in rows]
+    way = [p - s + u for p, u, s in _rows(observation, since)]
     inverse_scale, relative = scaled_norm(way, observation.axis_name)
     return (relative / inverse_scale).astype(jnp.result_type(float))
+
+
+def _rows(observation: Observation, like: Params) -> list[tuple[jax.Array, jax.Array | int, jax.Array]]:
+    """θ_k and Δθ_k of each leaf, in the dtype of the leaf of `like`, and that leaf. Δθ_k is 0 if there is none."""
+    params, updates = jax.tree.leaves(observation.params), observation.updates_like(observation.params)
+    rows = zip(params, updates, jax.tree.leaves(like), strict=True)
+    return [(widen(jnp.asarray(p), x.dtype), 0 if u is None else widen(u, x.dtype), x) for p, u, x in rows]

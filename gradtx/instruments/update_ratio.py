@@ -24,7 +24,7 @@ import jax
 import jax.numpy as jnp
 
 from gradtx._core.collectives import AxisName
-from gradtx._core.debugging import unbounded, unknown
+from gradtx._core.debugging import unbounded
 from gradtx._core.hyperparameters import first_count
 from gradtx._core.norms import scaled_norm, scaled_norms
 from gradtx._core.types import GradientTransformationExtraArgs, Params
@@ -72,21 +72,19 @@ def update_ratio(
     """
 
     def init(params: Params) -> UpdateRatioState:
-        leaves = jnp.full(len(jax.tree.leaves(params)), unknown(), jnp.result_type(float)) if per_leaf else None
+        leaves = unmeasured(len(jax.tree.leaves(params))) if per_leaf else None
         return UpdateRatioState(unmeasured(), leaves, first_count(), never())
 
     def measure(state: UpdateRatioState, observation: Observation) -> UpdateRatioState:
-        params = [jnp.asarray(p) for p in jax.tree.leaves(observation.params)]
-        pairs = list(zip(observation.updates_like(observation.params), params, strict=True))
-        moving = {i: (u, p) for i, (u, p) in enumerate(pairs) if u is not None}
+        moving = observation.moving(observation.params)
         us, ps = [u for u, _ in moving.values()], [p for _, p in moving.values()]
         leaves = state.update_leaf_ratios
         if leaves is not None and moving:
             ratios = _quotient(scaled_norms(us, axis_name), scaled_norms(ps, axis_name))
-            leaves = ratios if len(moving) == len(pairs) else leaves.at[jnp.array(list(moving))].set(ratios)
+            leaves = ratios if len(moving) == len(leaves) else leaves.at[jnp.array(list(moving))].set(ratios)
         return state._replace(update_ratio=ratio(us, ps, axis_name), update_leaf_ratios=leaves)
 
-    return instrument("update_ratio", Measurement("update_ratio", init, measure, needs=("params",)), every, axis_name)
+    return instrument(Measurement("update_ratio", init, measure, needs=("params",)), every, axis_name)
 
 
 def ratio(updates: list[jax.Array], params: list[jax.Array], axis_name: AxisName = None) -> jax.Array:

@@ -439,6 +439,21 @@ def test_the_slope_alone_is_taken_over_fifty_steps(slope, challenge):
     assert gradtx.diagnose(run).challenges == ({challenge} if challenge else set())
 
 
+def test_ratios_that_overflow_do_not_keep_the_finite_ones_from_setting_the_remedy():
+    ratio = np.where(np.arange(30) == 0, 2.0, np.inf)
+    (found,) = gradtx.diagnose({"loss": 1.3 ** np.arange(30.0), "curvature_ratio/ratio": ratio}).findings
+    assert (found.challenge, found.numbers["factor"]) == ("learning_rate_too_high", pytest.approx(0.2 / 2))
+
+
+def test_a_run_is_judged_alike_if_numpy_is_set_to_raise():
+    norm = np.where(np.arange(60) < 30, 1.0, 0.0)
+    run = {"loss": np.exp(-norm.cumsum()), "gradient_norm/global": norm, "curvature_ratio/gHg": norm**2,
+           "curvature_ratio/ratio": 0.1 * norm, "gradient_tests/standard_error": 1e-200 * norm}  # fmt: skip
+    with np.errstate(all="raise"):
+        found = gradtx.diagnose(run)
+    assert found.to_json() == gradtx.diagnose(run).to_json()
+
+
 def test_if_the_loss_hovers_while_half_of_the_steps_overshoot_the_rate_is_too_high():
     loss = 1 + 0.1 * np.random.default_rng(0).normal(size=200)
     for ratio, challenges in ((0.9, set()), (1.5, {"learning_rate_too_high"})):

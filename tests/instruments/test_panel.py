@@ -51,6 +51,12 @@ def test_the_readings_of_the_panel_equal_those_of_the_single_instruments(both):
     assert not np.isnan([value[-1] for value in panel.values()]).any()
 
 
+@pytest.mark.parametrize(("argument", "error"), [({"seed": 0.5}, TypeError), ({"num_probes": 0}, ValueError)])
+def test_an_argument_that_does_not_fit_is_named_as_the_panels_own(argument, error):
+    with pytest.raises(error, match=f"^panel: {next(iter(argument))} must be"):
+        gradtx.panel(0.1, **argument)
+
+
 @pytest.mark.sampled(1)
 def test_the_update_ratio_of_the_panel_is_that_of_the_step_before(both):
     every, panel, singles = both

@@ -72,9 +72,8 @@ CHALLENGES: dict[str, Challenge] = {
         "ill-conditioned curvature",
         "§2.1",
         "Goodfellow et al. 2016, §8.2.1; Polyak 1964",
-        "The steepest direction limits the learning rate, and the flattest would need a far higher one. "
-        "Momentum helps, and so does "
-        "a separate rate for each parameter.",
+        "The steepest direction limits the learning rate, and the flattest would need a far higher one. Momentum "
+        "helps, and so does a separate rate for each parameter.",
         MOMENTUM,
     ),
     "saddle": Challenge(
@@ -119,8 +118,8 @@ CHALLENGES: dict[str, Challenge] = {
         "gradient noise keeps the loss up",
         "§2.6",
         "Goodfellow et al. 2016, §8.2.6 and §8.1.3; McCandlish et al. 2018",
-        "Let the learning rate fall to a small value, or take larger batches. At a constant rate, noise keeps the "
-        "loss above its minimum.",
+        "Let the learning rate fall to a small value, or take larger batches. At a constant rate, noise keeps the loss "
+        "above its minimum.",
         DECAY,
     ),
     "stationary": Challenge(

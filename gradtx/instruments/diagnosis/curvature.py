@@ -23,9 +23,7 @@ def ill_conditioning(e: Evidence, s: StepsTaken, verdict: Verdict) -> list[Findi
         return []
     # Once the gradient has nearly gone, its curvature is rounding.
     met = curvature[np.isfinite(curvature) & (norm > 1e-5 * np.nanmax(norm))]
-    sharpest = late_median(e.curve("sharpness/lambda_max"))
-    steepest = max([float(np.max(met))] if len(met) else [0.0])
-    steepest = max(steepest, sharpest) if np.isfinite(sharpest) else steepest
+    steepest = float(np.fmax(np.max(met, initial=0.0), late_median(e.curve("sharpness/lambda_max"))))
     flattest = median_of(np.abs(curvature[-max(1, e.steps // 3) :]))
     if not (steepest > 0 and flattest > 0 and e.steps >= 20):
         return []
@@ -37,25 +35,19 @@ def ill_conditioning(e: Evidence, s: StepsTaken, verdict: Verdict) -> list[Findi
     is_above_noise = noise <= 1 or (np.isnan(noise) and not e.has_layers)
     matters = late_median(norm, 0.1) ** 2 / (2 * flattest) > 0.01 * _first_to_gain(curvature, norm) or is_above_noise
     is_felt = noise > 0.7 and not e.gradients_agree
-    is_bound = _is_bound(s, steepest)
-    goes_down = e.late_fall > 0
-    if spread >= _SPREAD and matters and is_bound and kept > 0.3 and not is_felt and goes_down:
+    if spread >= _SPREAD and matters and _is_bound(s, steepest) and kept > 0.3 and not is_felt and e.late_fall > 0:
         text = (
             f"The largest curvature so far is {number(steepest)}. The run now descends along a curvature of "
             f"{number(flattest)}, which is {number(spread)} times smaller. "
             f"Over the last half the gradient kept {min(kept, 9.99):.0%} of its norm."
         )
-        numbers = {
-            "spread": spread,
-            "steepest": steepest,
-            "flattest": flattest,
-            "norm_kept": kept,
-            "momentum": 0.9 if spread < 200 else 0.95,
-        }
+        numbers = {"spread": spread, "steepest": steepest, "flattest": flattest, "norm_kept": kept}
+        numbers["momentum"] = 0.9 if spread < 200 else 0.95
         where = (e.steps // 2, e.steps - 1)
-        remedy = None if s.may_be_plain else ""
-        advice = "Raise the momentum, or use a separate learning rate for each parameter." if remedy == "" else None
-        return [finding("ill_conditioning", text, numbers, where, "high", remedy=remedy, advice=advice)]
+        if s.may_be_plain:
+            return [finding("ill_conditioning", text, numbers, where, "high")]
+        advice = "Raise the momentum, or use a separate learning rate for each parameter."
+        return [finding("ill_conditioning", text, numbers, where, "high", remedy="", advice=advice)]
     if spread >= _SPREAD and np.isnan(noise) and not matters:
         verdict.needs("ill_conditioning", "gradtx.gradient_tests(), because the possible gain may be less than noise")
     if spread < 20:

@@ -5,12 +5,16 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
+
+from .batch_size import batch_size
 from .causes import CERTAINTY, causes_first
 from .curvature import ill_conditioning
 from .evidence import Evidence
 from .flat_places import shelf
-from .leaps import leaps, nonfinite
-from .noise import batch_size, gradient_noise, stationary
+from .leaps import leaps
+from .noise import gradient_noise, stationary
+from .nonfinite import nonfinite
 from .report import Diagnosis, Finding
 from .steps_taken import StepsTaken
 from .too_high import edge_of_stability, learning_rate_too_high, oscillation
@@ -71,8 +75,8 @@ def judged(history: Any, rules: tuple[Callable[[Evidence, StepsTaken, Verdict], 
     """The diagnosis by these rules."""
     evidence, verdict = Evidence(history), Verdict()
     found: dict[str, Finding] = {}
-    with warnings.catch_warnings():
-        # The median of an empty curve is NaN, which no rule takes for evidence. NumPy would warn about it.
+    with np.errstate(all="ignore"), warnings.catch_warnings():
+        # A number that is unknown becomes NaN, which no rule takes for evidence. NumPy would warn about it.
         warnings.simplefilter("ignore", RuntimeWarning)
         steps = StepsTaken(evidence)
         for rule in rules if evidence.steps else (nonfinite,):

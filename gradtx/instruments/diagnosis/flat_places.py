@@ -9,7 +9,7 @@ the gradient, relative to the largest met, tells its kind: clearly negative is a
 import numpy as np
 
 from .evidence import Evidence
-from .medians import SEGMENTS, median_of, medians, segments_of
+from .medians import SEGMENTS, finite, median_of, medians, segments_of
 from .report import Finding, finding, number
 from .steps_taken import StepsTaken
 from .verdict import Verdict
@@ -86,7 +86,7 @@ def _passed(e: Evidence, signal: np.ndarray, verdict: Verdict) -> Finding | None
         if lowest < (_NEGATIVE if is_deep else -_FLAT) and order <= _CRITICAL:
             text = f"{where}. Curvature along it is negative ({lowest:.1%} of the largest), so the run passed a saddle."
             return finding("saddle", text, numbers, (first, last), "high")
-        if _hides(e, edges[k]):
+        if e.signal_share(edges[k]) < 0.5:  # the curvature along mostly noise is not that along ‖G‖
             where_to_look = "gradtx.critical_point at such a place, because the small gradient there is mostly noise"
             verdict.needs("saddle", where_to_look)
         near_zero = float(np.nanmedian(np.abs(curvature[part]))) / steepest
@@ -102,23 +102,13 @@ def _is_clear(e: Evidence, low: slice, high: slice) -> bool:
     Either ‖G‖² differs by three standard errors, and two more for the choice of the largest of many; or all of the
     gradient, noise included, is at most half as long.
     """
-    if e.noise_squared is None or e.norm is None or e.gradients_agree or _is_half(e.norm[low], e.norm[high]):
+    if e.noise_squared is None or e.norm is None or median_of(e.norm[low]) < 0.5 * median_of(e.norm[high]):
         return True
-    squares = [(e.norm[part] ** 2 - e.noise_squared[part]) for part in (low, high)]
-    known = [x[np.isfinite(x)] for x in squares]
+    known = [finite(e.norm[part] ** 2 - e.noise_squared[part]) for part in (low, high)]
     if min(map(len, known)) < 2:
         return True
     error = float(np.sqrt(sum(np.var(x, ddof=1) / len(x) for x in known)))
     return float(known[1].mean() - known[0].mean()) > 5 * error
-
-
-def _is_half(low: np.ndarray, high: np.ndarray) -> bool:
-    return median_of(low) < 0.5 * median_of(high)
-
-
-def _hides(e: Evidence, part: slice) -> bool:
-    """Whether noise is most of the gradient there: then the curvature along it is not that along ‖G‖."""
-    return not e.gradients_agree and e.signal_share(part) < 0.5
 
 
 def _order(signal: np.ndarray, curvature: np.ndarray, k: int, top: int) -> float:
@@ -142,8 +132,7 @@ def _dips(signal: np.ndarray) -> list[int]:
     """The segments after which the gradient becomes more than four times as large, deepest first."""
     largest, found = float(np.nanmax(signal)), []
     for k in range(len(signal) - 1):
-        after = signal[k + 1 :]
-        after = after[np.isfinite(after)]
+        after = finite(signal[k + 1 :])
         # A smaller gradient is only rounding error.
         if len(after) and after.max() > 1e-5 * largest and signal[k] < _SMALL * after.max():
             found.append((signal[k] / after.max(), k))
@@ -154,7 +143,7 @@ def _flat_from_the_start(e: Evidence, s: StepsTaken) -> list[Finding]:
     """Finds a run that started on a flat place and has not left it: its gradient grows, along negative curvature."""
     assert e.norm is not None
     assert e.curvature is not None
-    if not e.gradients_agree and e.noise_squared is not None:
+    if e.noise_squared is not None:
         return []
     norms, curvature = medians(e.norm), medians(e.curvature)
     grew = norms[-1] / max(norms[0], 1e-300)
@@ -163,9 +152,8 @@ def _flat_from_the_start(e: Evidence, s: StepsTaken) -> list[Finding]:
     if not (bends_away and smooth and grew > 1.2 and not s.way < 0.1 and e.is_falling):
         return []
     text = (
-        f"The gradient norm grows from {number(norms[0])} to {number(norms[-1])}, and the curvature along the "
-        f"gradient is negative "
-        "all the way. The run started on a flat place and has not left it yet."
+        f"The gradient norm grows from {number(norms[0])} to {number(norms[-1])}, and the curvature along the gradient "
+        "is negative all the way. The run started on a flat place and has not left it yet."
     )
     numbers = {"norm": norms[0], "after": norms[-1], "grew": grew}
     return [finding("plateau", text, numbers, (0, e.steps - 1), "medium")]

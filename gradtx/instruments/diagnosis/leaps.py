@@ -1,4 +1,4 @@
-"""Rules on values that are not finite, and on gradients that leap: cliffs and exploding gradients.
+"""Rule on gradients that leap: cliffs and exploding gradients.
 
 A *leap* is a gradient of ten times the previous norms or more (Pascanu, Mikolov & Bengio 2013 clip at half to ten times
 the usual norm, so more than ten times is not usual). The step before it shows the cause:
@@ -18,7 +18,7 @@ from typing import NamedTuple
 import numpy as np
 
 from .evidence import Evidence
-from .medians import median_of, medians, segments_of
+from .medians import finite, median_of, medians, scatter_of, segments_of
 from .report import Finding, finding, number
 from .steps_taken import StepsTaken
 from .verdict import Verdict
@@ -26,38 +26,6 @@ from .verdict import Verdict
 _POWER = 4.5  # power of the parameters' length above which many factors multiply; squares and quartics have 1 to 3
 _WALL = 20  # power above which the length of the step does not explain the leap
 _FAR = 10  # ratio r above which a badly chosen learning rate alone does not explain the step
-
-
-def nonfinite(e: Evidence, s: StepsTaken, verdict: Verdict) -> list[Finding]:
-    """True if a computed loss, gradient or parameter is NaN or inf. A loss that was not logged does not count.
-
-    Source: Goodfellow et al. 2016, §8.2.4. Wrong if the NaN is in the log alone and the step was finite.
-    """
-    where = [*e.bad_steps.tolist()]
-    counts = e.whole("gradient_norm/nonfinite")
-    if counts is not None:
-        where += np.flatnonzero(np.nan_to_num(counts) > 0).tolist()
-    norms = e.whole("gradient_norm/global")
-    if norms is not None:
-        where += np.flatnonzero(np.isinf(norms)).tolist()
-    if e.log.diverged_at >= 0:
-        where.append(e.log.diverged_at)
-    if not where:
-        verdict.rules_out("nonfinite", "every loss is finite.")
-        return []
-    first = min(where)
-    goes_on = e.steps == len(e.log.loss) and len(e.known_at) and e.known_at[-1] > first
-    if not goes_on:
-        text = f"From step {e.name(first)} on, the loss, the gradient or a parameter is NaN or inf."
-        return [finding("nonfinite", text, {"step": first}, (first, len(e.log.loss) - 1), "high")]
-    shown = sorted(set(where))
-    listed = ", ".join(str(e.name(k)) for k in shown[:4]) + (", ..." if len(shown) > 4 else "")
-    text = (
-        f"At {len(shown)} step{'s' if len(shown) > 1 else ''} ({listed}) the loss or the gradient is NaN or inf. The "
-        "loss is finite again afterwards, so these values did not reach the parameters."
-    )
-    advice = "The run leaves such steps out already. Find their batches, and look for an example that they all share."
-    return [finding("nonfinite", text, {"step": first}, (first, shown[-1]), "high", remedy="", advice=advice)]
 
 
 class Leap(NamedTuple):
@@ -90,15 +58,15 @@ def leaps_of(e: Evidence, s: StepsTaken) -> list[Leap]:
     norm = e.whole("gradient_norm/global")
     if norm is None or not e.steps:
         return []
-    norm = norm[: min(len(norm), e.steps + 1)]
-    known = norm[np.isfinite(norm) & (norm > 0)]
+    norm = norm[: e.steps + 1]
+    known = finite(norm[norm > 0])
     if len(known) < 2:
         return []
     floor = 3 * np.percentile(known, 95) if len(known) >= 40 else 0.0
     found = []
     for k in range(1, len(norm)):
         before = norm[max(0, k - 20) : k]
-        before = before[np.isfinite(before) & (before > 0)]
+        before = finite(before[before > 0])
         if not len(before) or not np.isfinite(norm[k]) or norm[k] < floor:
             continue
         first = norm[: max(3, k // 2)]
@@ -117,12 +85,10 @@ def _is_lost(e: Evidence, k: int) -> bool:
 
     Far is more than their error, and more than the run had gained.
     """
-    before = e.loss[max(0, k - 20) : k]
-    before = before[np.isfinite(before)]
+    before = finite(e.loss[max(0, k - 20) : k])
     if len(before) < 8:
         return False
-    scatter = 1.4826 * float(np.median(np.abs(np.diff(before)))) / 2**0.5
-    error = 1.25 * scatter / (len(before) / 2) ** 0.5  # of the median of one half
+    error = 1.25 * scatter_of(before) / (len(before) / 2) ** 0.5  # of the median of one half
     first, last = median_of(before[: len(before) // 2]), median_of(before[len(before) // 2 :])
     gained = max(0.0, e.start - float(np.nanmin(e.loss[:k])))
     return median_of(before) - e.start > max(gained, 3 * error) and first - last < 2 * 2**0.5 * error
@@ -131,7 +97,7 @@ def _is_lost(e: Evidence, k: int) -> bool:
 def _is_of_noise(e: Evidence, k: int) -> bool:
     """Whether noise is most of the gradient at step k: then single examples made it leap, and not the place."""
     noise = e.noise_squared
-    return noise is not None and k < len(noise) and not e.gradients_agree and bool(noise[k] > 0.5 * e.norm[k] ** 2)  # pyright: ignore[reportOptionalSubscript]
+    return noise is not None and k < len(noise) and bool(noise[k] > 0.5 * e.norm[k] ** 2)  # pyright: ignore[reportOptionalSubscript]
 
 
 def _is_clipped(e: Evidence, k: int) -> bool:
@@ -142,8 +108,7 @@ def _is_clipped(e: Evidence, k: int) -> bool:
     moved = e.whole("update_ratio/global")
     if moved is None or k + 1 >= len(moved):
         return False
-    before = moved[max(0, k - 20) : k]
-    before = before[np.isfinite(before)]
+    before = finite(moved[max(0, k - 20) : k])
     # NaN is not below anything.
     return bool(len(before) and float(np.max(moved[k : k + 2])) <= 1.5 * float(np.max(before)))
 
@@ -154,16 +119,14 @@ def _leap(e: Evidence, s: StepsTaken, norm: np.ndarray, k: int, before: float) -
         sizes = np.abs(s.ratio[max(0, k - 2) : k])
         ratio = float(np.nanmax(sizes)) if np.isfinite(sizes).any() else ratio
     moved, power, reach = e.whole("update_ratio/global"), float("nan"), float("nan")
-    if moved is not None and k + 1 <= len(moved):
+    if moved is not None:
         # The panel reports the update ratio one step late, so its first is NaN; `observed` reports it at its own step.
-        own = moved[k] if np.isnan(moved[0]) and k < len(moved) else moved[k - 1]
+        own = moved[k] if np.isnan(moved[0]) else moved[k - 1]
         candidates = [x for x in ([own] if np.isfinite(own) else moved[k - 1 : k + 1]) if not np.isnan(x)]
         if candidates:
             shortest = min(candidates)
-            with np.errstate(all="ignore"):
-                grown = np.log(norm[k] / norm[k - 1]) if np.isfinite(norm[k]) else np.inf
-                power = float(grown / np.log1p(shortest)) if shortest > 0 else float("inf")
-                reach = float(shortest / (2 * ratio)) if ratio > 0 else reach
+            power = float(np.log(norm[k] / norm[k - 1]) / np.log1p(shortest)) if shortest > 0 else float("inf")
+            reach = float(shortest / (2 * ratio)) if ratio > 0 else reach
     # On a parabola a step of ratio r makes the gradient 2 r - 1 times as long.
     grew = norm[k] / norm[k - 1] >= 10 * _FAR
     after = norm[k + 1 : k + 21]
@@ -182,16 +145,15 @@ def leaps(e: Evidence, s: StepsTaken, verdict: Verdict) -> list[Finding]:
         verdict.needs("exploding_gradients", "gradtx.gradient_norm()")
         return []
     found = leaps_of(e, s)
-    told = [leap for leap in found if leap.kind != "learning_rate_too_high"]
-    if found and found[0].kind == "learning_rate_too_high":
-        return []  # leaps after a step that was far too long are its consequences
-    if not told:
+    if not found:
         largest = float(np.nanmax(e.norm)) / max(float(np.nanmedian(e.norm)), 1e-300)
         if largest < 5:
             verdict.rules_out("cliff", f"the largest gradient is {largest:.2g} times the usual one.")
         return _growth(e, s)
-    first = told[0]
-    return [_cliff(e, told) if first.kind == "cliff" else _explosion(e, first)]
+    if found[0].kind == "learning_rate_too_high":
+        return []  # leaps after a step that was far too long are its consequences
+    told = [leap for leap in found if leap.kind != "learning_rate_too_high"]
+    return [_cliff(e, told) if told[0].kind == "cliff" else _explosion(e, told[0])]
 
 
 def _cliff(e: Evidence, told: list[Leap]) -> Finding:
@@ -199,17 +161,16 @@ def _cliff(e: Evidence, told: list[Leap]) -> Finding:
     first, last = told[0], told[-1]
     usual = median_of(e.norm[: first.at])
     highest = max(leap.norm for leap in told)
-    short = (
-        "" if np.isnan(first.ratio) else f" The step before was not too long for the curvature (r = {first.ratio:.2g})."
-    )
     text = (
-        f"At step {e.name(first.at)} the gradient norm leaps to {number(highest)}, "
-        f"{number(highest / first.before)} times "
-        f"the usual {number(first.before)}.{short}"
+        f"At step {e.name(first.at)} the gradient norm leaps to {number(highest)}, {number(highest / first.before)} "
+        f"times the usual {number(first.before)}."
     )
-    numbers = {"spikes": len(told), "height": highest, "usual_norm": usual, "limit": usual}
-    numbers["steps"] = len(e.log.loss)
-    is_sure = not np.isnan(first.ratio) and len(told) < max(3, 0.02 * e.steps)
+    is_known = not np.isnan(first.ratio)
+    if is_known:
+        text += f" The step before was not too long for the curvature (r = {first.ratio:.2g})."
+    steps = len(e.log.loss)
+    numbers = {"spikes": len(told), "height": highest, "usual_norm": usual, "limit": usual, "steps": steps}
+    is_sure = is_known and len(told) < max(3, 0.02 * e.steps)
     return finding("cliff", text, numbers, (first.at, last.at), "high" if is_sure else "medium")
 
 

@@ -141,19 +141,10 @@ def _known_name(name: str) -> str | None:
 def _numbers(name: str, known: str, value: Any, ignored: dict[str, str]) -> tuple[np.ndarray, np.ndarray] | None:
     """The values of a curve, and a mask of the absent ones."""
     try:
-        values = value if isinstance(value, (np.ndarray, list, tuple)) or np.ndim(value) == 0 else np.asarray(value)
-        if isinstance(values, (list, tuple)):
-            is_absent = np.array([x is None for x in values], bool)
-            values = [np.nan if x is None else np.asarray(x) for x in values]
-            values = _rows(values)
-        else:
-            values = np.asarray(values)
-            is_absent = np.zeros(values.shape[:1], bool)
-            if values.dtype == object:
-                return _numbers(name, known, list(values), ignored)
-        if np.iscomplexobj(values) or values.dtype.kind in "USOmM":
-            raise TypeError
-        return values.astype(float), is_absent
+        values = value if isinstance(value, (list, tuple)) else np.asarray(value)
+        if isinstance(values, np.ndarray) and values.dtype != object:
+            return _floats(values), np.zeros(values.shape[:1], bool)
+        return _rows(list(values)), np.array([x is None for x in values], bool)
     except (TypeError, ValueError):
         if known != "loss":
             ignored[name] = f"was ignored: it is not made of numbers ({type(value).__name__})."
@@ -162,12 +153,16 @@ def _numbers(name: str, known: str, value: Any, ignored: dict[str, str]) -> tupl
 
 
 def _rows(values: list[Any]) -> np.ndarray:
-    arrays = [np.asarray(x) for x in values]
-    if any(np.iscomplexobj(x) or x.dtype.kind in "USOmM" for x in arrays):
-        raise TypeError
-    arrays = [x.astype(float) for x in arrays]  # scalars of bfloat16 too, which NumPy cannot stack with a NaN
+    # Each becomes a float before they are stacked, because NumPy cannot stack scalars of bfloat16 with a NaN.
+    arrays = [_floats(np.asarray(np.nan if x is None else x)) for x in values]
     shape = max((x.shape for x in arrays), key=len, default=())
     return np.array([np.full(shape, np.nan) if x.shape != shape and np.isnan(x).all() else x for x in arrays])
+
+
+def _floats(values: np.ndarray) -> np.ndarray:
+    if values.dtype.kind in "cUSOmM":  # complex numbers, texts, objects, dates
+        raise TypeError
+    return values.astype(float)
 
 
 def _spread(values: np.ndarray, length: int, fill: Any = np.nan) -> np.ndarray:

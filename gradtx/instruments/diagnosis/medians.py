@@ -21,9 +21,14 @@ def medians(curve: np.ndarray, keep_inf: bool = False, count: int = SEGMENTS) ->
     return np.array([median_of(curve[part], keep_inf) for part in segments_of(len(curve), count)])
 
 
+def finite(values: np.ndarray) -> np.ndarray:
+    """The values that are finite."""
+    return values[np.isfinite(values)]
+
+
 def median_of(values: np.ndarray, keep_inf: bool = False) -> float:
     """Median of the finite values (or, with `keep_inf`, of all numbers); NaN if there is none."""
-    known = np.sort(values[~np.isnan(values)] if keep_inf else values[np.isfinite(values)])
+    known = np.sort(values[~np.isnan(values)] if keep_inf else finite(values))
     if not len(known):
         return float("nan")
     low, high = known[(len(known) - 1) // 2], known[len(known) // 2]
@@ -32,8 +37,13 @@ def median_of(values: np.ndarray, keep_inf: bool = False) -> float:
 
 def mean_of(values: np.ndarray) -> float:
     """Mean of the finite values; NaN if there is none."""
-    known = values[np.isfinite(values)]
+    known = finite(values)
     return float(known.mean()) if len(known) else float("nan")
+
+
+def scatter_of(values: np.ndarray) -> float:
+    """Standard deviation about a slow trend, from the median difference of neighbours."""
+    return 1.4826 * float(np.median(np.abs(np.diff(values)))) / 2**0.5
 
 
 def late(values: np.ndarray, share: float = 0.5) -> np.ndarray:
@@ -54,3 +64,8 @@ def late_median(values: np.ndarray | None, share: float = 0.5) -> float:
 def early_median(values: np.ndarray | None, share: float = 0.1) -> float:
     """Median of the first `share`; NaN if nothing is known."""
     return float("nan") if values is None else median_of(early(values, share))
+
+
+def shrinkage(sizes: np.ndarray) -> float:
+    """The factor by which the late ones of these sizes are smaller than the first ones."""
+    return early_median(sizes, 0.04) / max(late_median(sizes), 1e-300)

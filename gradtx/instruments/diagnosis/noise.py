@@ -1,23 +1,17 @@
-"""Rules on noise: whether it limits the run, whether the run is in equilibrium with it, whether the batch fits it.
+"""Rules on noise: whether it limits the run, and whether the run is in equilibrium with it.
 
-Noise s² = tr Σ / B over signal ‖G‖² is B_simple / B, the noise scale over the batch size. With B = m B_simple a run
-takes 1 + 1/m times the fewest steps and 1 + m times the fewest examples that reach a loss (McCandlish et al. 2018, eq.
-2.11). So a batch is *too small* at m < 1/5 (six times the steps) and *too large* at m > 5 (six times the examples).
-The first is judged while the loss comes down by four fifths of its fall, the second over the first half of the run:
-towards the end the signal vanishes, and every batch is too small.
-
-Otherwise noise does no harm while the loss falls. SGD at rate ε hovers about ε s² / 4 above the bottom of a bowl of any
-curvature (to first order in ε). For other methods ε is estimated from the loss: the loss fell by about ε Σ‖G‖², so ε is
-its fall over the sum of the squared signal on the way. If the schedule is known, it weights the squares. So the height
-has the unit of the logged loss, which may differ from that of the gradients (bits and nats, or a sum and a mean).
-*Gradient noise* is reported if the loss hovers, noise is most of the gradient, and the height is a few per cent of the
-gain (`costs`).
+Unless the batch is far too small (`batch_size.py`), noise does no harm while the loss falls. SGD at rate ε hovers about
+ε s² / 4 above the bottom of a bowl of any curvature (to first order in ε), s² = tr Σ / B. For other methods ε is
+estimated from the loss: the loss fell by about ε Σ‖G‖², so ε is its fall over the sum of the squared signal on the way.
+If the schedule is known, it weights the squares. So the height has the unit of the logged loss, which may differ from
+that of the gradients (bits and nats, or a sum and a mean). *Gradient noise* is reported if the loss hovers, noise is
+most of the gradient, and the height is a few per cent of the gain (`costs`).
 """
 
 import numpy as np
 
 from .evidence import Evidence
-from .medians import SEGMENTS, late, late_median, mean_of, median_of
+from .medians import finite, late, late_median, mean_of, median_of
 from .report import Finding, finding, number, percent
 from .steps_taken import StepsTaken
 from .verdict import Verdict
@@ -35,11 +29,11 @@ def gradient_noise(e: Evidence, s: StepsTaken, verdict: Verdict) -> list[Finding
         return []
     if e.late_share > 0.8 and not e.gradients_agree:
         verdict.rules_out("gradient_noise", f"noise is {percent(1 - e.late_share)} of the squared gradient.")
-    if e.gradients_agree or not hovers(e) or not (e.late_share < 0.5 or _looks_random(e)):
+    if not hovers(e) or not (e.late_share < 0.5 or _looks_random(e)):
         return []
-    height = height_of(e, s)
     if not costs(e, s):
         return []
+    height = height_of(e, s)
     said = (
         "consecutive gradients have little in common"
         if np.isnan(e.late_share)
@@ -47,8 +41,8 @@ def gradient_noise(e: Evidence, s: StepsTaken, verdict: Verdict) -> list[Finding
     )
     text = (
         f"The loss stays near {number(e.end)}, and {said}. At this learning rate noise alone keeps it about "
-        f"{number(height)} above the "
-        f"minimum. That is {percent(height / max(e.drop, 1e-300))} of the whole gain of the run."
+        f"{number(height)} above the minimum. That is {percent(height / max(e.drop, 1e-300))} of the whole gain of the "
+        "run."
     )
     numbers = {
         "height": height, "gain": e.drop, "level": e.end, "steps": float(e.steps),
@@ -104,35 +98,6 @@ def height_of(e: Evidence, s: StepsTaken) -> float:
     return float(e.drop / on_the_way * late_rate * error / 4) if on_the_way > 0 else float("nan")
 
 
-def noise_to_signal(e: Evidence) -> np.ndarray | None:
-    """s² / ‖G‖² over the segments; inf if no signal is left."""
-    scale, batch = e.segments_with_inf("gradient_noise_scale/noise_scale"), e.batch_size
-    if scale is not None and batch:
-        return np.maximum(0, scale) / batch
-    theta = e.segments("gradient_tests/norm")  # s / ‖g‖, ‖g‖² = ‖G‖² + s²
-    if theta is not None:
-        share = np.minimum(theta**2, 1 - 1e-9)
-        return share / (1 - share)
-    return _from_consecutive(e)
-
-
-def _from_consecutive(e: Evidence) -> np.ndarray | None:
-    """s² / ‖G‖² from consecutive steps, such as for batches of one: they share their signal, E g_k·g_{k-1} = ‖G‖²."""
-    sums, norm = e.curve("gradient_alignment/pflug"), e.norm
-    # A gradient that turns looks like noise here, so larger batches need the readings of their examples.
-    if sums is None or norm is None or e.steps < 40 or e.batch_size != 1:
-        return None
-    products = np.diff(sums, prepend=np.nan)
-    segments = zip(*(np.array_split(x, min(SEGMENTS // 2, e.steps // 20)) for x in (products, norm**2)), strict=True)
-    pairs = [(mean_of(p), mean_of(n)) for p, n in segments if np.isfinite(p).any() and np.isfinite(n).any()]
-    if not pairs:
-        return None
-    found = np.array([(total - signal) / signal if signal > 0 else np.inf for signal, total in pairs])
-    # The same number of segments as in the other curves, so that rules can compare them.
-    count = min(SEGMENTS, e.steps)
-    return np.maximum(0, found)[np.minimum(np.arange(count) * len(found) // count, len(found) - 1)]
-
-
 def stationary(e: Evidence, s: StepsTaken, verdict: Verdict) -> list[Finding]:
     """True if the run is in equilibrium with its noise: fluctuation and dissipation balance, or Pflug's sum falls.
 
@@ -156,8 +121,7 @@ def stationary(e: Evidence, s: StepsTaken, verdict: Verdict) -> list[Finding]:
     if pflug is None:
         verdict.needs("stationary", "gradtx.stationarity(learning_rate)")
         return []
-    half = pflug[e.steps // 2 :]
-    half = half[np.isfinite(half)]
+    half = finite(pflug[e.steps // 2 :])
     falls = len(half) > 20 and half[-1] < half[0] and np.mean(np.diff(half[:: max(1, len(half) // 20)]) < 0) > 0.6
     if falls and not (e.late_share < 0.5 or _looks_random(e)):
         verdict.needs("stationary", "gradtx.stationarity(learning_rate)")
@@ -168,63 +132,3 @@ def stationary(e: Evidence, s: StepsTaken, verdict: Verdict) -> list[Finding]:
         )
         return [finding("stationary", text, {"pflug_change": half[-1] - half[0]} | steps, where, "medium")]
     return []
-
-
-def batch_size(e: Evidence, s: StepsTaken, verdict: Verdict) -> list[Finding]:
-    """True if the batch is at most a fifth of the noise scale while the loss falls, or at least five times the scale.
-
-    Source: McCandlish et al. 2018, eq. 2.11. Wrong if the full data are one batch: then its noise has no effect.
-    """
-    against, batch = noise_to_signal(e), e.batch_size
-    if against is None or batch is None:
-        for challenge in ("batch_too_small", "batch_too_large"):
-            if batch is None and e.curve("gradient_noise_scale/noise_scale") is not None:
-                verdict.unjudged[challenge] = "needs the batch size: log it with each step, as batch_size=64."
-            else:
-                verdict.needs(challenge, "gradtx.gradient_noise_scale(), with batch_size in the history")
-        return []
-    batch *= _steps_per_move(e)
-    down = int(np.argmax(e.levels <= e.lowest + 0.2 * e.drop)) if e.drop > 0 else 0
-    coming_down = against[: max(1, down * len(against) // max(1, len(e.levels)))]
-    typical = _pooled(e, max(1, down * e.steps // max(1, len(e.levels))), coming_down)
-    text = "Each step uses {:.0f} examples. Noise and signal are equal in batches of {} ({})."
-    # Three standard errors of the difference of two medians: over the first segment, and over the last tenth.
-    clear = e.is_falling or e.drop > 3 * 1.25 * e.scatter * ((SEGMENTS + 10) / len(e.known)) ** 0.5
-    if typical > 5 and batch <= 16 and down >= 0.2 * len(e.levels) and not e.gradients_agree and clear:
-        numbers = {
-            "batch_size": batch,
-            "noise_scale": typical * batch,
-            "times": float(np.round(np.clip(typical / 2, 2, 8))),
-        }
-        said = text.format(batch, number(typical * batch), "while the loss comes down")
-        where = (0, down * e.steps // len(e.levels))
-        return [finding("batch_too_small", said, numbers, where, "high")]
-    typical = median_of(against[: max(1, len(against) // 2)], keep_inf=True)
-    trace = late_median(e.curve("gradient_noise_scale/trace_covariance"), 1.0)
-    # If the gradient turns from step to step, its signal is that of steps past the minimum.
-    if typical < 0.2 and batch >= 32 and not s.turns and not trace <= 0 and batch * typical > 0.01:
-        fewer = max(1.0, 2 ** np.round(np.log2(max(batch * typical, 1.0))))
-        numbers = {"batch_size": batch, "noise_scale": typical * batch, "fewer": float(fewer)}
-        said = text.format(batch, number(typical * batch), "in the first half of the run")
-        return [finding("batch_too_large", said, numbers, (0, e.steps // 2), "high")]
-    if np.isfinite(typical) and batch * typical > 0.01:
-        said = text.format(batch, number(typical * batch), "in the first half of the run")
-        verdict.rules_out("a batch too small or too large", said)
-    return []
-
-
-def _steps_per_move(e: Evidence) -> float:
-    """Number of gradients that an accumulation averages, from the share of steps without an update."""
-    moved = e.curve("update_ratio/global")
-    still = 0.0 if moved is None else float(np.mean(moved[np.isfinite(moved)] == 0))
-    return 1.0 if still < 0.4 or still > 0.999 else round(1 / (1 - still))
-
-
-def _pooled(e: Evidence, steps: int, against: np.ndarray) -> float:
-    """s² / ‖G‖² over the first steps as one ratio of sums, because single ratios of small batches may be up to inf."""
-    trace = e.curve("gradient_noise_scale/trace_covariance")
-    signal = e.curve("gradient_noise_scale/gradient_norm_squared")
-    if trace is None or signal is None or not e.batch_size or not steps:
-        return median_of(against, keep_inf=True)
-    total = float(np.nansum(signal[:steps]))
-    return float(np.nansum(trace[:steps])) / total / e.batch_size / _steps_per_move(e) if total > 0 else float("inf")

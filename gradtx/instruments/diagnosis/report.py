@@ -122,15 +122,8 @@ def finding(
     """Makes a finding with the section, source and advice of its challenge. `remedy` and `advice` replace the usual."""
     known = CHALLENGES[challenge]
     plain = {name: float(value) for name, value in numbers.items()}
-    fields = {
-        "factor": 0.1,
-        "limit": 1.0,
-        "times": 4.0,
-        "fewer": 32.0,
-        "steps": 100,
-        "fell_at": 0,
-        "momentum": 0.9,
-    } | numbers
+    usual = {"factor": 0.1, "limit": 1.0, "times": 4.0, "fewer": 32.0, "steps": 100, "fell_at": 0, "momentum": 0.9}
+    fields = usual | numbers
     shown = {name: int(value) if name in ("steps", "fell_at") else value for name, value in fields.items()}
     shown |= {name: in_code(fields[name]) for name in ("factor", "limit", "momentum")}
     return Finding(

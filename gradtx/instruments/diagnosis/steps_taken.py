@@ -14,7 +14,7 @@ from functools import cached_property
 import numpy as np
 
 from .evidence import Evidence
-from .medians import early_median, late, late_median, median_of
+from .medians import finite, late, late_median, mean_of, median_of, shrinkage
 
 
 class StepsTaken:
@@ -35,13 +35,11 @@ class StepsTaken:
         ratio, curvature = self.e.curve("curvature_ratio/ratio"), self.e.curvature
         if ratio is None or curvature is None:
             return None
-        with np.errstate(all="ignore"):
-            rates = 2 * ratio / curvature
+        rates = 2 * ratio / curvature
         rates = np.where(np.isfinite(rates) & (rates > 0), rates, np.nan)
         if np.isfinite(rates).sum() < 0.5 * np.isfinite(ratio).sum():
             return None
-        with np.errstate(all="ignore"):
-            jumps = np.abs(np.diff(np.log(rates[np.isfinite(rates)])))
+        jumps = np.abs(np.diff(np.log(finite(rates))))
         told = self.e.curve("learning_rate")
         if told is not None and len(jumps):
             off = np.abs(np.log(rates / told))
@@ -61,9 +59,8 @@ class StepsTaken:
     def _fits(self, rates: np.ndarray, norm: np.ndarray, moved: np.ndarray, shift: int) -> bool | None:
         """Like `is_plain`, with the update ratio of its own step (`shift` 0), or of the step before (1, the panel)."""
         steps = self.e.steps
-        with np.errstate(all="ignore"):
-            length = (rates * norm)[: steps - shift] / moved[shift:]
-            moved = moved[shift:]
+        moved = moved[shift:]
+        length = (rates * norm)[: steps - shift] / moved
         good = np.isfinite(length) & (length > 0) & (moved < 0.5)
         if good.sum() < 5:
             return None
@@ -75,16 +72,10 @@ class StepsTaken:
     @cached_property
     def ratio(self) -> np.ndarray | None:
         """r of each step that was taken. None if it was not measured, or only for steps -εg that were not taken."""
-        ratio = self.e.curve("curvature_ratio/ratio")
+        ratio, is_of_plain_steps = self.e.curve("curvature_ratio/ratio"), self._implied is not None
         if ratio is None and self.learning_rates is not None and self.e.curvature is not None:
-            ratio = self.learning_rates * self.e.curvature / 2
-            return None if self.is_plain is False else ratio
-        return None if self._implied is not None and self.is_plain is False else ratio
-
-    @cached_property
-    def is_another_method(self) -> bool:
-        """Whether the log holds the ratio of plain descent although the steps were those of another method."""
-        return self.is_plain is False and self.ratio is None
+            ratio, is_of_plain_steps = self.learning_rates * self.e.curvature / 2, True
+        return None if is_of_plain_steps and self.is_plain is False else ratio
 
     @property
     def may_be_plain(self) -> bool:
@@ -92,7 +83,7 @@ class StepsTaken:
 
         If the rate that follows from the steps grows from the first step on, the steps have momentum already.
         """
-        if self.is_plain is False or self.is_another_method:
+        if self.is_plain is False:
             return False
         ratio = self.e.curve("curvature_ratio/ratio")
         if self.e.curve("learning_rate") is not None or ratio is None or self.e.curvature is None:
@@ -100,8 +91,8 @@ class StepsTaken:
         rates = self._implied
         if rates is None:
             return False
-        known = rates[np.isfinite(rates)]
-        return not len(known) or float(np.max(known[: max(5, len(known) // 10)])) < 1.3 * float(known[0])
+        known = finite(rates)
+        return float(np.max(known[: max(5, len(known) // 10)])) < 1.3 * float(known[0])
 
     @cached_property
     def typical(self) -> float:
@@ -122,8 +113,7 @@ class StepsTaken:
         if self.ratio is None:
             return float("nan")
         sizes = np.abs(self.ratio[part])
-        known = sizes[np.isfinite(sizes)]
-        return float(2 * np.minimum(known, 5).mean() * len(sizes)) if len(known) else float("nan")
+        return 2 * mean_of(np.minimum(finite(sizes), 5)) * len(sizes)
 
     @cached_property
     def turns(self) -> bool:
@@ -138,10 +128,7 @@ class StepsTaken:
     @cached_property
     def shrank(self) -> float:
         """The factor by which late steps are shorter than early ones, apart from changes of the gradient's size."""
-        rates = self.learning_rates
-        if rates is not None:
-            return early_median(rates, 0.04) / max(late_median(rates), 1e-300)
-        moved, norm = self.e.curve("update_ratio/global"), self.e.norm
-        if moved is None or norm is None:
-            return 1.0
-        return early_median(moved, 0.04) / max(late_median(moved), 1e-300)
+        sizes = self.learning_rates
+        if sizes is None and self.e.norm is not None:
+            sizes = self.e.curve("update_ratio/global")
+        return 1.0 if sizes is None else shrinkage(sizes)

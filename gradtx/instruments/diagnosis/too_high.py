@@ -4,7 +4,7 @@ import numpy as np
 
 from .evidence import Evidence
 from .leaps import leaps_of
-from .medians import late_median, median_of, medians
+from .medians import finite, late_median, median_of, medians
 from .report import Finding, finding, number
 from .steps_taken import StepsTaken
 from .verdict import Verdict
@@ -36,7 +36,8 @@ def learning_rate_too_high(e: Evidence, s: StepsTaken, verdict: Verdict) -> list
 
 
 def _share_past(ratio: np.ndarray) -> float:
-    known = np.abs(ratio[np.isfinite(ratio)])
+    """The share of the steps with a known ratio whose ratio is 1 or more."""
+    known = np.abs(finite(ratio))
     return float(np.mean(known >= 1)) if len(known) else 0.0
 
 
@@ -52,31 +53,23 @@ def _hovers(e: Evidence, s: StepsTaken) -> bool:
 
 def _ended_high(e: Evidence, s: StepsTaken) -> Finding:
     came = f"The loss went from {number(e.start)} to {number(e.end)}. Its highest value was {number(e.highest)}."
-    if s.ratio is None:
-        why, confidence = " It did not fall again.", "medium"
-        if s.turns:
-            why = f" The gradient turns from step to step (cosine {e.late_cosine:.2f} of consecutive gradients)."
-        confidence = "high" if s.turns or e.was_thrown else "medium"
-    else:
-        past = np.flatnonzero(np.abs(s.ratio) >= 1)
-        at = int(past[0]) if len(past) else 0
+    past = [] if s.ratio is None else np.flatnonzero(np.abs(s.ratio) >= 1).tolist()
+    if s.ratio is not None and past:
         why = (
-            f" {len(past)} of {e.steps} steps were expected to raise it (|r| of 1 or more). The first is step "
-            f"{e.name(at)}, with "
-            f"r = {number(s.ratio[at])}."
-            if len(past)
-            else f" Steps go past the minimum along their own direction (r is about {s.typical:.2f}, and 0.5 is best)."
+            f"{len(past)} of {e.steps} steps were expected to raise it (|r| of 1 or more). The first is step "
+            f"{e.name(past[0])}, with r = {number(s.ratio[past[0]])}."
         )
-        confidence = "high"
-    numbers = {
-        "start": e.start,
-        "end": e.end,
-        "highest": e.highest,
-        "typical_ratio": s.typical,
-        "factor": _factor(e, s),
-    }
+    elif s.ratio is not None:
+        why = f"Steps go past the minimum along their own direction (r is about {s.typical:.2f}, and 0.5 is best)."
+    elif s.turns:
+        why = f"The gradient turns from step to step (cosine {e.late_cosine:.2f} of consecutive gradients)."
+    else:
+        why = "It did not fall again."
+    confidence = "high" if s.ratio is not None or s.turns or e.was_thrown else "medium"
+    numbers = {"start": e.start, "end": e.end, "highest": e.highest, "typical_ratio": s.typical}
+    numbers["factor"] = _factor(e, s)
     where = (int(np.nanargmax(e.loss)), e.steps - 1)
-    return finding("learning_rate_too_high", came + why, numbers, (min(where), max(where)), confidence)
+    return finding("learning_rate_too_high", f"{came} {why}", numbers, where, confidence)
 
 
 def _hovering(e: Evidence, s: StepsTaken) -> Finding:
@@ -86,9 +79,8 @@ def _hovering(e: Evidence, s: StepsTaken) -> Finding:
         else f"the cosine of consecutive gradients is {e.late_cosine:.2f}"
     )
     text = (
-        f"The loss stopped falling at {number(e.end)}, although most of the gradient is signal. The steps go past "
-        f"the minimum "
-        f"along their own direction ({how})."
+        f"The loss stopped falling at {number(e.end)}, although most of the gradient is signal. The steps go past the "
+        f"minimum along their own direction ({how})."
     )
     numbers = {"end": e.end, "typical_ratio": s.typical, "signal": e.late_share, "factor": _factor(e, s)}
     confidence = "high" if s.typical >= 0.5 else "medium"
@@ -108,9 +100,8 @@ def _factor(e: Evidence, s: StepsTaken) -> float:
         sizes = np.where(e.norm > 10 * e.norm[0], np.nan, sizes)
     rise = np.flatnonzero(e.loss > e.start)
     until = int(min(rise[0], e.steps // 4)) if len(rise) else 0
-    first = sizes[: max(3, e.steps // 50, until)]
-    known = [float(np.nanmax(first)) if np.isfinite(first).any() else 0.0, late_median(sizes)]
-    largest = max(x for x in known if np.isfinite(x))
+    first = finite(sizes[: max(3, e.steps // 50, until)])
+    largest = np.fmax(np.max(first, initial=0.0), late_median(sizes))
     # If noise is most of the gradient, the curvature along it says little about the steepest direction. And if the
     # first step raised the loss for good although its r was below 1, the curvature grew along the step.
     is_surprise = sizes[0] < 1 and bool((e.known[1:8] > e.start).all())
@@ -149,8 +140,7 @@ def oscillation(e: Evidence, s: StepsTaken, verdict: Verdict) -> list[Finding]:
         share, typical = len(back) / len(parts), float(np.median(parts[back]))
         text = (
             f"Over {share:.0%} of the run each gradient points against the one before. Their cosine is {typical:.2f}, "
-            f"and -1 means "
-            "opposite directions."
+            "and -1 means opposite directions."
         )
         first, last = (int(i * e.steps / len(parts)) for i in (back[0], back[-1] + 1))
         past = median_of(ratio[back]) if ratio is not None else float("nan")

@@ -8,7 +8,7 @@ import numpy as np
 
 from .challenges import BACK
 from .evidence import Evidence
-from .medians import early_median, late_median, median_of, medians
+from .medians import early_median, finite, late_median, median_of, medians, shrinkage
 from .report import Finding, finding, number
 from .steps_taken import StepsTaken
 from .verdict import Verdict
@@ -35,13 +35,12 @@ def learning_rate_too_low(e: Evidence, s: StepsTaken, verdict: Verdict) -> list[
     if (at := _fell_at(e, s)) is not None:
         return [_decayed(e, s, at)]
     if s.ratio is None:
-        return _without_ratio(e, s, verdict, kept)
+        return _without_ratio(e, verdict, kept)
     is_short = s.way < 0.3 or (s.way < 1 and e.is_falling)
     if is_short and kept > 0.5 and 2 * _steepest(e, s) < _SAFE:
         text = (
             f"All {e.steps} steps together cover {s.way:.2g} of the way to the minimum that slope and curvature "
-            f"predict. "
-            f"The gradient kept {min(kept, 9.99):.0%} of its size."
+            f"predict. The gradient kept {min(kept, 9.99):.0%} of its size."
         )
         numbers = {"way": s.way, "norm_kept": kept, "typical_ratio": s.typical, "factor": _factor(e, s)}
         return [finding("learning_rate_too_low", text, numbers, (0, e.steps - 1), "high")]
@@ -74,25 +73,22 @@ def _steepest(e: Evidence, s: StepsTaken) -> float:
     largest = float(np.nanpercentile(sizes, 99))
     if e.curvature is None:
         return largest
-    steepest = float(np.nanmax(np.where(np.isfinite(e.curvature), e.curvature, np.nan)))
-    reached = late_median(sizes / np.abs(e.curvature)) * steepest
+    reached = late_median(sizes / np.abs(e.curvature)) * float(np.max(finite(e.curvature), initial=0.0))
     return float(np.nanmax([largest, reached]))
 
 
 def _fell_at(e: Evidence, s: StepsTaken) -> int | None:
     """The step from which on the steps are far shorter although curvature and gradient are the same, or None."""
-    curvature = e.curvature
+    rates = s.learning_rates
     if s.ratio is not None:
         sizes = np.abs(s.ratio)
-        if not (s.late_way < 0.1 and early_median(sizes, 0.04) > 30 * late_median(sizes)):
+        if not (s.late_way < 0.1 and shrinkage(sizes) > 30):
             return None
-        if curvature is not None and early_median(np.abs(curvature), 0.04) > 0.1 * early_median(sizes, 0.04) / max(
-            late_median(sizes), 1e-300
-        ) * late_median(np.abs(curvature)):
+        if e.curvature is not None and shrinkage(np.abs(e.curvature)) > 0.1 * shrinkage(sizes):
             return None  # the curvature fell by as much, so the steps did not become shorter
+        rates = sizes if rates is None else rates
     elif not (s.shrank > 30 and e.late_cosine > 0.2):
         return None
-    rates = s.learning_rates if s.ratio is None or s.learning_rates is not None else np.abs(s.ratio)
     if rates is None:
         return None
     high = early_median(rates, 0.04)
@@ -108,16 +104,15 @@ def _fell_at(e: Evidence, s: StepsTaken) -> int | None:
 
 def _decayed(e: Evidence, s: StepsTaken, at: int) -> Finding:
     text = (
-        f"From step {e.name(at)} on, the steps are {number(s.shrank)} times shorter than at the start. The "
-        f"gradient keeps its "
-        "size from there on, so most of the way is left. The learning rate decays too soon."
+        f"From step {e.name(at)} on, the steps are {number(s.shrank)} times shorter than at the start. The gradient "
+        "keeps its size from there on, so most of the way is left. The learning rate decays too soon."
     )
     numbers = {"fell_at": at, "shrank": s.shrank, "factor": min(s.shrank, 1e6)}
     advice = "Let the learning rate decay later. Until you change the schedule, this line cancels its decay."
     return finding("learning_rate_too_low", text, numbers, (at, e.steps - 1), "high", remedy=BACK, advice=advice)
 
 
-def _without_ratio(e: Evidence, s: StepsTaken, verdict: Verdict, kept: float) -> list[Finding]:
+def _without_ratio(e: Evidence, verdict: Verdict, kept: float) -> list[Finding]:
     """A finding if no reading changed from the first steps to the last, because the parameters hardly moved."""
     verdict.needs("learning_rate_too_low", "gradtx.observed(tx), for the ratio of the steps taken")
     assert e.norm is not None
@@ -129,7 +124,7 @@ def _without_ratio(e: Evidence, s: StepsTaken, verdict: Verdict, kept: float) ->
     if curvature is not None:
         first, last = early_median(curvature), late_median(curvature, 0.25)
         scale = max(abs(first), abs(last), 0.1 * float(np.nanmax(np.abs(curvature))))
-        known = curvature[np.isfinite(curvature)]
+        known = finite(curvature)
         between = float(np.percentile(known, 75) - np.percentile(known, 25)) if len(known) else 0.0
         same_curvature = abs(last - first) < max(0.35 * scale, 0.5 * between)
     sees_signal = e.late_cosine > 0.2 or e.gradients_agree

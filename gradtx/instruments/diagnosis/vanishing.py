@@ -3,7 +3,7 @@
 import numpy as np
 
 from .evidence import Evidence
-from .medians import late, late_median, median_of
+from .medians import finite, late, late_median, median_of
 from .report import Finding, finding, number
 from .steps_taken import StepsTaken
 from .verdict import Verdict
@@ -30,42 +30,35 @@ def vanishing(e: Evidence, s: StepsTaken, verdict: Verdict) -> list[Finding]:
         return []
     if dead:
         text = f"The gradient is exactly 0 and the loss stays at {number(e.end)}, so the run no longer moves."
-        where, confidence = (
-            (int(np.flatnonzero(e.norm > 0)[-1]) + 1 if (e.norm > 0).any() else 0, e.steps - 1),
-            "medium",
-        )
+        first, confidence = int(np.max(np.flatnonzero(e.norm > 0), initial=-1)) + 1, "medium"
     else:
         text = (
-            f"The loss stays at {number(e.end)} and the gradient is noise. The curvature along it is the same "
-            f"in every batch "
-            f"({number(late_median(e.curvature))}), as if no input reached the output."
+            f"The loss stays at {number(e.end)} and the gradient is noise. The curvature along it is the same in every "
+            f"batch ({number(late_median(e.curvature))}), as if no input reached the output."
         )
-        where, confidence = (0, e.steps - 1), "high"
+        first, confidence = 0, "high"
     numbers = {"loss": e.end, "norm": late_median(e.norm)}
     kinds = ("vanishing_gradients", "plateau") if e.has_layers else ("plateau",)
-    return [finding(kind, text, numbers, where, confidence) for kind in kinds]
+    return [finding(kind, text, numbers, (first, e.steps - 1), confidence) for kind in kinds]
 
 
 def _is_dead(e: Evidence) -> bool:
     """Whether the gradient is 0 over the last fifth of the run, and the run is not at its lowest loss."""
     assert e.norm is not None
-    last = late(e.norm, 0.2)
-    last = last[np.isfinite(last)]
+    last = finite(late(e.norm, 0.2))
     if not len(last) or last.max() > 0 or e.steps < 5:
         return False
-    came_down = e.drop > 0 and e.end <= e.lowest + 1e-6 * e.drop and not e.was_thrown
-    return not came_down
+    return not (e.drop > 0 and e.end <= e.lowest + 1e-6 * e.drop and not e.was_thrown)
 
 
 def _is_deaf(e: Evidence, s: StepsTaken) -> bool:
     """Whether the gradient is noise, the loss has not moved, and all batches have the same curvature along it."""
     curvature = e.curvature
-    if not e.has_layers or curvature is None or e.steps < 40 or e.gradients_agree or e.is_falling or e.is_quiet:
+    if not e.has_layers or curvature is None or e.steps < 40 or e.is_falling or e.is_quiet:
         return False
     if not e.late_share < 0.35:
         return False
-    seen = late(curvature)
-    seen = seen[np.isfinite(seen)]
+    seen = finite(late(curvature))
     if len(seen) < 10 or median_of(seen) <= 0:
         return False
     spread = float(np.percentile(seen, 84) - np.percentile(seen, 16)) / 2 / median_of(seen)
@@ -83,8 +76,7 @@ def _through_time(e: Evidence, verdict: Verdict) -> list[Finding]:
     if slope is None and norms is None:
         return []
     if norms is not None:
-        with np.errstate(all="ignore"):
-            log_ratio = float(np.nanmedian(np.log(norms[:, -1] / norms[:, 0])))
+        log_ratio = float(np.nanmedian(np.log(norms[:, -1] / norms[:, 0])))
         length = norms.shape[1]
     else:
         log_ratio, length = late_median(slope, 1.0) * 50, 50

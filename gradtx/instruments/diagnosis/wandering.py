@@ -27,12 +27,11 @@ def wandering(e: Evidence, s: StepsTaken, verdict: Verdict) -> list[Finding]:
     if crooked < 0.2 and not gained and e.steps >= 20 and not is_noise:
         text = (
             f"The distance from the start is only {crooked:.0%} of the path's length. The loss went from "
-            f"{number(e.start)} to "
-            f"{number(e.end)}."
+            f"{number(e.start)} to {number(e.end)}."
         )
         numbers = {"straightness": crooked, "gained": e.start - e.end}
         return [finding("wandering", text, numbers, (0, e.steps - 1), "medium")]
-    return _asymptote(e, s, way)
+    return _asymptote(e, way)
 
 
 def _way(e: Evidence) -> tuple[np.ndarray | None, np.ndarray | None]:
@@ -48,21 +47,19 @@ def _way(e: Evidence) -> tuple[np.ndarray | None, np.ndarray | None]:
     return distance, distance / np.maximum(walked, 1e-300)
 
 
-def _asymptote(e: Evidence, s: StepsTaken, distance: np.ndarray) -> list[Finding]:
+def _asymptote(e: Evidence, distance: np.ndarray) -> list[Finding]:
     """A finding if the run came off a hill (negative curvature) and moves on while the gradient dies away."""
-    del s
     curvature, norm = e.curvature, e.norm
     if curvature is None or norm is None or e.steps < 40:
         return []
-    if not e.gradients_agree and e.noise_squared is not None:
+    if e.noise_squared is not None:
         return []
     quarter, half = e.steps // 4, e.steps // 2
     came_off_a_hill = np.nanmin(curvature[:half]) < _NEGATIVE * np.nanmax(np.abs(curvature))
     # Towards an asymptote the steps fall as 1/k: the second quarter of the run goes as far as its last half.
     steps_out = distance[half] - distance[quarter], distance[-1] - distance[half]
     goes_on = steps_out[1] > 0.02 * distance[-1] and 0.3 < steps_out[1] / max(steps_out[0], 1e-300) < 1.5
-    with np.errstate(all="ignore"):
-        decay = np.log(late_median(norm, 0.05) / norm[half]) / np.log(2)
+    decay = np.log(late_median(norm, 0.05) / norm[half]) / np.log(2)
     if came_off_a_hill and goes_on and -1.6 < decay < -0.5:
         text = (
             "The start lay on the wrong side of a hill (negative curvature). The parameters still move away from "
