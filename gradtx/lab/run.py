@@ -12,7 +12,6 @@ import numpy as np
 import optax
 
 from gradtx._core.arguments import check_function, checked_count
-from gradtx._core.types import ArrayLike
 from gradtx.stopping import EarlyStopping
 
 from .arguments import MOST, check_transformation, checked_batch_size, checked_keys
@@ -111,7 +110,7 @@ def run(
     if not recording.chunks:
         recording.add(start, None, 0, first)
 
-    patience = Patience(stopping, [chunk.evaluation.metric for chunk in recording.chunks])
+    patience = Patience(stopping, [chunk.evaluation for chunk in recording.chunks])
     ended = "stopped early" if patience.is_over else "finished"
     interrupt = None
     with saved_at_end(saved), progress_bar(steps, "training", progress) as advance:
@@ -218,19 +217,16 @@ def _call_back(recording: Recording, callbacks: Sequence[Callback]) -> bool:
 
 
 class Patience:
-    """The state of early stopping. `seen` holds the earlier metrics of a resumed run."""
+    """The state of early stopping. `seen` holds the earlier evaluations of a resumed run."""
 
-    def __init__(self, stopping: EarlyStopping | None, seen: Sequence[ArrayLike]) -> None:
+    def __init__(self, stopping: EarlyStopping | None, seen: Sequence[Evaluation]) -> None:
         self._stopping, self._state, self.is_over = stopping, stopping and stopping.init(), False
-        for metric in seen:
-            self._follow(metric)
+        for evaluation in seen:
+            self.after(evaluation)
 
     def after(self, evaluation: Evaluation) -> bool:
         """Whether to stop, after one more evaluation."""
-        self._follow(evaluation.metric)
-        return self.is_over
-
-    def _follow(self, metric: ArrayLike) -> None:
         if self._stopping is not None and self._state is not None:
-            self._state = self._stopping.update(metric, self._state)
+            self._state = self._stopping.update(evaluation.metric, self._state)
             self.is_over = bool(self._state.should_stop)
+        return self.is_over
