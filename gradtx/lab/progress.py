@@ -8,15 +8,18 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 
 @contextmanager
-def progress_bar(total: int, label: str, show: bool | None = None) -> Iterator[Callable[[int, str], None]]:
+def progress_bar(
+    total: int, label: str, show: bool | None = None, console: Console | None = None
+) -> Iterator[Callable[[int, str], None]]:
     """Yields `advance(done, text)`, which adds `done` to the progress and shows `text`.
 
     Args:
         total: the count at 100 %.
         label: name of the work.
-        show: whether to show the bar; None shows it if standard error is a terminal.
+        show: whether to show the bar; None shows it if `console` is a terminal.
+        console: where the bar is shown; None is standard error.
     """
-    console = Console(stderr=True)
+    console = console or Console(stderr=True)
     if not (console.is_terminal if show is None else show):
         yield lambda done, text="": None
         return
