@@ -1,5 +1,7 @@
 """Convex problems with a known minimum, so that the distance of a method from it is exact."""
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -55,7 +57,7 @@ def breast_cancer(l2: float = 0.001) -> Problem:
     return Problem(
         name="breast_cancer",
         description="569 real tumours, 30 measurements each, logistic regression",
-        init=_init_affine(30),
+        init=partial(_init_affine, 30),
         losses=losses,
         metric=metric,
         train=(jnp.asarray(train[0]), jnp.asarray(train[1])),
@@ -93,7 +95,7 @@ def diabetes() -> Problem:
     (x, y), (x_valid, y_valid) = ((x, ((y - mean) / deviation).astype(np.float32)) for x, y in (train, validation))
     return regression(
         "diabetes",
-        _init_affine(10),
+        partial(_init_affine, 10),
         _affine,
         (x, y),
         (x_valid, y_valid),
@@ -104,12 +106,9 @@ def diabetes() -> Problem:
     )
 
 
-def _init_affine(inputs: int):
-    def init(key: jax.Array) -> Weights:
-        # Small weights, so that every seed starts near the baseline.
-        return {"w": 0.01 * jax.random.normal(key, (inputs,)), "b": jnp.zeros(())}
-
-    return init
+def _init_affine(inputs: int, key: jax.Array) -> Weights:
+    # Small weights, so that every seed starts near the baseline.
+    return {"w": 0.01 * jax.random.normal(key, (inputs,)), "b": jnp.zeros(())}
 
 
 def _affine(params: Weights, x: jax.Array) -> jax.Array:
