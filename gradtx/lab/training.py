@@ -69,15 +69,10 @@ def objective_of(caller: str, subject: Subject) -> Objective:
         return _of_problem(subject)
     if isinstance(subject, Landscape):
         return _of_landscape(subject)
-    how = ""
-    if callable(subject):
-        how = (
-            " A problem of the lab is made by a call, as lab.digits(). A function of a vector needs a start: "
-            "gradtx.landscapes.Landscape.of(function, start)."
-        )
     raise TypeError(
-        f"{caller}: the first argument must be a lab.Problem or a gradtx.landscapes.Landscape, "
-        f"got {subject!r} ({type(subject).__name__}).{how}"
+        f"{caller}: the first argument must be a lab.Problem or a gradtx.landscapes.Landscape, got {subject!r} "
+        f"({type(subject).__name__}). A problem of the lab is made by a call, as lab.digits(). A function of a vector "
+        "needs a start: gradtx.landscapes.Landscape.of(function, start)."
     )
 
 
