@@ -15,7 +15,7 @@ from .members import Outcome, Shared, train_chunk
 from .progress import progress_bar
 from .sweep_checkpoint import Progress, SweepCheckpoint
 from .terminating import ends_program, wait_for
-from .training import Objective, Subject, evaluate, first_carry, objective_of
+from .training import Subject, evaluate, first_carry, objective_of
 
 STEPS_PER_CALL = 4096  # least number of steps per device in a call of the compiled program
 
@@ -52,8 +52,7 @@ def train_in_turn(
         return Progress(len(outcome.loss), outcome, None)
 
     with progress_bar(members, "sweeping", progress) as advance:
-        if start:
-            advance(start, "")
+        advance(start, "")
         try:
             before = start
             for outcome in _fetched(compiled(portion, shared) for portion in portions()):
@@ -112,11 +111,22 @@ def _train_members(
 
     Compiles once per problem, `make_tx` and size. A second sweep with another grid does not compile again.
     """
-    train_one = partial(_train_member, objective_of("sweep", problem), make_tx)
+    objective = objective_of("sweep", problem)
 
     def in_turn(members: Any, shared: Shared) -> Outcome:
-        width = at_once if at_once > 1 else None
-        return jax.lax.map(lambda member: train_one(member, shared), members, batch_size=width)
+        def train_one(member: tuple[dict[str, Any], jax.Array]) -> Outcome:
+            hyperparameters, key = member
+            params, inputs = jax.tree.map(lambda x: x[key], (shared.params, shared.inputs))
+            tx = make_tx(**hyperparameters)
+            start = first_carry(params, tx)
+            chunk = partial(train_chunk, objective, tx, shared)
+            end, (loss, seen, later) = jax.lax.scan(chunk, start, (inputs, shared.active))
+            loss, seen = jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), (loss, seen))  # chunks end to end
+            first = evaluate(objective, start, shared.examples)
+            evaluations = jax.tree.map(lambda a, b: jnp.concatenate([a[None], b]), first, later)
+            return Outcome(loss, seen, evaluations, end.diverged_at)
+
+        return jax.lax.map(train_one, members, batch_size=at_once if at_once > 1 else None)
 
     spread = PartitionSpec("members")
     share_out = jax.shard_map(in_turn, mesh=mesh, in_specs=(spread, PartitionSpec()), out_specs=spread, check_vma=False)
@@ -130,18 +140,3 @@ def _hashable(make_tx: Callable[..., optax.GradientTransformation]) -> Callable[
     except TypeError:
         return lambda **hyperparameters: make_tx(**hyperparameters)
     return make_tx
-
-
-def _train_member(
-    objective: Objective, make_tx: Callable[..., optax.GradientTransformation], member: Any, shared: Shared
-) -> Outcome:
-    hyperparameters, key = member
-    params, inputs = jax.tree.map(lambda x: x[key], (shared.params, shared.inputs))
-    tx = make_tx(**hyperparameters)
-    start = first_carry(params, tx)
-    chunk = partial(train_chunk, objective, tx, shared)
-    end, (loss, seen, later) = jax.lax.scan(chunk, start, (inputs, shared.active))
-    loss, seen = jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), (loss, seen))  # chunks end to end
-    first = evaluate(objective, start, shared.examples)
-    evaluations = jax.tree.map(lambda a, b: jnp.concatenate([a[None], b]), first, later)
-    return Outcome(loss, seen, evaluations, end.diverged_at)
