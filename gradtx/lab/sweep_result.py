@@ -1,6 +1,7 @@
 """The result of a sweep, with the names of its axes."""
 
 import textwrap
+from collections.abc import Collection
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -10,6 +11,7 @@ import numpy as np
 from rich.table import Table
 
 from .archive import read_archive, write_archive
+from .arguments import check_kind
 from .tables import FittingTable
 
 Measure = Literal["loss", "train_loss", "validation_loss", "metric"]
@@ -126,6 +128,14 @@ def ranking(finals: list[np.ndarray], higher: bool) -> np.ndarray:
     means = np.concatenate([[np.nanmean(v) if np.isfinite(v).any() else np.inf for v in final] for final in good])
     means = np.where(np.isfinite(means), -means if higher else means, np.inf)
     return np.lexsort((means, share, is_bad))
+
+
+def check_sweeps(caller: str, sweeps: Collection[Any]) -> None:
+    """Raises if there are no sweeps, or something else is among them."""
+    if not sweeps:
+        raise ValueError(f"{caller}: sweeps must hold at least one Sweep, got none.")
+    for sweep in sweeps:
+        check_kind(caller, "each of sweeps", sweep, Sweep, "which lab.sweep returns")
 
 
 def check_has_best(caller: str, sweeps: list[Sweep], by: Measure) -> None:

@@ -7,9 +7,9 @@ from matplotlib.ticker import LogLocator, StrMethodFormatter
 
 from ..arguments import check_kind
 from ..compare import first_step_reaching
-from ..sweep_result import Measure, Sweep
+from ..sweep_result import Measure, Sweep, check_sweeps
 from .style import COLOURS, Picture, headline, light_grid, new_picture, styled
-from .sweeps import check_sweeps, label_of
+from .sweeps import label_of
 
 
 @styled

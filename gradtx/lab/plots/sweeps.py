@@ -1,6 +1,6 @@
 """Pictures of a sweep: a map of two hyper-parameters, and the sensitivity to one."""
 
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -9,7 +9,7 @@ from matplotlib.colors import LogNorm
 from matplotlib.patches import Rectangle
 
 from ..conclusions import sweep_in_words
-from ..sweep_result import Measure, Sweep
+from ..sweep_result import Measure, Sweep, check_sweeps
 from .style import Picture, headline, in_legend, light_grid, look, new_picture, styled
 
 
@@ -72,15 +72,6 @@ def plot_sweep(sweep: Sweep, x: str = "learning_rate", y: str | None = None, *, 
         axes.set_title(f"Each cell shows the best over {', '.join(hidden)}.", fontsize=9)
     headline(figure, sweep_in_words(sweep, by), 11)
     return figure
-
-
-def check_sweeps(function: str, sweeps: Collection[Any]) -> None:
-    """Raises if there are no sweeps, or something else is among them."""
-    if not sweeps:
-        raise ValueError(f"{function}: sweeps must hold at least one Sweep, got none.")
-    for sweep in sweeps:
-        if not isinstance(sweep, Sweep):
-            raise TypeError(f"{function}: sweeps must be results of lab.sweep, got {sweep!r}.")
 
 
 def _write_cells(axes: Axes, values: np.ndarray, image: Any) -> None:
