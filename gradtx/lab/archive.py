@@ -15,7 +15,6 @@ import jax.numpy as jnp
 import numpy as np
 
 FORMAT = 2  # 1 had neither the mark nor the dtypes
-_READERS = {"History": "lab.History.load", "Sweep": "lab.Sweep.load", "Recorder": "lab.Recorder.load"}
 
 
 @contextmanager
@@ -83,8 +82,7 @@ def read_archive(path: str | Path, kind: str) -> tuple[dict[str, Any], dict[str,
     if not isinstance(header, dict) or "gradtx" not in header:
         raise ValueError(f"{who} is an .npz of another program: it holds {', '.join(found) or 'nothing'}.")
     if header["gradtx"] != kind:
-        other = header["gradtx"]
-        raise ValueError(f"{who} holds a {other}. Read it with {_READERS.get(other, f'{other}.load')}.")
+        raise ValueError(f"{who} holds a {header['gradtx']}. Read it with lab.{header['gradtx']}.load.")
     if header["format"] != FORMAT:
         raise ValueError(f"{who} has format {header['format']}, this gradtx reads format {FORMAT}.")
     return header["plain"], {n: _of_dtype(found[f"array/{n}"], dtype) for n, dtype in header["dtypes"].items()}
