@@ -46,12 +46,7 @@ def runs_of(given: Any, name: str = "") -> list[ShownRun]:
         return [run for result in given.results for run in _of_method(result, name, several)]
     if isinstance(given, Sweep):
         return _of_sweep(given, int(given.order()[0]), name)
-    if (
-        isinstance(given, Mapping)
-        and not isinstance(given, Recorder)
-        and given
-        and all(map(_holds_runs, given.values()))
-    ):
+    if isinstance(given, Mapping) and given and all(map(_holds_runs, given.values())):
         return [run for key, value in given.items() for run in runs_of(value, _joined(name, str(key)))]
     if isinstance(given, list | tuple) and given and all(map(_holds_runs, given)) and not _are_rows(given):
         return [run for i, value in enumerate(given) for run in runs_of(value, _joined(name, f"run {i + 1}"))]
