@@ -71,7 +71,7 @@ class Recorder(Mapping[str, Any]):
         self._fetched = 0  # entries whose values are on the host
         self._trailing: dict[str, tuple[int, ...]] = {}
         self._now: set[str] = set()  # names with a value at the last step
-        self._calls = 0
+        self.calls = 0  # that recorded something
         self._table: tuple[int, dict[str, np.ndarray]] = (0, {})  # calls that it includes, columns
         self._view = LiveView(self) if live else None
 
@@ -112,7 +112,7 @@ class Recorder(Mapping[str, Any]):
             if part:
                 part_shapes = {name: shapes[name] for name in part}
                 self._entries.append(Entry(steps, part_shapes, _in_one_vector(part, part_shapes)))
-        self._calls += 1
+        self.calls += 1
         if len(self._entries) - self._fetched >= 4 * FETCH_EVERY:
             self._fetch(len(self._entries) - 2 * FETCH_EVERY)
         if self._view is not None:
@@ -147,7 +147,7 @@ class Recorder(Mapping[str, Any]):
 
     def table(self) -> dict[str, np.ndarray]:
         """An array with one value per step for each name, in the order of first record. Waits for the device."""
-        calls, entries = self._calls, self._entries[:]
+        calls, entries = self.calls, self._entries[:]
         if self._table[0] == calls:
             return self._table[1]
         trailing = dict(self._trailing)
@@ -174,11 +174,6 @@ class Recorder(Mapping[str, Any]):
 
     def __len__(self) -> int:
         return len(self.table()) + bool(self.name)
-
-    @property
-    def calls(self) -> int:
-        """Number of calls that recorded something."""
-        return self._calls
 
     @property
     def steps(self) -> int:
