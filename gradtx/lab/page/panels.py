@@ -9,6 +9,7 @@ import numpy as np
 
 from gradtx.instruments.diagnosis.logs import Log, read_log
 
+from ..history import scalar_columns
 from ..plots.readings import PANELS, Panel, curves_of, floor_of, has_steps, panels_of, scale_of, steps_of
 from .runs import ShownRun
 
@@ -86,19 +87,14 @@ def _others(log: Log) -> Iterable[tuple[str, str, str, np.ndarray, np.ndarray]]:
 
 def _columns(name: str, values: np.ndarray) -> list[tuple[str, np.ndarray]]:
     """One curve per number at each step. If there are many, the lowest, the median and the highest."""
-    if values.ndim == 1:
-        columns = [(name, values)]
-    else:
-        flat = values.reshape(len(values), -1)
-        if flat.shape[1] <= MOST_COLUMNS:
-            columns = [(f"{name}[{i}]", column) for i, column in enumerate(flat.T)]
-        else:
-            ordered = np.sort(flat, axis=1)  # NaN comes last
-            known = np.maximum((~np.isnan(flat)).sum(axis=1), 1)
-            rows = np.arange(len(flat))
-            places = (("lowest", 0 * known), ("median", (known - 1) // 2), ("highest", known - 1))
-            columns = [(f"{word} of {flat.shape[1]}", ordered[rows, place]) for word, place in places]
-    return [(label, column) for label, column in columns if np.isfinite(column).any()]
+    columns = scalar_columns({name: values})
+    if len(columns) > MOST_COLUMNS:
+        ordered = np.sort(np.stack(list(columns.values()), axis=1), axis=1)  # NaN comes last
+        known = np.maximum((~np.isnan(ordered)).sum(axis=1), 1)
+        rows = np.arange(len(ordered))
+        places = {"lowest": 0 * known, "median": (known - 1) // 2, "highest": known - 1}
+        columns = {f"{word} of {len(columns)}": ordered[rows, place] for word, place in places.items()}
+    return [(label, column) for label, column in columns.items() if np.isfinite(column).any()]
 
 
 def _with_scale(page: PagePanel) -> PagePanel:
