@@ -42,11 +42,6 @@ def _late(curve: np.ndarray | None, share: float = 0.5) -> float:
     return float(np.median(part)) if len(part) else float("nan")
 
 
-def _early(curve: np.ndarray, share: float = 0.1) -> float:
-    known = curve[np.isfinite(curve)]
-    return float(np.median(known[: max(1, round(share * len(known)))])) if len(known) else float("nan")
-
-
 def _describe_loss(curves: Mapping[str, np.ndarray]) -> str:
     loss = curves["loss"]
     known = loss[np.isfinite(loss)]
@@ -70,7 +65,7 @@ def _describe_norm(curves: Mapping[str, np.ndarray]) -> str:
         return f"{said} Most of it is noise, so it cannot show a critical point (§2.2)."
     if np.isnan(theta):
         return f"{said} Its noise was not measured, so it cannot show a critical point (§2.2)."
-    is_far = last > 0.3 * _early(norm)
+    is_far = last > 0.3 * np.median(known[: max(1, round(0.1 * len(known)))])
     return f"{said} It is mostly signal" + (", and no critical point is near (§2.2)." if is_far else ".")
 
 
