@@ -1,7 +1,6 @@
 """Trains every point of a grid of hyper-parameters from every key, with one compilation."""
 
 from collections.abc import Callable
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -126,8 +125,7 @@ def sweep(
             f"sweep: make_tx cannot take a traced {untraceable} (it decides shapes or Python branches): close over "
             "it, and run one sweep per value."
         ) from error
-    result = labelled(outcome, objective, axes, is_random, num_keys, steps, every)
-    return replace(result, method=_name_of(make_tx))
+    return labelled(outcome, objective, axes, is_random, num_keys, steps, every, _name_of(make_tx))
 
 
 def _check_devices(mesh: Any, checkpoint: Any, at_once: int | None) -> None:
