@@ -144,14 +144,8 @@ def _sensitivity(panel: Axes, comparison: Comparison) -> None:
     for i, result in enumerate(comparison.results):
         rates = result.sweep.axes["learning_rate"] / result.learning_rate
         finals = result.sweep.final("metric").mean(axis=1)
-        panel.plot(
-            rates,
-            np.where(np.isfinite(finals), finals, np.nan),
-            **look(i),
-            ms=5,
-            lw=1.2,
-            label=in_legend(result.method),
-        )
+        finals = np.where(np.isfinite(finals), finals, np.nan)
+        panel.plot(rates, finals, **look(i), ms=5, lw=1.2, label=in_legend(result.method))
     panel.axvline(1, color=GREY, zorder=0)
     panel.set_xscale("log")
     if _is_rate(comparison.results[0]):
@@ -168,14 +162,8 @@ def _profile(panel: Axes, profile: PerformanceProfile, comparison: Comparison) -
     taus = np.geomspace(1, profile.max_ratio, 400)
     for i, method in enumerate(comparison.methods):
         jitter = 0.006 * (i - len(comparison.methods) / 2)  # methods with equal steps would hide each other
-        panel.plot(
-            taus,
-            profile.fraction(method, taus) + jitter,
-            **look(i),
-            ms=5,
-            markevery=(i * 9, 80),
-            label=in_legend(method),
-        )
+        heights = profile.fraction(method, taus) + jitter
+        panel.plot(taus, heights, **look(i), ms=5, markevery=(i * 9, 80), label=in_legend(method))
     panel.set_xscale("log")
     ticks = [t for t in (1, 1.5, 2, 3, 4, 6, 8) if t <= profile.max_ratio]
     panel.set_xticks(ticks, [f"{t:g}" for t in ticks])
