@@ -52,7 +52,8 @@ def train_in_turn(
         return Progress(len(outcome.loss), outcome, None)
 
     with progress_bar(members, "sweeping", progress) as advance:
-        advance(start, "")
+        if start:
+            advance(start, "")
         try:
             before = start
             for outcome in _fetched(compiled(portion, shared) for portion in portions()):
