@@ -58,6 +58,10 @@ class Sweep:
         """Number of grid points."""
         return self.finished[..., 0].size
 
+    def by_point(self, values: np.ndarray) -> np.ndarray:
+        """An array [*grid, K, ...] of this sweep as [points, K, ...], in the order of the flat indices."""
+        return values.reshape(self.num_points, *values.shape[self.finished.ndim - 1 :])
+
     def order(self, by: Measure = "loss") -> np.ndarray:
         """Flat indices of the grid points, best mean over the keys first, points with a diverged key last."""
         return ranking([self.final(by)], by == "metric" and self.higher_is_better)
@@ -162,7 +166,6 @@ def sweep_table(points: list[tuple[str, Sweep, int]], total: int, by: Measure, n
         title=f"{who}: best {len(points)} of {total} points by final {by}",
         caption=f"Mean ± standard deviation over {first.loss.shape[-2]} keys, {first.loss.shape[-1]} steps. "
         "Diverged: how many of these keys; they are left out of the mean.",
-        caption_justify="left",
         leave_out=[*(headings[m] for m in ("validation_loss", "train_loss", "loss", "metric") if m != by), "diverged"],
     )
     if named:
@@ -170,11 +173,11 @@ def sweep_table(points: list[tuple[str, Sweep, int]], total: int, by: Measure, n
     for name in [*names, *headings.values(), "diverged"]:
         table.add_column(name, justify="right")
     for name, sweep, index in points:
-        keys = {m: getattr(sweep, m)[..., -1].reshape(sweep.num_points, -1)[index] for m in measures}
+        keys = {m: sweep.by_point(getattr(sweep, m))[index, :, -1] for m in measures}
         ended = [values[np.isfinite(values)] for values in keys.values()]
         spreads = [f"{values.mean():.4g} ± {values.std():.2g}" if values.size else "-" for values in ended]
         point = sweep.point(index)
         values = [f"{point[axis]:.4g}" if axis in point else "-" for axis in names]
-        diverged = int((sweep.diverged_at >= 0).reshape(sweep.num_points, -1)[index].sum())
+        diverged = int((sweep.by_point(sweep.diverged_at)[index] >= 0).sum())
         table.add_row(*([name] if named else []), *values, *spreads, f"{diverged}")
     return table

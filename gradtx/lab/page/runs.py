@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -115,23 +114,21 @@ def _evaluations(source: History | Sweep, member: Callable[[np.ndarray], np.ndar
 def _of_sweep(sweep: Sweep, point: int, name: str, keys: slice = slice(None), group: str = "") -> list[ShownRun]:
     """One run for each key at a point of the grid, without those that an interrupt left out."""
     where = ", ".join(f"{axis.replace('_', ' ')} {value:.3g}" for axis, value in sweep.point(point).items())
-    finished = np.flatnonzero(sweep.finished.reshape(sweep.num_points, -1)[point])[keys]
+    finished = np.flatnonzero(sweep.by_point(sweep.finished)[point])[keys]
     if not len(finished):
         raise ValueError("report: the best point of the sweep was not finished, so there is nothing to show.")
     several = sweep.finished.shape[-1] > 1 and keys == slice(None)
     shown = []
     for key in finished:
-        member = partial(_member, sweep, point, int(key))
+
+        def member(values: np.ndarray, key: int = key) -> np.ndarray:
+            return sweep.by_point(values)[point, key]
+
         run = {"loss": member(sweep.loss), **{n: member(v) for n, v in sweep.readings.items()}}
         full = _joined(name or sweep.method or sweep.problem, where, f"key {key}" if several else "")
         evaluations = _evaluations(sweep, member)
         shown.append(ShownRun(full, run, _diagnosed(run, full), group, sweep.eval_steps, evaluations))
     return shown
-
-
-def _member(sweep: Sweep, point: int, key: int, values: np.ndarray) -> np.ndarray:
-    """One member's part of an array [*grid, K, ...]."""
-    return values.reshape(sweep.num_points, *values.shape[sweep.loss.ndim - 2 :])[point, key]
 
 
 def _of_method(result: MethodResult, name: str, several: bool) -> list[ShownRun]:

@@ -134,9 +134,9 @@ def _curves_of(run: History | Recorder) -> dict[str, np.ndarray]:
 
 def _runs_of_best(sweep: Sweep) -> list[dict[str, np.ndarray]]:
     """The curves of the sweep's best point, one dict for each key."""
-    index, axes = int(sweep.order()[0]), sweep.loss.ndim - 2
-    names = {name: getattr(sweep, name) for name in ("loss", *EVALUATED)}
-    best = {name: values.reshape(-1, *values.shape[axes:])[index] for name, values in (names | sweep.readings).items()}
+    index = sweep.order()[0]
+    curves = {name: getattr(sweep, name) for name in ("loss", *EVALUATED)} | sweep.readings
+    best = {name: sweep.by_point(values)[index] for name, values in curves.items()}
     return [scalar_columns({name: values[key] for name, values in best.items()}) for key in range(sweep.loss.shape[-2])]
 
 
