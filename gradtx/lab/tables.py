@@ -18,7 +18,7 @@ class FittingTable(Table):
     """
 
     def __init__(self, *, leave_out: Sequence[str], **settings: Any) -> None:
-        super().__init__(**settings)
+        super().__init__(caption_justify="left", **settings)
         self._leave_out = tuple(leave_out)
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
