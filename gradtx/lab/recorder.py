@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -277,10 +278,8 @@ def _in_one_vector(values: Mapping[str, Any], shapes: Mapping[str, tuple[int, ..
     """All values in one vector. On the device this is a copy, so that the arrays they came from may be donated."""
     wide = [_spread(v, shapes[n]) for n, v in values.items()]
     if all(isinstance(value, jax.Array) for value in values.values()):
-        try:
+        with suppress(ValueError):  # arrays on different devices
             return _copied(wide)
-        except ValueError:  # arrays on different devices
-            pass
     return np.concatenate([np.ravel(np.asarray(value, float)) for value in wide])
 
 
