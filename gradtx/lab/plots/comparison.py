@@ -114,12 +114,10 @@ def _curves(panel: Axes, result: MethodResult, colour: str, is_rate: bool) -> No
 def _steps_to_target(panel: Axes, comparison: Comparison, problem: str, title: str | None = None) -> None:
     target = comparison.target(problem)
     results = sorted(comparison.of(problem), key=lambda r: (np.median(r.steps_to(target)), r.method), reverse=True)
-    medians = [np.median(r.steps_to(target)) for r in results]
-    seen = [s for r in results for s in r.steps_to(target) if np.isfinite(s)]
-    all_reach = bool(np.all(np.isfinite(medians)))
-    last = 1.2 * max([*seen, 1]) if all_reach else comparison.settings["steps"]
-    for y, result in enumerate(results):
-        steps = result.steps_to(target)
+    taken = np.array([result.steps_to(target) for result in results])  # [methods, seeds]
+    all_reach = bool(np.isfinite(np.median(taken, axis=1)).all())
+    last = 1.2 * max(1, taken[np.isfinite(taken)].max()) if all_reach else comparison.settings["steps"]
+    for y, (result, steps) in enumerate(zip(results, taken, strict=True)):
         colour = look(comparison.methods.index(result.method))["color"]
         reached = steps[np.isfinite(steps)]
         panel.plot(reached, np.full(len(reached), y), "o", color=colour, alpha=0.5, ms=5)
