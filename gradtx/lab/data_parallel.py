@@ -25,18 +25,6 @@ from .training import Carry, Objective, evaluate, first_carry
 AXIS = "data"
 
 
-def check_mesh(mesh: Any) -> None:
-    """Raises if `mesh` is no mesh of devices, or leaves out a process."""
-    if not isinstance(mesh, Mesh):
-        example = 'jax.make_mesh((jax.device_count(),), ("data",))'
-        raise TypeError(f"sweep: mesh must be a jax.sharding.Mesh, such as {example}, got {mesh!r}.")
-    processes = {device.process_index for device in mesh.devices.flat}
-    if len(processes) < jax.process_count():
-        raise ValueError(
-            f"sweep: mesh must hold devices of all {jax.process_count()} processes, got those of {sorted(processes)}."
-        )
-
-
 def train_side_by_side(
     objective: Objective,
     make_tx: Callable[..., Any],
