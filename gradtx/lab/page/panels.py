@@ -132,7 +132,7 @@ def _plain_panel(page: PagePanel, most: int) -> dict[str, Any]:
         low = max(plain["floor"], float(values[values > 0].min()))
     else:
         low, high = -np.inf, np.inf
-    lines = {h: text for h, text in panel.lines.items() if scale != "log" or low / 30 < h < 30 * high}
+    lines = {h: text for h, text in panel.lines.items() if low / 30 < h < 30 * high}
     plain["lines"] = [[symlog(np.array(h)).item() if scale == "symlog" else h, text] for h, text in lines.items()]
     if panel.limits:
         plain["limits"] = list(panel.limits)
