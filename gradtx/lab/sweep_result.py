@@ -62,6 +62,11 @@ class Sweep:
         """An array [*grid, K, ...] of this sweep as [points, K, ...], in the order of the flat indices."""
         return values.reshape(self.num_points, *values.shape[self.finished.ndim - 1 :])
 
+    def curves(self, point: int, key: int) -> dict[str, np.ndarray]:
+        """The curves and readings of one member by their names; `point` is the flat index of its grid point."""
+        named = {name: getattr(self, name) for name in get_args(Measure)} | self.readings
+        return {name: self.by_point(values)[point, key] for name, values in named.items()}
+
     def order(self, by: Measure = "loss") -> np.ndarray:
         """Flat indices of the grid points, best mean over the keys first, points with a diverged key last."""
         return ranking([self.final(by)], by == "metric" and self.higher_is_better)

@@ -1,6 +1,6 @@
 """The runs that a page shows, from any object that holds runs."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -86,7 +86,7 @@ def _one(run: Any, name: str) -> ShownRun:
     problem = run.get("problem", "") if isinstance(run, Mapping) else getattr(run, "problem", "")
     shown = ShownRun(name or str(problem) or "run", run, _diagnosed(run, name))
     if isinstance(run, History):
-        return replace(shown, eval_steps=run.eval_steps, evaluations=_evaluations(run, np.asarray))
+        return replace(shown, eval_steps=run.eval_steps, evaluations=_evaluations(run.to_dict(), run.metric_name))
     return shown
 
 
@@ -101,14 +101,14 @@ def _diagnosed(run: Any, name: str) -> gradtx.Diagnosis:
         raise kind(f"report: run {name!r}: {said}" if name else f"report: {said}") from error
 
 
-def _evaluations(source: History | Sweep, member: Callable[[np.ndarray], np.ndarray]) -> dict[str, np.ndarray]:
+def _evaluations(curves: Mapping[str, Any], metric_name: str) -> dict[str, np.ndarray]:
     """The curves of the evaluations. A landscape has only its value, which is all three."""
-    loss, validation, metric = (np.asarray(member(getattr(source, name))) for name in EVALUATED)
+    loss, validation, metric = (np.asarray(curves[name]) for name in EVALUATED)
     if np.array_equal(loss, metric, equal_nan=True) and np.array_equal(validation, metric, equal_nan=True):
-        curves = {source.metric_name: metric}
+        named = {metric_name: metric}
     else:
-        curves = {"training loss": loss, "validation loss": validation, f"validation {source.metric_name}": metric}
-    return {label.strip(): curve for label, curve in curves.items() if curve.size}
+        named = {"training loss": loss, "validation loss": validation, f"validation {metric_name}": metric}
+    return {label.strip(): curve for label, curve in named.items() if curve.size}
 
 
 def _of_sweep(sweep: Sweep, point: int, name: str, keys: slice = slice(None), group: str = "") -> list[ShownRun]:
@@ -120,13 +120,10 @@ def _of_sweep(sweep: Sweep, point: int, name: str, keys: slice = slice(None), gr
     several = sweep.finished.shape[-1] > 1 and keys == slice(None)
     shown = []
     for key in finished:
-
-        def member(values: np.ndarray, key: int = key) -> np.ndarray:
-            return sweep.by_point(values)[point, key]
-
-        run = {"loss": member(sweep.loss), **{n: member(v) for n, v in sweep.readings.items()}}
+        curves = sweep.curves(point, int(key))
+        run = {name: curve for name, curve in curves.items() if name not in EVALUATED}
         full = _joined(name or sweep.method or sweep.problem, where, f"key {key}" if several else "")
-        evaluations = _evaluations(sweep, member)
+        evaluations = _evaluations(curves, sweep.metric_name)
         shown.append(ShownRun(full, run, _diagnosed(run, full), group, sweep.eval_steps, evaluations))
     return shown
 

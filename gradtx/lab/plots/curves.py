@@ -134,10 +134,8 @@ def _curves_of(run: History | Recorder) -> dict[str, np.ndarray]:
 
 def _runs_of_best(sweep: Sweep) -> list[dict[str, np.ndarray]]:
     """The curves of the sweep's best point, one dict for each key."""
-    index = sweep.order()[0]
-    curves = {name: getattr(sweep, name) for name in ("loss", *EVALUATED)} | sweep.readings
-    best = {name: sweep.by_point(values)[index] for name, values in curves.items()}
-    return [scalar_columns({name: values[key] for name, values in best.items()}) for key in range(sweep.loss.shape[-2])]
+    best = int(sweep.order()[0])
+    return [scalar_columns(sweep.curves(best, key)) for key in range(sweep.loss.shape[-2])]
 
 
 def _smoothed(steps: np.ndarray, values: np.ndarray, window: int) -> tuple[np.ndarray, ...]:
