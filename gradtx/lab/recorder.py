@@ -3,6 +3,7 @@
 import math
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -258,36 +259,31 @@ def _count(given: Mapping[str, Any]) -> int:
 def _shape(name: str, value: Any, count: int) -> tuple[int, ...]:
     """The shape of a value over the steps of its call, [n, ...]."""
     shape = np.shape(value)
-    is_stack = len(shape) > 0 and shape[0] == count
+    if count == 1:
+        return shape if len(shape) > 1 and shape[0] == 1 else (1, *shape)
     if not shape:
         return (count,)
-    if count == 1:
-        return (1, *shape[1:]) if is_stack and len(shape) > 1 else (1, *shape)
-    if not is_stack:
+    if shape[0] != count:
         raise ValueError(f"Recorder: {name} must be a number or have {count} values, as the loss has, got {shape}.")
     return shape
 
 
-@jax.jit
-def _copied(arrays: list[jax.Array]) -> jax.Array:
-    dtype = jnp.result_type(float)
-    return jnp.concatenate([jnp.ravel(x).astype(dtype) for x in arrays])
+@partial(jax.jit, static_argnums=1)
+def _copied(arrays: list[jax.Array], shapes: tuple[tuple[int, ...], ...]) -> jax.Array:
+    wide = [jnp.broadcast_to(x, shape) for x, shape in zip(arrays, shapes, strict=True)]
+    return jnp.concatenate([jnp.ravel(x).astype(jnp.result_type(float)) for x in wide])
 
 
 def _in_one_vector(values: Mapping[str, Any], shapes: Mapping[str, tuple[int, ...]]) -> Any:
-    """All values in one vector. On the device this is a copy, so that the arrays they came from may be donated."""
-    wide = [_spread(v, shapes[n]) for n, v in values.items()]
+    """All values in one vector. A number that holds for all steps of a call is repeated.
+
+    On the device the vector is a copy, so that the arrays that the values came from may be donated.
+    """
     if all(isinstance(value, jax.Array) for value in values.values()):
         with suppress(ValueError):  # arrays on different devices
-            return _copied(wide)
-    return np.concatenate([np.ravel(np.asarray(value, float)) for value in wide])
-
-
-def _spread(value: Any, shape: tuple[int, ...]) -> Any:
-    """Repeats a number that holds for all steps of a call. Other values are unchanged."""
-    if np.ndim(value) or shape == (1,):
-        return value
-    return jnp.broadcast_to(value, shape) if isinstance(value, jax.Array) else np.full(shape, value)
+            return _copied(list(values.values()), tuple(shapes.values()))
+    wide = [np.broadcast_to(np.asarray(value, float), shapes[name]) for name, value in values.items()]
+    return np.concatenate([np.ravel(value) for value in wide])
 
 
 def _joined(entries: list[Entry]) -> Entry:
