@@ -4,7 +4,6 @@ Two methods may have states of the same shapes, so the names of the state classe
 Instruments do not change a run: they are listed separately, and a run may resume with other instruments.
 """
 
-import math
 from collections.abc import Iterator, Sequence
 from itertools import zip_longest
 from typing import Any, NamedTuple
@@ -99,8 +98,7 @@ def first_difference(
 
 def same_evaluation(saved: Sequence[Any], now: Sequence[Any]) -> bool:
     """Whether two evaluations of the same parameters agree up to the differences between kinds of devices."""
-    pairs = [(float(a), float(b)) for a, b in zip(saved, now, strict=True)]
-    return all(math.isclose(a, b, rel_tol=0.01, abs_tol=1e-6) or (math.isnan(a) and math.isnan(b)) for a, b in pairs)
+    return np.allclose(saved, now, rtol=0.01, atol=1e-6, equal_nan=True)
 
 
 def _line(name: str, leaf: Any) -> list[Any]:
