@@ -5,9 +5,8 @@ from typing import Any
 
 import jax
 
-from .checkpoints import Arrays, Checkpoint
+from .checkpoints import Arrays, Checkpoint, tell
 from .provenance import description, first_difference, state_leaves
-from .telling import tell
 from .training import Carry, Subject
 
 
