@@ -14,7 +14,7 @@ import optax
 from gradtx._core.arguments import check_function, checked_count
 from gradtx.stopping import EarlyStopping
 
-from .arguments import MOST, check_transformation, checked_batch_size, checked_keys
+from .arguments import MOST, checked_batch_size, checked_keys
 from .checkpoints import is_save_due, saved_at_end
 from .history import History
 from .progress import progress_bar
@@ -92,13 +92,12 @@ def run(
     (50,) (51, 2) True
     """
     # This function is long because the loop, and what follows an interrupt of it, need nearly all of its variables.
-    check_transformation("run", tx)
+    _check(tx, stopping, callbacks)
     steps = checked_count("run", "steps", steps, most=MOST)
     every = checked_count("run", "eval_every", max(1, steps // 25) if eval_every is None else eval_every, most=MOST)
     every = min(every, steps)
     key_init, key_batches = jax.random.split(checked_keys("run", "key", key, ndim=0))
     objective = objective_of("run", problem)
-    _check_listeners(stopping, callbacks)
     stopping = in_direction_of(objective, stopping)
     sizes = _batch_sizes(objective, steps, batch_size, batch_size_schedule)
     saved = None if checkpoint is None else RunCheckpoint(checkpoint, problem)
@@ -139,7 +138,9 @@ def run(
     return recording.history(ended)
 
 
-def _check_listeners(stopping: Any, callbacks: Any) -> None:
+def _check(tx: Any, stopping: Any, callbacks: Any) -> None:
+    if not (callable(getattr(tx, "init", None)) and callable(getattr(tx, "update", None))):  # such as gradtx.sgd alone
+        raise TypeError(f"run: tx must be a gradient transformation, such as gradtx.sgd(0.1), got {tx!r}.")
     if not isinstance(stopping, EarlyStopping | None):
         raise TypeError(f"run: stopping must be a gradtx.early_stopping(...) or None, got {stopping!r}.")
     if not isinstance(callbacks, Sequence) or not all(map(callable, callbacks)):
