@@ -29,6 +29,11 @@ class Entry(NamedTuple):
     shapes: dict[str, tuple[int, ...]]  # name -> shape of the value, [n, ...]
     values: Any  # all values of the call in one vector, on the device or on the host
 
+    def split(self, values: np.ndarray) -> list[np.ndarray]:
+        """Splits the last axis, which is that of `self.values`, into the parts of the names."""
+        sizes = [math.prod(shape) for shape in self.shapes.values()]
+        return np.split(values, np.cumsum(sizes)[:-1], axis=-1)
+
 
 class Recorder(Mapping[str, Any]):
     """Records a training loop of your own, step by step or as stacked output of a scan.
@@ -138,11 +143,11 @@ class Recorder(Mapping[str, Any]):
     def _fetch(self, until: int) -> None:
         """Brings the values of the entries before `until` to the host and joins them. They are already computed."""
         entries = self._entries
-        old = [e._replace(values=v) for e, v in zip(entries[self._fetched : until],
-               jax.device_get([e.values for e in entries[self._fetched : until]]), strict=True)]  # fmt: skip
+        old = entries[self._fetched : until]
+        values = jax.device_get([entry.values for entry in old])
         kinds: dict[tuple[Any, ...], list[Entry]] = {}
-        for entry in old:
-            kinds.setdefault(tuple(entry.shapes.items()), []).append(entry)
+        for entry, fetched in zip(old, values, strict=True):
+            kinds.setdefault(tuple(entry.shapes.items()), []).append(entry._replace(values=fetched))
         joined = [_joined(alike) for alike in kinds.values()]
         self._entries = entries[: self._fetched] + joined + entries[until:]
         self._fetched += len(joined)
@@ -156,11 +161,9 @@ class Recorder(Mapping[str, Any]):
         steps = np.unique(np.concatenate([entry.steps for entry in entries]))
         columns = {name: np.full((len(steps), *shape), np.nan) for name, shape in trailing.items()}
         for entry in entries:
-            values, rows, first = np.asarray(entry.values), np.searchsorted(steps, entry.steps), 0
-            for name, shape in entry.shapes.items():
-                size = math.prod(shape)
-                columns[name][rows] = values[first : first + size].reshape(shape)
-                first += size
+            rows, parts = np.searchsorted(steps, entry.steps), entry.split(np.asarray(entry.values))
+            for (name, shape), part in zip(entry.shapes.items(), parts, strict=True):
+                columns[name][rows] = part.reshape(shape)
         self._table = calls, columns | {"step": steps}
         return self._table[1]
 
@@ -239,8 +242,7 @@ def _check_number(name: str, value: Any) -> None:
             "or with the stacked output of the scan."
         )
     dtype = value.dtype if isinstance(value, jax.Array) else np.asarray(value).dtype
-    is_real = jnp.issubdtype(dtype, jnp.number) and not jnp.issubdtype(dtype, jnp.complexfloating)
-    if not (is_real or jnp.issubdtype(dtype, jnp.bool_)):
+    if not any(jnp.issubdtype(dtype, kind) for kind in (jnp.floating, jnp.integer, jnp.bool_)):
         raise TypeError(f"Recorder: {name} must be a real number or an array of them, got {value!r}.")
 
 
@@ -288,13 +290,7 @@ def _in_one_vector(values: Mapping[str, Any], shapes: Mapping[str, tuple[int, ..
 
 def _joined(entries: list[Entry]) -> Entry:
     """Joins entries with the same names and shapes into one."""
-    if len(entries) == 1:
-        return entries[0]
-    parts, first, shapes = [], 0, {}
-    rows = np.stack([entry.values for entry in entries])
-    for name, shape in entries[0].shapes.items():
-        size = math.prod(shape)
-        parts.append(rows[:, first : first + size].ravel())
-        shapes[name] = (len(entries) * shape[0], *shape[1:])
-        first += size
-    return Entry(np.concatenate([entry.steps for entry in entries]), shapes, np.concatenate(parts))
+    parts = entries[0].split(np.stack([entry.values for entry in entries]))
+    shapes = {name: (len(entries) * n, *rest) for name, (n, *rest) in entries[0].shapes.items()}
+    steps = np.concatenate([entry.steps for entry in entries])
+    return Entry(steps, shapes, np.concatenate([part.ravel() for part in parts]))
