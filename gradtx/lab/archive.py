@@ -39,13 +39,17 @@ def whole_file(path: str | Path) -> Iterator[Path]:
 def write_archive(path: str | Path, kind: str, plain: dict[str, Any], arrays: dict[str, Any]) -> None:
     """Writes an .npz with a mark of its kind, plain values and arrays by name. It writes the whole file or none.
 
-    An .npz stores bfloat16 as two untyped bytes, so the names of the dtypes are written too.
+    A dict of arrays is written as "name/key" for each of its keys; `grouped` makes it a dict again. An .npz stores
+    bfloat16 as two untyped bytes, so the names of the dtypes are written too.
 
     Raises:
         TypeError: an array of Python objects.
     """
+    flat: dict[str, Any] = {}
+    for name, value in arrays.items():
+        flat |= {f"{name}/{key}": array for key, array in value.items()} if isinstance(value, dict) else {name: value}
     held, dtypes = {}, {}
-    for name, array in arrays.items():
+    for name, array in flat.items():
         is_key = isinstance(array, jax.Array) and jnp.issubdtype(array.dtype, jax.dtypes.prng_key)
         held[name] = np.asarray(jax.random.key_data(array) if is_key else array)
         dtypes[name] = f"key:{jax.random.key_impl(array)}" if is_key else held[name].dtype.name
@@ -86,6 +90,18 @@ def read_archive(path: str | Path, kind: str) -> tuple[dict[str, Any], dict[str,
     if header["format"] != FORMAT:
         raise ValueError(f"{who} has format {header['format']}, this gradtx reads format {FORMAT}.")
     return header["plain"], {n: _of_dtype(found[f"array/{n}"], dtype) for n, dtype in header["dtypes"].items()}
+
+
+def grouped(arrays: dict[str, Any], *groups: str) -> dict[str, Any]:
+    """Arrays by name, and those of each group "group/key" in a dict."""
+    found: dict[str, Any] = {group: {} for group in groups}
+    for name, array in arrays.items():
+        group, _, key = name.partition("/")
+        if group in groups:
+            found[group][key] = array
+        else:
+            found[name] = array
+    return found
 
 
 def _of_dtype(array: np.ndarray, name: str) -> Any:

@@ -10,7 +10,7 @@ import jax
 import numpy as np
 from rich.table import Table
 
-from .archive import read_archive, write_archive
+from .archive import grouped, read_archive, write_archive
 from .arguments import check_kind
 from .tables import FittingTable
 
@@ -101,11 +101,11 @@ class Sweep:
 
     def save(self, path: str | Path) -> None:
         """Writes an .npz file. A failed save leaves an older file of this name unchanged."""
-        nested = {f"{group}/{name}": a for group in ("axes", "readings") for name, a in getattr(self, group).items()}
-        flat = {name: value for name, value in self.to_dict().items() if name not in ("axes", "readings")}
+        flat = self.to_dict()
+        groups = {name: flat.pop(name) for name in ("axes", "readings")}
         arrays = {name: value for name, value in flat.items() if isinstance(value, np.ndarray | jax.Array)}
         plain = {name: value for name, value in flat.items() if name not in arrays}
-        write_archive(path, "Sweep", plain, arrays | nested)
+        write_archive(path, "Sweep", plain, arrays | groups)
 
     @classmethod
     def load(cls, path: str | Path) -> "Sweep":
@@ -115,14 +115,7 @@ class Sweep:
             ValueError: if the file is of another kind or format, or damaged.
         """
         plain, arrays = read_archive(path, "Sweep")
-        known: dict[str, Any] = plain | {"axes": {}, "readings": {}}
-        for name, array in arrays.items():
-            group, _, rest = name.partition("/")
-            if rest:
-                known[group][rest] = array
-            else:
-                known[name] = array
-        return cls(**known)
+        return cls(**plain, **grouped(arrays, "axes", "readings"))
 
 
 def ranking(finals: list[np.ndarray], higher: bool) -> np.ndarray:
