@@ -10,7 +10,7 @@ import numpy as np
 from gradtx.instruments.diagnosis.logs import Log, read_log
 
 from ..history import scalar_columns
-from ..plots.readings import PANELS, Panel, curves_of, floor_of, has_steps, panels_of, scale_of, steps_of
+from ..plots.readings import PANELS, Panel, curves_of, floor_of, has_steps, panels_of, scale_of
 from .runs import ShownRun
 
 MOST_POINTS = 2000  # per curve
@@ -55,7 +55,7 @@ def page_panels(runs: list[ShownRun]) -> list[PagePanel]:
             group.captions[i] = f"{panel.meaning(curves)} {more}".strip()
             for slot, (name, label) in enumerate(panel.curves.items()):
                 if name in curves:
-                    group.curves.append(Curve(i, label, slot, steps_of(curves), curves[name]))
+                    group.curves.append(Curve(i, label, slot, curves["step"], curves[name]))
         for kind, title, label, steps, values in [*_evaluated(shown), *_others(log)]:
             other = others.setdefault((kind, title), PagePanel(Panel(title, {}, lambda _: ""), kind))
             other.panel.curves.setdefault(label, label)
@@ -73,7 +73,7 @@ def _evaluated(shown: ShownRun) -> Iterable[tuple[str, str, str, np.ndarray, np.
 
 def _others(log: Log) -> Iterable[tuple[str, str, str, np.ndarray, np.ndarray]]:
     """The readings that no panel of `plot_readings` shows, and the user's own curves."""
-    in_panels = {name for panel in PANELS for name in panel.curves} | {"step", "batch_size", "batch_sizes"}
+    in_panels = {name for panel in PANELS for name in panel.curves} | {"step"}
     for name, values in log.curves.items():
         if name not in in_panels:
             is_reading = "/" in name
