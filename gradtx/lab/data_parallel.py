@@ -67,21 +67,18 @@ def train_side_by_side(
     carry = jax.jit(begin, out_shardings=layout)(rates, keys, shared)
     train = jax.jit(train, out_shardings=(layout, whole))
     found = None if saved is None else saved.load(carry)
-    state: tuple[int, Any, list[Any]]  # chunks done, carry, and the curves of each chunk
+    state: tuple[int, Any, list[Any], list[Any]]  # chunks done, carry, and the curves and evaluations so far
     if found is None:
         judged = jax.jit(judge, out_shardings=whole)(carry, shared.examples)
-        first = jax.tree.map(lambda x: local(x)[:, None], judged)
-        state = 0, carry, []
+        state = 0, carry, [], [jax.tree.map(lambda x: local(x)[:, None], judged)]
     else:
         loss, readings, evaluation, _ = found.outcome
-        first = jax.tree.map(lambda x: x[:, :1], evaluation)
-        state = found.done, found.carry, [(loss, readings, jax.tree.map(lambda x: x[:, 1:], evaluation))]
+        state = found.done, found.carry, [(loss, readings)], [evaluation]
 
     def reached() -> Progress:
-        done, carry, parts = state
-        loss, readings, later = jax.tree.map(lambda *x: np.concatenate(x, axis=1), *parts)
-        evaluation = jax.tree.map(lambda *x: np.concatenate(x, axis=1), first, later)
-        return Progress(done, Outcome(loss, readings, evaluation, local(carry.diverged_at)), carry)
+        done, carry, *parts = state
+        curves, evaluation = (jax.tree.map(lambda *x: np.concatenate(x, axis=1), *part) for part in parts)
+        return Progress(done, Outcome(*curves, evaluation, local(carry.diverged_at)), carry)
 
     with progress_bar(chunks, "sweeping", progress) as advance:
         advance(state[0], "")
@@ -91,7 +88,8 @@ def train_side_by_side(
                 wait_for(new)
                 loss, readings, evaluation = jax.tree.map(local, new)
                 evaluation = jax.tree.map(lambda x: x[:, None], evaluation)
-                state = k + 1, carry, [*state[2], (loss, readings, evaluation)]  # at once, as an interrupt may come
+                # at once, as an interrupt may come
+                state = k + 1, carry, [*state[2], (loss, readings)], [*state[3], evaluation]
                 advance(1, "")
                 is_end = is_end_wanted()
                 if saved is not None and (is_end or is_save_due(k, k + 1, chunks)):
