@@ -9,7 +9,7 @@ from gradtx._core.arguments import checked_count
 from ..extra import imported
 from .layers import Weights, perceptron, weights
 from .problem import Batch, Problem
-from .supervised import classification
+from .supervised import classification, split
 
 
 def digits(hidden: int = 32, validation_examples: int = 360) -> Problem:
@@ -129,7 +129,7 @@ def mnist(hidden: int = 64, validation_examples: int = 1000) -> Problem:
     return classification(
         "mnist",
         *perceptron(784, hidden, 10),
-        *_split(images.astype(np.float32) / 255, labels, validation_examples),
+        *split(images.astype(np.float32) / 255, labels, validation_examples, stratify=labels),
         description=f"5,000 real 28x28 images of digits, MLP 784-{hidden}-10",
         target=0.92,
         section="§3",
@@ -140,17 +140,7 @@ def _digit_images(validation_examples: int) -> tuple[Batch, Batch]:
     from sklearn.datasets import load_digits
 
     images, labels = load_digits(return_X_y=True)
-    return _split(np.asarray(images / 16).astype(np.float32), np.asarray(labels), validation_examples)
-
-
-def _split(images: np.ndarray, labels: np.ndarray, validation_examples: int) -> tuple[Batch, Batch]:
-    """(train, validation), with the same share of each class in both."""
-    from sklearn.model_selection import train_test_split
-
-    x_train, x_valid, y_train, y_valid = train_test_split(
-        images, labels, test_size=validation_examples, stratify=labels, random_state=0
-    )
-    return (x_train, y_train), (x_valid, y_valid)
+    return split(np.asarray(images / 16).astype(np.float32), labels, validation_examples, stratify=labels)
 
 
 def _convolve_and_pool(x: jax.Array, w: jax.Array, b: jax.Array) -> jax.Array:
