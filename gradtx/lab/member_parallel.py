@@ -42,10 +42,11 @@ def train_in_turn(
     found = None if saved is None else saved.load(None)
     start, outcomes = (0, []) if found is None else (found.done, [found.outcome])
 
-    def portions() -> Iterator[Any]:
-        for first in range(start, members, per_call):
-            member = np.minimum(np.arange(first, first + per_call), members - 1)
-            yield jax.tree.map(lambda x, member=member: x[member], trained)
+    firsts = range(start, members, per_call)  # the first member of each portion
+
+    def train_from(first: int) -> Outcome:
+        member = np.minimum(np.arange(first, first + per_call), members - 1)
+        return compiled(jax.tree.map(lambda x: x[member], trained), shared)
 
     def reached() -> Progress:
         outcome = jax.tree.map(lambda *parts: np.concatenate(parts)[:members], *outcomes)
@@ -55,14 +56,12 @@ def train_in_turn(
         if start:
             advance(start, "")
         try:
-            before = start
-            for outcome in _fetched(compiled(portion, shared) for portion in portions()):
+            for first, outcome in zip(firsts, _fetched(map(train_from, firsts)), strict=True):
                 outcomes.append(outcome)
-                done = min(before + per_call, members)
-                advance(done - before, "")
-                if saved is not None and is_save_due(before, done, members):
+                done = min(first + per_call, members)
+                advance(done - first, "")
+                if saved is not None and is_save_due(first, done, members):
                     saved.save(reached())
-                before = done
         except KeyboardInterrupt as interrupt:
             if saved is not None and outcomes:
                 saved.save(reached())
