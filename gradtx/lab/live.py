@@ -33,7 +33,7 @@ class LiveView:
         self._is_over = threading.Event()
         self._thread: threading.Thread | None = None
         self._show: Any = None
-        self._live: Live | None = None
+        self._stop = lambda: None
         self._drawn = 0  # calls of the recorder before the last picture
 
     def start(self) -> None:
@@ -48,9 +48,10 @@ class LiveView:
             handle.display("waiting for the first steps")
             self._show = lambda: handle.update(live_picture(self._recorder))
         elif (console := Console(stderr=True)).is_terminal:
-            self._live = Live(console=console, auto_refresh=False)
-            self._live.start()
-            self._show = lambda: self._live and self._live.update(live_text(self._recorder), refresh=True)
+            live = Live(console=console, auto_refresh=False)
+            live.start()
+            self._show = lambda: live.update(live_text(self._recorder), refresh=True)
+            self._stop = live.stop
         else:
             return
         atexit.register(self.close)
@@ -63,8 +64,7 @@ class LiveView:
         self._is_over.set()
         self._thread.join()
         self._draw()
-        if self._live is not None:
-            self._live.stop()
+        self._stop()
         atexit.unregister(self.close)
 
     def _run(self) -> None:
