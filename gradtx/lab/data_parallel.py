@@ -77,8 +77,9 @@ def train_side_by_side(
 
     def reached() -> Progress:
         done, carry, *parts = state
-        curves, evaluation = (jax.tree.map(lambda *x: np.concatenate(x, axis=1), *part) for part in parts)
-        return Progress(done, Outcome(*curves, evaluation, local(carry.diverged_at)), carry)
+        joined: Any = [jax.tree.map(lambda *x: np.concatenate(x, axis=1), *part) for part in parts]
+        (loss, readings), evaluation = joined
+        return Progress(done, Outcome(loss, readings, evaluation, local(carry.diverged_at)), carry)
 
     with progress_bar(chunks, "sweeping", progress) as advance:
         advance(state[0], "")

@@ -111,7 +111,8 @@ class History:
             ValueError: the file is of another kind or format, or damaged.
         """
         plain, arrays = read_archive(path, "History")
-        known = {"iterates": None, "opt_state": None} | grouped(arrays, "readings", "params", "best_params")
+        known: dict[str, Any] = {"iterates": None, "opt_state": None}
+        known |= grouped(arrays, "readings", "params", "best_params")
         for name, described in plain.pop("trees").items():
             known[name] = tree_from_plain(described, list(known[name].values()))
         return cls(**known, **plain)

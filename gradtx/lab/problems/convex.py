@@ -63,7 +63,7 @@ def breast_cancer(l2: float = 0.001) -> Problem:
         train=(jnp.asarray(train[0]), jnp.asarray(train[1])),
         validation=(jnp.asarray(validation[0]), jnp.asarray(validation[1])),
         target=0.97,
-        optimum=_least_logistic_loss(*train, l2),
+        optimum=_least_logistic_loss(train[0], train[1], l2),
         section="§4.1",
     )
 
