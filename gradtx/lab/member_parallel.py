@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
+from itertools import chain
 from typing import Any
 
 import jax
@@ -87,14 +88,11 @@ def _portions(members: int, steps: int, mesh: Mesh, fit: int, at_once: int | Non
 def _fetched(running: Iterable[Outcome]) -> Iterator[Outcome]:
     """Converts each outcome to NumPy while the next one runs, so that devices do not wait for Python."""
     before = None
-    for outcome in running:
+    for outcome in chain(running, [None]):
         if before is not None:
             wait_for(before)
             yield jax.tree.map(np.asarray, before)
         before = outcome
-    if before is not None:
-        wait_for(before)
-        yield jax.tree.map(np.asarray, before)
 
 
 def _member_bytes(shared: Shared, steps: int) -> int:
