@@ -124,12 +124,11 @@ def ranking(finals: list[np.ndarray], higher: bool) -> np.ndarray:
     Points with a diverged key come last, those with fewer diverged keys first.
     """
     keys = [final.reshape(-1, final.shape[-1]) for final in finals]
-    is_bad = np.concatenate([~np.isfinite(final).all(axis=1) for final in keys])
     share = np.concatenate([(~np.isfinite(final)).mean(axis=1) for final in keys])
     good = [np.where(np.isfinite(final), final, np.nan) for final in keys]
     means = np.concatenate([[np.nanmean(v) if np.isfinite(v).any() else np.inf for v in final] for final in good])
     means = np.where(np.isfinite(means), -means if higher else means, np.inf)
-    return np.lexsort((means, share, is_bad))
+    return np.lexsort((means, share))
 
 
 def check_sweeps(caller: str, sweeps: Collection[Any]) -> None:
