@@ -169,23 +169,25 @@ def _labelled(argument: str, batch: Batch) -> tuple[Any, jax.Array]:
     inputs, labels = _pair("classification", argument, batch)
     if not jnp.issubdtype(labels.dtype, jnp.integer):
         raise TypeError(f"classification: the labels of {argument} must be integers, got dtype {labels.dtype}.")
-    return inputs, jnp.asarray(labels, jnp.int32)
+    return inputs, labels.astype(jnp.int32)
 
 
 def _measured(argument: str, batch: Batch) -> tuple[Any, jax.Array]:
     inputs, targets = _pair("regression", argument, batch)
     if not (jnp.issubdtype(targets.dtype, jnp.floating) or jnp.issubdtype(targets.dtype, jnp.integer)):
         raise TypeError(f"regression: the targets of {argument} must be real numbers, got dtype {targets.dtype}.")
-    return inputs, jnp.asarray(targets, jnp.result_type(float))
+    return inputs, targets.astype(jnp.result_type(float))
 
 
-def _pair(function: str, argument: str, batch: Batch) -> tuple[Any, jax.Array | np.ndarray]:
+def _pair(function: str, argument: str, batch: Batch) -> tuple[Any, jax.Array]:
     if not isinstance(batch, (tuple, list)) or len(batch) != 2:
         raise TypeError(f"{function}: {argument} must be a pair (inputs, targets), got {type(batch).__name__}.")
     inputs, targets = batch
-    targets = targets if isinstance(targets, jax.Array) else np.asarray(targets)
-    check_examples(function, argument, (inputs, targets))
-    return jax.tree.map(jnp.asarray, inputs), targets
+    check_examples(function, argument, (inputs, np.asarray(targets)))
+    dtype = np.asarray(targets).dtype
+    if not jnp.issubdtype(dtype, jnp.number):
+        raise TypeError(f"{function}: the targets of {argument} must be real numbers, got dtype {dtype}.")
+    return jax.tree.map(jnp.asarray, inputs), jnp.asarray(targets)
 
 
 def _output_shape(init: Init, model: Model, inputs: Any) -> tuple[int, ...]:
