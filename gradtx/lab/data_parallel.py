@@ -52,9 +52,6 @@ def train_side_by_side(
         params = jax.tree.map(lambda x: x[keys], shared.params)
         return jax.vmap(lambda params, rates: first_carry(params, make_tx(**rates)))(params, rates)
 
-    def judge(carry: Carry, examples: Any) -> Any:
-        return jax.vmap(partial(evaluate, objective), (0, None))(carry, examples)
-
     def train(carry: Carry, k: Any, rates: Any, keys: jax.Array, shared: Shared) -> Any:
         def one(carry: Carry, rates: Any, key: jax.Array) -> Any:
             step_input = shared.inputs[key, k], shared.active[k]
@@ -69,7 +66,8 @@ def train_side_by_side(
     found = None if saved is None else saved.load(carry)
     state: tuple[int, Any, list[Any], list[Any]]  # chunks done, carry, and the curves and evaluations so far
     if found is None:
-        judged = jax.jit(judge, out_shardings=whole)(carry, shared.examples)
+        judge = jax.jit(jax.vmap(partial(evaluate, objective), (0, None)), out_shardings=whole)
+        judged = judge(carry, shared.examples)
         state = 0, carry, [], [jax.tree.map(lambda x: local(x)[:, None], judged)]
     else:
         loss, readings, evaluation, _ = found.outcome
