@@ -104,8 +104,7 @@ def _reference_text() -> str:
 
 def _windows(text: np.ndarray, context: int) -> Batch:
     """(inputs, targets), both [n, context]. Every character except the first is a target once."""
-    count = (len(text) - 1) // context
-    windows = text[np.arange(count)[:, None] * context + np.arange(context + 1)]
+    windows = np.lib.stride_tricks.sliding_window_view(text, context + 1)[::context]
     return jnp.asarray(windows[:, :-1]), jnp.asarray(windows[:, 1:])
 
 
