@@ -55,7 +55,7 @@ def _run(words: list[str]) -> int:
     try:
         from gradtx import lab
         from gradtx.lab.cli import compare, diagnose, sweep, trace
-        from gradtx.lab.cli.arguments import EXIT_STATUS, add_command
+        from gradtx.lab.cli.arguments import EXIT_STATUS, Command
         from gradtx.lab.terminating import ENDING, STATUS
         from gradtx.landscapes import LANDSCAPES
     except ImportError as error:
@@ -65,11 +65,11 @@ def _run(words: list[str]) -> int:
         prog=_program(), description="Optimisation methods on real problems.", epilog=EXIT_STATUS
     )
     parser.add_argument("--version", action="version", version=_version())
-    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND", parser_class=Command)
     for each in (compare, sweep, trace, diagnose):
         each.add(commands)
     names = "the available problems, methods and landscapes"
-    listing = add_command(commands, "list", names, f"Prints {names}.")
+    listing = commands.add_parser("list", help=names, description=f"Prints {names}.")
 
     def print_names(arguments: argparse.Namespace) -> int:
         for kind, names in (("problems", lab.PROBLEMS), ("methods", lab.METHODS), ("landscapes", LANDSCAPES)):

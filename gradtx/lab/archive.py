@@ -15,7 +15,6 @@ import jax.numpy as jnp
 import numpy as np
 
 FORMAT = 2  # 1 had neither the mark nor the dtypes
-_READERS = {"History": "lab.History.load", "Sweep": "lab.Sweep.load", "Recorder": "lab.Recorder.load"}
 
 
 @contextmanager
@@ -40,13 +39,17 @@ def whole_file(path: str | Path) -> Iterator[Path]:
 def write_archive(path: str | Path, kind: str, plain: dict[str, Any], arrays: dict[str, Any]) -> None:
     """Writes an .npz with a mark of its kind, plain values and arrays by name. It writes the whole file or none.
 
-    An .npz stores bfloat16 as two untyped bytes, so the names of the dtypes are written too.
+    A dict of arrays is written as "name/key" for each of its keys; `grouped` makes it a dict again. An .npz stores
+    bfloat16 as two untyped bytes, so the names of the dtypes are written too.
 
     Raises:
         TypeError: an array of Python objects.
     """
+    flat: dict[str, Any] = {}
+    for name, value in arrays.items():
+        flat |= {f"{name}/{key}": array for key, array in value.items()} if isinstance(value, dict) else {name: value}
     held, dtypes = {}, {}
-    for name, array in arrays.items():
+    for name, array in flat.items():
         is_key = isinstance(array, jax.Array) and jnp.issubdtype(array.dtype, jax.dtypes.prng_key)
         held[name] = np.asarray(jax.random.key_data(array) if is_key else array)
         dtypes[name] = f"key:{jax.random.key_impl(array)}" if is_key else held[name].dtype.name
@@ -83,11 +86,22 @@ def read_archive(path: str | Path, kind: str) -> tuple[dict[str, Any], dict[str,
     if not isinstance(header, dict) or "gradtx" not in header:
         raise ValueError(f"{who} is an .npz of another program: it holds {', '.join(found) or 'nothing'}.")
     if header["gradtx"] != kind:
-        other = header["gradtx"]
-        raise ValueError(f"{who} holds a {other}. Read it with {_READERS.get(other, f'{other}.load')}.")
+        raise ValueError(f"{who} holds a {header['gradtx']}. Read it with lab.{header['gradtx']}.load.")
     if header["format"] != FORMAT:
         raise ValueError(f"{who} has format {header['format']}, this gradtx reads format {FORMAT}.")
     return header["plain"], {n: _of_dtype(found[f"array/{n}"], dtype) for n, dtype in header["dtypes"].items()}
+
+
+def grouped(arrays: dict[str, Any], *groups: str) -> dict[str, Any]:
+    """Arrays by name, and those of each group "group/key" in a dict."""
+    found: dict[str, Any] = {group: {} for group in groups}
+    for name, array in arrays.items():
+        group, _, key = name.partition("/")
+        if group in groups:
+            found[group][key] = array
+        else:
+            found[name] = array
+    return found
 
 
 def _of_dtype(array: np.ndarray, name: str) -> Any:

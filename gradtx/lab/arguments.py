@@ -39,12 +39,6 @@ def checked_batch_size(caller: str, num_examples: int | None, default: int, batc
     return size
 
 
-def check_transformation(caller: str, tx: Any) -> None:
-    """Raises if `tx` cannot train, such as `gradtx.sgd` instead of `gradtx.sgd(0.1)`."""
-    if not (callable(getattr(tx, "init", None)) and callable(getattr(tx, "update", None))):
-        raise TypeError(f"{caller}: tx must be a gradient transformation, such as gradtx.sgd(0.1), got {tx!r}.")
-
-
 def check_kind(caller: str, argument: str, value: Any, kind: type, source: str) -> None:
     """Raises if `value` is not of that class; `source` says where to get one."""
     if not isinstance(value, kind):

@@ -6,8 +6,9 @@ the parts of the arrays that its devices hold, and any number of devices can rea
 
 import sys
 import tempfile
+import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ import numpy as np
 
 from gradtx._core.installing import install
 
-from .telling import tell
+from .extra import imported
 from .terminating import STATUS, Terminated, ends_program, saving_at_sigterm
 
 SAVES = 5  # scheduled saves of a run
@@ -37,10 +38,7 @@ class Checkpoint:
     """
 
     def __init__(self, caller: str, path: str | Path) -> None:
-        try:
-            import orbax.checkpoint as ocp
-        except ModuleNotFoundError as error:
-            raise ModuleNotFoundError(f"{caller}: checkpoint needs Orbax: {install('checkpoints')}.") from error
+        ocp = imported("orbax.checkpoint", f"{caller}: checkpoint needs Orbax: {install('checkpoints')}.")
         self.caller, self.path, self._args = caller, Path(path).absolute(), ocp.args
         check_folder(f"{caller}: checkpoint", self.path)
         if (self.path / "description.json").exists():  # sweeps of several processes once kept their steps elsewhere
@@ -180,6 +178,15 @@ def check_folder(argument: str, path: Path) -> None:
     except OSError as error:
         rule = f"{argument} must be a folder that can be written to"
         raise CheckpointError(f"{rule}, {path}: {error.strerror}.") from error
+
+
+def tell(message: str) -> None:
+    """Warns. If warnings are errors, it prints to standard error instead, so that a warning does not end a run."""
+    try:
+        warnings.warn(message, UserWarning, stacklevel=3)
+    except UserWarning:
+        with suppress(OSError):  # standard error may be a file on a full disk
+            print(message, file=sys.stderr, flush=True)
 
 
 def _numbered(leaves: list[Any]) -> dict[str, Any]:

@@ -145,6 +145,7 @@ def comparisons(
         ValueError: if a number is out of range, or a method does not exist.
         TypeError: if a number is not an integer, or `problems` holds anything but problems.
     """
+    # This function is long because every setting is checked, recorded and used in one place.
     numbers = {"steps": steps, "seeds": seeds, "learning_rates": learning_rates, "batch_size": batch_size}
     for argument, value in {**numbers, "evaluations": evaluations, "patience": patience}.items():
         checked_count("compare", argument, value, most=MOST_LEARNING_RATES if argument == "learning_rates" else MOST)

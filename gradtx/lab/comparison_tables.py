@@ -46,25 +46,24 @@ def comparison_table(comparison: Comparison) -> Table:
         leave_out=LEAVE_OUT,
         title=f"{descriptions}: {settings['seeds']} seeds, {settings['steps']} steps",
         caption=_caption(settings, several),
-        caption_justify="left",
     )
     table.add_column("method")
     for heading in HEADINGS:
         table.add_column(heading, justify="right", no_wrap=True)
-    for problem in dict.fromkeys(result.problem for result in comparison.results):
+    profile = performance_profile(comparison)
+    for problem, target in profile.targets.items():
         if several:
             table.add_section()
         name = f"[bold]{problem}[/bold]" if several else "target"
         metric = "\n".join(textwrap.wrap(comparison.of(problem)[0].sweep.metric_name, 14))
-        table.add_row(name, "", "", f"{comparison.target(problem):.4g}", "", "", metric, *[""] * 3)
+        table.add_row(name, "", "", f"{target:.4g}", "", "", metric, *[""] * 3)
         for result in comparison.of(problem):
-            table.add_row(*_cells(result, comparison.target(problem)))
+            table.add_row(*_cells(result, target))
     if several:
         table.add_section()
         table.add_row("[bold]score[/bold]", *[""] * 9)
-        scores = performance_profile(comparison).scores
-        for method in sorted(scores, key=lambda name: -scores[name]):
-            table.add_row(method, "", "", f"{scores[method]:.2f}", *[""] * 6)
+        for method, score in sorted(profile.scores.items(), key=lambda item: -item[1]):
+            table.add_row(method, "", "", f"{score:.2f}", *[""] * 6)
     return table
 
 
@@ -120,11 +119,11 @@ def comparison_to_dict(comparison: Comparison) -> dict[str, Any]:
         TypeError: if `comparison` is not a comparison.
     """
     check_comparison("comparison_to_dict", comparison)
-    names = dict.fromkeys(result.problem for result in comparison.results)
+    profile = performance_profile(comparison)
     return {
         "settings": comparison.settings,
-        "targets": {name: comparison.target(name) for name in names},
-        "scores": performance_profile(comparison).scores,
+        "targets": profile.targets,
+        "scores": profile.scores,
         "results": [
             {
                 "problem": result.problem,
@@ -132,7 +131,7 @@ def comparison_to_dict(comparison: Comparison) -> dict[str, Any]:
                 "batch_size": result.batch_size,
                 "seconds": result.seconds,
                 "best_learning_rate": result.learning_rate,
-                "steps_to_target": _finite(result.steps_to(comparison.target(result.problem))),
+                "steps_to_target": _finite(result.steps_to(profile.targets[result.problem])),
                 "area": _finite(result.area),
                 "stopped_at": result.stopped_at.tolist(),
                 "stopped_metric": _finite(result.stopped_metric),

@@ -28,7 +28,7 @@ def sweep_in_words(sweep: Sweep, by: Measure = "loss") -> str:
         return f"{who}: every member diverged or was not finished."
     best = sweep.best(by)
     where = ", ".join(f"{name.replace('_', ' ')} {value:.3g}" for name, value in best.items())
-    values = sweep.final(by).reshape(sweep.num_points, -1)[int(sweep.order(by)[0])]
+    values = sweep.by_point(sweep.final(by))[sweep.order(by)[0]]
     values = values[np.isfinite(values)]
     edges = [
         n.replace("_", " ") for n, axis in sweep.axes.items() if len(axis) > 2 and best[n] in (axis.min(), axis.max())

@@ -25,9 +25,10 @@ def convergence_order(steps: np.ndarray, excess: np.ndarray, *, last: float = 10
     >>> print(f"{lab.convergence_order(k, 3 / (k + 1.0)):.2f} {lab.convergence_order(k, 3 / (k + 1.0) ** 2):.2f}")
     1.00 1.99
     """
-    steps, mean = np.asarray(steps, float), _mean(excess)
+    steps, excess = np.asarray(steps, float), np.asarray(excess, float)
+    mean = excess.mean(axis=tuple(range(excess.ndim - 1)))  # over the runs, if there are several
     if steps.ndim != 1 or steps.shape != mean.shape or not steps.size:
-        shapes = f"{steps.shape} and {np.shape(excess)}"
+        shapes = f"{steps.shape} and {excess.shape}"
         raise ValueError(f"convergence_order: steps [n] and excess [n] or [runs, n] must go together, got {shapes}.")
     if not 1 < last < np.inf:
         raise ValueError(f"convergence_order: last must be in (1, inf), got {last}.")
@@ -35,11 +36,6 @@ def convergence_order(steps: np.ndarray, excess: np.ndarray, *, last: float = 10
     if len(x) < 2:
         raise ValueError(f"convergence_order: needs two steps or more with an excess above 0, got {len(x)}.")
     return float(-np.polyfit(x, y, 1)[0])
-
-
-def _mean(excess: np.ndarray) -> np.ndarray:
-    excess = np.asarray(excess, float)
-    return excess if excess.ndim < 2 else excess.reshape(-1, excess.shape[-1]).mean(axis=0)
 
 
 def _binned(steps: np.ndarray, excess: np.ndarray, last: float) -> tuple[np.ndarray, np.ndarray]:

@@ -25,18 +25,6 @@ from .training import Carry, Objective, first_carry
 AXIS = "data"
 
 
-def check_mesh(mesh: Any) -> None:
-    """Raises if `mesh` is no mesh of devices, or leaves out a process."""
-    if not isinstance(mesh, Mesh):
-        example = 'jax.make_mesh((jax.device_count(),), ("data",))'
-        raise TypeError(f"sweep: mesh must be a jax.sharding.Mesh, such as {example}, got {mesh!r}.")
-    processes = {device.process_index for device in mesh.devices.flat}
-    if len(processes) < jax.process_count():
-        raise ValueError(
-            f"sweep: mesh must hold devices of all {jax.process_count()} processes, got those of {sorted(processes)}."
-        )
-
-
 def train_side_by_side(
     objective: Objective,
     make_tx: Callable[..., Any],
@@ -76,18 +64,18 @@ def train_side_by_side(
     carry = jax.jit(begin, out_shardings=layout)(rates, keys, shared)
     train = jax.jit(train, out_shardings=(layout, whole))
     found = None if saved is None else saved.load(carry)
-    first = jax.tree.map(lambda x: local(x)[local(keys), None], shared.first)
-    state: tuple[int, Any, list[Any]]  # chunks done, carry, and the curves of each chunk
+    state: tuple[int, Any, list[Any], list[Any]]  # chunks done, carry, and the curves and evaluations so far
     if found is None:
-        state = 0, carry, []
+        first = jax.tree.map(lambda x: local(x)[local(keys), None], shared.first)
+        state = 0, carry, [], [first]
     else:
         loss, readings, evaluation, _ = found.outcome
-        state = found.done, found.carry, [(loss, readings, jax.tree.map(lambda x: x[:, 1:], evaluation))]
+        state = found.done, found.carry, [(loss, readings)], [evaluation]
 
     def reached() -> Progress:
-        done, carry, parts = state
-        loss, readings, later = jax.tree.map(lambda *x: np.concatenate(x, axis=1), *parts)
-        evaluation = jax.tree.map(lambda *x: np.concatenate(x, axis=1), first, later)
+        done, carry, *parts = state
+        joined: Any = [jax.tree.map(lambda *x: np.concatenate(x, axis=1), *part) for part in parts]
+        (loss, readings), evaluation = joined
         return Progress(done, Outcome(loss, readings, evaluation, local(carry.diverged_at)), carry)
 
     with progress_bar(chunks, "sweeping", progress) as advance:
@@ -98,7 +86,8 @@ def train_side_by_side(
                 wait_for(new)
                 loss, readings, evaluation = jax.tree.map(local, new)
                 evaluation = jax.tree.map(lambda x: x[:, None], evaluation)
-                state = k + 1, carry, [*state[2], (loss, readings, evaluation)]  # at once, as an interrupt may come
+                # at once, as an interrupt may come
+                state = k + 1, carry, [*state[2], (loss, readings)], [*state[3], evaluation]
                 advance(1, "")
                 is_end = is_end_wanted()
                 if saved is not None and (is_end or is_save_due(k, k + 1, chunks)):

@@ -106,10 +106,9 @@ def check_values(caller: str, make_tx: Callable[..., Any], axes: dict[str, np.nd
         bad = axis[np.isnan(axis) | (np.isfinite(axis) & (np.abs(axis.astype(float)) > largest))]
         if bad.size:
             raise ValueError(f"{caller}: the grid's {name} must be numbers of at most {largest:.2g}, got {bad[0]}.")
-    extremes = [{name: extreme(axis).item() for name, axis in axes.items()} for extreme in (np.min, np.max)]
-    for values in extremes[: 1 + (extremes[0] != extremes[1])]:
+    for extreme in (np.min, np.max):
         try:
-            make_tx(**values)
+            make_tx(**{name: extreme(axis).item() for name, axis in axes.items()})
         except ValueError as error:
             raise ValueError(f"{caller}: {error}") from error
         except Exception:  # other errors with plain numbers may not occur with traced ones

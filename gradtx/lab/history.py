@@ -1,14 +1,14 @@
 """The result of a run: curves, readings, the last parameters."""
 
 from dataclasses import dataclass, field, fields
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
 
-from .archive import read_archive, tree_from_plain, tree_to_plain, write_archive
+from .archive import grouped, read_archive, tree_from_plain, tree_to_plain, write_archive
+from .extra import imported
 
 PARAMETERS = ("params", "opt_state", "best_params")
 
@@ -79,10 +79,7 @@ class History:
         Raises:
             ModuleNotFoundError: pandas is not installed.
         """
-        try:
-            pd: Any = import_module("pandas")
-        except ModuleNotFoundError as error:
-            raise ModuleNotFoundError("History.to_dataframe needs pandas: pip install pandas.") from error
+        pd = imported("pandas", "History.to_dataframe needs pandas: pip install pandas.")
         frame = pd.DataFrame({"loss": self.loss, "batch_size": self.batch_sizes, **scalar_columns(self.readings)})
         frame.index.name = "step"
         evaluations = pd.DataFrame(
@@ -96,19 +93,14 @@ class History:
 
         A save that fails leaves an older file of this name as it was.
         """
-        arrays: dict[str, Any] = {}
-        plain: dict[str, Any] = {"trees": {}}
-        for name, value in self.to_dict().items():
-            if name == "readings":
-                arrays |= {f"readings/{key}": reading for key, reading in value.items()}
-            elif isinstance(value, np.ndarray | jax.Array):
-                arrays[name] = value
-            elif value is not None:
-                plain[name] = value
+        known = {name: value for name, value in self.to_dict().items() if value is not None}
+        arrays = {name: value for name, value in known.items() if isinstance(value, dict | np.ndarray | jax.Array)}
+        trees = {}
         for name in ("params", "best_params"):
             leaves: list[Any] = []
-            plain["trees"][name] = tree_to_plain(getattr(self, name), leaves)
-            arrays |= {f"{name}/{i}": leaf for i, leaf in enumerate(leaves)}
+            trees[name] = tree_to_plain(getattr(self, name), leaves)
+            arrays[name] = dict(enumerate(leaves))
+        plain = {"trees": trees} | {name: value for name, value in known.items() if name not in arrays}
         write_archive(path, "History", plain, arrays)
 
     @classmethod
@@ -119,15 +111,11 @@ class History:
             ValueError: the file is of another kind or format, or damaged.
         """
         plain, arrays = read_archive(path, "History")
-        trees = {}
+        known: dict[str, Any] = {"iterates": None, "opt_state": None}
+        known |= grouped(arrays, "readings", "params", "best_params")
         for name, described in plain.pop("trees").items():
-            taken = [key for key in arrays if key.startswith(f"{name}/")]
-            leaves = {int(key.rpartition("/")[2]): arrays.pop(key) for key in taken}
-            trees[name] = tree_from_plain(described, [leaves[i] for i in range(len(leaves))])
-        names = [name for name in arrays if name.startswith("readings/")]
-        readings = {name.removeprefix("readings/"): arrays.pop(name) for name in names}
-        known: dict[str, Any] = {"iterates": None, "opt_state": None, "readings": readings, **arrays, **plain, **trees}
-        return cls(**known)
+            known[name] = tree_from_plain(described, list(known[name].values()))
+        return cls(**known, **plain)
 
 
 def best_evaluation(metric: Any, higher_is_better: bool) -> int:

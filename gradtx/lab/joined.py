@@ -6,8 +6,7 @@ from typing import Any
 
 from rich.table import Table
 
-from .arguments import check_kind
-from .sweep_result import Measure, Sweep, check_has_best, ranking, sweep_table
+from .sweep_result import Measure, Sweep, check_has_best, check_sweeps, ranking, sweep_table
 
 
 @dataclass(frozen=True, eq=False)
@@ -65,15 +64,9 @@ def join(sweeps: Mapping[str, Sweep] | Iterable[Sweep]) -> JoinedSweeps:
     {'sweep': 'nesterov', 'learning_rate': 0.01, 'momentum': 0.9}
     """
     is_one = isinstance(sweeps, Sweep) or not isinstance(sweeps, Iterable)
-    given: dict[str, Any] = (
-        {str(name): sweep for name, sweep in sweeps.items()}
-        if isinstance(sweeps, Mapping)
-        else {str(i): sweep for i, sweep in enumerate([sweeps] if is_one else sweeps)}
-    )
-    if not given:
-        raise ValueError("join: sweeps must hold at least one Sweep, got none.")
-    for sweep in given.values():
-        check_kind("join", "each of sweeps", sweep, Sweep, "which lab.sweep returns")
+    named: Any = sweeps.items() if isinstance(sweeps, Mapping) else enumerate([sweeps] if is_one else sweeps)
+    given: dict[str, Any] = {str(name): sweep for name, sweep in named}
+    check_sweeps("join", given.values())
     for what, of in (
         ("problem", lambda s: s.problem),
         ("metric", lambda s: s.metric_name),

@@ -10,7 +10,6 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
-import matplotlib as mpl
 import numpy as np
 from rich.console import Console, Group
 from rich.live import Live
@@ -20,7 +19,7 @@ import gradtx
 
 from .plots.explore import in_a_notebook
 from .plots.readings import curves_of, draw_panels, panels_of
-from .plots.style import RC, Picture, headline, names_as_they_are, new_picture
+from .plots.style import Picture, headline, new_picture, styled
 
 PAUSE = 1.0  # seconds
 BLOCKS = "▁▂▃▄▅▆▇█"
@@ -34,7 +33,7 @@ class LiveView:
         self._is_over = threading.Event()
         self._thread: threading.Thread | None = None
         self._show: Any = None
-        self._live: Live | None = None
+        self._stop = lambda: None
         self._drawn = 0  # calls of the recorder before the last picture
 
     def start(self) -> None:
@@ -49,9 +48,10 @@ class LiveView:
             handle.display("waiting for the first steps")
             self._show = lambda: handle.update(live_picture(self._recorder))
         elif (console := Console(stderr=True)).is_terminal:
-            self._live = Live(console=console, auto_refresh=False)
-            self._live.start()
-            self._show = lambda: self._live and self._live.update(live_text(self._recorder), refresh=True)
+            live = Live(console=console, auto_refresh=False)
+            live.start()
+            self._show = lambda: live.update(live_text(self._recorder), refresh=True)
+            self._stop = live.stop
         else:
             return
         atexit.register(self.close)
@@ -64,8 +64,7 @@ class LiveView:
         self._is_over.set()
         self._thread.join()
         self._draw()
-        if self._live is not None:
-            self._live.stop()
+        self._stop()
         atexit.unregister(self.close)
 
     def _run(self) -> None:
@@ -95,17 +94,16 @@ def verdict(run: Mapping[str, Any]) -> str:
         return f"{len(run.get('step', ()))} steps, no loss yet."
 
 
+@styled
 def live_picture(run: Mapping[str, Any]) -> Picture:
     """The picture for a notebook: up to three panels and the verdict."""
-    with mpl.rc_context(RC):
-        curves = _finite(run)
-        panels = panels_of(curves)[:3]
-        figure = new_picture(12, 3.2)
-        if panels:
-            places = figure.subplots(1, len(panels), squeeze=False)
-            draw_panels(list(places.ravel()), panels, curves)
-        headline(figure, verdict(run), 12)
-    names_as_they_are(figure)
+    curves = _finite(run)
+    panels = panels_of(curves)[:3]
+    figure = new_picture(12, 3.2)
+    if panels:
+        places = figure.subplots(1, len(panels), squeeze=False)
+        draw_panels(list(places.ravel()), panels, curves)
+    headline(figure, verdict(run), 12)
     return figure
 
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
+from itertools import chain
 from typing import Any
 
 import jax
@@ -15,7 +16,7 @@ from .members import Outcome, Shared, train_chunk
 from .progress import progress_bar
 from .sweep_checkpoint import Progress, SweepCheckpoint
 from .terminating import ends_program, wait_for
-from .training import Objective, Subject, first_carry, objective_of
+from .training import Subject, first_carry, objective_of
 
 STEPS_PER_CALL = 4096  # least number of steps per device in a call of the compiled program
 
@@ -42,10 +43,11 @@ def train_in_turn(
     found = None if saved is None else saved.load(None)
     start, outcomes = (0, []) if found is None else (found.done, [found.outcome])
 
-    def portions() -> Iterator[Any]:
-        for first in range(start, members, per_call):
-            member = np.minimum(np.arange(first, first + per_call), members - 1)
-            yield jax.tree.map(lambda x, member=member: x[member], trained)
+    firsts = range(start, members, per_call)  # the first member of each portion
+
+    def train_from(first: int) -> Outcome:
+        member = np.minimum(np.arange(first, first + per_call), members - 1)
+        return compiled(jax.tree.map(lambda x: x[member], trained), shared)
 
     def reached() -> Progress:
         outcome = jax.tree.map(lambda *parts: np.concatenate(parts)[:members], *outcomes)
@@ -55,14 +57,12 @@ def train_in_turn(
         if start:
             advance(start, "")
         try:
-            before = start
-            for outcome in _fetched(compiled(portion, shared) for portion in portions()):
+            for first, outcome in zip(firsts, _fetched(map(train_from, firsts)), strict=True):
                 outcomes.append(outcome)
-                done = min(before + per_call, members)
-                advance(done - before, "")
-                if saved is not None and is_save_due(before, done, members):
+                done = min(first + per_call, members)
+                advance(done - first, "")
+                if saved is not None and is_save_due(first, done, members):
                     saved.save(reached())
-                before = done
         except KeyboardInterrupt as interrupt:
             if saved is not None and outcomes:
                 saved.save(reached())
@@ -88,14 +88,11 @@ def _portions(members: int, steps: int, mesh: Mesh, fit: int, at_once: int | Non
 def _fetched(running: Iterable[Outcome]) -> Iterator[Outcome]:
     """Converts each outcome to NumPy while the next one runs, so that devices do not wait for Python."""
     before = None
-    for outcome in running:
+    for outcome in chain(running, [None]):
         if before is not None:
             wait_for(before)
             yield jax.tree.map(np.asarray, before)
         before = outcome
-    if before is not None:
-        wait_for(before)
-        yield jax.tree.map(np.asarray, before)
 
 
 def _member_bytes(shared: Shared, steps: int) -> int:
@@ -112,11 +109,21 @@ def _train_members(
 
     Compiles once per problem, `make_tx` and size. A second sweep with another grid does not compile again.
     """
-    train_one = partial(_train_member, objective_of("sweep", problem), make_tx)
+    objective = objective_of("sweep", problem)
 
     def in_turn(members: Any, shared: Shared) -> Outcome:
-        width = at_once if at_once > 1 else None
-        return jax.lax.map(lambda member: train_one(member, shared), members, batch_size=width)
+        def train_one(member: tuple[dict[str, Any], jax.Array]) -> Outcome:
+            hyperparameters, key = member
+            params, inputs, first = jax.tree.map(lambda x: x[key], (shared.params, shared.inputs, shared.first))
+            tx = make_tx(**hyperparameters)
+            start = first_carry(params, tx)
+            chunk = partial(train_chunk, objective, tx, shared)
+            end, (loss, seen, later) = jax.lax.scan(chunk, start, (inputs, shared.active))
+            loss, seen = jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), (loss, seen))  # chunks end to end
+            evaluations = jax.tree.map(lambda a, b: jnp.concatenate([a[None], b]), first, later)
+            return Outcome(loss, seen, evaluations, end.diverged_at)
+
+        return jax.lax.map(train_one, members, batch_size=at_once if at_once > 1 else None)
 
     spread = PartitionSpec("members")
     share_out = jax.shard_map(in_turn, mesh=mesh, in_specs=(spread, PartitionSpec()), out_specs=spread, check_vma=False)
@@ -130,17 +137,3 @@ def _hashable(make_tx: Callable[..., optax.GradientTransformation]) -> Callable[
     except TypeError:
         return lambda **hyperparameters: make_tx(**hyperparameters)
     return make_tx
-
-
-def _train_member(
-    objective: Objective, make_tx: Callable[..., optax.GradientTransformation], member: Any, shared: Shared
-) -> Outcome:
-    hyperparameters, key = member
-    params, inputs, first = jax.tree.map(lambda x: x[key], (shared.params, shared.inputs, shared.first))
-    tx = make_tx(**hyperparameters)
-    start = first_carry(params, tx)
-    chunk = partial(train_chunk, objective, tx, shared)
-    end, (loss, seen, later) = jax.lax.scan(chunk, start, (inputs, shared.active))
-    loss, seen = jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), (loss, seen))  # chunks end to end
-    evaluations = jax.tree.map(lambda a, b: jnp.concatenate([a[None], b]), first, later)
-    return Outcome(loss, seen, evaluations, end.diverged_at)

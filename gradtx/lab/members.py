@@ -62,6 +62,7 @@ def labelled(
     num_keys: int,
     steps: int,
     every: int,
+    method: str,
 ) -> Sweep:
     """The sweep, with members as [*grid, keys]. Those that an interrupt left out are NaN, -1 and not finished."""
     grid = (len(next(iter(axes.values()))),) if is_random else tuple(len(axis) for axis in axes.values())
@@ -86,4 +87,5 @@ def labelled(
         problem=subject.name,
         metric_name=objective.metric_name,
         higher_is_better=objective.higher_is_better,
+        method=method,
     )

@@ -4,23 +4,26 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 
 @contextmanager
-def progress_bar(total: int, label: str, show: bool | None = None) -> Iterator[Callable[[int, str], None]]:
+def progress_bar(
+    total: int, label: str, show: bool | None = None, console: Console | None = None
+) -> Iterator[Callable[[int, str], None]]:
     """Yields `advance(done, text)`, which adds `done` to the progress and shows `text`.
 
     Args:
         total: the count at 100 %.
         label: name of the work.
-        show: whether to show the bar; None shows it if standard error is a terminal.
+        show: whether to show the bar; None shows it if `console` is a terminal.
+        console: where the bar is shown; None is standard error.
     """
-    console = Console(stderr=True)
+    console = console or Console(stderr=True)
     if not (console.is_terminal if show is None else show):
         yield lambda done, text="": None
         return
-    columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
-    with Progress(*columns, console=console, transient=True) as bar:
+    columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn()
+    with Progress(*columns, TimeElapsedColumn(), TimeRemainingColumn(), console=console, transient=True) as bar:
         task = bar.add_task(label, total=total)
         yield lambda done, text="": bar.update(task, advance=done, description=f"{label} {text}".strip())

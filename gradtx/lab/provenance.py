@@ -4,8 +4,8 @@ Two methods may have states of the same shapes, so the names of the state classe
 Instruments do not change a run: they are listed separately, and a run may resume with other instruments.
 """
 
-import math
 from collections.abc import Iterator, Sequence
+from itertools import zip_longest
 from typing import Any, NamedTuple
 
 import jax
@@ -62,15 +62,13 @@ def state_leaves(opt_state: Any, params: Any) -> list[StateLeaf]:
 
 def description(subject: Subject, params: Any, opt_state: Any) -> dict[str, Any]:
     """The properties, as JSON, that a checkpoint shares with a run that resumes it. Only instruments may differ."""
+    if isinstance(subject, Landscape):
+        kind, more = "landscape", {"sigma": subject.sigma, "start": subject.start.tolist()}
+    else:
+        kind, more = "problem", {"examples": subject.num_examples, "metric": subject.metric_name}
     leaves = state_leaves(opt_state, params)
-    is_walk = isinstance(subject, Landscape)
     return {
-        "problem": {
-            "kind": "landscape" if is_walk else "problem",
-            "name": subject.name,
-            **({"sigma": subject.sigma, "start": subject.start.tolist()} if is_walk else {}),
-            **({} if is_walk else {"examples": subject.num_examples, "metric": subject.metric_name}),
-        },
+        "problem": {"kind": kind, "name": subject.name, **more},
         "parameters": [
             _line(f"parameters{jax.tree_util.keystr(path)}", leaf)
             for path, leaf in jax.tree_util.tree_leaves_with_path(params)
@@ -92,25 +90,15 @@ def first_difference(
         if settings.get(name) != value:
             return f"its {name.replace('_', ' ')} is {settings.get(name)!r}, here {value!r}"
     for part in parts:
-        difference = first_other_array(saved[part], now[part])
-        if difference is not None:
-            return f"its {part} differ: {difference}"
-    return None
-
-
-def first_other_array(saved: list[list[Any]], now: list[list[Any]]) -> str | None:
-    """A clause on the first array that differs, or None if all agree."""
-    for i in range(max(len(saved), len(now))):
-        one, other = (lines[i] if i < len(lines) else None for lines in (saved, now))
-        if one != other:
-            return f"it has {_words(one)} where this run has {_words(other)}"
+        for one, other in zip_longest(saved[part], now[part]):
+            if one != other:
+                return f"its {part} differ: it has {_words(one)} where this run has {_words(other)}"
     return None
 
 
 def same_evaluation(saved: Sequence[Any], now: Sequence[Any]) -> bool:
     """Whether two evaluations of the same parameters agree up to the differences between kinds of devices."""
-    pairs = [(float(a), float(b)) for a, b in zip(saved, now, strict=True)]
-    return all(math.isclose(a, b, rel_tol=0.01, abs_tol=1e-6) or (math.isnan(a) and math.isnan(b)) for a, b in pairs)
+    return np.allclose(saved, now, rtol=0.01, atol=1e-6, equal_nan=True)
 
 
 def _line(name: str, leaf: Any) -> list[Any]:

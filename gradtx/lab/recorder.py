@@ -2,7 +2,8 @@
 
 import math
 from collections.abc import Iterator, Mapping
-from importlib import import_module
+from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -14,6 +15,7 @@ from jax.core import Tracer
 from gradtx._core.arguments import checked_count
 
 from .archive import read_archive, write_archive
+from .extra import imported
 from .history import scalar_columns
 from .live import LiveView
 
@@ -26,6 +28,11 @@ class Entry(NamedTuple):
     steps: np.ndarray  # [n] int
     shapes: dict[str, tuple[int, ...]]  # name -> shape of the value, [n, ...]
     values: Any  # all values of the call in one vector, on the device or on the host
+
+    def split(self, values: np.ndarray) -> list[np.ndarray]:
+        """Splits the last axis, which is that of `self.values`, into the parts of the names."""
+        sizes = [math.prod(shape) for shape in self.shapes.values()]
+        return np.split(values, np.cumsum(sizes)[:-1], axis=-1)
 
 
 class Recorder(Mapping[str, Any]):
@@ -71,7 +78,7 @@ class Recorder(Mapping[str, Any]):
         self._fetched = 0  # entries whose values are on the host
         self._trailing: dict[str, tuple[int, ...]] = {}
         self._now: set[str] = set()  # names with a value at the last step
-        self._calls = 0
+        self.calls = 0  # that recorded something
         self._table: tuple[int, dict[str, np.ndarray]] = (0, {})  # calls that it includes, columns
         self._view = LiveView(self) if live else None
 
@@ -112,7 +119,7 @@ class Recorder(Mapping[str, Any]):
             if part:
                 part_shapes = {name: shapes[name] for name in part}
                 self._entries.append(Entry(steps, part_shapes, _in_one_vector(part, part_shapes)))
-        self._calls += 1
+        self.calls += 1
         if len(self._entries) - self._fetched >= 4 * FETCH_EVERY:
             self._fetch(len(self._entries) - 2 * FETCH_EVERY)
         if self._view is not None:
@@ -136,29 +143,27 @@ class Recorder(Mapping[str, Any]):
     def _fetch(self, until: int) -> None:
         """Brings the values of the entries before `until` to the host and joins them. They are already computed."""
         entries = self._entries
-        old = [e._replace(values=v) for e, v in zip(entries[self._fetched : until],
-               jax.device_get([e.values for e in entries[self._fetched : until]]), strict=True)]  # fmt: skip
+        old = entries[self._fetched : until]
+        values = jax.device_get([entry.values for entry in old])
         kinds: dict[tuple[Any, ...], list[Entry]] = {}
-        for entry in old:
-            kinds.setdefault(tuple(entry.shapes.items()), []).append(entry)
+        for entry, fetched in zip(old, values, strict=True):
+            kinds.setdefault(tuple(entry.shapes.items()), []).append(entry._replace(values=fetched))
         joined = [_joined(alike) for alike in kinds.values()]
         self._entries = entries[: self._fetched] + joined + entries[until:]
         self._fetched += len(joined)
 
     def table(self) -> dict[str, np.ndarray]:
         """An array with one value per step for each name, in the order of first record. Waits for the device."""
-        calls, entries = self._calls, self._entries[:]
+        calls, entries = self.calls, self._entries[:]
         if self._table[0] == calls:
             return self._table[1]
         trailing = dict(self._trailing)
         steps = np.unique(np.concatenate([entry.steps for entry in entries]))
         columns = {name: np.full((len(steps), *shape), np.nan) for name, shape in trailing.items()}
         for entry in entries:
-            values, rows, first = np.asarray(entry.values), np.searchsorted(steps, entry.steps), 0
-            for name, shape in entry.shapes.items():
-                size = math.prod(shape)
-                columns[name][rows] = values[first : first + size].reshape(shape)
-                first += size
+            rows, parts = np.searchsorted(steps, entry.steps), entry.split(np.asarray(entry.values))
+            for (name, shape), part in zip(entry.shapes.items(), parts, strict=True):
+                columns[name][rows] = part.reshape(shape)
         self._table = calls, columns | {"step": steps}
         return self._table[1]
 
@@ -176,11 +181,6 @@ class Recorder(Mapping[str, Any]):
         return len(self.table()) + bool(self.name)
 
     @property
-    def calls(self) -> int:
-        """Number of calls that recorded something."""
-        return self._calls
-
-    @property
     def steps(self) -> int:
         """Number of recorded steps."""
         return len(self.table().get("step", ()))
@@ -195,10 +195,7 @@ class Recorder(Mapping[str, Any]):
         Raises:
             ModuleNotFoundError: if pandas is not installed.
         """
-        try:
-            pd: Any = import_module("pandas")
-        except ModuleNotFoundError as error:
-            raise ModuleNotFoundError("Recorder.to_dataframe needs pandas: pip install pandas.") from error
+        pd = imported("pandas", "Recorder.to_dataframe needs pandas: pip install pandas.")
         columns = self.to_dict()
         index = pd.Index(columns.pop("step", np.zeros(0, int)), name="step")
         return pd.DataFrame(scalar_columns(columns), index=index)
@@ -245,8 +242,7 @@ def _check_number(name: str, value: Any) -> None:
             "or with the stacked output of the scan."
         )
     dtype = value.dtype if isinstance(value, jax.Array) else np.asarray(value).dtype
-    is_real = jnp.issubdtype(dtype, jnp.number) and not jnp.issubdtype(dtype, jnp.complexfloating)
-    if not (is_real or jnp.issubdtype(dtype, jnp.bool_)):
+    if not any(jnp.issubdtype(dtype, kind) for kind in (jnp.floating, jnp.integer, jnp.bool_)):
         raise TypeError(f"Recorder: {name} must be a real number or an array of them, got {value!r}.")
 
 
@@ -265,49 +261,36 @@ def _count(given: Mapping[str, Any]) -> int:
 def _shape(name: str, value: Any, count: int) -> tuple[int, ...]:
     """The shape of a value over the steps of its call, [n, ...]."""
     shape = np.shape(value)
-    is_stack = len(shape) > 0 and shape[0] == count
+    if count == 1:
+        return shape if len(shape) > 1 and shape[0] == 1 else (1, *shape)
     if not shape:
         return (count,)
-    if count == 1:
-        return (1, *shape[1:]) if is_stack and len(shape) > 1 else (1, *shape)
-    if not is_stack:
+    if shape[0] != count:
         raise ValueError(f"Recorder: {name} must be a number or have {count} values, as the loss has, got {shape}.")
     return shape
 
 
-@jax.jit
-def _copied(arrays: list[jax.Array]) -> jax.Array:
-    dtype = jnp.result_type(float)
-    return jnp.concatenate([jnp.ravel(x).astype(dtype) for x in arrays])
+@partial(jax.jit, static_argnums=1)
+def _copied(arrays: list[jax.Array], shapes: tuple[tuple[int, ...], ...]) -> jax.Array:
+    wide = [jnp.broadcast_to(x, shape) for x, shape in zip(arrays, shapes, strict=True)]
+    return jnp.concatenate([jnp.ravel(x).astype(jnp.result_type(float)) for x in wide])
 
 
 def _in_one_vector(values: Mapping[str, Any], shapes: Mapping[str, tuple[int, ...]]) -> Any:
-    """All values in one vector. On the device this is a copy, so that the arrays they came from may be donated."""
-    wide = [_spread(v, shapes[n]) for n, v in values.items()]
+    """All values in one vector. A number that holds for all steps of a call is repeated.
+
+    On the device the vector is a copy, so that the arrays that the values came from may be donated.
+    """
     if all(isinstance(value, jax.Array) for value in values.values()):
-        try:
-            return _copied(wide)
-        except ValueError:  # arrays on different devices
-            pass
-    return np.concatenate([np.ravel(np.asarray(value, float)) for value in wide])
-
-
-def _spread(value: Any, shape: tuple[int, ...]) -> Any:
-    """Repeats a number that holds for all steps of a call. Other values are unchanged."""
-    if np.ndim(value) or shape == (1,):
-        return value
-    return jnp.broadcast_to(value, shape) if isinstance(value, jax.Array) else np.full(shape, value)
+        with suppress(ValueError):  # arrays on different devices
+            return _copied(list(values.values()), tuple(shapes.values()))
+    wide = [np.broadcast_to(np.asarray(value, float), shapes[name]) for name, value in values.items()]
+    return np.concatenate([np.ravel(value) for value in wide])
 
 
 def _joined(entries: list[Entry]) -> Entry:
     """Joins entries with the same names and shapes into one."""
-    if len(entries) == 1:
-        return entries[0]
-    parts, first, shapes = [], 0, {}
-    rows = np.stack([entry.values for entry in entries])
-    for name, shape in entries[0].shapes.items():
-        size = math.prod(shape)
-        parts.append(rows[:, first : first + size].ravel())
-        shapes[name] = (len(entries) * shape[0], *shape[1:])
-        first += size
-    return Entry(np.concatenate([entry.steps for entry in entries]), shapes, np.concatenate(parts))
+    parts = entries[0].split(np.stack([entry.values for entry in entries]))
+    shapes = {name: (len(entries) * n, *rest) for name, (n, *rest) in entries[0].shapes.items()}
+    steps = np.concatenate([entry.steps for entry in entries])
+    return Entry(steps, shapes, np.concatenate([part.ravel() for part in parts]))

@@ -8,9 +8,9 @@ import numpy as np
 
 from gradtx.landscapes import Landscape
 
-from .history import History
+from .history import History, best_evaluation
 from .provenance import same_evaluation
-from .run_checkpoint import RunCheckpoint, Saved
+from .run_checkpoint import RunCheckpoint
 from .training import Carry, Evaluation, Objective, Record, judged_params
 
 
@@ -49,14 +49,10 @@ class Recording:
         step = done + (self.last.step if self.chunks else 0)
         evaluation = jax.tree.map(np.asarray, evaluation)
         best = self.last.best if self.chunks else (np.nan, None)
-        if self._is_better(float(evaluation.metric), best[0]) or best[1] is None:
-            best = float(evaluation.metric), judged_params(carry)
+        metric = float(evaluation.metric)
+        if best[1] is None or best_evaluation([best[0], metric], self.objective.higher_is_better) == 1:
+            best = metric, judged_params(carry)
         self._append(Chunk(carry, record, step, evaluation, best))
-
-    def _is_better(self, metric: float, best: float) -> bool:
-        return not np.isnan(metric) and (
-            np.isnan(best) or (metric > best if self.objective.higher_is_better else metric < best)
-        )
 
     def _append(self, chunk: Chunk) -> None:
         self.chunks.append(chunk)
@@ -89,7 +85,7 @@ class Recording:
         records = {name: value for name, value in self._records().items() if value is not None}
         readings = records.pop("readings")
         curves = {"key": self.key_data, "batch_sizes": self.batch_sizes[:step], **records, **self._evaluations()}
-        checkpoint.save(step, Saved(self.carry, self.last.best[1], curves, readings))
+        checkpoint.save(step, self.carry, self.last.best[1], curves, readings)
 
     def restore(self, checkpoint: RunCheckpoint, start: Carry, evaluation: Evaluation) -> None:
         """Restores the record from disk if one was saved. `evaluation` belongs to `start`.
@@ -100,7 +96,7 @@ class Recording:
         found = checkpoint.load(start)
         if found is None:
             return
-        curves = found.curves
+        carry, best_params, curves, readings = found
         step = int(curves["eval_steps"][-1])
         if not np.array_equal(curves["key"], self.key_data):
             raise checkpoint.refused("it was made with another key")
@@ -108,15 +104,14 @@ class Recording:
             raise checkpoint.refused(f"it has other batch sizes, or more steps ({step}) than this run")
         if not same_evaluation([curves[name][0] for name in Evaluation._fields], list(evaluation)):
             raise checkpoint.refused("its problem has this name, but another loss at the same first parameters")
-        whole = Record(curves["loss"], found.readings, curves.get("iterate"))
+        whole = Record(curves["loss"], readings, curves.get("iterate"))
+        best = best_evaluation(curves["metric"], self.objective.higher_is_better)
+        best_metric = float(curves["metric"][best]) if best >= 0 else np.nan
         before = 0
-        best = np.nan, found.best_params
         for i, end in enumerate(curves["eval_steps"].tolist()):
             part = None if end == 0 else jax.tree.map(lambda x, a=before, b=end: np.asarray(x[a:b]), whole)
             values = Evaluation(*(curves[name][i] for name in Evaluation._fields))
-            if self._is_better(float(values.metric), best[0]):
-                best = float(values.metric), found.best_params
-            self._append(Chunk(found.carry, part, end, values, best))
+            self._append(Chunk(carry, part, end, values, (best_metric, best_params)))
             before = end
 
     def history(self, ended: str) -> History:

@@ -12,10 +12,9 @@ import numpy as np
 import optax
 
 from gradtx._core.arguments import check_function, checked_count
-from gradtx._core.types import ArrayLike
 from gradtx.stopping import EarlyStopping
 
-from .arguments import MOST, check_transformation, checked_batch_size, checked_keys
+from .arguments import MOST, checked_batch_size, checked_keys
 from .checkpoints import is_save_due, saved_at_end
 from .history import History
 from .progress import progress_bar
@@ -94,13 +93,12 @@ def run(
     (50,) (51, 2) True
     """
     # This function is long because the loop, and what follows an interrupt of it, need nearly all of its variables.
-    check_transformation("run", tx)
+    _check(tx, stopping, callbacks)
     steps = checked_count("run", "steps", steps, most=MOST)
     every = checked_count("run", "eval_every", max(1, steps // 25) if eval_every is None else eval_every, most=MOST)
     every = min(every, steps)
     key_init, key_batches = jax.random.split(checked_keys("run", "key", key, ndim=0))
     objective = objective_of("run", problem)
-    _check_listeners(stopping, callbacks)
     stopping = in_direction_of(objective, stopping)
     sizes = _batch_sizes(objective, steps, batch_size, batch_size_schedule)
     saved = None if checkpoint is None else RunCheckpoint(checkpoint, problem)
@@ -112,7 +110,7 @@ def run(
     if not recording.chunks:
         recording.add(start, None, 0, first)
 
-    patience = Patience(stopping, [chunk.evaluation.metric for chunk in recording.chunks])
+    patience = Patience(stopping, [chunk.evaluation for chunk in recording.chunks])
     ended = "stopped early" if patience.is_over else "finished"
     interrupt = None
     with saved_at_end(saved), progress_bar(steps, "training", progress) as advance:
@@ -141,7 +139,9 @@ def run(
     return recording.history(ended)
 
 
-def _check_listeners(stopping: Any, callbacks: Any) -> None:
+def _check(tx: Any, stopping: Any, callbacks: Any) -> None:
+    if not (callable(getattr(tx, "init", None)) and callable(getattr(tx, "update", None))):  # such as gradtx.sgd alone
+        raise TypeError(f"run: tx must be a gradient transformation, such as gradtx.sgd(0.1), got {tx!r}.")
     if not isinstance(stopping, EarlyStopping | None):
         raise TypeError(f"run: stopping must be a gradtx.early_stopping(...) or None, got {stopping!r}.")
     if not isinstance(callbacks, Sequence) or not all(map(callable, callbacks)):
@@ -214,19 +214,16 @@ def _call_back(recording: Recording, callbacks: Sequence[Callback]) -> bool:
 
 
 class Patience:
-    """The state of early stopping. `seen` holds the earlier metrics of a resumed run."""
+    """The state of early stopping. `seen` holds the earlier evaluations of a resumed run."""
 
-    def __init__(self, stopping: EarlyStopping | None, seen: Sequence[ArrayLike]) -> None:
+    def __init__(self, stopping: EarlyStopping | None, seen: Sequence[Evaluation]) -> None:
         self._stopping, self._state, self.is_over = stopping, stopping and stopping.init(), False
-        for metric in seen:
-            self._follow(metric)
+        for evaluation in seen:
+            self.after(evaluation)
 
     def after(self, evaluation: Evaluation) -> bool:
         """Whether to stop, after one more evaluation."""
-        self._follow(evaluation.metric)
-        return self.is_over
-
-    def _follow(self, metric: ArrayLike) -> None:
         if self._stopping is not None and self._state is not None:
-            self._state = self._stopping.update(metric, self._state)
+            self._state = self._stopping.update(evaluation.metric, self._state)
             self.is_over = bool(self._state.should_stop)
+        return self.is_over

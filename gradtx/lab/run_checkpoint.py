@@ -1,23 +1,13 @@
 """The checkpoint of `lab.run`. Instruments may be added or removed between two parts of a run."""
 
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 
-from .checkpoints import Arrays, Checkpoint
+from .checkpoints import Arrays, Checkpoint, tell
 from .provenance import description, first_difference, state_leaves
-from .telling import tell
 from .training import Carry, Subject
-
-
-class Saved(NamedTuple):
-    """The contents of the checkpoint of a run."""
-
-    carry: Carry
-    best_params: Any
-    curves: Arrays
-    readings: Arrays  # name -> [steps, ...]
 
 
 class RunCheckpoint(Checkpoint):
@@ -27,20 +17,19 @@ class RunCheckpoint(Checkpoint):
         super().__init__("run", path)
         self._subject = subject
 
-    def save(self, step: int, saved: Saved) -> None:
-        """Saves the state after `step` steps."""
-        carry = saved.carry
+    def save(self, step: int, carry: Carry, best_params: Any, curves: Arrays, readings: Arrays) -> None:
+        """Saves the state after `step` steps. Readings are {name: [steps, ...]}."""
         leaves = state_leaves(carry.opt_state, carry.params)
         state = {
-            "parameters": jax.tree.leaves(_without_transformation(carry, saved.best_params)),
+            "parameters": jax.tree.leaves(_without_transformation(carry, best_params)),
             "transformation": [leaf.value for leaf in leaves if not leaf.is_instrument],
             "instruments": [leaf.value for leaf in leaves if leaf.is_instrument],
         }
         header = description(self._subject, carry.params, carry.opt_state)
-        self.write(step, header, saved.curves, saved.readings, state)
+        self.write(step, header, curves, readings, state)
 
-    def load(self, start: Carry) -> Saved | None:
-        """The last save, in the structure of `start`, or None if nothing was saved.
+    def load(self, start: Carry) -> tuple[Carry, Any, Arrays, Arrays] | None:
+        """What `save` saved last, in the structure of `start`, or None if nothing was saved.
 
         Raises:
             CheckpointError: the checkpoint is of another problem, model or transformation, or cannot be read.
@@ -56,7 +45,7 @@ class RunCheckpoint(Checkpoint):
         params, best, *counts = structure.unflatten(self.read_leaves("parameters", like))
         has_same_instruments = header["instruments"] == now["instruments"]
         carry = Carry(params, self._state(start, has_same_instruments), *counts)
-        return Saved(carry, best, *self.read_curves(header))
+        return carry, best, *self.read_curves(header)
 
     def _state(self, start: Carry, has_same_instruments: bool) -> Any:
         """The saved optimizer state. If the instruments have changed, all of them start anew, with a warning."""

@@ -46,10 +46,13 @@ def supervise(arguments: Sequence[str], name: str, log: Path) -> int:
     command = [sys.executable, "-m", "gradtx", *arguments]
     child = subprocess.Popen(command, env=environment, pass_fds=[reading], stderr=subprocess.PIPE)
     os.close(reading)
-    relay = Relay(child.stderr)
+    lines: list[str] = []
+    relay = threading.Thread(target=_relay, args=(child.stderr, lines), name="relay", daemon=True)
+    relay.start()
     status = _wait(child)
-    withheld = relay.withheld()
+    relay.join()
     os.close(writing)
+    withheld = "".join(lines)
     if status >= 0 and status != LOST_ANOTHER:
         sys.stderr.write(withheld)
         return status
@@ -65,29 +68,17 @@ def supervise(arguments: Sequence[str], name: str, log: Path) -> int:
     return LOST_ANOTHER
 
 
-class Relay:
+def _relay(stream: Any, withheld: list[str]) -> None:
     """Passes on a child's standard error line by line, but withholds the runtime's report on a dead process."""
-
-    def __init__(self, stream: Any) -> None:
-        self._stream, self._withheld = stream, list[str]()
-        self._thread = threading.Thread(target=self._pass_on, name="relay", daemon=True)
-        self._thread.start()
-
-    def withheld(self) -> str:
-        """Waits until the child has ended and returns the lines that were not passed on."""
-        self._thread.join()
-        return "".join(self._withheld)
-
-    def _pass_on(self) -> None:
-        is_fatal = False
-        for line in io.TextIOWrapper(self._stream, errors="replace"):
-            is_fatal = is_fatal or bool(FATAL.match(line))
-            if is_fatal or NATIVE_ERROR.match(line):
-                self._withheld.append(line)
-            else:
-                with suppress(OSError):
-                    sys.stderr.write(line)
-                    sys.stderr.flush()
+    is_fatal = False
+    for line in io.TextIOWrapper(stream, errors="replace"):
+        is_fatal = is_fatal or bool(FATAL.match(line))
+        if is_fatal or NATIVE_ERROR.match(line):
+            withheld.append(line)
+        else:
+            with suppress(OSError):
+                sys.stderr.write(line)
+                sys.stderr.flush()
 
 
 def _wait(child: subprocess.Popen[bytes]) -> int:

@@ -1,7 +1,6 @@
 """Trains every point of a grid of hyper-parameters from every key, with one compilation."""
 
 from collections.abc import Callable
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -15,7 +14,7 @@ from gradtx._core.arguments import check_function, checked_count
 
 from .arguments import MOST, checked_batch_size, checked_keys
 from .checkpoints import saved_at_end
-from .data_parallel import check_mesh, train_side_by_side
+from .data_parallel import train_side_by_side
 from .grids import RandomGrid, check_values, checked_axes, points, untraceable_name
 from .member_parallel import train_in_turn
 from .members import Shared, labelled, shared_by_members
@@ -126,21 +125,24 @@ def sweep(
             f"sweep: make_tx cannot take a traced {untraceable} (it decides shapes or Python branches): close over "
             "it, and run one sweep per value."
         ) from error
-    result = labelled(outcome, objective, axes, is_random, num_keys, steps, every)
-    return replace(result, method=_name_of(make_tx))
+    return labelled(outcome, objective, axes, is_random, num_keys, steps, every, _name_of(make_tx))
 
 
 def _check_devices(mesh: Any, checkpoint: Any, at_once: int | None) -> None:
     """Raises if the arguments do not say how the devices share the work."""
-    if mesh is not None:
-        check_mesh(mesh)
-        if at_once is not None:
-            raise ValueError(f"sweep: with a mesh all members are trained side by side: omit at_once, got {at_once}.")
-    elif checkpoint is not None and jax.process_count() > 1:
-        raise ValueError(
-            "sweep: a checkpoint that several processes share needs a mesh of all their devices: give "
-            'mesh=jax.make_mesh((jax.device_count(),), ("data",)).'
-        )
+    example = 'jax.make_mesh((jax.device_count(),), ("data",))'
+    if mesh is None:
+        if checkpoint is not None and jax.process_count() > 1:
+            needed = "a checkpoint that several processes share needs a mesh of all their devices"
+            raise ValueError(f"sweep: {needed}: give mesh={example}.")
+        return
+    if not isinstance(mesh, Mesh):
+        raise TypeError(f"sweep: mesh must be a jax.sharding.Mesh, such as {example}, got {mesh!r}.")
+    held, all_of_them = {device.process_index for device in mesh.devices.flat}, jax.process_count()
+    if len(held) < all_of_them:
+        raise ValueError(f"sweep: mesh must hold devices of all {all_of_them} processes, got those of {sorted(held)}.")
+    if at_once is not None:
+        raise ValueError(f"sweep: with a mesh all members are trained side by side: omit at_once, got {at_once}.")
 
 
 def _description(

@@ -1,6 +1,7 @@
 """The result of a sweep, with the names of its axes."""
 
 import textwrap
+from collections.abc import Collection
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -9,7 +10,8 @@ import jax
 import numpy as np
 from rich.table import Table
 
-from .archive import read_archive, write_archive
+from .archive import grouped, read_archive, write_archive
+from .arguments import check_kind
 from .tables import FittingTable
 
 Measure = Literal["loss", "train_loss", "validation_loss", "metric"]
@@ -56,6 +58,15 @@ class Sweep:
         """Number of grid points."""
         return self.finished[..., 0].size
 
+    def by_point(self, values: np.ndarray) -> np.ndarray:
+        """An array [*grid, K, ...] of this sweep as [points, K, ...], in the order of the flat indices."""
+        return values.reshape(self.num_points, *values.shape[self.finished.ndim - 1 :])
+
+    def curves(self, point: int, key: int) -> dict[str, np.ndarray]:
+        """The curves and readings of one member by their names; `point` is the flat index of its grid point."""
+        named = {name: getattr(self, name) for name in get_args(Measure)} | self.readings
+        return {name: self.by_point(values)[point, key] for name, values in named.items()}
+
     def order(self, by: Measure = "loss") -> np.ndarray:
         """Flat indices of the grid points, best mean over the keys first, points with a diverged key last."""
         return ranking([self.final(by)], by == "metric" and self.higher_is_better)
@@ -90,11 +101,11 @@ class Sweep:
 
     def save(self, path: str | Path) -> None:
         """Writes an .npz file. A failed save leaves an older file of this name unchanged."""
-        nested = {f"{group}/{name}": a for group in ("axes", "readings") for name, a in getattr(self, group).items()}
-        flat = {name: value for name, value in self.to_dict().items() if name not in ("axes", "readings")}
+        flat = self.to_dict()
+        groups = {name: flat.pop(name) for name in ("axes", "readings")}
         arrays = {name: value for name, value in flat.items() if isinstance(value, np.ndarray | jax.Array)}
         plain = {name: value for name, value in flat.items() if name not in arrays}
-        write_archive(path, "Sweep", plain, arrays | nested)
+        write_archive(path, "Sweep", plain, arrays | groups)
 
     @classmethod
     def load(cls, path: str | Path) -> "Sweep":
@@ -104,14 +115,7 @@ class Sweep:
             ValueError: if the file is of another kind or format, or damaged.
         """
         plain, arrays = read_archive(path, "Sweep")
-        known: dict[str, Any] = plain | {"axes": {}, "readings": {}}
-        for name, array in arrays.items():
-            group, _, rest = name.partition("/")
-            if rest:
-                known[group][rest] = array
-            else:
-                known[name] = array
-        return cls(**known)
+        return cls(**plain, **grouped(arrays, "axes", "readings"))
 
 
 def ranking(finals: list[np.ndarray], higher: bool) -> np.ndarray:
@@ -120,12 +124,19 @@ def ranking(finals: list[np.ndarray], higher: bool) -> np.ndarray:
     Points with a diverged key come last, those with fewer diverged keys first.
     """
     keys = [final.reshape(-1, final.shape[-1]) for final in finals]
-    is_bad = np.concatenate([~np.isfinite(final).all(axis=1) for final in keys])
     share = np.concatenate([(~np.isfinite(final)).mean(axis=1) for final in keys])
     good = [np.where(np.isfinite(final), final, np.nan) for final in keys]
     means = np.concatenate([[np.nanmean(v) if np.isfinite(v).any() else np.inf for v in final] for final in good])
     means = np.where(np.isfinite(means), -means if higher else means, np.inf)
-    return np.lexsort((means, share, is_bad))
+    return np.lexsort((means, share))
+
+
+def check_sweeps(caller: str, sweeps: Collection[Any]) -> None:
+    """Raises if there are no sweeps, or something else is among them."""
+    if not sweeps:
+        raise ValueError(f"{caller}: sweeps must hold at least one Sweep, got none.")
+    for sweep in sweeps:
+        check_kind(caller, "each of sweeps", sweep, Sweep, "which lab.sweep returns")
 
 
 def check_has_best(caller: str, sweeps: list[Sweep], by: Measure) -> None:
@@ -152,7 +163,6 @@ def sweep_table(points: list[tuple[str, Sweep, int]], total: int, by: Measure, n
         title=f"{who}: best {len(points)} of {total} points by final {by}",
         caption=f"Mean ± standard deviation over {first.loss.shape[-2]} keys, {first.loss.shape[-1]} steps. "
         "Diverged: how many of these keys; they are left out of the mean.",
-        caption_justify="left",
         leave_out=[*(headings[m] for m in ("validation_loss", "train_loss", "loss", "metric") if m != by), "diverged"],
     )
     if named:
@@ -160,11 +170,11 @@ def sweep_table(points: list[tuple[str, Sweep, int]], total: int, by: Measure, n
     for name in [*names, *headings.values(), "diverged"]:
         table.add_column(name, justify="right")
     for name, sweep, index in points:
-        keys = {m: getattr(sweep, m)[..., -1].reshape(sweep.num_points, -1)[index] for m in measures}
+        keys = {m: sweep.by_point(getattr(sweep, m))[index, :, -1] for m in measures}
         ended = [values[np.isfinite(values)] for values in keys.values()]
         spreads = [f"{values.mean():.4g} ± {values.std():.2g}" if values.size else "-" for values in ended]
         point = sweep.point(index)
         values = [f"{point[axis]:.4g}" if axis in point else "-" for axis in names]
-        diverged = int((sweep.diverged_at >= 0).reshape(sweep.num_points, -1)[index].sum())
+        diverged = int((sweep.by_point(sweep.diverged_at)[index] >= 0).sum())
         table.add_row(*([name] if named else []), *values, *spreads, f"{diverged}")
     return table

@@ -10,7 +10,7 @@ import signal
 import sys
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import jax
@@ -148,12 +148,9 @@ def wait_for(tree: Any) -> None:
     arrived = threading.Event()
 
     def block() -> None:
-        try:
+        with suppress(Exception):  # reading the arrays raises the same error
             jax.block_until_ready(tree)
-        except Exception:
-            pass  # reading the arrays raises the same error
-        finally:
-            arrived.set()
+        arrived.set()
 
     threading.Thread(target=block, name="waiting", daemon=True).start()
     arrived.wait()

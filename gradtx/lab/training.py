@@ -70,15 +70,10 @@ def objective_of(caller: str, subject: Subject) -> Objective:
         return _of_problem(subject)
     if isinstance(subject, Landscape):
         return _of_landscape(subject)
-    how = ""
-    if callable(subject):
-        how = (
-            " A problem of the lab is made by a call, as lab.digits(). A function of a vector needs a start: "
-            "gradtx.landscapes.Landscape.of(function, start)."
-        )
     raise TypeError(
-        f"{caller}: the first argument must be a lab.Problem or a gradtx.landscapes.Landscape, "
-        f"got {subject!r} ({type(subject).__name__}).{how}"
+        f"{caller}: the first argument must be a lab.Problem or a gradtx.landscapes.Landscape, got {subject!r} "
+        f"({type(subject).__name__}). A problem of the lab is made by a call, as lab.digits(). A function of a vector "
+        "needs a start: gradtx.landscapes.Landscape.of(function, start)."
     )
 
 
@@ -168,13 +163,12 @@ def train(
         params = optax.apply_updates(carry.params, updates)
         is_alive = is_active & (carry.diverged_at < 0)
         is_good = is_alive & _is_finite(params)
-        seen = jax.tree.map(lambda x: jnp.where(is_alive, x, jnp.nan), (value, readings(opt_state)))
+        loss, measured = jax.tree.map(lambda x: jnp.where(is_alive, x, jnp.nan), (value, readings(opt_state)))
         params, opt_state = jax.tree.map(
             lambda new, old: jnp.where(is_good, new, old), (params, opt_state), (carry.params, carry.opt_state)
         )
         diverged_at = jnp.where(is_alive & ~is_good, carry.step, carry.diverged_at)
         iterate = params if isinstance(objective.subject, Landscape) else None
-        loss, measured = seen
         return Carry(params, opt_state, carry.step + is_active, diverged_at), Record(loss, measured, iterate)
 
     return jax.lax.scan(one_step, carry, (inputs, active))

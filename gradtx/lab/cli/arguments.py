@@ -9,8 +9,8 @@ import numpy as np
 
 from gradtx._core.installing import install
 
-from ..methods import Method
-from ..problems import Problem
+from ..methods import METHODS, Method
+from ..problems import PROBLEMS, Problem
 
 EXIT_STATUS = (
     "Exit status: 0 done; 1 a package, memory or disk space is missing; 2 an argument is wrong; 3 another process of "
@@ -27,11 +27,37 @@ class Help(argparse.ArgumentDefaultsHelpFormatter):
         return super()._get_help_string(action) if action.default else action.help
 
 
-def add_command(commands: Any, name: str, help: str, description: str) -> argparse.ArgumentParser:
-    """Adds the parser of a command. Options cannot be abbreviated, because --seed and --seeds differ by command."""
-    return commands.add_parser(
-        name, help=help, description=description, formatter_class=Help, allow_abbrev=False, epilog=EXIT_STATUS
-    )
+class Command(argparse.ArgumentParser):
+    """The parser of a command. Options cannot be abbreviated, because --seed and --seeds differ by command."""
+
+    def __init__(self, **settings: Any) -> None:
+        super().__init__(**settings, formatter_class=Help, allow_abbrev=False, epilog=EXIT_STATUS)
+
+    def add_name(self, argument: str, kind: str, names: Iterable[str], **settings: Any) -> None:
+        """Adds an argument that takes one of these names, which its help lists."""
+        check, listed = one_of(kind, names), ", ".join(names)
+        self.add_argument(argument, metavar=kind.upper(), type=check, help=listed, **settings)
+
+    def add_methods(self, default: str, help: str) -> None:
+        """Adds the option `--methods`, which takes several names."""
+        self.add_argument("--methods", metavar="A,B,...", default=default, type=some_of("method", METHODS), help=help)
+
+    def add_integer(self, option: str, help: str, default: int | None = None, low: int = 1, high: int = MOST) -> None:
+        """Adds an option that takes an integer from `low` to `high`."""
+        self.add_argument(option, metavar="N", type=integer(low, high), default=default, help=help)
+
+    def add_out(self) -> None:
+        """Adds the option `--out`, the folder of the results."""
+        text = "where the files go; older ones of the same name are kept with a number"
+        self.add_argument("--out", metavar="DIR", type=folder, default=Path("results"), help=text)
+
+    def add_report(self, shows: str) -> None:
+        """Adds the option `--report`, the page to click through."""
+        text = (
+            f"also write one HTML page that opens offline, such as run.html: {shows}; needs plotly "
+            f"({install('report')}); an older file of the same name is kept with a number"
+        )
+        self.add_argument("--report", metavar="FILE", type=Path, help=text)
 
 
 def one_of(kind: str, names: Iterable[str]) -> Callable[[str], str]:
@@ -119,32 +145,10 @@ def folder(text: str) -> Path:
     return Path(text)
 
 
-def add_out(parser: argparse.ArgumentParser) -> None:
-    """Adds the option `--out`, the folder of the results."""
-    parser.add_argument(
-        "--out",
-        metavar="DIR",
-        type=folder,
-        default=Path("results"),
-        help="where the files go; older ones of the same name are kept with a number",
-    )
-
-
-def add_report(parser: argparse.ArgumentParser, shows: str) -> None:
-    """The page to click through."""
-    parser.add_argument(
-        "--report",
-        metavar="FILE",
-        type=Path,
-        help=f"also write one HTML page that opens offline, such as run.html: {shows}; needs plotly "
-        f"({install('report')}); an older file of the same name is kept with a number",
-    )
-
-
-def make_problem(parser: argparse.ArgumentParser, problems: dict[str, Callable[[], Any]], name: str) -> Any:
+def make_problem(parser: argparse.ArgumentParser, name: str) -> Problem:
     """Makes the problem. Exits if a package is missing, with an error that names it."""
     try:
-        return problems[name]()
+        return PROBLEMS[name]()
     except ImportError as error:
         says_how = "pip install" in str(error)
         parser.error(

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 from ..compare import MOST_LEARNING_RATES, Comparison, comparisons
 from ..comparison_tables import comparison_table, save_comparison
@@ -18,9 +17,10 @@ from ..methods import METHODS
 from ..page.report import report
 from ..plots.comparison import plot_comparison
 from ..problems import PROBLEMS
+from ..progress import progress_bar
 from ..supervisor import AGAIN
 from ..sweep import sweep
-from .arguments import MOST, add_command, add_out, add_report, check_batch_size, integer, make_problem, one_of, some_of
+from .arguments import Command, check_batch_size, make_problem
 from .processes import add_processes, is_distributed, run_processes
 from .results import Results
 from .table import print_table
@@ -28,34 +28,23 @@ from .table import print_table
 
 def add(commands: Any) -> None:
     """Adds the parser of the command."""
-    parser = add_command(
-        commands,
+    parser: Command = commands.add_parser(
         "compare",
         help="train problems with many methods and say which is best",
         description="Trains each method over a grid of learning rates and seeds, with one compilation per method. "
         "Prints a table and the best method; writes comparison.json after each method, and comparison.png; --report "
         "page.html writes a page to click through.",
     )
-    parser.add_argument(
-        "problems", metavar="PROBLEM", nargs="+", type=one_of("problem", PROBLEMS), help=", ".join(PROBLEMS)
-    )
-    parser.add_argument(
-        "--methods",
-        metavar="A,B,...",
-        default=",".join(METHODS),
-        type=some_of("method", METHODS),
-        help="the methods to compare",
-    )
-    for option, default, most, text in (
-        ("--steps", 1000, MOST, "optimizer steps of each training"),
-        ("--seeds", 5, MOST, "initialisations of each learning rate"),
-        ("--learning-rates", 7, MOST_LEARNING_RATES, "grid points of each method, a factor √10 apart"),
-        ("--batch-size", 64, MOST, "examples per step (full-batch methods take all)"),
-    ):
-        parser.add_argument(option, metavar="N", type=integer(1, most), default=default, help=text)
+    parser.add_name("problems", "problem", PROBLEMS, nargs="+")
+    parser.add_methods(",".join(METHODS), "the methods to compare")
+    parser.add_integer("--steps", "optimizer steps of each training", 1000)
+    parser.add_integer("--seeds", "initialisations of each learning rate", 5)
+    rates = "grid points of each method, a factor √10 apart"
+    parser.add_integer("--learning-rates", rates, 7, high=MOST_LEARNING_RATES)
+    parser.add_integer("--batch-size", "examples per step (full-batch methods take all)", 64)
     add_processes(parser)
-    add_report(parser, "the curves of all methods at their best learning rates, over one another")
-    add_out(parser)
+    parser.add_report("the curves of all methods at their best learning rates, over one another")
+    parser.add_out()
     parser.set_defaults(run=lambda arguments: run(parser, arguments))
 
 
@@ -68,7 +57,7 @@ def run(parser: argparse.ArgumentParser, arguments: argparse.Namespace) -> int:
 
 def _train(parser: argparse.ArgumentParser, arguments: argparse.Namespace, is_first: bool, is_alone: bool) -> int:
     """Trains in every process of a run. Only the first process prints and writes."""
-    problems = [make_problem(parser, PROBLEMS, name) for name in dict.fromkeys(arguments.problems)]
+    problems = [make_problem(parser, name) for name in dict.fromkeys(arguments.problems)]
     if len(problems) == 1:  # with several problems, a smaller training set is taken whole
         check_batch_size(parser, arguments.batch_size, problems[0])
     results = Results(parser, arguments.out, "comparison.json", "comparison.png", page=arguments.report)
@@ -106,16 +95,13 @@ def _with_progress(
     problems: list[Any], arguments: argparse.Namespace, console: Console, trainer: Any
 ) -> Iterator[Comparison]:
     """Yields the comparison so far after each method. Shows a bar on a terminal, one line per method elsewhere."""
-    columns = TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn()
-    # Disabled, not just hidden: a hidden bar still prints an empty line, which would end the run if the pipe is broken.
-    bar = Progress(*columns, console=console, transient=True, disable=not console.is_terminal)
     tasks = [f"{method} on {problem.name}" for problem in problems for method in arguments.methods]
     settings = {name: getattr(arguments, name) for name in ("steps", "seeds", "learning_rates", "batch_size")}
     found = comparisons(problems, arguments.methods, **settings, trainer=trainer)
-    with bar:
-        task = bar.add_task("", total=len(tasks))
+    with progress_bar(len(tasks), "compiling and training", console=console) as advance:
         for count, name in enumerate(tasks):
-            bar.update(task, completed=count, description=f"compiling and training {name}")
+            advance(0, name)
             yield next(found)
+            advance(1, name)
             if not console.is_terminal:
                 print(f"{count + 1}/{len(tasks)} {name}", file=sys.stderr, flush=True)

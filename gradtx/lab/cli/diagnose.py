@@ -15,41 +15,30 @@ from ..page.report import report
 from ..plots.diagnosis import plot_diagnosis
 from ..problems import PROBLEMS
 from ..run import run as run_lab
-from .arguments import add_command, add_out, add_report, batch_size_of, integer, make_problem, one_of, positive_float
+from .arguments import Command, batch_size_of, make_problem, positive_float
 from .results import Results
 
 
 def add(commands: Any) -> None:
     """Adds the parser of the command."""
-    parser = add_command(
-        commands,
+    parser: Command = commands.add_parser(
         "diagnose",
         help="train once with every instrument and say which of the chapter's challenges show",
         description="Trains one problem, or descends one landscape, and reads every instrument at every step. Prints "
         "the diagnosis; writes diagnosis.json, history.npz (lab.History.load reads it) and diagnosis.png, one page; "
         "--report run.html writes a page to click through.",
     )
-    names = [*PROBLEMS, *LANDSCAPES]
-    parser.add_argument("problem", metavar="PROBLEM", type=one_of("problem", names), help=", ".join(names))
-    parser.add_argument(
-        "--method", metavar="METHOD", type=one_of("method", METHODS), default="sgd", help=", ".join(METHODS)
-    )
+    parser.add_name("problem", "problem", [*PROBLEMS, *LANDSCAPES])
+    parser.add_name("--method", "method", METHODS, default="sgd")
     parser.add_argument(
         "--learning-rate", metavar="RATE", type=positive_float, help="default: the middle of the method's grid"
     )
-    parser.add_argument("--steps", metavar="N", type=integer(), default=300, help="optimizer steps")
-    parser.add_argument(
-        "--batch-size",
-        metavar="N",
-        type=integer(),
-        help="examples per step, default: 64, or all for a full-batch method; for a landscape: noise samples per step, "
-        "default: 1",
-    )
-    parser.add_argument(
-        "--seed", metavar="N", type=integer(0, 2**32 - 1), default=1, help="seed of initialisation and minibatches"
-    )
-    add_report(parser, "interactive curves, and findings that a click marks in them")
-    add_out(parser)
+    parser.add_integer("--steps", "optimizer steps", 300)
+    sizes = "examples per step, default: 64, or all for a full-batch method; for a landscape: noise samples per step, "
+    parser.add_integer("--batch-size", f"{sizes}default: 1")
+    parser.add_integer("--seed", "seed of initialisation and minibatches", 1, 0, 2**32 - 1)
+    parser.add_report("interactive curves, and findings that a click marks in them")
+    parser.add_out()
     parser.set_defaults(run=lambda arguments: run(parser, arguments))
 
 
@@ -60,7 +49,7 @@ def run(parser: argparse.ArgumentParser, arguments: argparse.Namespace) -> int:
     if arguments.problem in LANDSCAPES:
         problem, size = LANDSCAPES[arguments.problem](), arguments.batch_size
     else:
-        problem = make_problem(parser, PROBLEMS, arguments.problem)
+        problem = make_problem(parser, arguments.problem)
         size = batch_size_of(parser, method, problem, arguments.batch_size)
     results = Results(parser, arguments.out, "diagnosis.json", "history.npz", "diagnosis.png", page=arguments.report)
     tx = optax.chain(

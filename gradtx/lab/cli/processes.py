@@ -6,6 +6,10 @@ import sys
 import traceback
 from collections.abc import Callable
 
+import jax
+
+from ..checkpoints import CheckpointError
+from ..distributed import start
 from ..supervisor import GONE, LOST_ANOTHER, end_with_supervisor, is_supervised, supervise
 from ..terminating import ENDING, STATUS
 from .arguments import address, integer
@@ -48,17 +52,11 @@ def run_processes(parser: argparse.ArgumentParser, arguments: argparse.Namespace
         number = arguments.process_id if known else os.getpid()
         return supervise(arguments.words, name, arguments.out / f"process-{number}.log")
     end_with_supervisor()
-    from ..checkpoints import CheckpointError
-    from ..distributed import start
-
-    status = 1
     try:
         try:
             start(arguments.coordinator, arguments.processes, arguments.process_id)
         except ValueError as error:
             parser.error(f"argument --distributed: the environment does not describe the run: {error}")
-        import jax
-
         ENDING.share()
         status = work(jax.process_index() == 0)
         jax.distributed.shutdown()

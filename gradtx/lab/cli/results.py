@@ -24,13 +24,12 @@ class Results:
     def __init__(self, parser: argparse.ArgumentParser, out: Path, *names: str, page: Path | None = None) -> None:
         _check_folder(parser, out)
         self.paths = [out / name for name in names]
-        options = dict.fromkeys(self.paths, "--out")
         if page is not None:
             _check_page(parser, page, self.paths)
             self.paths.append(page)
-            options[page] = "--report"
-        for path, option in options.items():
+        for path in self.paths:
             if path.exists() and not (path.is_file() and os.access(path, os.W_OK)):
+                option = "--report" if path == page else "--out"
                 parser.error(f"argument {option}: cannot write to {path}, which is not a writable file")
         self._number = next(n for n in range(1, sys.maxsize) if not any(_numbered(p, n).exists() for p in self.paths))
         self._written: list[Path] = []

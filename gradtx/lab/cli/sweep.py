@@ -17,24 +17,21 @@ from ..plots.sweeps import plot_sensitivity, plot_sweep
 from ..problems import PROBLEMS
 from ..sweep import sweep
 from ..sweep_result import Sweep
-from .arguments import add_command, add_out, axis, batch_size_of, integer, make_problem, one_of
+from .arguments import Command, axis, batch_size_of, make_problem
 from .results import Results
 from .table import print_table
 
 
 def add(commands: Any) -> None:
     """Adds the parser of the command."""
-    parser = add_command(
-        commands,
+    parser: Command = commands.add_parser(
         "sweep",
         help="try a grid of hyper-parameters of one method",
         description="Trains every point of the grid from every seed, with one compilation. Prints the best points; "
         "writes sweep.npz (all curves; lab.Sweep.load reads it) and sweep.png.",
     )
-    parser.add_argument("problem", metavar="PROBLEM", type=one_of("problem", PROBLEMS), help=", ".join(PROBLEMS))
-    parser.add_argument(
-        "--method", metavar="METHOD", type=one_of("method", METHODS), default="momentum", help=", ".join(METHODS)
-    )
+    parser.add_name("problem", "problem", PROBLEMS)
+    parser.add_name("--method", "method", METHODS, default="momentum")
     parser.add_argument(
         "--grid",
         metavar="NAME=VALUES",
@@ -44,19 +41,11 @@ def add(commands: Any) -> None:
         help="values of a hyper-parameter: log:1e-4:1:13, lin:0:0.9:4 or 0.5,0.9; may be repeated, then all "
         "combinations are tried; default: 13 learning rates around the method's usual one",
     )
-    for option, default, text in (
-        ("--steps", 500, "optimizer steps of each training"),
-        ("--seeds", 3, "initialisations of each point"),
-        ("--rows", 10, "points in the table"),
-    ):
-        parser.add_argument(option, metavar="N", type=integer(), default=default, help=text)
-    parser.add_argument(
-        "--batch-size",
-        metavar="N",
-        type=integer(),
-        help="examples per step; default: 64, or all for a full-batch method",
-    )
-    add_out(parser)
+    parser.add_integer("--steps", "optimizer steps of each training", 500)
+    parser.add_integer("--seeds", "initialisations of each point", 3)
+    parser.add_integer("--rows", "points in the table", 10)
+    parser.add_integer("--batch-size", "examples per step; default: 64, or all for a full-batch method")
+    parser.add_out()
     parser.set_defaults(run=lambda arguments: run(parser, arguments))
 
 
@@ -64,7 +53,7 @@ def run(parser: argparse.ArgumentParser, arguments: argparse.Namespace) -> int:
     """Trains, prints and writes. An interrupt keeps the finished trainings."""
     method = METHODS[arguments.method]
     grid = _checked_grid(parser, method, arguments.grid)
-    problem = make_problem(parser, PROBLEMS, arguments.problem)
+    problem = make_problem(parser, arguments.problem)
     size = batch_size_of(parser, method, problem, arguments.batch_size)
     results = Results(parser, arguments.out, "sweep.npz", "sweep.png")
     curves_path, figure_path = results.paths

@@ -15,28 +15,19 @@ from ..plots.animation import animate_trajectories
 from ..plots.trajectories import plot_trajectories
 from ..run import run as run_lab
 from ..sweep import sweep
-from .arguments import add_command, add_out, integer, one_of, positive_float, some_of
+from .arguments import Command, positive_float
 from .results import Results
 
 
 def add(commands: Any) -> None:
     """Adds the parser of the command."""
-    parser = add_command(
-        commands,
+    parser: Command = commands.add_parser(
         "trace",
         help="draw the paths of methods over a landscape",
         description="Runs each method from the landscape's start and draws its path. Writes trace.png.",
     )
-    parser.add_argument(
-        "landscape", metavar="LANDSCAPE", type=one_of("landscape", LANDSCAPES), help=", ".join(LANDSCAPES)
-    )
-    parser.add_argument(
-        "--methods",
-        metavar="A,B,...",
-        default="sgd,momentum,rmsprop",
-        type=some_of("method", METHODS),
-        help="the methods to trace",
-    )
+    parser.add_name("landscape", "landscape", LANDSCAPES)
+    parser.add_methods("sgd,momentum,rmsprop", "the methods to trace")
     parser.add_argument(
         "--learning-rate",
         metavar="RATE",
@@ -44,9 +35,9 @@ def add(commands: Any) -> None:
         help="learning rate of every method; default: for each method the best of 25 from 1e-5 to 10, or the "
         "landscape's own if the landscape has no minimum",
     )
-    parser.add_argument("--steps", metavar="N", type=integer(), default=100, help="steps of each path")
+    parser.add_integer("--steps", "steps of each path", 100)
     parser.add_argument("--animate", action="store_true", help="also write trace.html, an animation")
-    add_out(parser)
+    parser.add_out()
     parser.set_defaults(run=lambda arguments: run(parser, arguments))
 
 

@@ -1,8 +1,8 @@
 """The page as HTML. Every text is escaped; styles and scripts are inside the page."""
 
-import html
 import json
 from collections.abc import Iterable, Mapping
+from html import escape
 from importlib.resources import files
 from typing import Any
 
@@ -32,16 +32,16 @@ def page_html(runs: list[ShownRun], summary: str, given: Any, library: str) -> s
     name = runs[0].name if len(runs) == 1 else f"{len(runs)} runs"
     heading = summary or (runs[0].headline if len(runs) == 1 else ", ".join(run.name for run in runs))
     parts = {
-        "title": _text(f"{name}: {heading}"),
-        "name": _text(name),
-        "headline": _text(heading),
+        "title": escape(f"{name}: {heading}"),
+        "name": escape(name),
+        "headline": escape(heading),
         "style": _part("page.css"),
         "table": _table(comparison_table(given)) if isinstance(given, Comparison) else "",
         "runs": _runs(runs) if len(runs) > 1 else "",
         "findings": "".join(_findings(i, run, len(runs) > 1) for i, run in enumerate(runs)),
         "verdicts": "".join(_verdicts(i, run.diagnosis) for i, run in enumerate(runs)),
         "panels": _panels(pages, runs),
-        "version": _text(gradtx.__version__),
+        "version": escape(gradtx.__version__),
         "data": _json(_data(runs, pages)),
         "library": library,
         "script": _part("page.js"),
@@ -52,10 +52,6 @@ def page_html(runs: list[ShownRun], summary: str, given: Any, library: str) -> s
 
 def _part(name: str) -> str:
     return files("gradtx.lab.page").joinpath(name).read_text(encoding="utf-8")
-
-
-def _text(text: str) -> str:
-    return html.escape(text)
 
 
 def _json(value: Any) -> str:
@@ -88,16 +84,16 @@ def _runs(runs: list[ShownRun]) -> str:
     """A box to show or hide the curves of each run, and a button that switches to its findings."""
     rows = "".join(
         f'<li><label><input type="checkbox" class="show" data-run="{i}"{" checked" * (run.group == runs[0].group)}>'
-        f'<span class="hidden">show the curves of {_text(run.name)}</span></label>'
+        f'<span class="hidden">show the curves of {escape(run.name)}</span></label>'
         f'<button type="button" class="run" data-run="{i}" aria-pressed="{str(i == 0).lower()}">'
         f'<span class="swatch" data-colour="{colour}"></span>'
-        f"<span><b>{_text(run.name)}</b><small>{_text(run.headline)}</small></span></button></li>"
+        f"<span><b>{escape(run.name)}</b><small>{escape(run.headline)}</small></span></button></li>"
         for i, (run, colour) in enumerate(zip(runs, _colours_of(runs), strict=True))
     )
     groups = list(dict.fromkeys(run.group for run in runs))
     choices = [("all", ""), ("none", "none")] if len(groups) < 2 else [*((g, g) for g in groups), ("all", "")]
     buttons = "".join(
-        f'<button type="button" class="choose" data-group="{_text(group)}">{_text(label)}</button>'
+        f'<button type="button" class="choose" data-group="{escape(group)}">{escape(label)}</button>'
         for label, group in choices
     )
     return (
@@ -109,7 +105,7 @@ def _runs(runs: list[ShownRun]) -> str:
 def _findings(i: int, run: ShownRun, several: bool) -> str:
     found = run.diagnosis.findings
     items = "".join(_finding(f"finding-{i}-{k}", finding, k) for k, finding in enumerate(found))
-    said = f"<p>{_text(run.name)}: {_text(run.headline)}</p>" if several else ""
+    said = f"<p>{escape(run.name)}: {escape(run.headline)}</p>" if several else ""
     hint = '<p class="hint">Click a finding to mark its steps in every curve.</p>' if found else ""
     return (
         f'<div class="of-run" data-run="{i}"{" hidden" * (i > 0)}><h2>Findings</h2>{said}{hint}<ol>{items}</ol></div>'
@@ -120,28 +116,28 @@ def _finding(key: str, finding: gradtx.Finding, k: int) -> str:
     first, last = finding.steps
     colour = (k + 1) % MANY_COLOURS
     numbers = "".join(
-        f"<dt>{_text(name.replace('_', ' '))}</dt><dd>{_text(number(value))}</dd>"
+        f"<dt>{escape(name.replace('_', ' '))}</dt><dd>{escape(number(value))}</dd>"
         for name, value in finding.numbers.items()
     )
-    effects = "".join(f"<li>It explains: {_text(text)}</li>" for text in finding.consequences.values())
+    effects = "".join(f"<li>It explains: {escape(text)}</li>" for text in finding.consequences.values())
     look = f"<p>To see more:</p>{_code(finding.next_look)}" if finding.next_look else ""
     return (
         f'<li class="finding"><button type="button" class="mark" aria-expanded="false" aria-controls="{key}" '
         f'data-first="{first}" data-last="{last}" data-colour="{colour}">'
-        f'<span class="swatch" data-colour="{colour}"></span><span><b>{_text(finding.title)}</b>'
-        f"<small>chapter {_text(finding.section)} · {finding.confidence} confidence · steps {first} to {last} · "
-        f"{_text(finding.challenge)}</small></span></button>"
+        f'<span class="swatch" data-colour="{colour}"></span><span><b>{escape(finding.title)}</b>'
+        f"<small>chapter {escape(finding.section)} · {finding.confidence} confidence · steps {first} to {last} · "
+        f"{escape(finding.challenge)}</small></span></button>"
         + (f'<ul class="consequences">{effects}</ul>' if effects else "")
-        + f'<div class="body" id="{key}" hidden><h3>Evidence</h3><p>{_text(finding.evidence)}</p><dl>{numbers}</dl>'
-        f"<h3>Remedy</h3><p>{_text(finding.advice)}</p>{_code(finding.remedy) if finding.remedy else ''}{look}"
-        f'<h3>Source</h3><p>{_text(finding.source)}.</p><button type="button" class="zoom" data-first="{first}" '
+        + f'<div class="body" id="{key}" hidden><h3>Evidence</h3><p>{escape(finding.evidence)}</p><dl>{numbers}</dl>'
+        f"<h3>Remedy</h3><p>{escape(finding.advice)}</p>{_code(finding.remedy) if finding.remedy else ''}{look}"
+        f'<h3>Source</h3><p>{escape(finding.source)}.</p><button type="button" class="zoom" data-first="{first}" '
         f'data-last="{last}">Zoom to these steps</button></div></li>'
     )
 
 
 def _code(code: str) -> str:
     return (
-        f'<div class="code"><pre tabindex="0"><code>{_text(code)}</code></pre>'
+        f'<div class="code"><pre tabindex="0"><code>{escape(code)}</code></pre>'
         '<button type="button" class="copy">Copy</button></div>'
     )
 
@@ -156,7 +152,7 @@ def _verdicts(i: int, diagnosis: gradtx.Diagnosis) -> str:
 
 
 def _verdict(heading: str, items: Mapping[str, str]) -> str:
-    rows = "".join(f"<li><b>{_text(k.replace('_', ' '))}</b>: {_text(why)}</li>" for k, why in items.items())
+    rows = "".join(f"<li><b>{escape(k.replace('_', ' '))}</b>: {escape(why)}</li>" for k, why in items.items())
     return f"<details open><summary>{heading} ({len(items)})</summary><ul>{rows}</ul></details>"
 
 
@@ -178,17 +174,17 @@ def _panel(i: int, page: PagePanel, runs: list[ShownRun]) -> str:
     labels = {curve.slot: curve.label for curve in page.curves}
     legend = "".join(
         f'<li><span class="{"line" if len(runs) == 1 else "line dash"}" data-colour="{slot}" data-slot="{slot}"></span>'
-        f"{_text(label)}</li>"
+        f"{escape(label)}</li>"
         for slot, label in sorted(labels.items())
     )
     captions = "".join(
         f'<p class="of-run" data-run="{run}"{" hidden" * (run > 0)}>'
-        f"{_text(said if len(runs) == 1 or not said else f'{runs[run].name}: {said}')}</p>"
+        f"{escape(said if len(runs) == 1 or not said else f'{runs[run].name}: {said}')}</p>"
         for run, said in page.captions.items()
     )
     return (
-        f'<figure class="panel{" wide" * (title == "Loss")}"><h3>{_text(title)}</h3><ul class="legend">{legend}</ul>'
-        f'<div class="plot" data-panel="{i}" role="img" aria-label="{_text(title)} over the optimizer steps"></div>'
+        f'<figure class="panel{" wide" * (title == "Loss")}"><h3>{escape(title)}</h3><ul class="legend">{legend}</ul>'
+        f'<div class="plot" data-panel="{i}" role="img" aria-label="{escape(title)} over the optimizer steps"></div>'
         f"<figcaption>{captions}</figcaption></figure>"
     )
 
@@ -198,9 +194,9 @@ def _table(table: Table) -> str:
     head = _row("th", (str(column.header) for column in table.columns))
     cells = zip(*(column.cells for column in table.columns), strict=True)
     rows = "".join(_row("td", (Text.from_markup(str(cell)).plain for cell in row)) for row in cells)
-    caption = _text(f"{table.title}. {table.caption}")
+    caption = escape(f"{table.title}. {table.caption}")
     return f'<div class="table"><table><caption>{caption}</caption>{head}{rows}</table></div>'
 
 
 def _row(tag: str, cells: Iterable[str]) -> str:
-    return "<tr>" + "".join(f"<{tag}>{_text(cell)}</{tag}>" for cell in cells) + "</tr>"
+    return "<tr>" + "".join(f"<{tag}>{escape(cell)}</{tag}>" for cell in cells) + "</tr>"

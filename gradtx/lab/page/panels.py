@@ -9,7 +9,8 @@ import numpy as np
 
 from gradtx.instruments.diagnosis.logs import Log, read_log
 
-from ..plots.readings import PANELS, Panel, curves_of, floor_of, has_steps, panels_of, scale_of, steps_of
+from ..history import scalar_columns
+from ..plots.readings import PANELS, Panel, curves_of, floor_of, has_steps, panels_of, scale_of
 from .runs import ShownRun
 
 MOST_POINTS = 2000  # per curve
@@ -54,7 +55,7 @@ def page_panels(runs: list[ShownRun]) -> list[PagePanel]:
             group.captions[i] = f"{panel.meaning(curves)} {more}".strip()
             for slot, (name, label) in enumerate(panel.curves.items()):
                 if name in curves:
-                    group.curves.append(Curve(i, label, slot, steps_of(curves), curves[name]))
+                    group.curves.append(Curve(i, label, slot, curves["step"], curves[name]))
         for kind, title, label, steps, values in [*_evaluated(shown), *_others(log)]:
             other = others.setdefault((kind, title), PagePanel(Panel(title, {}, lambda _: ""), kind))
             other.panel.curves.setdefault(label, label)
@@ -72,7 +73,7 @@ def _evaluated(shown: ShownRun) -> Iterable[tuple[str, str, str, np.ndarray, np.
 
 def _others(log: Log) -> Iterable[tuple[str, str, str, np.ndarray, np.ndarray]]:
     """The readings that no panel of `plot_readings` shows, and the user's own curves."""
-    in_panels = {name for panel in PANELS for name in panel.curves} | {"step", "batch_size", "batch_sizes"}
+    in_panels = {name for panel in PANELS for name in panel.curves} | {"step"}
     for name, values in log.curves.items():
         if name not in in_panels:
             is_reading = "/" in name
@@ -86,19 +87,14 @@ def _others(log: Log) -> Iterable[tuple[str, str, str, np.ndarray, np.ndarray]]:
 
 def _columns(name: str, values: np.ndarray) -> list[tuple[str, np.ndarray]]:
     """One curve per number at each step. If there are many, the lowest, the median and the highest."""
-    if values.ndim == 1:
-        columns = [(name, values)]
-    else:
-        flat = values.reshape(len(values), -1)
-        if flat.shape[1] <= MOST_COLUMNS:
-            columns = [(f"{name}[{i}]", column) for i, column in enumerate(flat.T)]
-        else:
-            ordered = np.sort(flat, axis=1)  # NaN comes last
-            known = np.maximum((~np.isnan(flat)).sum(axis=1), 1)
-            rows = np.arange(len(flat))
-            places = (("lowest", 0 * known), ("median", (known - 1) // 2), ("highest", known - 1))
-            columns = [(f"{word} of {flat.shape[1]}", ordered[rows, place]) for word, place in places]
-    return [(label, column) for label, column in columns if np.isfinite(column).any()]
+    columns = scalar_columns({name: values})
+    if len(columns) > MOST_COLUMNS:
+        ordered = np.sort(np.stack(list(columns.values()), axis=1), axis=1)  # NaN comes last
+        known = np.maximum((~np.isnan(ordered)).sum(axis=1), 1)
+        rows = np.arange(len(ordered))
+        places = {"lowest": 0 * known, "median": (known - 1) // 2, "highest": known - 1}
+        columns = {f"{word} of {len(columns)}": ordered[rows, place] for word, place in places.items()}
+    return [(label, column) for label, column in columns.items() if np.isfinite(column).any()]
 
 
 def _with_scale(page: PagePanel) -> PagePanel:
@@ -136,7 +132,7 @@ def _plain_panel(page: PagePanel, most: int) -> dict[str, Any]:
         low = max(plain["floor"], float(values[values > 0].min()))
     else:
         low, high = -np.inf, np.inf
-    lines = {h: text for h, text in panel.lines.items() if scale != "log" or low / 30 < h < 30 * high}
+    lines = {h: text for h, text in panel.lines.items() if low / 30 < h < 30 * high}
     plain["lines"] = [[symlog(np.array(h)).item() if scale == "symlog" else h, text] for h, text in lines.items()]
     if panel.limits:
         plain["limits"] = list(panel.limits)

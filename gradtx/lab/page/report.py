@@ -1,13 +1,13 @@
 """`report`: one or more runs as a page that a person can click through."""
 
 import os
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 from gradtx._core.installing import install
 
 from ..archive import whole_file
+from ..extra import imported
 from .markup import page_html
 from .runs import runs_of, summary_of
 
@@ -75,8 +75,5 @@ def plotly_js() -> str:
     Raises:
         ModuleNotFoundError: plotly is not installed.
     """
-    try:
-        script: str = import_module("plotly.offline").get_plotlyjs()
-    except ModuleNotFoundError as error:
-        raise ModuleNotFoundError(f"report draws with plotly: {install('report')}.") from error
-    return script.replace("</script", "<\\/script")
+    plotly = imported("plotly.offline", f"report draws with plotly: {install('report')}.")
+    return plotly.get_plotlyjs().replace("</script", "<\\/script")

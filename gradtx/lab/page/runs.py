@@ -1,8 +1,7 @@
 """The runs that a page shows, from any object that holds runs."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -46,12 +45,7 @@ def runs_of(given: Any, name: str = "") -> list[ShownRun]:
         return [run for result in given.results for run in _of_method(result, name, several)]
     if isinstance(given, Sweep):
         return _of_sweep(given, int(given.order()[0]), name)
-    if (
-        isinstance(given, Mapping)
-        and not isinstance(given, Recorder)
-        and given
-        and all(map(_holds_runs, given.values()))
-    ):
+    if isinstance(given, Mapping) and given and all(map(_holds_runs, given.values())):
         return [run for key, value in given.items() for run in runs_of(value, _joined(name, str(key)))]
     if isinstance(given, list | tuple) and given and all(map(_holds_runs, given)) and not _are_rows(given):
         return [run for i, value in enumerate(given) for run in runs_of(value, _joined(name, f"run {i + 1}"))]
@@ -92,7 +86,7 @@ def _one(run: Any, name: str) -> ShownRun:
     problem = run.get("problem", "") if isinstance(run, Mapping) else getattr(run, "problem", "")
     shown = ShownRun(name or str(problem) or "run", run, _diagnosed(run, name))
     if isinstance(run, History):
-        return replace(shown, eval_steps=run.eval_steps, evaluations=_evaluations(run, np.asarray))
+        return replace(shown, eval_steps=run.eval_steps, evaluations=_evaluations(run.to_dict(), run.metric_name))
     return shown
 
 
@@ -107,36 +101,31 @@ def _diagnosed(run: Any, name: str) -> gradtx.Diagnosis:
         raise kind(f"report: run {name!r}: {said}" if name else f"report: {said}") from error
 
 
-def _evaluations(source: History | Sweep, member: Callable[[np.ndarray], np.ndarray]) -> dict[str, np.ndarray]:
+def _evaluations(curves: Mapping[str, Any], metric_name: str) -> dict[str, np.ndarray]:
     """The curves of the evaluations. A landscape has only its value, which is all three."""
-    loss, validation, metric = (np.asarray(member(getattr(source, name))) for name in EVALUATED)
+    loss, validation, metric = (np.asarray(curves[name]) for name in EVALUATED)
     if np.array_equal(loss, metric, equal_nan=True) and np.array_equal(validation, metric, equal_nan=True):
-        curves = {source.metric_name: metric}
+        named = {metric_name: metric}
     else:
-        curves = {"training loss": loss, "validation loss": validation, f"validation {source.metric_name}": metric}
-    return {label.strip(): curve for label, curve in curves.items() if curve.size}
+        named = {"training loss": loss, "validation loss": validation, f"validation {metric_name}": metric}
+    return {label.strip(): curve for label, curve in named.items() if curve.size}
 
 
 def _of_sweep(sweep: Sweep, point: int, name: str, keys: slice = slice(None), group: str = "") -> list[ShownRun]:
     """One run for each key at a point of the grid, without those that an interrupt left out."""
     where = ", ".join(f"{axis.replace('_', ' ')} {value:.3g}" for axis, value in sweep.point(point).items())
-    finished = np.flatnonzero(sweep.finished.reshape(sweep.num_points, -1)[point])[keys]
+    finished = np.flatnonzero(sweep.by_point(sweep.finished)[point])[keys]
     if not len(finished):
         raise ValueError("report: the best point of the sweep was not finished, so there is nothing to show.")
     several = sweep.finished.shape[-1] > 1 and keys == slice(None)
     shown = []
     for key in finished:
-        member = partial(_member, sweep, point, int(key))
-        run = {"loss": member(sweep.loss), **{n: member(v) for n, v in sweep.readings.items()}}
+        curves = sweep.curves(point, int(key))
+        run = {name: curve for name, curve in curves.items() if name not in EVALUATED}
         full = _joined(name or sweep.method or sweep.problem, where, f"key {key}" if several else "")
-        evaluations = _evaluations(sweep, member)
+        evaluations = _evaluations(curves, sweep.metric_name)
         shown.append(ShownRun(full, run, _diagnosed(run, full), group, sweep.eval_steps, evaluations))
     return shown
-
-
-def _member(sweep: Sweep, point: int, key: int, values: np.ndarray) -> np.ndarray:
-    """One member's part of an array [*grid, K, ...]."""
-    return values.reshape(sweep.num_points, *values.shape[sweep.loss.ndim - 2 :])[point, key]
 
 
 def _of_method(result: MethodResult, name: str, several: bool) -> list[ShownRun]:

@@ -83,9 +83,7 @@ def animate_trajectories(
         ValueError: if the landscape has 1 dimension, a number is out of range, or a path has no iterates on it.
         TypeError: if `landscape` is not a landscape, or a number is not an integer.
     """
-    check_landscape("animate_trajectories", landscape)
-    if landscape.dim < 2:
-        raise ValueError(f"animate_trajectories: needs a landscape of at least 2 dimensions, {landscape.name} has 1.")
+    check_landscape("animate_trajectories", landscape, least=2)
     checked_count("animate_trajectories", "frames", frames, 2)
     checked_count("animate_trajectories", "frames_per_second", frames_per_second)
     named = paths_by_name("animate_trajectories", landscape, paths)

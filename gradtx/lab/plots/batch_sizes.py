@@ -7,9 +7,9 @@ from matplotlib.ticker import LogLocator, StrMethodFormatter
 
 from ..arguments import check_kind
 from ..compare import first_step_reaching
-from ..sweep_result import Measure, Sweep
+from ..sweep_result import Measure, Sweep, check_sweeps
 from .style import COLOURS, Picture, headline, light_grid, new_picture, styled
-from .sweeps import check_sweeps, label_of
+from .sweeps import label_of
 
 
 @styled
@@ -42,16 +42,16 @@ def plot_batch_sizes(sweeps: Mapping[int, Sweep], target: float, *, by: Measure 
         )
     check_kind("plot_batch_sizes", "sweeps", sweeps, Mapping, "from batch sizes to results of lab.sweep")
     check_sweeps("plot_batch_sizes", sweeps.values())
-    sizes = sorted(sweeps)
+    sizes = np.array(sorted(sweeps))
     steps = np.stack([_steps_to(sweeps[size], target, by) for size in sizes])  # [sizes, keys]
     figure = new_picture(9.5, 4.4)
     left, right = figure.subplots(1, 2)
     for axes, values, label in (
         (left, steps, "optimizer steps"),
-        (right, steps * np.array(sizes)[:, None], "examples seen"),
+        (right, steps * sizes[:, None], "examples seen"),
     ):
         reached = np.isfinite(values).all(axis=1)
-        shown = np.array(sizes)[reached]
+        shown = sizes[reached]
         axes.fill_between(shown, values[reached].min(1), values[reached].max(1), color=COLOURS[0], alpha=0.2, lw=0)
         axes.plot(shown, np.median(values[reached], axis=1), "o-", color=COLOURS[0], label="median and range over keys")
         axes.set(
@@ -68,16 +68,16 @@ def plot_batch_sizes(sweeps: Mapping[int, Sweep], target: float, *, by: Measure 
         light_grid(axes)
     medians = np.median(steps, axis=1)
     if np.isfinite(medians[0]):
-        left.plot(sizes, medians[0] * sizes[0] / np.array(sizes), "--", color="#888888", label="1/B: no example wasted")
+        left.plot(sizes, medians[0] * sizes[0] / sizes, "--", color="#888888", label="1/B: no example wasted")
     left.legend()
-    headline(figure, _batch_conclusion(np.array(sizes), medians, target, by), 11)
+    headline(figure, _batch_conclusion(sizes, medians, target, by), 11)
     return figure
 
 
 def _steps_to(sweep: Sweep, target: float, by: Measure) -> np.ndarray:
     """Steps to the target [keys], for the point of the sweep whose median over the keys is lowest."""
     higher = by == "metric" and sweep.higher_is_better
-    curves = getattr(sweep, by).reshape(-1, *sweep.metric.shape[-2:])
+    curves = sweep.by_point(getattr(sweep, by))
     steps = np.stack([first_step_reaching(sweep.eval_steps, curve, target, higher) for curve in curves])
     return steps[np.argmin(np.median(steps, axis=1))]
 

@@ -114,12 +114,10 @@ def _curves(panel: Axes, result: MethodResult, colour: str, is_rate: bool) -> No
 def _steps_to_target(panel: Axes, comparison: Comparison, problem: str, title: str | None = None) -> None:
     target = comparison.target(problem)
     results = sorted(comparison.of(problem), key=lambda r: (np.median(r.steps_to(target)), r.method), reverse=True)
-    medians = [np.median(r.steps_to(target)) for r in results]
-    seen = [s for r in results for s in r.steps_to(target) if np.isfinite(s)]
-    all_reach = bool(np.all(np.isfinite(medians)))
-    last = 1.2 * max([*seen, 1]) if all_reach else comparison.settings["steps"]
-    for y, result in enumerate(results):
-        steps = result.steps_to(target)
+    taken = np.array([result.steps_to(target) for result in results])  # [methods, seeds]
+    all_reach = bool(np.isfinite(np.median(taken, axis=1)).all())
+    last = 1.2 * max(1, taken[np.isfinite(taken)].max()) if all_reach else comparison.settings["steps"]
+    for y, (result, steps) in enumerate(zip(results, taken, strict=True)):
         colour = look(comparison.methods.index(result.method))["color"]
         reached = steps[np.isfinite(steps)]
         panel.plot(reached, np.full(len(reached), y), "o", color=colour, alpha=0.5, ms=5)
@@ -144,14 +142,8 @@ def _sensitivity(panel: Axes, comparison: Comparison) -> None:
     for i, result in enumerate(comparison.results):
         rates = result.sweep.axes["learning_rate"] / result.learning_rate
         finals = result.sweep.final("metric").mean(axis=1)
-        panel.plot(
-            rates,
-            np.where(np.isfinite(finals), finals, np.nan),
-            **look(i),
-            ms=5,
-            lw=1.2,
-            label=in_legend(result.method),
-        )
+        finals = np.where(np.isfinite(finals), finals, np.nan)
+        panel.plot(rates, finals, **look(i), ms=5, lw=1.2, label=in_legend(result.method))
     panel.axvline(1, color=GREY, zorder=0)
     panel.set_xscale("log")
     if _is_rate(comparison.results[0]):
@@ -168,14 +160,8 @@ def _profile(panel: Axes, profile: PerformanceProfile, comparison: Comparison) -
     taus = np.geomspace(1, profile.max_ratio, 400)
     for i, method in enumerate(comparison.methods):
         jitter = 0.006 * (i - len(comparison.methods) / 2)  # methods with equal steps would hide each other
-        panel.plot(
-            taus,
-            profile.fraction(method, taus) + jitter,
-            **look(i),
-            ms=5,
-            markevery=(i * 9, 80),
-            label=in_legend(method),
-        )
+        heights = profile.fraction(method, taus) + jitter
+        panel.plot(taus, heights, **look(i), ms=5, markevery=(i * 9, 80), label=in_legend(method))
     panel.set_xscale("log")
     ticks = [t for t in (1, 1.5, 2, 3, 4, 6, 8) if t <= profile.max_ratio]
     panel.set_xticks(ticks, [f"{t:g}" for t in ticks])

@@ -74,8 +74,7 @@ def _lines(named: Mapping[str, Runs], what: Measure) -> Iterator[tuple[str, tupl
         if not isinstance(given, Sweep):
             yield name, curve_of("plot_convergence", given, what)
             continue
-        values = getattr(given, what)
-        members = values.reshape(-1, *values.shape[-2:])
+        members = given.by_point(getattr(given, what))
         for index, member in enumerate(members):
             point = ", ".join(f"{key.replace('_', ' ')} {value:.3g}" for key, value in given.point(index).items())
             label = name if name and len(members) == 1 else f"{name}, {point}" if name else point
@@ -87,14 +86,10 @@ def _spread_out(steps: np.ndarray, count: int) -> list[int]:
     return np.unique(np.searchsorted(steps, np.geomspace(steps[0], steps[-1], count)).clip(max=len(steps) - 1)).tolist()
 
 
-def _power(order: float) -> str:
-    return f"k^{-order:.2f}".replace("k^-0.00", "k^0.00")
-
-
 def _trend_in_words(order: float) -> str:
     if np.isnan(order):
         return "has too few steps above 0 to tell"
-    return "stays" if abs(order) <= 0.1 else f"{'falls' if order > 0 else 'grows'} as {_power(order)}"
+    return "stays" if abs(order) <= 0.1 else f"{'falls' if order > 0 else 'grows'} as k^{-order:.2f}"
 
 
 def _conclusion(orders: Mapping[str, float]) -> str:

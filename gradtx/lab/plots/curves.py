@@ -134,10 +134,8 @@ def _curves_of(run: History | Recorder) -> dict[str, np.ndarray]:
 
 def _runs_of_best(sweep: Sweep) -> list[dict[str, np.ndarray]]:
     """The curves of the sweep's best point, one dict for each key."""
-    index, axes = int(sweep.order()[0]), sweep.loss.ndim - 2
-    names = {name: getattr(sweep, name) for name in ("loss", *EVALUATED)}
-    best = {name: values.reshape(-1, *values.shape[axes:])[index] for name, values in (names | sweep.readings).items()}
-    return [scalar_columns({name: values[key] for name, values in best.items()}) for key in range(sweep.loss.shape[-2])]
+    best = int(sweep.order()[0])
+    return [scalar_columns(sweep.curves(best, key)) for key in range(sweep.loss.shape[-2])]
 
 
 def _smoothed(steps: np.ndarray, values: np.ndarray, window: int) -> tuple[np.ndarray, ...]:

@@ -8,7 +8,7 @@ from matplotlib.axes import Axes
 import gradtx
 
 from ..arguments import check_kind
-from .readings import NO_STEP, Run, curves_of, draw_panels, has_steps, name_of, panels_of, steps_of
+from .readings import NO_STEP, Run, curves_of, draw_panels, has_steps, name_of, panels_of
 from .style import COLOURS, Picture, headline, light_grid, new_picture, styled
 
 
@@ -35,7 +35,7 @@ def plot_diagnosis(run: Run, diagnosis: gradtx.Diagnosis | None = None) -> Pictu
     headline(figure, f"{name_of(run)}{diagnosis.headline if has_steps(run) else NO_STEP}", 13)
     grid = figure.add_gridspec(2, 1, height_ratios=[top, max(2.9 * rows, 0.01)])
     upper = figure.add_subfigure(grid[0])
-    _loss(upper.add_subplot(1, 2, 1), curves["loss"], steps_of(curves), diagnosis)
+    _loss(upper.add_subplot(1, 2, 1), curves["loss"], curves["step"], diagnosis)
     upper.text(0.53, 0.93, text, va="top", fontsize=9, linespacing=1.35)
     if rows:
         places = figure.add_subfigure(grid[1]).subplots(rows, 3, squeeze=False, sharex=True)

@@ -6,13 +6,6 @@ from contextlib import redirect_stderr, redirect_stdout
 from typing import Any
 
 
-class Message(str):
-    """A text that a notebook shows without quotes."""
-
-    def __repr__(self) -> str:
-        return str(self)
-
-
 def explore(draw: Callable[..., Any], **choices: Sequence[Any]) -> None:
     """Shows `draw` at each argument's middle choice. In a notebook with ipywidgets it adds a slider for each argument.
 
@@ -37,7 +30,7 @@ def explore(draw: Callable[..., Any], **choices: Sequence[Any]) -> None:
     if not in_a_notebook():
         print(repr(draw(**middle)))
         return
-    from IPython.display import DisplayHandle, display
+    from IPython.display import DisplayHandle, Pretty, display
 
     picture = DisplayHandle()
     picture.display(draw(**middle))
@@ -62,7 +55,7 @@ def explore(draw: Callable[..., Any], **choices: Sequence[Any]) -> None:
             with redirect_stdout(io.StringIO()), redirect_stderr(io.StringIO()):  # a callback's output goes to the log
                 shown = draw(**chosen)
         except Exception as error:  # replaces the picture, which would show an old choice
-            shown = Message(f"{type(error).__name__}: {error} (at {chosen})")
+            shown = Pretty(f"{type(error).__name__}: {error} (at {chosen})")
         picture.update(shown)
 
     for slider in sliders.values():

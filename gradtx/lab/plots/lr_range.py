@@ -28,10 +28,9 @@ def plot_range_test(test: RangeTest) -> Picture:
     figure = new_picture(8, 4.6)
     axes = figure.subplots()
     axes.plot(test.learning_rates, test.losses, color=COLOURS[0], label="loss after the step")
-    found = {"steepest": test.steepest, "minimum": test.minimum, "divergence": test.divergence}
-    for (name, rate), colour, style in zip(
-        found.items(), (COLOURS[2], COLOURS[4], COLOURS[1]), ("-", "-.", "--"), strict=True
-    ):
+    looks = {"steepest": (COLOURS[2], "-"), "minimum": (COLOURS[4], "-."), "divergence": (COLOURS[1], "--")}
+    for name, (colour, style) in looks.items():
+        rate = getattr(test, name)
         if np.isfinite(rate):
             axes.axvline(rate, color=colour, ls=style, label=f"{name}: {rate:.3g}")
     seen = test.losses[np.isfinite(test.losses)]

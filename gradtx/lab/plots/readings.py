@@ -42,11 +42,6 @@ def _late(curve: np.ndarray | None, share: float = 0.5) -> float:
     return float(np.median(part)) if len(part) else float("nan")
 
 
-def _early(curve: np.ndarray, share: float = 0.1) -> float:
-    known = curve[np.isfinite(curve)]
-    return float(np.median(known[: max(1, round(share * len(known)))])) if len(known) else float("nan")
-
-
 def _describe_loss(curves: Mapping[str, np.ndarray]) -> str:
     loss = curves["loss"]
     known = loss[np.isfinite(loss)]
@@ -70,7 +65,7 @@ def _describe_norm(curves: Mapping[str, np.ndarray]) -> str:
         return f"{said} Most of it is noise, so it cannot show a critical point (§2.2)."
     if np.isnan(theta):
         return f"{said} Its noise was not measured, so it cannot show a critical point (§2.2)."
-    is_far = last > 0.3 * _early(norm)
+    is_far = last > 0.3 * np.median(known[: max(1, round(0.1 * len(known)))])
     return f"{said} It is mostly signal" + (", and no critical point is near (§2.2)." if is_far else ".")
 
 
@@ -113,7 +108,7 @@ def _describe_noise(curves: Mapping[str, np.ndarray]) -> str:
 
 
 def _describe_batch(curves: Mapping[str, np.ndarray]) -> str:
-    scale, batch = _late(curves.get("gradient_noise_scale/noise_scale"), 1.0), _late(curves.get("batch_sizes"), 1.0)
+    scale, batch = _late(curves.get("gradient_noise_scale/noise_scale"), 1.0), _late(curves.get("batch_size"), 1.0)
     if np.isnan(scale):
         return "No signal is left to compare the noise with."
     said = f"Noise and signal are equal in batches of about {scale:.3g} examples"
@@ -187,7 +182,7 @@ PANELS: tuple[Panel, ...] = (
     ),
     Panel(
         "Batch against noise scale",
-        {"gradient_noise_scale/noise_scale": "noise scale (examples)", "batch_sizes": "batch size (examples)"},
+        {"gradient_noise_scale/noise_scale": "noise scale (examples)", "batch_size": "batch size (examples)"},
         _describe_batch,
         log=True,
     ),
@@ -259,20 +254,13 @@ def plot_readings(run: Run) -> Picture:
 
 
 def curves_of(run: Run) -> dict[str, np.ndarray]:
-    """The scalar curves [steps] of a run that hold a finite value, and always the loss."""
+    """The scalar curves [steps] of a run that hold a finite value, and always the loss and the number of each step."""
     if not has_steps(run):
-        return {"loss": np.zeros(0)}
+        return {"loss": np.zeros(0), "step": np.zeros(0)}
     log = read_log(run)
     given = {"loss": log.loss, **log.curves, "step": log.step}
-    if "batch_size" in given:
-        given["batch_sizes"] = given.pop("batch_size")
     steps = len(log.loss)
     return {n: a for n, a in given.items() if n == "loss" or (a.shape == (steps,) and np.isfinite(a).any())}
-
-
-def steps_of(curves: Mapping[str, np.ndarray]) -> np.ndarray:
-    """The number of each step. A recorder that is called at every N-th step stores the numbers."""
-    return curves["step"] if "step" in curves else np.arange(len(curves["loss"]))
 
 
 def has_steps(run: Run) -> bool:
@@ -283,7 +271,7 @@ def has_steps(run: Run) -> bool:
 
 def panels_of(curves: Mapping[str, np.ndarray]) -> list[Panel]:
     """The panels that show a measurement. The batch size alone does not count, because every run has it."""
-    return [panel for panel in PANELS if any(name in curves and name != "batch_sizes" for name in panel.curves)]
+    return [panel for panel in PANELS if any(name in curves and name != "batch_size" for name in panel.curves)]
 
 
 def name_of(run: Run) -> str:
@@ -331,7 +319,7 @@ def _draw(axes: Axes, panel: Panel, curves: dict[str, np.ndarray]) -> None:
     for colour, (name, curve) in zip(COLOURS, shown.items(), strict=False):
         visible = np.where(curve > 0, curve, np.nan) if is_log else curve
         marker = "." if len(curve) < 40 else ""
-        axes.plot(steps_of(curves), visible, color=colour, lw=1.2, marker=marker, label=panel.curves[name])
+        axes.plot(curves["step"], visible, color=colour, lw=1.2, marker=marker, label=panel.curves[name])
     values = np.concatenate(measured)
     if is_log:
         axes.set_yscale("log")

@@ -1,6 +1,6 @@
 """Pictures of a sweep: a map of two hyper-parameters, and the sensitivity to one."""
 
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -9,7 +9,7 @@ from matplotlib.colors import LogNorm
 from matplotlib.patches import Rectangle
 
 from ..conclusions import sweep_in_words
-from ..sweep_result import Measure, Sweep
+from ..sweep_result import Measure, Sweep, check_sweeps
 from .style import Picture, headline, in_legend, light_grid, look, new_picture, styled
 
 
@@ -43,12 +43,11 @@ def plot_sweep(sweep: Sweep, x: str = "learning_rate", y: str | None = None, *, 
             f"plot_sweep: x and y must be two of the sweep's axes {list(sweep.axes)}, got {x!r} and {y!r}."
         )
     higher = by == "metric" and sweep.higher_is_better
-    values = sweep.final(by).mean(axis=-1)
     names = list(sweep.axes)
-    values = np.moveaxis(values, (names.index(y), names.index(x)), (0, 1)).reshape(
-        len(sweep.axes[y]), len(sweep.axes[x]), -1
-    )
-    values = values.max(axis=-1) if higher else values.min(axis=-1)
+    hidden = [name for name in names if name not in (x, y)]
+    best_of = np.max if higher else np.min
+    values = best_of(sweep.final(by).mean(axis=-1), axis=tuple(names.index(name) for name in hidden))
+    values = values.T if names.index(x) < names.index(y) else values
     values = np.where(np.isfinite(values), values, np.nan)
 
     figure = new_picture(8, 0.5 * len(values) + 2.8)
@@ -67,20 +66,10 @@ def plot_sweep(sweep: Sweep, x: str = "learning_rate", y: str | None = None, *, 
     axes.set_xticks(range(len(sweep.axes[x])), [f"{v:.2g}" for v in sweep.axes[x]])
     axes.set_yticks(range(len(sweep.axes[y])), [f"{v:.3g}" for v in sweep.axes[y]])
     axes.set(xlabel=x.replace("_", " "), ylabel=y.replace("_", " "))
-    hidden = [name.replace("_", " ") for name in names if name not in (x, y)]
     if hidden:
-        axes.set_title(f"Each cell shows the best over {', '.join(hidden)}.", fontsize=9)
+        axes.set_title(f"Each cell shows the best over {', '.join(hidden).replace('_', ' ')}.", fontsize=9)
     headline(figure, sweep_in_words(sweep, by), 11)
     return figure
-
-
-def check_sweeps(function: str, sweeps: Collection[Any]) -> None:
-    """Raises if there are no sweeps, or something else is among them."""
-    if not sweeps:
-        raise ValueError(f"{function}: sweeps must hold at least one Sweep, got none.")
-    for sweep in sweeps:
-        if not isinstance(sweep, Sweep):
-            raise TypeError(f"{function}: sweeps must be results of lab.sweep, got {sweep!r}.")
 
 
 def _write_cells(axes: Axes, values: np.ndarray, image: Any) -> None:

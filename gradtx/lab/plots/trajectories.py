@@ -89,9 +89,7 @@ def plot_surface(landscape: Landscape, paths: Paths | None = None) -> Picture:
     >>> print(lab.plot_surface(landscapes.quadratic(10.0)).get_suptitle())
     quadratic: the lowest value is 0, at 1 known point.
     """
-    check_landscape("plot_surface", landscape)
-    if landscape.dim < 2:
-        raise ValueError(f"plot_surface: the landscape must have at least 2 dimensions, {landscape.name} has 1.")
+    check_landscape("plot_surface", landscape, least=2)
     x, y, z = _heights(landscape, 150)
     top = np.quantile(z, 0.98)
     figure = new_picture(8, 5.6)
@@ -112,9 +110,11 @@ def plot_surface(landscape: Landscape, paths: Paths | None = None) -> Picture:
     return figure
 
 
-def check_landscape(function: str, landscape: Landscape) -> None:
-    """Raises if `landscape` is something else."""
+def check_landscape(function: str, landscape: Landscape, least: int = 1) -> None:
+    """Raises if `landscape` is something else, or has fewer than `least` dimensions."""
     check_kind(function, "landscape", landscape, Landscape, "such as gradtx.landscapes.Landscape.of(function, start)")
+    if landscape.dim < least:
+        raise ValueError(f"{function}: the landscape must have at least {least} dimensions, {landscape.name} has 1.")
 
 
 def paths_by_name(function: str, landscape: Landscape, paths: Paths) -> dict[str, np.ndarray]:

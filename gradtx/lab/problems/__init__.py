@@ -16,12 +16,5 @@ from .supervised import regression as regression
 from .text import characters as characters
 
 PROBLEMS: dict[str, Callable[[], Problem]] = {
-    "digits": digits,
-    "digits_cnn": digits_cnn,
-    "breast_cancer": breast_cancer,
-    "diabetes": diabetes,
-    "adding": adding,
-    "copying": copying,
-    "characters": characters,
-    "mnist": mnist,
+    make.__name__: make for make in (digits, digits_cnn, breast_cancer, diabetes, adding, copying, characters, mnist)
 }

@@ -1,12 +1,14 @@
 """Convex problems with a known minimum, so that the distance of a method from it is exact."""
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from .layers import Weights
 from .problem import Batch, Problem
-from .supervised import regression
+from .supervised import regression, split
 
 
 def breast_cancer(l2: float = 0.001) -> Problem:
@@ -40,7 +42,7 @@ def breast_cancer(l2: float = 0.001) -> Problem:
     from sklearn.datasets import load_breast_cancer
 
     inputs, labels = map(np.asarray, load_breast_cancer(return_X_y=True))
-    train, validation = _split(inputs, labels, validation_examples=114, stratify=labels)
+    train, validation = _standardised(*split(inputs, labels, 114, stratify=labels))
 
     def losses(params: Weights, batch: Batch) -> jax.Array:
         x, y = batch
@@ -55,13 +57,13 @@ def breast_cancer(l2: float = 0.001) -> Problem:
     return Problem(
         name="breast_cancer",
         description="569 real tumours, 30 measurements each, logistic regression",
-        init=_init_affine(30),
+        init=partial(_init_affine, 30),
         losses=losses,
         metric=metric,
         train=(jnp.asarray(train[0]), jnp.asarray(train[1])),
         validation=(jnp.asarray(validation[0]), jnp.asarray(validation[1])),
         target=0.97,
-        optimum=_least_logistic_loss(*train, l2),
+        optimum=_least_logistic_loss(train[0], train[1], l2),
         section="§4.1",
     )
 
@@ -88,43 +90,35 @@ def diabetes() -> Problem:
     from sklearn.datasets import load_diabetes
 
     inputs, progression = map(np.asarray, load_diabetes(return_X_y=True))
-    train, validation = _split(inputs, progression, validation_examples=89)
+    train, validation = _standardised(*split(inputs, progression, 89))
     mean, deviation = train[1].mean(), train[1].std()
-    (x, y), (x_valid, y_valid) = ((x, ((y - mean) / deviation).astype(np.float32)) for x, y in (train, validation))
+    train, validation = [(x, ((y - mean) / deviation).astype(np.float32)) for x, y in (train, validation)]
     return regression(
         "diabetes",
-        _init_affine(10),
+        partial(_init_affine, 10),
         _affine,
-        (x, y),
-        (x_valid, y_valid),
+        train,
+        validation,
         description="442 real patients, 10 measurements each, linear regression",
         target=0.76,
-        optimum=_least_squared_loss(x, y),
+        optimum=_least_squared_loss(*train),
         section="§2.1",
     )
 
 
-def _init_affine(inputs: int):
-    def init(key: jax.Array) -> Weights:
-        # Small weights, so that every seed starts near the baseline.
-        return {"w": 0.01 * jax.random.normal(key, (inputs,)), "b": jnp.zeros(())}
-
-    return init
+def _init_affine(inputs: int, key: jax.Array) -> Weights:
+    # Small weights, so that every seed starts near the baseline.
+    return {"w": 0.01 * jax.random.normal(key, (inputs,)), "b": jnp.zeros(())}
 
 
 def _affine(params: Weights, x: jax.Array) -> jax.Array:
     return x @ params["w"] + params["b"]
 
 
-def _split(inputs: np.ndarray, targets: np.ndarray, *, validation_examples: int, stratify: np.ndarray | None = None):
-    """(train, validation). The inputs are float32, with mean 0 and standard deviation 1 over the training set."""
-    from sklearn.model_selection import train_test_split
-
-    parts = train_test_split(inputs, targets, test_size=validation_examples, stratify=stratify, random_state=0)
-    x, x_valid, y, y_valid = map(np.asarray, parts)
-    mean, deviation = x.mean(axis=0), x.std(axis=0)
-    x, x_valid = (((part - mean) / deviation).astype(np.float32) for part in (x, x_valid))
-    return (x, y), (x_valid, y_valid)
+def _standardised(train: Batch, validation: Batch) -> list[Batch]:
+    """Both with float32 inputs of mean 0 and standard deviation 1 over the training set."""
+    mean, deviation = train[0].mean(axis=0), train[0].std(axis=0)
+    return [(((x - mean) / deviation).astype(np.float32), y) for x, y in (train, validation)]
 
 
 def _least_squared_loss(x: np.ndarray, y: np.ndarray) -> float:

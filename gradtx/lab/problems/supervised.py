@@ -150,6 +150,15 @@ def regression(
     )
 
 
+def split(inputs: Any, targets: Any, validation_examples: int, stratify: Any = None) -> tuple[Batch, Batch]:
+    """(train, validation), the same in every call. With `stratify`, both have the same share of each of its values."""
+    from sklearn.model_selection import train_test_split
+
+    parts = train_test_split(inputs, targets, test_size=validation_examples, stratify=stratify, random_state=0)
+    x, x_valid, y, y_valid = map(np.asarray, parts)
+    return (x, y), (x_valid, y_valid)
+
+
 def cross_entropy(scores: jax.Array, labels: jax.Array) -> jax.Array:
     """Softmax cross-entropy [n] in nats of scores [n, ..., classes] and labels [n, ...], averaged over inner axes."""
     log_likelihood = jnp.take_along_axis(jax.nn.log_softmax(scores), labels[..., None], axis=-1)[..., 0]

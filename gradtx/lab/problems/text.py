@@ -2,7 +2,6 @@
 
 import math
 from functools import partial
-from importlib import import_module
 from typing import Any
 
 import jax
@@ -11,6 +10,7 @@ import numpy as np
 
 from gradtx._core.arguments import checked_count
 
+from ..extra import imported
 from .layers import weights
 from .problem import Batch, Problem
 from .supervised import cross_entropy
@@ -97,18 +97,14 @@ def encode(text: str) -> np.ndarray:
 
 
 def _reference_text() -> str:
-    try:
-        topics = import_module("pydoc_data.topics").topics
-    except ModuleNotFoundError as error:
-        message = "characters: the text is pydoc_data.topics of CPython's standard library, which this Python lacks."
-        raise ModuleNotFoundError(message) from error
+    message = "characters: the text is pydoc_data.topics of CPython's standard library, which this Python lacks."
+    topics = imported("pydoc_data.topics", message).topics
     return "\n".join(topics[name] for name in sorted(topics))
 
 
 def _windows(text: np.ndarray, context: int) -> Batch:
     """(inputs, targets), both [n, context]. Every character except the first is a target once."""
-    count = (len(text) - 1) // context
-    windows = text[np.arange(count)[:, None] * context + np.arange(context + 1)]
+    windows = np.lib.stride_tricks.sliding_window_view(text, context + 1)[::context]
     return jnp.asarray(windows[:, :-1]), jnp.asarray(windows[:, 1:])
 
 
