@@ -30,12 +30,17 @@ METHODS: dict[str, tuple[Any, Any, int]] = {
     "adadelta": (gradtx.adadelta(), optax.adadelta(1.0), 1),
     "adam": (gradtx.adam(1e-3), optax.adam(1e-3), 1),
     "clip, adam": (
+        gradtx.chain(gradtx.clip_by_global_norm(1.0), gradtx.adam(1e-3)),
+        optax.chain(optax.clip_by_global_norm(1.0), optax.adam(1e-3)),
+        2,
+    ),
+    "clip, adam, in Optax's chain": (
         optax.chain(gradtx.clip_by_global_norm(1.0), gradtx.adam(1e-3)),
         optax.chain(optax.clip_by_global_norm(1.0), optax.adam(1e-3)),
         2,
     ),
     "clip, rmsprop, nesterov": (
-        optax.chain(gradtx.clip_by_global_norm(1.0), gradtx.rmsprop(1e-3, **NAG)),
+        gradtx.chain(gradtx.clip_by_global_norm(1.0), gradtx.rmsprop(1e-3, **NAG)),
         optax.chain(optax.clip_by_global_norm(1.0), optax.rmsprop(1e-3, **NAG)),
         2,
     ),
