@@ -3,8 +3,8 @@
     saddle         x² - y²
     monkey_saddle  x³ - 3 x y²
 
-At the origin of the monkey saddle both the gradient and the Hessian are zero, so its kind is "plateau". In fact three
-valleys and three ridges meet there, but second derivatives do not show them.
+At the origin of the monkey saddle both the gradient and the Hessian are zero, so its kind is "plateau". Three valleys
+and three ridges meet there, but second derivatives do not show them.
 
 >>> from gradtx import landscapes
 >>> landscapes.saddle.critical_points[0][1], landscapes.monkey_saddle.critical_points[0][1]
@@ -25,7 +25,7 @@ def _saddle(x: jax.Array) -> jax.Array:
 
 saddle = Landscape(
     name="saddle",
-    description="curvature of both signs: descent slows near the origin and escapes; Newton's method is attracted",
+    description="curvature of both signs: descent slows near the origin and escapes; Newton's method ends there",
     section="§2.3",
     source="Goodfellow et al. 2016, §8.2.3",
     function=_saddle,
@@ -45,7 +45,7 @@ def _monkey_saddle(x: jax.Array) -> jax.Array:
 
 monkey_saddle = Landscape(
     name="monkey_saddle",
-    description="three valleys meet where the Hessian vanishes, so that second derivatives call the point a plateau",
+    description="three valleys meet where the Hessian vanishes, so second derivatives classify it as a plateau",
     section="§2.3",
     source="Hilbert & Cohn-Vossen 1932",
     function=_monkey_saddle,
