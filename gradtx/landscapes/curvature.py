@@ -58,7 +58,7 @@ def quadratic(condition_number: float = 100.0, dim: int = 2, rotation: float = 0
 
     return Landscape(
         name="quadratic",
-        description="an ill-conditioned bowl: the steepest axis limits the learning rate, the flattest needs a high one",
+        description="an ill-conditioned bowl: the steepest axis limits the learning rate, the flattest needs it high",
         section="§2.1",
         source="Goodfellow et al. 2016, §8.2.1",
         function=function,

@@ -48,7 +48,7 @@ _HIMMELBLAU_MINIMISERS = [_himmelblau_critical_point(*point) for point in _NEAR_
 
 himmelblau = Landscape(
     name="himmelblau",
-    description="four equally good minima, four saddles between them, a hill: the start decides which minimum is found",
+    description="four equally good minima, four saddles between them, one hill: the start decides which one is found",
     section="§2.2",
     source="Himmelblau 1972",
     function=_himmelblau,
@@ -84,7 +84,7 @@ def styblinski_tang(dim: int = 2) -> Landscape:
     best, hump, worse = np.sort(np.roots([4.0, 0.0, -32.0, 5.0]).real)  # of the derivative, all real
     return _separable(
         name="styblinski_tang",
-        description="a good and a bad valley in every coordinate: descent ends in the one downhill from the start",
+        description="a good and a bad valley in every coordinate: descent ends in the one downhill of the start",
         source="Styblinski & Tang 1990",
         term=lambda x: (x**4 - 16 * x**2 + 5 * x) / 2,
         minimum=float(dim * (best**4 - 16 * best**2 + 5 * best) / 2),
@@ -180,7 +180,7 @@ def _double_well(x: jax.Array) -> jax.Array:
 
 double_well = Landscape(
     name="double_well",
-    description="two equally good minima and a saddle between them: the straight line between the minima leads uphill",
+    description="two equally good minima and a saddle between them: the straight line from one to the other climbs",
     section="§2.2",
     source="Strogatz 1994, Nonlinear Dynamics and Chaos (conservative systems)",
     function=_double_well,

@@ -25,7 +25,7 @@ def _saddle(x: jax.Array) -> jax.Array:
 
 saddle = Landscape(
     name="saddle",
-    description="curvature of both signs: descent slows near the origin and escapes; Newton's method ends there",
+    description="curvature of both signs: descent slows near the origin and escapes; Newton's method is attracted",
     section="§2.3",
     source="Goodfellow et al. 2016, §8.2.3",
     function=_saddle,
@@ -45,7 +45,7 @@ def _monkey_saddle(x: jax.Array) -> jax.Array:
 
 monkey_saddle = Landscape(
     name="monkey_saddle",
-    description="three valleys meet where the Hessian vanishes, so second derivatives classify it as a plateau",
+    description="three valleys meet where the Hessian vanishes, so that second derivatives call the point a plateau",
     section="§2.3",
     source="Hilbert & Cohn-Vossen 1932",
     function=_monkey_saddle,

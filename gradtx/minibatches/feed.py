@@ -1,4 +1,4 @@
-"""Feeds minibatches from the host, in one process or in many. Each process reads its own part and may start at any step.
+"""Feeds minibatches from the host, in one process or many. Each process reads its own part and may start at any step.
 
 The examples of each step are fixed in advance by indices, which every process computes from the same key
 (`shuffled_epochs`). There is no sampler state to save, and the processes do not communicate. Step k of process i is a

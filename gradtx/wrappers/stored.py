@@ -12,13 +12,14 @@ many small contributions keeps its mean. The random numbers follow from a seed i
 
 **Source**: Dettmers et al. 2022 (8 bits in blocks, a dynamic exponent); Croci et al. 2022 (stochastic rounding).
 
-**Differs from** Optax, which rounds first moments to the nearest bfloat16 (`mu_dtype`) and has nothing for second moments.
+**Differs from** Optax, which rounds first moments to the nearest bfloat16 (`mu_dtype`) but cannot shrink second ones.
 
 **Costs**: more arithmetic for less memory. On a CPU a step takes 1.3 to 3 times as long with bfloat16, and 1.3 to 2.5
 times with 8 bits. The step is computed once each for the scales, the codes and the updates (on GPUs once for the scales
-and once for the rest). The new state is never written in float32, except on TPUs. The old state is copied as stored, which takes longer if the system provides new memory at every step (`tests/benchmarks/state.py`). A step with loops,
-products of matrices or collectives is computed once, and its new state exists in float32. XLA's flag that joins loops
-(`_core/copies.py`) speeds up only float32. Derivatives do not pass through the stored state.
+and once for the rest). The new state is never written in float32, except on TPUs. The old state is copied in its stored
+form, which takes longer if the system provides new memory at every step (`tests/benchmarks/state.py`). A step with
+loops, products of matrices or collectives is computed once, and its new state exists in float32. XLA's flag that joins
+loops (`_core/copies.py`) speeds up only float32. Derivatives do not pass through the stored state.
 
 **Limits**: a NaN or inf spoils its block of 256; equal entries of a block are rounded alike. Leaves of the state with
 fewer than `min_leaf_size` entries, leaves of float64 or a complex dtype and, for `"8bit"`, leaves with an explicit
