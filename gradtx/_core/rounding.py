@@ -41,8 +41,7 @@ def chances(seed: jax.Array, shape: tuple[int, ...]) -> jax.Array:
     """uint32 of that shape: multiples of 2³²/φ from a random start.
 
     Each entry's number is uniform over the seeds, and neighbours fill the range evenly, so that errors cancel sooner
-    than those of independent numbers. This takes one product per entry. A random number generator would take longer
-    than a whole step.
+    than those of independent numbers. This takes one product per entry. A random generator takes longer than a step.
     """
     place, stride = jnp.zeros(shape, jnp.uint32), _STRIDE
     for axis in reversed(range(len(shape))):
