@@ -29,11 +29,11 @@ pipeline in `skip_nonfinite` to skip it.
 or by leaf if single entries or leaves explode and the direction may change. Do not clip to repair a learning rate that
 is too high: if the limit acts at every step, the limit and not the rate sets the length of the steps.
 
-**Across devices**: under jit, norms are taken over whole arrays, sharded or not. Inside `shard_map` an array is a
-shard: set `axis_name` to the mesh axis (or axes) that gradients are sharded over, and norms and readings are those of
-the whole. A leaf that JAX knows to be replicated counts once. With `check_vma=False` JAX does not know, and every leaf
-is treated as a shard. Average the gradients of different minibatches first (`mean_across`), then clip: a mean of
-clipped gradients is another vector.
+**Across devices**: under jit, norms are taken over whole arrays, sharded or not. Inside `shard_map` an array is only
+a shard. Set `axis_name` to the mesh axis (or axes) that gradients are sharded over. Then norms and readings are those
+of the whole. A leaf that JAX knows to be replicated counts once. With `check_vma=False` JAX does not know this, and
+every leaf is treated as a shard. Average the gradients of different minibatches first (`mean_across`), then clip: a
+mean of clipped gradients is another vector.
 """
 
 from typing import Any, NamedTuple

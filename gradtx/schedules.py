@@ -22,7 +22,7 @@ schedulers hold a state that a call advances; these are functions of the step.
 **Costs**: a few scalar operations per step.
 
 **When**: at a fixed rate the gradient noise keeps SGD away from the minimum; these schedules reduce it. `linear_decay`
-to a floor is the usual choice in deep learning. `inverse_time_decay` meets the theory of convergence, but is slow.
+to a floor is the usual choice in deep learning. `inverse_time_decay` meets the conditions for convergence, but is slow.
 """
 
 import itertools

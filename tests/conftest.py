@@ -165,7 +165,7 @@ class ByPrograms(LoadScopeScheduling):
 
 
 def group_of(nodeid):
-    """Returns the group of a test: its row of the zoo or else its file. A notebook that runs as a script is a group."""
+    """Returns the group of a test: its row of the zoo or else its file. A notebook run as a script is its own group."""
     file, _, rest = nodeid.partition("::")
     if file == "tests/test_notebooks.py":
         return nodeid

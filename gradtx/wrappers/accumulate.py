@@ -19,7 +19,7 @@ gradient of all examples, also if the micro-batches are uneven. The inner transf
 
 **Differs from** `optax.MultiSteps`: micro-batches may be uneven; half-precision gradients reach the inner
 transformation as their float32 mean (there the mean is rounded to their dtype first); a bad micro-batch spoils only its
-own step (there the mean is multiplied by 0 to clear it, and 0 · inf stays NaN); a micro-batch of weight 0 (all padding,
+own step (there the mean is multiplied by 0 to clear it, but 0 · inf is NaN); a micro-batch of weight 0 (all padding,
 a loss of 0/0) has no effect. `value`, the loss, is averaged likewise.
 
 **Bad micro-batches**: `skip_nonfinite(accumulate(tx, n))` drops the micro-batch and waits for another in its place;
