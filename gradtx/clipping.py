@@ -7,7 +7,7 @@
 | letter | argument               | shape, dtype                              |
 |--------|------------------------|-------------------------------------------|
 | g, u   | updates                | any tree of floating arrays; by norm also |
-|        |                        | complex ones, by value not                |
+|        |                        | complex ones, but not by value            |
 | c      | `max_abs`, `max_norm`  | scalar or schedule, [0, inf]              |
 | ‖g‖    | in the state           | float32 or wider, for any dtype of leaves |
 
@@ -27,13 +27,13 @@ pipeline in `skip_nonfinite` to skip it.
 
 **When**: against cliffs and exploding gradients, clip by global norm, at about the usual norm of the run. Clip by value
 or by leaf if single entries or leaves explode and the direction may change. Do not clip to repair a learning rate that
-is too high: a limit that acts at every step has become the learning rate.
+is too high: if the limit acts at every step, the limit and not the rate sets the length of the steps.
 
-**Across devices**: under jit, norms are taken over whole arrays, sharded or not. Inside `shard_map` an array is a
-shard: set `axis_name` to the mesh axis (or axes) that gradients are sharded over, and norms and readings are those of
-the whole. A leaf that JAX knows to be replicated counts once. With `check_vma=False` JAX does not know, and every leaf
-is treated as a shard. Average the gradients of different minibatches first (`mean_across`), then clip: a mean of
-clipped gradients is different.
+**Across devices**: under jit, norms are taken over whole arrays, sharded or not. Inside `shard_map` an array is only
+a shard. Set `axis_name` to the mesh axis (or axes) that gradients are sharded over. Then norms and readings are those
+of the whole. A leaf that JAX knows to be replicated counts once. With `check_vma=False` JAX does not know this, and
+every leaf is treated as a shard. Average the gradients of different minibatches first (`mean_across`), then clip: a
+mean of clipped gradients is another vector.
 """
 
 from typing import Any, NamedTuple
@@ -102,7 +102,7 @@ def clip_by_value(max_abs: ScalarOrSchedule, *, axis_name: AxisName = None) -> G
 
     **Differs from** `optax.clip`: its `max_delta` is called `max_abs` here.
 
-    **Limits**: a NaN stays a NaN in the updates. But `jnp.max` of a large array leaves a NaN out on a CPU (JAX 0.10 to
+    **Limits**: a NaN stays a NaN in the updates. But on a CPU `jnp.max` of a large array ignores a NaN (JAX 0.10 to
     0.12), and then `max_abs` is the largest of the other entries. The global norm shows every NaN.
 
     Raises:
@@ -246,7 +246,7 @@ def _shrink_to(c: jax.Array, leaves: list[jax.Array], axis_name: AxisName) -> tu
     norm = (length / factor).astype(c.dtype)
     is_within = norm <= c
     # There are two factors because c / norm itself may underflow. Within the limit both are 1, which changes no bit.
-    # The compiler can repeat products by entry in each loop that reads the clipped gradient, instead of storing it.
+    # The compiler can multiply by them again in each loop that reads the clipped gradient, instead of storing it.
     # The factors are computed as one array, so that they take one kernel on a GPU.
     share = c.astype(length.dtype) / jnp.where(length == 0, 1, length)
     first, second = jnp.where(is_within, 1, jnp.stack([factor, share]))

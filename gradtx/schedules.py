@@ -17,12 +17,12 @@ negative k it gives the rate of step 0 (`optax.join_schedules` passes negative k
 
 **Differs from** `optax.linear_schedule`: the rate is exactly `final` from step τ on, also under jit. A τ of 0 is an
 error. The computation is in JAX's default float dtype, float64 under x64. Optax has no inverse-time decay. torch's
-schedulers hold a state and are stepped; these are functions of the step.
+schedulers hold a state that a call advances; these are functions of the step.
 
 **Costs**: a few scalar operations per step.
 
 **When**: at a fixed rate the gradient noise keeps SGD away from the minimum; these schedules reduce it. `linear_decay`
-to a floor is the usual choice in deep learning. `inverse_time_decay` meets the theory of convergence, but is slow.
+to a floor is the usual choice in deep learning. `inverse_time_decay` meets the conditions for convergence, but is slow.
 """
 
 import itertools
@@ -74,7 +74,7 @@ def linear_decay(initial: ArrayLike, final: ArrayLike, steps: ArrayLike) -> Sche
 
 
 def inverse_time_decay(initial: ArrayLike, steps: ArrayLike) -> Schedule:
-    """ε_0 / (1 + k / τ): half of `initial` after `steps` steps, later ~1/k, which meets Robbins and Monro's conditions.
+    """ε_0 / (1 + k / τ). It halves in `steps` steps, later falls as 1/k, and so meets Robbins and Monro's conditions.
 
     Args:
         initial: ε_0, the rate of the first step, in [0, inf).
@@ -132,7 +132,7 @@ def robbins_monro(schedule: ScalarOrSchedule) -> RobbinsMonroReport:
 
     Both hold for 1/2 < a <= 1. Finitely many values cannot prove anything about an infinite sum. The report assumes
     that the schedule goes on as it behaves up to step 2·10⁹, about as far as an int32 counter reaches.
-    The exponent is measured over the last decade and treated as exact to ±0.02, so 1/√k fails and 1/k passes.
+    The exponent is measured over the last factor of ten and taken as exact to ±0.02, so 1/√k fails and 1/k passes.
 
     Args:
         schedule: `count -> learning rate`, or a number for a constant one.
@@ -188,7 +188,7 @@ _TOLERANCE = 0.02
 
 
 def _tail_exponent(at: Callable[[np.ndarray], np.ndarray]) -> float:
-    """-d log ε / d log k over the last decade of an int32 count, or inf if the rate vanishes there."""
+    """-d log ε / d log k over the last factor of ten of an int32 count, or inf if the rate vanishes there."""
     last = 2_000_000_000  # below the largest int32, because a schedule may compute count + 1
     # The fit uses means over blocks, not single values: a schedule with restarts oscillates, and its sums depend on its
     # means.

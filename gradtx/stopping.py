@@ -13,8 +13,8 @@
 `init` and `update` are pure functions that work inside jit, scan and vmap. The decision to stop is a boolean in the
 state. A compiled loop can use it as a mask, a Python loop in an `if`.
 
-**Differs from** the callbacks of Keras and Lightning: it neither ends the loop nor keeps the best parameters. Both take
-one line in your loop, with `should_stop` and with `best_evaluation == evaluations - 1`. `lab.run` does both
+**Differs from** the callbacks of Keras and Lightning: it neither ends the loop nor keeps the best parameters. Each
+takes one line in your loop: test `should_stop`, and `best_evaluation == evaluations - 1`. `lab.run` does both
 (`History.best_params`).
 
 **Costs**: four scalars.

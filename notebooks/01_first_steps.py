@@ -81,8 +81,8 @@ lab.plot_trajectories(bowl, {"plain descent": plain, "chain of two": chained})
 
 # %% [markdown] slideshow={"slide_type": "subslide"}
 # Look at the circles: plain descent jumps from wall to wall, because 0.18 is near the largest rate at which the steep
-# direction does not diverge (2/10). In the chain the first step is shorter, and the jumps stop as the rate falls. Its
-# lower rate makes it slower along the flat direction, though, so after 20 steps it is a little higher than plain descent.
+# direction does not diverge (2/10). In the chain the first step is shorter, and the jumps stop as the rate falls. The
+# chain's lower rate is slower along the flat direction, though, so after 20 steps its loss is a little higher.
 
 # %% [markdown] slideshow={"slide_type": "slide"}
 # ## A network on real images
@@ -102,7 +102,7 @@ for panel, image, label in zip(axes, images, labels, strict=False):
 # %% [markdown] slideshow={"slide_type": "subslide"}
 # The training loop is the one above. But the gradient of all 1,437 images at each step would be slow, so each step
 # looks at a few of them, a *minibatch* of 64 (notebook 8). `shuffled_epochs` chooses them: it shuffles the images and
-# deals them out until each was used once, which is an *epoch*, and begins again. That is *stochastic gradient descent*,
+# deals them out until each was used once. That is an *epoch*. Then it begins again. The method is called *stochastic gradient descent*,
 # SGD. The loss is $-\log$ of the probability that the network gives to the right answer (notebook 2). With the natural
 # logarithm its unit is called nat.
 
@@ -131,8 +131,8 @@ print(f"{by_hand:.1%} of 360 images it never saw are named right; {state[0].glob
 # %% [markdown] slideshow={"slide_type": "slide"}
 # ## Watching it
 #
-# An *instrument* is a transformation that changes nothing and remembers what it saw. Its place in the chain decides what
-# it sees: the first two below see the gradient, and the last one sees the finished step. `lab.run` is the loop above,
+# An *instrument* is a transformation that measures its input and passes it on unchanged. So its place in the chain
+# matters: the first two below measure the gradient, and the last one measures the finished step. `lab.run` is the loop above,
 # compiled as a whole. `history.readings` holds the readings of each step.
 
 # %% tags=["cover"] alt="Four panels over 500 steps: the loss falls, the gradient norm falls with it, the step against curvature stays below 1, and the steps become small beside the parameters." slideshow={"slide_type": "subslide"}
@@ -143,7 +143,7 @@ lab.plot_readings(history)
 # %% [markdown] slideshow={"slide_type": "subslide"}
 # The loss falls, and the gradient norm falls with it. The reading in the panel *Step against curvature* stays below 1, so
 # the rate is not too high (notebook 3). In the panel *Size of the update* the steps get small beside the parameters. The
-# headline is the conclusion that `gradtx.diagnose` draws from all of them (notebook 14).
+# headline is the conclusion of `gradtx.diagnose` from all readings (notebook 14).
 #
 # `lab.run` also evaluates the network after every 20 steps. The loss and the share of wrong answers are different
 # quantities, so each gets its own axis:
@@ -163,7 +163,7 @@ plt.close()
 figure
 
 # %% [markdown] slideshow={"slide_type": "subslide"}
-# Of the images that it never saw, these have the largest losses. Above each stands its true label, and then its loss.
+# Of the images that the network never saw, these have the largest losses. Above each image are its true label and its loss.
 
 # %% alt="Eight images of digits that the network finds hardest, each with its true label and its loss." slideshow={"slide_type": "subslide"}
 new_images, new_labels = problem.validation
@@ -177,8 +177,8 @@ for panel, i in zip(axes, jnp.argsort(-losses), strict=False):
 # %% [markdown] slideshow={"slide_type": "slide"}
 # ## Play
 #
-# In a live notebook the slider trains at other rates. (A saved notebook shows the middle one.) Which rate is best? How
-# does the curve of a rate look that is too high?
+# In a live notebook the slider trains at other rates. (A saved notebook shows the middle one.) Which rate is best? What
+# does the curve look like if the rate is too high?
 
 
 # %% slideshow={"slide_type": "skip"}

@@ -17,11 +17,11 @@
 # # 3 · Ill-conditioning: why is learning slow although the gradient is strong?
 #
 # *Chapter §2.1.* You will see a valley whose steep walls allow only a small learning rate, although its flat floor would
-# need a large one. You will see a gradient norm that grows while the error falls, on a real network too, and one ratio
-# that says when a step raises the loss. Momentum and Newton's method help. You will see why Newton's method is still
+# need a large one. You will see a gradient norm that grows while the error falls, also on a real network, and a ratio
+# that shows when a step raises the loss. Momentum and Newton's method help. You will see why Newton's method is still
 # not the usual choice for networks.
 #
-# **New in gradtx:** `gradtx.curvature_ratio` reads that ratio in any run, at the cost of about one and a half gradients.
+# **New in gradtx:** `gradtx.curvature_ratio` measures that ratio in any run, at the cost of about one and a half gradients.
 
 # %% slideshow={"slide_type": "skip"}
 from dataclasses import replace
@@ -77,8 +77,8 @@ lab.explore(
 
 # %% [markdown] slideshow={"slide_type": "subslide"}
 # How many steps does it take until the loss is a ten thousandth of its first value? Here each method has its best rate
-# and momentum for each $\kappa$. `jax.vmap` trains all of them at once. It can, because rate and momentum may be
-# arguments of a compiled function.
+# and momentum for each $\kappa$. `jax.vmap` trains all of them at once. This works because rate and momentum
+# may be arguments of a compiled function.
 
 
 # %% slideshow={"slide_type": "skip"}
@@ -126,9 +126,9 @@ figure
 # gradient is. Momentum needs steps in proportion to $\sqrt\kappa$.
 
 # %% [markdown] slideshow={"slide_type": "slide"}
-# ## The ratio that crosses 1
+# ## The ratio that rises above 1
 #
-# This is the chapter's own test. To second order a step $-\varepsilon g$ changes the loss by
+# The chapter itself gives this test. To second order a step $-\varepsilon g$ changes the loss by
 #
 # $$-\varepsilon\, g^\top g + \tfrac12 \varepsilon^2\, g^\top H g,$$
 #
@@ -157,8 +157,8 @@ figure
 # %% [markdown] slideshow={"slide_type": "subslide"}
 # Look at the steps before the dashed line. The loss still falls, along the floor, and yet the gradient norm grows, and
 # $g^\top H g$ grows by more than an order of magnitude, because the steps across get longer and longer. That is the
-# symptom that the chapter names: a strong gradient, a falling loss, and trouble that only the curvature shows. The loss
-# turns at the step at which $r$ crosses 1.
+# symptom that the chapter names: the gradient is strong and the loss falls, and only the curvature shows the trouble. The
+# loss begins to rise at the step at which $r$ exceeds 1.
 
 # %% [markdown] slideshow={"slide_type": "slide"}
 # ## The same on a real network
@@ -192,8 +192,8 @@ figure
 
 # %% [markdown] slideshow={"slide_type": "subslide"}
 # In all five runs the norm of the last epoch is larger than that of the first, and training succeeds all the same. So a
-# norm that stays large does not mean that training fails, and good training does not need a small norm. (It is the norm
-# of minibatch gradients, so part of it is noise: notebooks 5 and 8.)
+# norm that stays large does not mean that training fails, and good training does not need a small norm. (The figure shows
+# the norm of minibatch gradients, so part of it is noise: notebooks 5 and 8.)
 
 # %% [markdown] slideshow={"slide_type": "slide"}
 # ## Real data
@@ -232,7 +232,7 @@ figure
 # %% [markdown] slideshow={"slide_type": "slide"}
 # ## Why not always Newton?
 #
-# Newton's method keeps a matrix of $n \times n$ numbers and solves a system with it, for $n$ parameters, at every step.
+# For $n$ parameters, Newton's method keeps a matrix of $n \times n$ numbers and solves a system with it at every step.
 # Here is the working memory of one compiled step. On a log-log plot a slope of 2 means $n^2$.
 
 

@@ -17,9 +17,9 @@
 # # 5 · Critical points: is training stuck in a minimum?
 #
 # *Chapter §2.2 (the gradient norm) and §2.3.* If a training makes no progress, is a minimum to blame, or a saddle, or
-# neither? You will see what the gradient norm can tell and what it cannot. You will see descent leave a saddle that
+# neither? You will see what the gradient norm can show and what it cannot. You will see descent leave a saddle that
 # attracts Newton's method. Then you will count the critical points of random functions: the more dimensions, the fewer
-# of them are minima, and those few lie low.
+# of them are minima, and those few have low values.
 #
 # **New in gradtx:** `gradtx.critical_point(loss, params, key=key)` says what kind of point the parameters are. It looks at
 # the gradient and at the smallest and the largest eigenvalue of the Hessian.
@@ -46,7 +46,7 @@ key = jax.random.key(0)  # JAX's random numbers come from explicit keys: the sam
 # derivatives) decide what kind of point it is. The eigenvalues are the curvatures along the axes of $H$. If all are
 # positive, the point is a minimum. If all are negative, it is a maximum. If there are both, it is a *saddle*, from which
 # the function rises along some axes and falls along others. Himmelblau's function has nine critical points, and
-# `jax.vmap` asks about all of them at once:
+# `jax.vmap` classifies all of them at once:
 
 # %% slideshow={"slide_type": "skip"}
 f = landscapes.himmelblau()
@@ -87,7 +87,7 @@ lab.plot_trajectories(well, paths, arrows=0)
 # step by step. Newton's method is at the saddle after a few steps, and stays.
 
 # %% [markdown] slideshow={"slide_type": "slide"}
-# ## What the gradient norm can tell
+# ## What the gradient norm can show
 #
 # If training is slow, is a critical point to blame? Then the gradient norm $\|g\|$ must be small. Here are two runs of
 # one network on images of digits, with all examples at each step. One starts as usual, and the other with weights that
@@ -117,7 +117,7 @@ plt.close()
 figure
 
 # %% [markdown] slideshow={"slide_type": "subslide"}
-# The small start sits on a plateau of the loss (at $\log 10 = 2.3$, knowing nothing), and its gradient is tiny. Is it
+# The small start sits on a plateau of the loss (at $\log 10 = 2.3$, that of a blind guess), and its gradient is tiny. Is it
 # near a minimum? The norm cannot say. `critical_point` looks at the curvature too. (The small start is not exactly at a
 # critical point, so the tolerance is wide.)
 
@@ -196,7 +196,7 @@ print(f"long valley: the true norm is never below {slow_norm.min():.2f}; {at_end
 # ## Tossing coins
 #
 # In $n$ dimensions a minimum needs $n$ positive eigenvalues. If each sign were the toss of a coin, a share of $2^{-n}$
-# of the critical points would be minima. We count them. A sum of 30 random waves is a random smooth function. Newton's
+# of the critical points would be minima. We count them. Each function is a sum of 30 random waves, so it is smooth. Newton's
 # method is attracted by critical points of any kind, so it finds all kinds. We start it at 1,500 places in a box, keep
 # the points that it finds in the box, and count each point once. For each number of dimensions there are six functions.
 
@@ -278,7 +278,7 @@ figure
 # %% [markdown] slideshow={"slide_type": "slide"}
 # **To take away.** In many dimensions suspect saddles and plateaus rather than bad minima: nearly every high critical
 # point has a way down. If the norm of the *whole* gradient stays large, no critical point is to blame. If it is small
-# and the loss is not, ask `gradtx.critical_point` what is there.
+# and the loss is not, let `gradtx.critical_point` classify the point.
 
 # %% [markdown] slideshow={"slide_type": "slide"}
 # ## Exercises

@@ -75,7 +75,7 @@ for w, values in steepest.items():
     print(f"w = {w:g}: largest slope after {DEPTHS} steps:", values.round(2))
 
 # %% [markdown] slideshow={"slide_type": "subslide"}
-# Descent starts on the low plain, where the gradient norm is about 0.01, and walks until it meets the wall. A clip stands
+# Descent starts on the low plain, where the gradient norm is about 0.01, and walks until it meets the wall. We put a clip
 # before the method: it shortens a gradient $g$ that is longer than $c$ to $g\,c/\lVert g\rVert$.
 
 
@@ -103,8 +103,8 @@ print(finding.evidence)
 print(finding.remedy)
 
 # %% [markdown] slideshow={"slide_type": "subslide"}
-# We try the remedy, and other limits as well. Where does each path *end*, and how high was it at most in its last 50
-# steps? `lab.sweep` walks with all of the limits in one call.
+# We try the remedy, and other limits as well. Where does each path *end*, and what was its largest loss in its last 50
+# steps? `lab.sweep` runs all of the limits in one call.
 
 # %% slideshow={"slide_type": "skip"}
 usual = float(finding.numbers["usual_norm"])
@@ -182,7 +182,7 @@ print("largest |λ|:", np.abs(eigenvalues).max().round(3), " ‖W^30‖:", np.li
 # %% [markdown] slideshow={"slide_type": "subslide"}
 # Is the depth the reason, then? No, the reason is that the *same* matrix is used at each step. Take 50 layers of 16
 # linear units. In a recurrent network all layers share one random matrix. In a feed-forward network each layer has its
-# own, of the same scale. How long is a gradient after 50 layers? We count in 300 networks of each kind:
+# own, of the same scale. How long is a gradient after 50 layers? We measure it in 300 networks of each kind:
 
 # %% slideshow={"slide_type": "skip"}
 UNITS, LAYERS = 16, 50
@@ -303,7 +303,7 @@ figure
 # ## What clipping repairs
 #
 # We train the same network from a start at which gradients explode ($\rho = 1.3$) and from one at which they vanish
-# ($\rho = 0.3$), each with clips from a tight one to none. `lab.sweep` trains all of them.
+# ($\rho = 0.3$), each with several limits, from a tight clip to none. `lab.sweep` trains all of them.
 
 
 # %% slideshow={"slide_type": "skip"}
@@ -322,9 +322,9 @@ exploding = lab.sweep(explodes, make_tx, clips, **settings)
 vanishing = lab.sweep(vanishes, make_tx, clips, **settings)
 
 # %% [markdown] slideshow={"slide_type": "slide"}
-# ## What it cannot
+# ## What clipping cannot repair
 #
-# Could one not scale a vanishing gradient up? We train the network from $\rho = 0.3$ again, at rates that are up to a
+# Could one scale a vanishing gradient up instead? We train the network from $\rho = 0.3$ again, at rates that are up to a
 # thousand times higher, from five keys each.
 
 # %% slideshow={"slide_type": "subslide"}
@@ -356,7 +356,7 @@ figure
 # Left: a network that always answers 1 has a loss of about 0.087. From $\rho = 1.3$ a clip makes the difference between a
 # network that learns and one that diverges (the blue line ends there); a limit of 0.1 is best. From $\rho = 0.3$ the limit
 # does not matter, because there is nothing to clip. Right: no learning rate helps either. The dots are the five keys.
-# At 0.5 a run may get a little below the line by chance, but at no rate do half of the runs.
+# At rate 0.5 a run may get a little below the line by chance, but at no rate do half of the runs get there.
 #
 # There are two reasons. The first is that the size of a small gradient does not say why it is small. A chain of 10 equal
 # weights, $\frac12 (w^{10} - 1)^2$, has the same gradient at $w = 0.4$, where it vanishes, and close to its minimum at 1:

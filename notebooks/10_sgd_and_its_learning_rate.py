@@ -16,13 +16,13 @@
 # %% [markdown] slideshow={"slide_type": "slide"}
 # # 10 · SGD and its learning rate: how large, and how should it fall?
 #
-# *Chapter §4.1.* You will see that too small a rate hardly moves and too large a rate oscillates. You will see that a
-# constant rate ends in a cloud around the minimum, whose height can be computed. You will see the two conditions of
-# Robbins and Monro kept and broken, and the excess error fall as $1/k$ and as $1/\sqrt k$, which no method can improve.
+# *Chapter §4.1.* You will see that training hardly moves at too small a rate and oscillates at too large a rate. A
+# constant rate ends in a cloud around the minimum, whose height can be computed. You will see schedules that meet or break
+# the two conditions of Robbins and Monro. The excess error falls as $1/k$ or $1/\sqrt k$, which no method can improve.
 # Then you choose a first rate, a last rate and the time between them.
 #
 # **New in gradtx:** a learning rate is a number or any function of the step $k$. `gradtx.robbins_monro` says whether such
-# a rate keeps the two conditions, and `lab.sweep` trains with many rates in one call.
+# a rate meets the two conditions, and `lab.sweep` trains with many rates in one call.
 
 # %% slideshow={"slide_type": "skip"}
 import jax
@@ -36,10 +36,10 @@ from gradtx import lab, landscapes
 key = jax.random.key(0)  # JAX's random numbers come from explicit keys: the same key, the same numbers
 
 # %% [markdown] slideshow={"slide_type": "slide"}
-# ## Too small stalls, too large oscillates
+# ## Too small a rate stalls, too large a rate oscillates
 #
 # Stochastic gradient descent is $\theta \leftarrow \theta - \varepsilon_k g$: $\theta$ are the parameters, $g$ is a
-# minibatch's gradient, $\varepsilon_k$ the learning rate at step $k$. First without noise, on a quadratic with
+# minibatch's gradient, $\varepsilon_k$ the learning rate at step $k$. We first train without noise, on a quadratic with
 # curvatures 1 and $\lambda_{\max} = 10$. Each step multiplies the error along an axis of curvature $\lambda$ by
 # $1 - \varepsilon\lambda$. This factor is negative if $\varepsilon > 1/\lambda$, and larger than 1 in size if
 # $\varepsilon > 2/\lambda$. So descent diverges at rates above $2/\lambda_{\max} = 0.2$.
@@ -128,8 +128,8 @@ lab.plot_convergence(strong, bowl.minimum, what="metric")
 
 # %% [markdown] slideshow={"slide_type": "subslide"}
 # The excess error falls like the rate: not at all for $a = 0$, as $1/\sqrt k$ for $a = \frac12$, and as $1/k$ for
-# $a = 1$, which is the best possible order. The schedule with $a = 2$ keeps the second condition and breaks the first: it
-# is lowest at the start, and then it stops short of the minimum and stays there.
+# $a = 1$, which is the best possible order. The schedule with $a = 2$ meets the second condition and breaks the first: its
+# error is lowest at the start, but then it stops short of the minimum and stays there.
 
 
 # %% [markdown] slideshow={"slide_type": "slide"}
@@ -214,8 +214,8 @@ tumours = {
 lab.plot_sensitivity(tumours, by="train_loss", minimum=problem.optimum)
 
 # %% [markdown] slideshow={"slide_type": "subslide"}
-# The decay allows a higher first rate, which gets far, and then takes the noise away. Its lowest point is lower than that
-# of the constant rates, and to the right of it. At low rates the decay only slows training down.
+# The decay allows a higher first rate, which makes fast progress, and later it removes the noise. The lowest point of its
+# curve is lower than that of the constant rates, and lies at a higher rate. At low rates the decay only slows training down.
 #
 # Two numbers are left to choose: the floor $\varepsilon_\tau$ and the time $\tau$. We try five floors and four times, each
 # from 6 keys, at the best first rate:
@@ -325,11 +325,11 @@ print("best rate after 20 steps, key by key:", by_key[1].round(2), " after 400:"
 
 # %% [markdown] slideshow={"slide_type": "subslide"}
 # After the first 20 steps a moderate rate is best. At the end a somewhat higher one is best, and a still higher one
-# diverges. So choose a rate a little above the one that is best early on. The range test only finds the neighbourhood,
+# diverges. So choose a rate a little above the one that is best early on. The range test finds a good rate only
 # within a factor of 4, but it needs only 100 steps for that.
 
 # %% [markdown] slideshow={"slide_type": "slide"}
-# **To take away.** Find the neighbourhood with a range test and start a little above the rate that is best after a few steps.
+# **To take away.** Find the order of magnitude with a range test and start a little above the rate that is best after a few steps.
 # Let the rate fall linearly to 1 % of it over most of the run. Do not let it fall to zero.
 
 # %% [markdown] slideshow={"slide_type": "slide"}
@@ -343,7 +343,7 @@ print("best rate after 20 steps, key by key:", by_key[1].round(2), " after 400:"
 # <details><summary>Answers</summary>
 #
 # 1. Rates below $2/50 = 0.04$. The best one shrinks both errors equally: $2/(2 + 50) \approx 0.038$.
-# 2. About a half: the height of the cloud is in proportion to the rate.
+# 2. By about two: the height of the cloud is in proportion to the rate.
 # 3. The first: the sum of the rates is finite, 30. If the way to the minimum is longer than 30 times the usual gradient,
 #    SGD stops short of it.
 #

@@ -14,11 +14,11 @@
 # ---
 
 # %% [markdown] slideshow={"slide_type": "slide"}
-# # 11 · Momentum and Nesterov: what does a velocity buy?
+# # 11 · Momentum and Nesterov: how does a velocity help?
 #
 # *Chapter §4.2.* You will see a ball roll through a valley in which plain descent bounces between the walls, and measure
-# its terminal velocity $\varepsilon|g|/(1-\alpha)$. You will see Nesterov's excess error fall as $1/k^2$ where that of
-# plain descent falls as $1/k$, and see noise take the gain away.
+# its terminal velocity $\varepsilon|g|/(1-\alpha)$. You will see Nesterov's excess error fall as $1/k^2$ while that of
+# plain descent falls as $1/k$, and see that noise removes the gain.
 #
 # **New in gradtx:** every hyper-parameter takes a *schedule*, a function of the step $k$, the momentum too:
 # `gradtx.sgd(learning_rate, momentum=lambda k: k / (k + 3), nesterov=True)`.
@@ -55,11 +55,11 @@ lab.plot_trajectories(valley, first_paths)
 # %% [markdown] slideshow={"slide_type": "subslide"}
 # Both have the same $\varepsilon$. Plain descent zigzags from wall to wall, where the arrows point. Across the valley
 # the gradient keeps flipping its sign, so the pushes in the velocity cancel; along the valley they add up, and
-# momentum is there in 40 steps.
+# momentum arrives within 40 steps.
 #
 # Nesterov's momentum takes the gradient at the point to which the velocity is about to lead, at $\theta + \alpha v$, and
-# so it brakes in time. Here are both with $\alpha = 0.9$ and a smaller $\varepsilon = 0.01$ (one over the largest
-# curvature):
+# so it brakes in time. Here are both kinds of momentum with $\alpha = 0.9$ and a smaller $\varepsilon = 0.01$ (one over
+# the largest curvature):
 
 # %% slideshow={"slide_type": "skip"}
 methods = {
@@ -136,12 +136,12 @@ plt.close()
 figure
 
 # %% [markdown] slideshow={"slide_type": "subslide"}
-# With little drag the ball swings, with much drag it creeps, and the quickest way down lies between. Drag in proportion
+# With little drag the ball swings, and with much drag it creeps. A drag in between is quickest. Drag in proportion
 # to the velocity suits descent: it is strong enough for the ball to come to rest, and so weak at low speed that any
 # gradient still moves it.
 #
 # A detail: the velocity changes during a time step. Should the ball move by the old velocity or by the new one? It does
-# not matter. Both loops below make the same sequence of displacements, one of them a step later.
+# not matter. Both loops below make the same sequence of displacements, but one of them is a step later.
 
 
 # %% slideshow={"slide_type": "skip"}
@@ -272,7 +272,7 @@ print("height after 600 steps:", {f"momentum {alpha}": f"{run.metric[-1]:.2g}" f
 # ## Which $\alpha$?
 #
 # Usual values are 0.5, 0.9 and 0.99, and $\alpha$ may grow during training. A small network learns digits in 300 steps,
-# with each of these values, with none, and with an $\alpha$ that grows from 0.5 to 0.9 in the first 150 steps. Each gets
+# with each of these values, without momentum, and with an $\alpha$ that grows from 0.5 to 0.9 in the first 150 steps. Each gets
 # the best of eight rates, and three keys. `lab.sweep` trains all points of a grid.
 
 
@@ -322,12 +322,12 @@ for i, rate_name in enumerate(("fixed", "falling")):
 
 
 # %% [markdown] slideshow={"slide_type": "slide"}
-# ## Nesterov, to the letter
+# ## Nesterov's algorithm, exactly
 #
 # Training code computes the gradient at the parameters. So gradtx keeps the *parameters* at the look-ahead point
 # $\theta + \alpha v$, and `gradtx.nesterov_eval_params` steps back to $\theta$, the point to evaluate (`lab.run`
 # evaluates there by itself). This is exact even if learning rate and momentum both change. We compare it with the
-# chapter's algorithm, by hand:
+# chapter's algorithm, written by hand:
 
 
 # %% slideshow={"slide_type": "skip"}
@@ -350,7 +350,7 @@ print("by hand:", np.round(by_the_book, 4), " gradtx:", np.round(ours, 4))
 # ## From $1/k$ to $1/k^2$
 #
 # How fast does the *excess error* $J(\theta_k) - \min J$ fall? The hardest convex valleys have curvatures of all
-# sizes, so that at any time some direction is too flat to be finished. Here are 60 curvatures from 1 to $10^8$, exact
+# sizes, so that at any time descent has not yet converged in some flat direction. Here are 60 curvatures from 1 to $10^8$, exact
 # gradients and $\varepsilon = 10^{-8}$, one over the largest curvature. Nesterov's momentum grows as
 # $\alpha_k = k/(k+3)$. On these axes $k^{-a}$ is a straight line of slope $-a$.
 
@@ -373,7 +373,7 @@ lab.plot_convergence(exact, hard.minimum)
 # is needed for other smooth convex costs.)
 
 # %% [markdown] slideshow={"slide_type": "slide"}
-# ## Noise takes it away
+# ## Noise removes the gain
 #
 # Now we add noise to each gradient, as minibatches do. Nothing else changes:
 
@@ -388,7 +388,7 @@ stochastic = {
 lab.plot_convergence(stochastic | {"Nesterov": exact["Nesterov"]}, hard.minimum)
 
 # %% [markdown] slideshow={"slide_type": "subslide"}
-# A long memory adds up noise as well as signal: Nesterov's error *grows*. It needs rates that fall. With rates in
+# A long memory adds up noise as well as signal: Nesterov's error *grows*. The method needs rates that fall. With rates in
 # proportion to $1/k$ both methods converge on the noisy bowl (curvatures 1 to 10), and we can measure the order of both:
 
 
@@ -429,7 +429,7 @@ lab.plot_sensitivity(tuned, by="train_loss", minimum=problem.optimum)
 
 # %% [markdown] slideshow={"slide_type": "subslide"}
 # The lowest point of Nesterov's curve is not lower than that of plain descent. With noisy gradients Nesterov's method
-# only moves the best rate to another place.
+# only has another best rate.
 
 # %% [markdown] slideshow={"slide_type": "slide"}
 # **To take away.** Momentum cancels gradients that change their sign and adds up those that keep it. It helps in
@@ -441,14 +441,14 @@ lab.plot_sensitivity(tuned, by="train_loss", minimum=problem.optimum)
 #
 # 1. How many plain steps is one step of momentum 0.95 worth under a constant gradient?
 # 2. A run at rate 0.1 without momentum is stable. Which rate would you try first with momentum 0.9, and why?
-# 3. In the slider above, which $\alpha$ arrives soonest, and what does 0.99 do?
+# 3. In the slider above, with which $\alpha$ does the ball arrive soonest, and what happens at 0.99?
 
 # %% [markdown] slideshow={"slide_type": "notes"}
 # <details><summary>Answers</summary>
 #
 # 1. 20: $1/(1 - 0.95)$.
 # 2. 0.01: then the terminal velocity $\varepsilon|g|/(1-\alpha)$ is the same as before.
-# 3. 0.8 arrives soonest. At 0.99 there is hardly any friction, and the ball swings through the minimum many times.
+# 3. It arrives soonest at 0.8. At 0.99 there is hardly any friction, and the ball swings through the minimum many times.
 #
 # </details>
 

@@ -39,10 +39,10 @@ from gradtx import lab, landscapes
 key = jax.random.key(0)
 
 # %% [markdown] slideshow={"slide_type": "slide"}
-# ## Delta-bar-delta: the sign tells
+# ## Delta-bar-delta: use the sign of the derivative
 #
 # Let d be the derivative with respect to one parameter, and λ the rate of that parameter. As long as d keeps its sign,
-# the steps were too short, so the method raises λ. If the sign changes, they were too long, so it lowers λ. With d̄ a
+# the method takes the steps for too short and raises λ. If the sign changes, they were too long, so it lowers λ. With d̄ a
 # running mean of past d, the rule is
 #
 # $$\lambda \leftarrow \lambda + \kappa \;\text{ if } \bar d\, d > 0, \qquad
@@ -125,12 +125,12 @@ noise_ends = {name: exact(run.iterates[-1]) for name, run in descents.items()}
 print("height after 400 steps:", ", ".join(f"{name} {height:.1e}" for name, height in noise_ends.items()))
 
 # %% [markdown] slideshow={"slide_type": "subslide"}
-# With the exact gradient each rate follows the curvature of its direction. With noise the flat directions stay near κ/φ
-# like the others, although their rates could be some fifty times as large: the method takes the noise for oscillation.
+# With the exact gradient each rate follows the curvature of its direction. With noise the rates of the flat directions
+# stay near κ/φ like the others, although they could be some fifty times as large: the method takes noise for oscillation.
 
 
 # %% [markdown] slideshow={"slide_type": "slide"}
-# ## AdaGrad and RMSProp: divide by the size of the past
+# ## AdaGrad and RMSProp: divide by the size of past gradients
 #
 # These methods do not look at signs, so they work with minibatches. Both collect squared gradients in a number r for each
 # parameter, and divide by the root of r:
@@ -140,7 +140,7 @@ print("height after 400 steps:", ", ".join(f"{name} {height:.1e}" for name, heig
 # \text{RMSProp: } r \leftarrow \rho r + (1-\rho) g^2, \quad \Delta\theta = -\frac{\varepsilon}{\sqrt{\delta + r}}\, g$$
 #
 # AdaGrad takes the sum. RMSProp takes a running mean that forgets after about 1/(1-ρ) steps. The small number δ only
-# keeps the division safe. Now we feed both one and the same gradient c at every step. After k steps the length of the
+# prevents a division by 0. Now we give both methods the same gradient c at every step. After k steps the length of the
 # step is, according to the chapter,
 #
 # $$\text{AdaGrad: } \frac{\varepsilon}{\sqrt{k}} \to 0, \qquad
@@ -180,7 +180,7 @@ plt.close()
 figure
 
 # %% [markdown] slideshow={"slide_type": "subslide"}
-# Circle, plus and cross lie on each other and on the line. RMSProp's first step is its longest, 1/√(1-ρ) ≈ 3.2 times
+# The circles, pluses and crosses coincide, and they lie on the line. RMSProp's first step is its longest, 1/√(1-ρ) ≈ 3.2 times
 # ε, and then the steps settle at ε. AdaGrad's steps have no lower limit: after 100 steps they are a tenth of ε, after
 # 10,000 a hundredth, although the gradient never changed.
 #
@@ -252,7 +252,7 @@ of_gradtx = {"AdaGrad": steps_of(gradtx.adagrad(0.1)), "RMSProp": steps_of(gradt
 print("AdaGrad's rates after 60 steps:", adagrad_rates[-1].round(4))
 
 # %% [markdown] slideshow={"slide_type": "slide"}
-# ## Where AdaGrad is good
+# ## When AdaGrad is good
 #
 # AdaGrad is good in convex problems, in particular if some features are rare. Here is a logistic regression on 100
 # features. As with words in a text, some are frequent and others rare: the first is present in every other example, the
@@ -290,11 +290,11 @@ for name, values in convex_ends.items():
     )
 
 # %% [markdown] slideshow={"slide_type": "slide"}
-# ## Where its rate dies too early
+# ## When AdaGrad's rate falls too early
 #
 # A small recurrent network reads two symbols, waits, and must then repeat them. AdaGrad and RMSProp get six rates and
-# three keys each. The instrument `gradient_norm` reads the norm of whatever passes through it. First in the chain it reads
-# that of the gradient g, last in the chain that of the step Δθ. Their ratio ‖Δθ‖/‖g‖ is the rate that the network
+# three keys each. The instrument `gradient_norm` measures the norm of its input. At the start of the chain this is
+# the gradient g, and at the end it is the step Δθ. Their ratio ‖Δθ‖/‖g‖ is the rate that the network
 # effectively gets.
 
 # %% slideshow={"slide_type": "skip"}
@@ -413,7 +413,7 @@ for degrees, after in heights.items():
     print(f"{degrees}°, after 200 steps:", ", ".join(f"{name} {height:.2g}" for name, height in after.items()))
 
 # %% [markdown] slideshow={"slide_type": "subslide"}
-# The turn does not change SGD. RMSProp is far ahead along the axes, and loses its advantage at 45°. For a valley that
+# The turn does not change SGD. RMSProp is far ahead if the valley lies along an axis, and loses its advantage at 45°. For a valley that
 # lies diagonally to the axes, use momentum or a method that uses the Hessian.
 #
 # Rates for each parameter have one more disadvantage: the step does not go along $-g$. On the floor of a valley that is

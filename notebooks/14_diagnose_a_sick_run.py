@@ -16,7 +16,7 @@
 # %% [markdown] slideshow={"slide_type": "slide"}
 # # 14 · Diagnose a sick run: what is wrong, and what cures it?
 #
-# *Chapter §2.4, §2.5 and §4.1.2.* You will see five trainings that go wrong, two of a small transformer and three of a
+# *Chapter §2.4, §2.5 and §4.1.* You will see five trainings that go wrong, two of a small transformer and three of a
 # recurrent network. For each of them you will see the finding of `gradtx.diagnose`, its evidence, the remedy that it
 # prints, and the run with that remedy.
 #
@@ -63,8 +63,8 @@ def train(losses, make_tx, params, data, batches, **hyperparameters):
 # %% [markdown] slideshow={"slide_type": "slide"}
 # ## A transformer that learns too little
 #
-# The first patient is a transformer of one layer that guesses the next character of English text. It is trained by plain
-# descent. Two instruments watch it: the norm of the gradient, and the curvature ratio $r$ (notebook 3). A model that
+# The first sick run is that of a transformer of one layer that guesses the next character of English text. It is trained by plain
+# descent. Two instruments measure it: the norm of the gradient, and the curvature ratio $r$ (notebook 3). A model that
 # gives all 96 characters the same probability has the loss $\log 96 = 4.56$.
 
 
@@ -81,7 +81,7 @@ low = transformer(learning_rate=0.01)
 gradtx.diagnose(low)
 
 # %% [markdown] slideshow={"slide_type": "subslide"}
-# The loss falls, and the loss alone would not show that it could fall faster. The curvature ratio does show it: all steps
+# The loss falls, and the loss alone would not show that it could fall faster. The curvature ratio shows it: all steps
 # together are shorter than one good step. The remedy makes the steps longer, by the factor that brings $r$ to 0.1.
 
 # %% slideshow={"slide_type": "skip"}
@@ -94,7 +94,7 @@ gradtx.diagnose(cured_low)
 # %% [markdown] slideshow={"slide_type": "slide"}
 # ## A transformer that explodes
 #
-# Now the rate is too high, 3.
+# Now the rate is 3, which is too high.
 
 # %% alt="The diagnosis page of the transformer at rate 3: the loss rises and ends as NaN, the gradient norm runs away, and the step against curvature is above 1 from the first steps." slideshow={"slide_type": "subslide"}
 high = transformer(learning_rate=3.0)
@@ -115,9 +115,9 @@ print("loss, mean of the last 20 steps:", jnp.mean(high["loss"][-20:]), "->", jn
 # %% [markdown] slideshow={"slide_type": "slide"}
 # ## A recurrent network at a cliff
 #
-# The second patient is the network of notebook 6: sixteen rectifiers, a recurrent matrix that starts at $\rho$ times
+# The second model is the network of notebook 6: sixteen rectifiers, a recurrent matrix that starts at $\rho$ times
 # the identity. Its task is the *adding problem*: it reads ten numbers, two of them marked, and then ten blanks, and the
-# answer is the sum of the two. One instrument watches, the norm of the gradient. The clip has no limit yet.
+# answer is the sum of the two. One instrument measures the norm of the gradient. The clip has no limit yet.
 
 # %% slideshow={"slide_type": "skip"}
 STEPS, HIDDEN = 20, 16
@@ -158,8 +158,8 @@ thrown = rnn(start(1.1), sums, max_norm=jnp.inf)
 gradtx.diagnose(thrown)
 
 # %% [markdown] slideshow={"slide_type": "subslide"}
-# One gradient throws the network to a place at which all its rectifiers give 0 for every example, and nothing moves any
-# more. The remedy is a clip near the usual norm, and the finding holds the number.
+# One gradient throws the network to a place at which all its rectifiers give 0 for every example, so the parameters no
+# longer move. The remedy is a clip near the usual norm, and the finding contains its limit.
 
 # %% slideshow={"slide_type": "skip"}
 usual = gradtx.diagnose(thrown).findings[0].numbers["usual_norm"]
@@ -180,7 +180,7 @@ print("vanishing gradients?", first_look.unjudged["vanishing_gradients"])
 
 
 # %% [markdown] slideshow={"slide_type": "subslide"}
-# So we measure this (notebook 6 explains how), and ask again.
+# So we measure the signal at each step of the sequence (notebook 6 explains how), and diagnose again.
 
 
 # %% slideshow={"slide_type": "skip"}

@@ -25,7 +25,7 @@
 # %% [markdown] slideshow={"slide_type": "subslide"}
 # ## Three changes
 #
-# 1. **Watch the optimizer:** `tx = gradtx.observed(tx)`. The steps stay as they are.
+# 1. **Watch the optimizer:** `tx = gradtx.observed(tx)`. This does not change the steps.
 # 2. **Pass the loss on:** `update(grads, state, params, losses_fn=...)`. `losses_fn` takes the parameters alone and
 #    returns the loss of each example of the batch. The instruments need it to measure curvature and noise.
 # 3. **Record what a step returns:** `log(loss=value, **gradtx.readings(state))`. A call does not wait for the device.
@@ -70,7 +70,7 @@ for batch in gradtx.shuffled_epochs(jax.random.key(1), len(labels), 64, epochs=8
     log(seen, batch_size=64)  # added
 
 # %% [markdown] slideshow={"slide_type": "subslide"}
-# The recorder is a run. It goes wherever a run of the lab goes: `gradtx.diagnose(log)`, `lab.plot_diagnosis(log)`,
+# You can use the recorder like any run of the lab: `gradtx.diagnose(log)`, `lab.plot_diagnosis(log)`,
 # `lab.plot_curves(log)`, `log.to_dataframe()`, `log.save("run.npz")`.
 
 # %% slideshow={"slide_type": "subslide"}
@@ -78,13 +78,13 @@ jax_log, jax_found = log, gradtx.diagnose(log)
 jax_found
 
 # %% [markdown] slideshow={"slide_type": "subslide"}
-# The rate is far too low, and the remedy says by which factor. This plain descent is sick on purpose. The next scripts
-# use Adam.
+# The rate is far too low, and the remedy says by which factor. We chose too low a rate on purpose. The next
+# scripts use Adam.
 
 # %% [markdown] slideshow={"slide_type": "slide"}
 # ## Equinox
 #
-# `filter_value_and_grad` differentiates with respect to the arrays of the model. The instruments want a function of
+# `filter_value_and_grad` differentiates with respect to the arrays of the model. The instruments need a function of
 # just those arrays. So `eqx.partition` splits the model, and `losses_fn` combines it again: two more lines.
 
 # %% slideshow={"slide_type": "subslide"} tags=["script"]
@@ -127,8 +127,8 @@ print(eqx_found.headline)
 # %% [markdown] slideshow={"slide_type": "slide"}
 # ## Flax Linen
 #
-# `TrainState.apply_gradients` calls `tx.update` without extra arguments, so a loss cannot come through. What it does is
-# two lines. Write those two in its place.
+# `TrainState.apply_gradients` calls `tx.update` without extra arguments, so the loss cannot reach the instruments. Replace the
+# call by the lines that it stands for.
 
 # %% slideshow={"slide_type": "subslide"} tags=["script"]
 import flax.linen as nn
@@ -175,9 +175,9 @@ print(linen_found.headline)
 #
 # *Batch normalisation.* In training, the loss of an example depends on the other examples of its batch. So a single
 # example has no gradient, and a noise scale would mean nothing. Pass the mean loss as `value_fn`, in training mode. The
-# curvature is then that of the step that is taken, and what needs single examples is left open.
+# curvature is then that of the actual step, and readings that need single examples are not judged.
 #
-# *Dropout.* The loss that the instruments see must have the same mask as the gradient. So clone the model before the
+# *Dropout.* The loss for the instruments must use the same mask as the gradient. So clone the model before the
 # pass, which advances its random numbers, and merge a copy at each call.
 
 # %% slideshow={"slide_type": "subslide"} tags=["script"]
@@ -224,8 +224,8 @@ print(nnx_found.headline)
 print("the noise scale", nnx_found.unjudged["gradient_noise_scale/noise_scale"])
 
 # %% [markdown] slideshow={"slide_type": "subslide"}
-# Who wants the noise scale too passes `losses_fn` in evaluation mode, with the running averages: then each example has
-# its own loss again. With the statistics of the batch gradtx warns:
+# If you want the noise scale too, pass `losses_fn` in evaluation mode, with the running averages: then each example has
+# its own loss again. If the loss uses the statistics of the batch, gradtx warns:
 
 
 # %% slideshow={"slide_type": "subslide"}
@@ -264,8 +264,8 @@ logs = {one.name: one for one in (jax_log, eqx_log, linen_log, nnx_log)}
 lab.plot_curves(logs)
 
 # %% [markdown] slideshow={"slide_type": "subslide"}
-# Any reading can be drawn in the same way. Above 1, a step is expected to raise the loss of its batch. A band holds
-# every step. At one step of the script in Equinox the curvature along the step, or its slope, had the other sign, and
+# Any reading can be drawn in the same way. If this one is above 1, the step is expected to raise the loss of its batch. The
+# lines are smoothed, and the bands show all steps. At one step of the script in Equinox the curvature along the step, or its slope, had the other sign, and
 # the ratio was far below 0. The axis leaves this step out.
 
 # %% alt="The step against curvature for the four scripts. Plain descent stays at almost 0, the others rise to about 0.1." slideshow={"slide_type": "subslide"}
@@ -285,13 +285,13 @@ picture
 # | Flax Linen | 19 | 24 | 5 | 4 |
 # | Flax nnx | 22 | 25 | 3 | 5 |
 #
-# To measure costs time too. `gradtx.observed(tx, every=16)` measures each sixteenth step, and the others cost nearly
-# nothing more.
+# Measuring takes time too. `gradtx.observed(tx, every=16)` measures each sixteenth step, and the other steps take hardly
+# longer than without it.
 
 # %% [markdown] slideshow={"slide_type": "slide"}
 # ## When it does not run
 #
-# Each slip gives one sentence, which ends in what to write.
+# Each mistake raises an error of one sentence, which ends with what to write instead.
 
 
 # %% slideshow={"slide_type": "skip"}
@@ -321,7 +321,7 @@ for name, sentence in sentences.items():
 
 # %% [markdown] slideshow={"slide_type": "slide"}
 # **To take away.** Watching a run adds two to five lines in any of the libraries. Pass `losses_fn` if each example has
-# its own loss, and `value_fn` if batch statistics mix them. What comes out is a run for every tool of the lab.
+# its own loss, and `value_fn` if batch statistics mix them. The result is a run that every tool of the lab accepts.
 
 # %% [markdown] slideshow={"slide_type": "slide"}
 # ## Exercises
@@ -334,8 +334,8 @@ for name, sentence in sentences.items():
 # <details><summary>Answers</summary>
 #
 # 1. It finds nothing that is too low any more. Take the factor that the remedy names, and not a larger one.
-# 2. That of the pass after the gradient's, because the variables were advanced. Slopes and curvature then belong to
-#    another network, and so does the ratio.
+# 2. The mask of the next pass, because the pass for the gradient advanced the random numbers. Slopes and curvature then
+#    belong to another network, and so does the ratio.
 # 3. A few curves and the current diagnosis, drawn anew once a second at most.
 #
 # </details>

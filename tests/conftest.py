@@ -71,7 +71,7 @@ def with_options(flags, options):
 def known_options():
     """The names in `QUICK_COMPILER` that may be set. The first process finds them, and its workers inherit them.
 
-    XLA ends the process at an option that it does not know, so they are tried in a process of their own.
+    XLA ends the process at an option that it does not know, so they are tried in a separate process.
     """
     if "XLA_OPTIONS_OF_TESTS" not in os.environ:
         wanted = [name for name in QUICK_COMPILER if name not in os.environ["XLA_FLAGS_OF_USER"]]
@@ -88,7 +88,7 @@ def are_known(names):
 
 
 def notebook_environment():
-    """The environment of a notebook, as a script or with its kernel: one device, as users have, and the cache."""
+    """The environment of a notebook, as a script or in Jupyter: one device, as users have, and pytest's cache."""
     changed = {"XLA_FLAGS": with_options(os.environ["XLA_FLAGS_OF_USER"], QUICK_NOTEBOOK)}
     if directory := jax.config.jax_compilation_cache_dir:
         changed["JAX_COMPILATION_CACHE_DIR"] = directory
@@ -104,7 +104,7 @@ def environment_of_notebook():
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_protocol(item):
-    """The kernel of a notebook finds the programs that the first tier compiled for it as a script."""
+    """Lets a notebook in Jupyter use the programs that the first tier compiled when it ran the notebook as a script."""
     if item.path.suffix != ".ipynb":
         return (yield)
     before = dict(os.environ)
@@ -132,9 +132,9 @@ def x64():
 
 
 def pytest_collection_modifyitems(items):
-    """Marks what is slow, and brings tests that share programs together.
+    """Marks slow tests, and puts tests that share programs next to each other.
 
-    Slow are the notebooks as Jupyter runs them, the rows of the zoo whose rule another row has too, and most cases of a
+    Slow are the notebooks that Jupyter runs, the rows of the zoo whose rule another row has too, and most cases of a
     test that is sampled.
     """
     mark_unsampled(items)
@@ -147,7 +147,7 @@ def pytest_collection_modifyitems(items):
 
 
 def pytest_collection_finish():
-    """The modules and tests stay until the end, so the collector of garbage need not look at them again."""
+    """The modules and tests stay until the end, so the garbage collector need not search them again."""
     gc.collect()
     gc.freeze()
 
@@ -165,7 +165,7 @@ class ByPrograms(LoadScopeScheduling):
 
 
 def group_of(nodeid):
-    """The tests of a row of the zoo share programs, or else those of a file. A notebook as a script stands alone."""
+    """Returns the group of a test: its row of the zoo or else its file. A notebook run as a script is its own group."""
     file, _, rest = nodeid.partition("::")
     if file == "tests/test_notebooks.py":
         return nodeid
@@ -183,7 +183,7 @@ def mark_unsampled(items):
             cases.setdefault((item.path, item.originalname), []).append(item)
     for all_cases in cases.values():
         (number,) = all_cases[0].get_closest_marker("sampled").args
-        # Steps of a golden section take turns in every parameter of a test. Equal steps could always meet one value.
+        # Steps near the golden section reach all values of each parameter. A round step could always meet the same one.
         step = next(n for n in range(round(0.618 * len(all_cases)), 0, -1) if math.gcd(n, len(all_cases)) == 1)
         kept = {k * step % len(all_cases) for k in range(number)}
         for place, item in enumerate(all_cases):
@@ -219,7 +219,7 @@ def memory_in_use():
 
 
 def maps_in_use():
-    """Memory maps of this process; 0 if the system does not tell."""
+    """Returns the memory maps of this process, or 0 if the system does not count them."""
     maps = Path("/proc/self/maps")
     return maps.read_bytes().count(b"\n") if maps.exists() else 0
 
@@ -237,8 +237,8 @@ def pytest_terminal_summary(terminalreporter):
 
 
 def confusion_table(diagnosed, cured):
-    """Returns a row per label: its runs, the runs in which it was named (healthy: none was), other findings, and in how
-    many of the runs that were trained again with their remedy the challenge was gone."""
+    """Returns a table with a row per label: its runs, the runs in which it was found (for healthy: nothing was found),
+    the other findings, and how many of the runs that were trained again with their remedy were cured."""
     rows = ["| planted | runs | found | named beside it | remedies that cure |", "|---|---|---|---|---|"]
     for label in sorted({label for label, _ in diagnosed + cured}):
         found = [set(challenges) for planted, challenges in diagnosed if planted == label]

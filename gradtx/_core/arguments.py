@@ -1,4 +1,4 @@
-"""Arguments that are known when a function is called: integers, real numbers, random keys, functions, ...
+"""Checks of arguments that are known when a function is called: integers, real numbers, random keys, functions, ...
 
 Hyper-parameters, which may also be traced or scheduled, are in `hyperparameters.py`.
 """
@@ -19,7 +19,7 @@ from .types import GradientTransformation, GradientTransformationExtraArgs, Mult
 
 
 def is_integer(value: Any) -> bool:
-    """Whether the value is one integer that is known: a Python int, or a NumPy or JAX scalar of an integer dtype."""
+    """Whether the value is a single, known integer: a Python int, or a NumPy or JAX scalar of an integer dtype."""
     try:
         operator.index(value)
     except TypeError:  # a tracer raises a subclass of TypeError
@@ -54,7 +54,7 @@ def check_seed(name: str, seed: Any) -> None:
 
 
 def checked_number(name: str, argument: str, value: Any, allowed: Range) -> float:
-    """The value as a float. Raises if it is not a real number that is known, or if it is out of range."""
+    """The value as a float. Raises if it is not a known real number, or if it is out of range."""
     is_array = isinstance(value, np.generic | np.ndarray | jax.Array)
     is_real = isinstance(value, int | float) or (is_array and value.shape == () and not np.iscomplexobj(value))
     if not is_real or isinstance(value, bool | np.bool_ | Tracer):

@@ -1,4 +1,4 @@
-"""Element-wise arithmetic for the rules. It stays right if the plain operators would give NaN, inf or a false zero."""
+"""Element-wise arithmetic for the rules. It is right even if the plain operators give NaN, inf or a false zero."""
 
 import jax
 import jax.numpy as jnp

@@ -7,9 +7,9 @@ from collections.abc import Iterable
 def update_call(arguments: Iterable[str]) -> str:
     """The call with these arguments after `params`, as the code that called `update` has to write it.
 
-    `value_fn=loss` gives "call update(grads, state, params, value_fn=loss)", "call optimizer.update(model, grads,
-    value_fn=loss)" inside Flax's nnx.Optimizer. The `apply_gradients` of Linen's TrainState passes no extra arguments.
-    Inside it the result is the code to write instead.
+    `value_fn=loss` gives "call update(grads, state, params, value_fn=loss)", or inside Flax's nnx.Optimizer "call
+    optimizer.update(model, grads, value_fn=loss)". The `apply_gradients` of Linen's TrainState passes no extra
+    arguments. Inside it the result is the code to write instead.
     """
     more = "".join(f", {argument}" for argument in arguments)
     caller = _flax_caller()

@@ -15,10 +15,10 @@ def summed(x: jax.Array, axis_name: AxisName) -> jax.Array:
 
 
 def shard_axes(x: jax.Array, axis_name: AxisName) -> tuple[str, ...]:
-    """Those of the axes along which devices hold different parts. These are the axes to reduce over.
+    """Those of the axes along which devices hold different parts of `x`. A sum or maximum has to cover these axes.
 
     An array that is the same on every device (a replicated bias beside sharded weights) must be counted once. Inside
-    `shard_map` JAX tracks this. If it does not (`check_vma=False`, `pmap`, `vmap`), every array is taken for a part.
+    `shard_map` JAX tracks this. If it does not (`check_vma=False`, `pmap`, `vmap`), every array is treated as a part.
     """
     names = () if axis_name is None else (axis_name,) if isinstance(axis_name, str) else tuple(axis_name)
     own = varying(jax.typeof(x))
@@ -53,7 +53,7 @@ def largest_over_shards(x: jax.Array, axis_name: AxisName) -> jax.Array:
 
 
 def largest_everywhere(x: jax.Array) -> jax.Array:
-    """The maximum over the devices along all axes that `x` is known to differ along."""
+    """The maximum over the devices along all axes along which `x` is known to differ."""
     axes = tuple(sorted(varying(jax.typeof(x))))
     return jax.lax.pmax(x, axes) if axes else x
 
@@ -66,7 +66,7 @@ def check_axis_name(transformation: str, axis_name: Any) -> None:
 
 
 def varying(kind: Any) -> frozenset[str]:
-    """The manual mesh axes that an array of this type (`jax.typeof(x)`) is known to differ along."""
+    """The manual mesh axes along which an array of this type (`jax.typeof(x)`) is known to differ."""
     manual = getattr(kind, "manual_axis_type", None)  # called vma up to JAX 0.9
     return (getattr(kind, "vma", None) or frozenset()) if manual is None else manual.varying
 

@@ -1,4 +1,4 @@
-"""For wrappers: a transformation that is applied only at some steps, and the counts of the skipped ones."""
+"""Helps wrappers: applies a transformation only at some steps, and counts the skipped steps."""
 
 from functools import partial
 from typing import Any
@@ -24,7 +24,7 @@ def update_if(
 ) -> tuple[Updates, Any]:
     """The update of `tx` with its leaves in `dtypes`, if `is_due`; else zeros and the old state.
 
-    A row of blocks runs in any case and selects in the same pass. Any other transformation runs only if it is due.
+    A row of blocks always runs, and selects in the same pass. Any other transformation runs only if it is due.
     """
     if (row := row_of(tx)) is not None:
         new_updates, new_state = row.advance(updates, state, params, keep=is_due)
@@ -39,8 +39,8 @@ def update_if(
         return treedef.unflatten(cast), jax.tree.map(partial(selected, None), new_state, state)
 
     if isinstance(is_due, Tracer) or not is_due.is_fully_addressable:
-        # The zeros have the types that `move` returns, sharding included: inside `shard_map` a mean over devices has
-        # another type than its terms.
+        # The zeros need the types that `move` returns, sharding included. They can differ from those of the gradients:
+        # inside `shard_map` a mean over devices has another type than its terms.
         like, _ = jax.eval_shape(move)
         return jax.lax.cond(is_due, move, lambda: (jax.tree.map(jnp.zeros_like, like), state))
     if is_due:  # outside jit a conditional would be compiled anew at each call
@@ -51,6 +51,6 @@ def update_if(
 
 def skip_counts(is_taken: jax.Array, skipped: Any, consecutive: Any, seen: Any) -> tuple[Any, Any, Any]:
     """The next counts of the steps that were skipped, of those skipped in a row up to now, and of all steps."""
-    # Each count is computed from another one, so that XLA on GPUs can compute them in one kernel.
+    # One count is computed from another, so that XLA on GPUs can compute them in one kernel.
     in_a_row = jnp.where(is_taken, 0, next_count(consecutive))
     return jnp.where(in_a_row > 0, next_count(skipped), skipped), in_a_row, next_count(seen)

@@ -6,7 +6,7 @@ the inputs each compute it for themselves. XLA on GPUs and TPUs writes several a
 the array itself, and the compiler merges what is computed from it. This is decided when a program is lowered.
 
 With XLA_FLAGS=--xla_backend_extra_options=xla_cpu_use_multi_output_fusion XLA on the CPU joins loops over the same
-arrays. It does not join two loops if one reads the result of the other, so each result has to start from the inputs.
+arrays. It does not join two loops if one reads the result of the other, so each result is computed from the inputs.
 
 Several functions here select by a comparison that is always true. XLA cannot prove that, so it keeps the order or the
 copy. LLVM removes the comparison of floating numbers.
@@ -36,7 +36,7 @@ def unmerged(tree: Tree) -> Tree:
 def unmerged_on_gpus(tree: Tree) -> Tree:
     """Returns the arrays unchanged. XLA on GPUs does not merge what it computes from them and from the originals.
 
-    A reduction and what is computed from its result need two passes. XLA on GPUs would write what both read.
+    A reduction and a computation with its result need two passes. XLA on GPUs would store the values that both read.
     """
     return _copied(_separated_on_gpus, tree)
 
@@ -54,16 +54,16 @@ def _copied(separated: Callable[..., tuple[jax.Array, ...]], tree: Tree) -> Tree
 
 
 def tagged(tie: int, x: jax.Array) -> jax.Array:
-    """Returns `x` unchanged. XLA on a CPU cannot merge results computed from copies that have different ties.
+    """Returns `x` unchanged. XLA on a CPU cannot merge results of copies that have different values of `tie`.
 
-    Unlike the copies of `unmerged`, these do not keep loops from being joined.
+    Unlike `unmerged`, this does not prevent XLA from joining loops.
     """
     return _tagged(tie, x)
 
 
 @jax.jit
 def written_after(x: jax.Array, after: jax.Array) -> jax.Array:
-    """Returns `x` unchanged. XLA on a CPU writes it when `after` is written."""
+    """Returns `x` unchanged. XLA on a CPU does not write it before `after`."""
 
     def ordered(x: jax.Array, after: jax.Array) -> jax.Array:
         return jnp.where((after == after) | (after != after), x, 0)
@@ -72,13 +72,13 @@ def written_after(x: jax.Array, after: jax.Array) -> jax.Array:
 
 
 def once_known(count: jax.Array, tree: Tree) -> Tree:
-    """Returns the tree unchanged. XLA computes it when `count`, an integer of at least -1, is known."""
+    """Returns the tree unchanged. XLA computes it only after `count`, an integer of at least -1."""
     is_known = count >= -1
     return jax.tree.map(lambda x: jnp.where(is_known, x, jnp.zeros((), jnp.asarray(x).dtype)), tree)
 
 
 def hidden_zero(positive: jax.Array) -> jax.Array:
-    """Returns 0. XLA cannot simplify it, because it does not know that the argument is positive."""
+    """Returns 0. XLA cannot replace it by a constant, because it does not know that the argument is positive."""
     return jnp.where(positive > 0, 0, positive)
 
 

@@ -21,7 +21,7 @@ def hvp(cost: Cost, params: Any, v: Any) -> Any:
 def linear_hvp(cost: Cost, params: Any) -> tuple[jax.Array, Any, Partial]:
     """Value, gradient and v -> H v at `params`. The gradient is linearised once; each product costs two gradients.
 
-    Holds the residuals of one gradient for as long as the product lives.
+    The product keeps the residuals of one gradient in memory.
     """
 
     def gradient(at: Any) -> tuple[Any, jax.Array]:

@@ -1,4 +1,4 @@
-"""Hyper-parameters: turns a number, a 0-d array, a tracer or a schedule into a scalar at step k.
+"""Turns a hyper-parameter (a number, a 0-d array, a tracer or a schedule) into a scalar at step k.
 
 Only this module checks ranges, evaluates schedules and chooses the dtype (JAX's default float: float32, or float64
 under x64; never lower).
@@ -69,7 +69,7 @@ class Hyperparameter:
             raise TypeError(f"{who} must return a scalar, got shape {value.shape}.")
         if self.allowed is BELOW_ONE and _is_half_precision(value):
             # A half-precision 0.999 (as `optax.inject_hyperparams` makes it for bfloat16 parameters) has rounded to 1.
-            # An average with 1 would never move, so take the largest number below 1 of that dtype instead.
+            # A running average with weight 1 would never move, so take the largest number below 1 of that dtype.
             value = jnp.minimum(value, 1 - jnp.finfo(value.dtype).epsneg)
         # On a CPU the copy keeps the compiler from folding a constant into its neighbours, so a rate gives the same
         # bits whether it is fixed, scheduled or swept over.
@@ -135,5 +135,5 @@ def count_for(*hyperparameters: Hyperparameter) -> jax.Array | None:
 
 
 def next_count(count: Any) -> Any:
-    """The count plus one, at most 2³¹ - 1, so a schedule is constant from there on. None stays None."""
+    """The count plus one, but at most 2³¹ - 1. From there on a schedule is constant. None stays None."""
     return None if count is None else jnp.where(count < jnp.iinfo(jnp.int32).max, count + 1, count)

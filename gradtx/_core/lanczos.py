@@ -1,4 +1,4 @@
-"""Lanczos on trees: the ends of a spectrum from products with the matrix alone."""
+"""The Lanczos iteration on trees: estimates the ends of a spectrum from products with the matrix alone."""
 
 from collections.abc import Callable
 from functools import partial, reduce
@@ -30,10 +30,10 @@ def lanczos(
 ) -> LanczosResult:
     """Takes `num_iterations` steps from `start`, with Gram-Schmidt twice and a guard against breakdown.
 
-    The loop is unrolled, for k up to a few dozen, and holds k trees. Outside `jit` one step is compiled and called k
-    times, so it compiles in the time of one product. If `product` is a `Partial`, as `jax.linearize` returns it, its
-    arrays are passed to the step instead of being compiled in. Pass the same `new_step()` for several starts to
-    compile it once. When the Krylov space is exhausted (for H = I after one step), only rounding noise is left.
+    The loop is unrolled, so use at most a few dozen steps. It holds k trees. Outside `jit` one step is compiled and
+    called k times, so compiling takes the time of one product. If `product` is a `Partial`, as `jax.linearize` returns
+    it, its arrays are arguments of the step and not constants in it. Pass the same `new_step()` for several starts, so
+    that it is compiled once. If the Krylov space is exhausted (for H = I after one step), only rounding error is left.
     Normalising it would invent eigenvalues, so the basis stops there: later rows and entries of T are 0. With a
     `restart` from `new_restart` the basis goes on from a new vector instead, and a repeated eigenvalue is found as
     often as it occurs.

@@ -1,6 +1,6 @@
 """Turns a rule for one array into a transformation of a tree, and joins several blocks into one rule.
 
-A method writes three small functions; `lift` does the rest (None and masked leaves, dtypes, shape checks, errors):
+A method defines three small functions; `lift` does the rest (None and masked leaves, dtypes, shape checks, errors):
 
 - `init(params)` builds the state.
 - `scalars(state)` gives this step's scalars (hyper-parameters at step k) and the scalar fields of the next state. A
@@ -10,7 +10,7 @@ A method writes three small functions; `lift` does the rest (None and masked lea
   of `buffers`, continues with the array that `store` returns, and returns the update. Use `store(x, after=y)` if y is
   computed from the old array of x: if x were written first, XLA would have to copy the old array for y.
 
-`composed` puts blocks in a row: each leaf goes through all their rules at once, in float32 from the first to the last.
+`composed` puts blocks in a row: each leaf goes through all their rules in one pass, and stays in float32 in between.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -79,12 +79,12 @@ class Row:
     ) -> tuple[Updates, Any]:
         """The update and the new state. If the boolean `keep` is false, the new state is the old one.
 
-        With `plainly` the step has no special code for XLA on CPUs. Wrappers that have such code themselves use it.
+        With `plainly` the step has no special code for XLA on CPUs. Wrappers that have such code themselves pass it.
         """
         states = list(_flat(self.name, self.nest, state))
         trees = (getattr(s, field) for block, s in zip(self.blocks, states, strict=True) for field in block.buffers)
         gradients, treedef = aligned(self.name, updates, next(trees, params))
-        # Outside jit there is no fusion to help, and nothing to compile.
+        # Outside jit nothing is fused or compiled, so the special code would not help.
         is_compiled, new_states = is_traced(gradients), []
         for segment, compiled in self._segments:
             apply = partial(compiled, not plainly) if is_compiled else partial(_apply, segment, False)
@@ -161,7 +161,7 @@ def _apply(
         each = [_run(blocks, values, tagged(i, g), [tagged(i, x) for x in row], None) for i in range(len(row) + 1)]
         return each[-1][0], [each[i][1][i] for i in range(len(row))]
     # The first run of the rule gives the new buffers. The second run gives the update and reads these buffers, which
-    # have to be stored anyway. The update of the first run and the buffers of the second are dead code.
+    # have to be stored anyway. XLA removes the update of the first run and the buffers of the second.
     _, new = _run(blocks, values, g, row, keep, is_apart=True)
     update, _ = _run(blocks, values, g, row, keep, new=iter(unmerged(new)))
     return update, new

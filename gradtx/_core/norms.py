@@ -17,7 +17,7 @@ from .trees import compute_dtype
 def scaled_norm(leaves: Sequence[jax.Array], axis_name: AxisName = None) -> tuple[jax.Array, jax.Array]:
     """Euclidean norm of all entries as a pair (inverse scale, norm * inverse scale), in float32 or wider.
 
-    The pair and its squares stay finite where the norm itself would not. One infinite or NaN entry makes the second
+    The pair and its squares stay finite even if the norm itself would not. One infinite or NaN entry makes the second
     number NaN, so that nothing downstream mistakes it for a very long vector. With `axis_name` the leaves are shards
     inside `shard_map`, and the norm is that of the whole. This takes one all-reduce of a scalar.
     """
@@ -98,7 +98,7 @@ def _factor(total: jax.Array) -> jax.Array:
 
 
 def _far(dtype: jnp.dtype) -> float:
-    """2 to the power of 3/4 of the largest exponent: scaled by it, no square over- or underflows a second time."""
+    """2 to the power of 3/4 of the largest exponent. Squares of entries scaled by it do not over- or underflow."""
     return 2.0 ** (jnp.finfo(dtype).maxexp * 3 // 4)
 
 

@@ -1,4 +1,4 @@
-"""Many small arrays of a tree as a few vectors, and back.
+"""Packs many small arrays of a tree into a few vectors, and unpacks them.
 
 A `Packed` is a tree itself, so that a transformation sees few leaves. It has one vector per kind of leaf (its dtype
 and, inside `shard_map`, its axes). The leaves that are not packed are kept by their paths in the user's tree. Only
@@ -39,12 +39,12 @@ class Layout:
 
     @cached_property
     def alone(self) -> tuple[int, ...]:
-        """The leaves in no vector."""
+        """The numbers of the leaves that are in no vector."""
         return tuple(sorted(set(range(len(self.like))) - {i for group in self.groups for i in group}))
 
     @cached_property
     def names(self) -> tuple[str, ...]:
-        """The paths of the leaves in no vector."""
+        """The paths of the leaves that are in no vector."""
         paths = [jax.tree_util.keystr(path) for path, _ in jax.tree_util.tree_leaves_with_path(self.template)]
         return tuple(paths[i] for i in self.alone)
 
@@ -87,7 +87,7 @@ class Packed(NamedTuple):
     vectors: tuple[Any, ...]  # [sum of sizes] each
     alone: dict[str, Any]  # the leaves that were not packed, by their paths. Packed leaves have no placeholders
     # here, because Python would need longer for a thousand placeholders than for the whole step.
-    unpacking: jax.tree_util.Partial  # of the layout, without arguments
+    unpacking: jax.tree_util.Partial  # a `Partial` of the layout, without arguments
 
     @property
     def layout(self) -> Layout:
@@ -144,7 +144,7 @@ def _even(like: Sequence[jax.ShapeDtypeStruct], group: list[int]) -> list[int]:
 
 
 def _varying(leaf: Any) -> str:
-    """The axes of a `shard_map` that the leaf varies over. Leaves in one vector vary over the same axes."""
+    """The axes of a `shard_map` along which the leaf varies. They are the same for all leaves of a vector."""
     aval = jax.typeof(leaf) if isinstance(leaf, jax.Array) else None
     return str(getattr(aval, "manual_axis_type", sorted(getattr(aval, "vma", ()))))
 
@@ -175,7 +175,7 @@ def pack_leaves(layout: Layout, leaves: Sequence[Any]) -> Packed:
 def unpacked_leaves(packed: Packed) -> list[Any]:
     """The leaves of the user's tree. Leading axes of the vectors (of `vmap`, of a scan's output) stay in front.
 
-    The derivative of the split is one concatenation, in both modes.
+    The reverse-mode derivative of the split is one concatenation.
     """
     layout = packed.layout
     leaves: list[Any] = [None] * len(layout.like)

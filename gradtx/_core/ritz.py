@@ -1,7 +1,7 @@
 """Ritz values: estimates of the spectrum of a symmetric matrix from k products with it.
 
     T = Q A Qᵀ on the Krylov space of a start vector,  T = Y diag(θ) Yᵀ
-    weights     τ_i = Y_{1i}²           the share of the start vector on θ_i: nodes and weights of a Gauss quadrature
+    weights     τ_i = Y_{1i}²           the share of the start vector on θ_i; θ and τ form a Gauss quadrature
     residuals   r_i = β_k |Y_{ki}|      there is an eigenvalue of A within r_i of θ_i
 
 **Source**: Lanczos 1950; Golub & Welsch 1969; Parlett 1980 (the residual bound).

@@ -11,7 +11,7 @@ is added now and then. Rounding to the nearest would lose it at every step.
 | none negative     | 0    | 5 bits     | 3 bits     | 2⁻³²               |
 
 The sign of a block's scale tells its kind: it is negative if no entry is negative. In such a block a positive entry
-never becomes 0, because a mean that is not 0 over a second moment of 0 would be divided by `eps`.
+never becomes 0. Otherwise Adam would divide a first moment that is not 0 by `eps`, if its second moment became 0.
 """
 
 import math
@@ -41,7 +41,7 @@ def chances(seed: jax.Array, shape: tuple[int, ...]) -> jax.Array:
     """uint32 of that shape: multiples of 2³²/φ from a random start.
 
     Each entry's number is uniform over the seeds, and neighbours fill the range evenly, so that errors cancel sooner
-    than those of independent numbers. This takes one product per entry. A real generator would take longer than a step.
+    than those of independent numbers. This takes one product per entry. A random generator takes longer than a step.
     """
     place, stride = jnp.zeros(shape, jnp.uint32), _STRIDE
     for axis in reversed(range(len(shape))):
@@ -126,7 +126,7 @@ def _each(scale: jax.Array, shape: tuple[int, ...]) -> jax.Array:
         entries = lax.reshape(lax.broadcast_in_dim(scale, (scale.size, BLOCK), (0,)), (scale.size * BLOCK,))
         return lax.reshape(entries[: math.prod(shape)], shape)
 
-    def in_tiles(scale: jax.Array) -> jax.Array:  # XLA on TPUs would write each array of what depends on a scale only
+    def in_tiles(scale: jax.Array) -> jax.Array:  # without the barrier TPUs would write all that follows from scales
         entries = lax.broadcast_in_dim(lax.reshape(scale, tiles[:-1]), tiles, (0, 1, 2))
         return lax.optimization_barrier(lax.reshape(entries, shape))
 
@@ -134,9 +134,9 @@ def _each(scale: jax.Array, shape: tuple[int, ...]) -> jax.Array:
 
 
 def _tiles(shape: tuple[int, ...]) -> tuple[int, ...]:
-    """A shape whose last axis is a block, into which TPUs need not move any entry; empty if there is none.
+    """A shape whose last axis is a block. TPUs reshape to it without moving entries. Empty if there is no such shape.
 
-    TPUs store matrices in tiles of 8 x 128. The matrix of all blocks as rows has other tiles.
+    TPUs store matrices in tiles of 8 x 128. A matrix with the blocks as its rows has other tiles.
     """
     if len(shape) < 2 or shape[-1] % BLOCK or shape[-2] % 8:
         return ()
@@ -146,9 +146,9 @@ def _tiles(shape: tuple[int, ...]) -> tuple[int, ...]:
 def _extremes(x: jax.Array, axes: Iterable[int]) -> tuple[jax.Array, jax.Array]:
     """The maximum and the minimum along `axes`. Both are NaN if there is a NaN.
 
-    This is one reduction with two results. XLA on the CPU fuses the computation of `x` into it and does not write `x`,
-    as it would for two reductions, or for a maximum of |x|. But along a sharded axis the partitioner gathers the whole
-    array.
+    This is one reduction with two results. XLA on the CPU fuses the computation of `x` into it and does not write `x`.
+    For two reductions, or for a maximum of |x|, it would write `x`. Along a sharded axis the partitioner gathers the
+    whole array.
     """
     beyond = unbounded(x.dtype)
     ends = (jnp.array(-beyond, x.dtype), jnp.array(beyond, x.dtype))

@@ -95,8 +95,8 @@ def accumulator_like(
 ) -> jax.Array:
     """Zeros (or `fill`) in the leaf's shape and sharding.
 
-    `dtype` None follows the leaf; float32 or wider is a lower bound (a float64 leaf keeps float64); narrower ones are
-    taken as they are. A complex leaf gets a complex accumulator unless `real`.
+    `dtype` None follows the leaf. Float32 or wider is a lower bound (a float64 leaf keeps float64). Narrower ones are
+    used as they are. A complex leaf gets a complex accumulator unless `real`.
     """
     own = leaf_dtype(leaf)
     is_complex = jnp.issubdtype(own, jnp.complexfloating)
@@ -128,7 +128,7 @@ def accumulators(
 
 
 def restored(state: Any) -> Any:
-    """An optimizer state in which no wrapper keeps the wrapped state in another form.
+    """The optimizer state, with each wrapped state that a wrapper keeps in another form converted back.
 
     The state of such a wrapper is a NamedTuple with a method `restored()`. The result of that method replaces it.
     """

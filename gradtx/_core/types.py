@@ -20,8 +20,8 @@ if TYPE_CHECKING:
     Schedule = Callable[[jax.Array], ArrayLike]  # count -> value
     ScalarOrSchedule = ArrayLike | Schedule  # number | 0-d array | tracer | schedule
 else:
-    # `help` and the API reference write a union out, in as many as fifteen lines for each argument. A new type of
-    # `object` is written by its name, and type checks at run time let every value pass.
+    # `help` and the API reference write a union out, in as many as fifteen lines for each argument. A `NewType` of
+    # `object` is shown by its name, and type checks at run time let every value pass.
     ArrayLike = NewType("ArrayLike", object)
     DTypeLike = NewType("DTypeLike", object)
     Schedule = NewType("Schedule", object)

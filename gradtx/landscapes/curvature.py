@@ -25,7 +25,7 @@ _FINITE = Range("(-inf, inf)", -math.inf, math.inf)
 
 
 def quadratic(condition_number: float = 100.0, dim: int = 2, rotation: float = 0.0) -> Landscape:
-    """½ xᵀ H x with eigenvalues from 1 to κ in geometric steps. Gradient descent diverges for rates above 2 / κ.
+    """½ xᵀ H x with eigenvalues from 1 to κ in geometric steps. Gradient descent diverges at rates above 2 / κ.
 
     Args:
         condition_number: κ, in [1, inf). With dim=1 the only eigenvalue is 1, and so is the condition number.

@@ -100,7 +100,7 @@ def rastrigin(dim: int = 2) -> Landscape:
     """Σ (10 + x_i² - 10 cos 2π x_i): a bowl with a grid of local minima about one apart; those farther out are worse.
 
     Up to dim=3 it lists the 3^dim critical points whose coordinates are 0, the next hump or the next valley on the
-    positive side. Above that it lists only the minimiser and one saddle next to it. Flipping signs gives more of them.
+    positive side. Above that it lists only the minimiser and one saddle next to it. Flipping signs gives further ones.
 
     Raises:
         ValueError: `dim` below 1. TypeError: it is not an integer.

@@ -11,7 +11,7 @@ from .landscape import Landscape
 def noisy(landscape: Landscape, sigma: float) -> Landscape:
     """The same landscape, but the gradient of its `sample(x, key)` has noise N(0, σ² I).
 
-    Called with a vector it still returns f(x), the expected value, and all facts remain true for f.
+    Called with a vector it still returns f(x), the mean of `sample`, and all facts remain true for f.
 
     Args:
         landscape: such as `landscapes.saddle` or `landscapes.quadratic(10.0)`.

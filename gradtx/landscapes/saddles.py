@@ -3,8 +3,8 @@
     saddle         x² - y²
     monkey_saddle  x³ - 3 x y²
 
-At the origin of the monkey saddle both the gradient and the Hessian are zero, so its kind is "plateau". In fact three
-valleys and three ridges meet there, but second derivatives do not show them.
+At the origin of the monkey saddle both the gradient and the Hessian are zero, so its kind is "plateau". Three valleys
+and three ridges meet there, but second derivatives do not show them.
 
 >>> from gradtx import landscapes
 >>> landscapes.saddle.critical_points[0][1], landscapes.monkey_saddle.critical_points[0][1]

@@ -12,7 +12,7 @@
 | ρ      | `decay`               | scalar or schedule, [0, 1)                           |
 | δ      | `eps`                 | scalar or schedule, [0, inf)                         |
 
-**Source**: Zeiler 2012 (arXiv:1212.5701), Alg. 1; named in chapter §5.3.3.
+**Source**: Zeiler 2012 (arXiv:1212.5701), Alg. 1; named in chapter §5.
 
 **Differs from** Optax and torch: the form is the same, but they call ρ `rho`, with default 0.9, and their buffers
 follow the parameters' dtype. Optax squares complex gradients without a conjugate.

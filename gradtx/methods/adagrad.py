@@ -20,7 +20,7 @@ the chapter's form, with δ = 1e-10 by default.
 **Costs**: one number per parameter.
 
 **When**: for sparse features and convex costs. The step falls as 1/√k from the start (a constant gradient gives ε/√k,
-for any size of the gradient). In deep learning this is often too early, and RMSProp, which forgets, is better.
+for any size of the gradient). In deep learning that is often too early. RMSProp forgets the past and is then better.
 """
 
 from typing import Any, NamedTuple

@@ -13,7 +13,7 @@
 | β₁, β₂ | `b1`, `b2`            | scalars or schedules, [0, 1)                            |
 | δ      | `eps`                 | scalar or schedule, [0, inf)                            |
 
-**Source**: Kingma & Ba 2015 (arXiv:1412.6980), Alg. 1; named in chapter §5.3.3.
+**Source**: Kingma & Ba 2015 (arXiv:1412.6980), Alg. 1; named in chapter §5.
 
 **Bias correction**: w is the same running mean as m, but of ones instead of gradients. It is the total weight of the
 gradients seen so far. For a constant β it is 1 - βᵏ after k steps, the divisor in the paper. It is also right for a
@@ -25,7 +25,7 @@ scheduled β, and it loses no digits if βᵏ is near 1.
 **Costs**: two numbers per parameter.
 
 **When**: as a first try on deep networks. It is fairly robust to its hyper-parameters, though the learning rate
-sometimes needs changing from the paper's 1e-3. No method is best everywhere (chapter §5.3.3), so compare it with
+sometimes needs changing from the paper's 1e-3. No method is best everywhere (chapter §5), so compare it with
 momentum at a tuned learning rate.
 """
 

@@ -66,7 +66,7 @@ def scale_by_delta_bar_delta(
 
     Args:
         learning_rate: the first rate of every parameter, in [0, inf); a schedule is read at 0.
-        increase: κ, added to the rate while the sign holds, in [0, inf).
+        increase: κ, added to the rate while the sign stays the same, in [0, inf).
         decrease: φ, the fraction the rate loses when the sign flips, in [0, 1].
         decay: θ, the weight of the past in d̄, in [0, 1).
 
@@ -125,7 +125,7 @@ def delta_bar_delta(
 
     Args:
         learning_rate: the first rate of every parameter, in [0, inf); a schedule is read at 0.
-        increase: κ, added to the rate while the sign holds, in [0, inf).
+        increase: κ, added to the rate while the sign stays the same, in [0, inf).
         decrease: φ, the fraction the rate loses when the sign flips, in [0, 1].
         decay: θ, the weight of the past in d̄, in [0, 1).
 

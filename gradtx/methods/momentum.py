@@ -29,7 +29,7 @@ the buffer at the first gradient, which for `dampening=0` gives the same as a st
 **Costs**: one number per parameter.
 
 **When**: for high curvature, small but consistent gradients, or noisy gradients. Under a constant gradient the step
-approaches ε|g| / (1 - α). Nesterov's O(1/k²) needs a convex cost and full batches; with minibatches the two are close.
+approaches ε|g| / (1 - α). Nesterov's O(1/k²) needs a convex cost and full batches. With minibatches both are close.
 """
 
 from typing import Any, NamedTuple

@@ -8,7 +8,7 @@
 | g      | grads       | any tree of real floating arrays, n numbers in all       |
 | H      | `value_fn`  | [n, n], the Hessian of `value_fn` at the parameters      |
 | λ      | `damping`   | scalar or schedule, [0, inf), in units of H              |
-| u      | updates     | as g; already downhill, no learning rate is needed       |
+| u      | updates     | as g; the whole step, so no learning rate is needed      |
 
 **Source**: Goodfellow et al. 2016, Alg. 8.8 (damping: eq. 8.28); saddle-free: Dauphin et al. 2014 (arXiv:1406.2572),
 Alg. 1; chapter §2.1 and §2.3.
@@ -17,14 +17,14 @@ Alg. 1; chapter §2.1 and §2.3.
 
 **Costs**: `solver="dense"` needs n Hessian-vector products at once (n times the memory of one backward pass), n²
 numbers and an O(n³) eigendecomposition. It suits n up to about a thousand. `solver="cg"` uses conjugate gradients: two
-gradients per iteration and a few trees. This is made for a positive definite H + λI. If it meets negative curvature, it
-may still arrive or divide by 0 (NaN); then use "dense" or `saddle_free`. With `saddle_free`, "cg" uses a Krylov space
+gradients per iteration and a few trees. It needs a positive definite H + λI. If it meets negative curvature, it may
+succeed, or it may divide by 0 (NaN); then use "dense" or `saddle_free`. With `saddle_free`, "cg" uses a Krylov space
 of at most 20 vectors instead, and stores as many trees. This is exact if n, or the number of distinct curvatures, is at
-most 20. Do not use it on explicitly sharded parameters, because a dense Hessian has no sharding to follow.
+most 20. Do not use `newton` on explicitly sharded parameters, because a dense Hessian has no sharding to follow.
 
-**When**: to see that one matrix removes ill-conditioning (one step reaches the minimum of any convex quadratic), and
-that plain Newton walks into the nearest critical point, even a saddle. Do not train networks on minibatches with it: H
-needs far larger batches than g (chapter §3.1), and inverting H amplifies the noise.
+**When**: to show that the inverse Hessian removes ill-conditioning (one step reaches the minimum of any convex
+quadratic), and that plain Newton goes to the nearest critical point, even if it is a saddle. Do not train networks on
+minibatches with it: H needs far larger batches than g (chapter §3.1), and inverting H amplifies the noise.
 """
 
 from collections.abc import Callable
@@ -184,4 +184,4 @@ def _scaled(g: Leaves) -> tuple[Leaves, jax.Array]:
 def _divided(g: jax.Array, curvatures: jax.Array) -> jax.Array:
     """Each component of g divided by its curvature. 0 / 0 gives 0; any other number / 0 gives NaN."""
     is_flat = (curvatures == 0) & (g != 0)
-    return divide(g, curvatures) + (g - g) / jnp.where(is_flat, 0, 1)  # a NaN is made only if there is one
+    return divide(g, curvatures) + (g - g) / jnp.where(is_flat, 0, 1)  # divides by 0 only if some component is flat

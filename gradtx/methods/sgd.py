@@ -10,7 +10,7 @@
 | α_k    | `momentum`      | scalar or schedule, [0, 1)                                |
 | v      | `velocity`      | as θ, float32 or wider (`accumulator_dtype`)              |
 
-**Source**: Robbins & Monro 1951; Goodfellow et al. 2016, Alg. 8.1 to 8.3; chapter §4.1, §4.2, §4.2.3.
+**Source**: Robbins & Monro 1951; Goodfellow et al. 2016, Alg. 8.1 to 8.3; chapter §4.1 and §4.2.
 
 **Differs from** Optax and torch: there the learning rate multiplies the buffer *after* the momentum. Here it is inside
 the velocity, as in the chapter. Both give the same result for a constant learning rate. Under a schedule, a past

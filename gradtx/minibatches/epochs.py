@@ -35,7 +35,7 @@ def shuffled_epochs(
 ) -> jax.Array:
     """Indices of the examples of each minibatch, with a new shuffle for each epoch.
 
-    Within an epoch no example occurs twice, except with "wrap"; within a minibatch none ever does. All minibatches have
+    No example occurs twice within a minibatch, nor within an epoch (except with "wrap"). All minibatches have
     the same size, so a step is compiled once. Sizes are static: the function works inside jit, and a scan can run over
     its result.
 

@@ -1,4 +1,4 @@
-"""Feeds minibatches from the host, in one process or in many. Each process reads its own part, from any step on.
+"""Feeds minibatches from the host, in one process or many. Each process reads its own part and may start at any step.
 
 The examples of each step are fixed in advance by indices, which every process computes from the same key
 (`shuffled_epochs`). There is no sampler state to save, and the processes do not communicate. Step k of process i is a
@@ -12,7 +12,7 @@ drops examples to make the parts even. Here an uneven minibatch has uneven parts
 
 **Costs**: per step, each process reads its own examples on the host, when the minibatch is requested.
 
-**When**: for data that is larger than a device, or that many processes share. If the data fits a device, put it there,
+**When**: for data that does not fit on a device, or that many processes share. If the data fits, put it on the device,
 and use `jax.tree.map(lambda x: x[batch], data)` inside the compiled loop.
 """
 

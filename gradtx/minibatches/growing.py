@@ -9,7 +9,7 @@
 | γ            | `factor`           | above 1                |
 | p            | `every`            | steps of a stage, >= 1 |
 
-**When**: late in a run, if noise and not curvature keeps the loss from falling. Growing the batch works like lowering
+**When**: late in a run, if noise and not curvature keeps the loss from falling. Growing the batch acts like lowering
 the learning rate, but takes fewer and larger steps, which devices can run in parallel. It does not help if the gradient
 already outweighs the noise (see `gradient_noise_scale`).
 

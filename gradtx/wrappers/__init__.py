@@ -1,1 +1,1 @@
-"""Transformations of transformations. Import them from `gradtx`."""
+"""Wrappers: transformations that contain another transformation. Import them from `gradtx`."""

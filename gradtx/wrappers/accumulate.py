@@ -19,7 +19,7 @@ gradient of all examples, also if the micro-batches are uneven. The inner transf
 
 **Differs from** `optax.MultiSteps`: micro-batches may be uneven; half-precision gradients reach the inner
 transformation as their float32 mean (there the mean is rounded to their dtype first); a bad micro-batch spoils only its
-own step (there the mean is multiplied by 0 to clear it, and 0 · inf stays NaN); a micro-batch of weight 0 (all padding,
+own step (there the mean is multiplied by 0 to clear it, but 0 · inf is NaN); a micro-batch of weight 0 (all padding,
 a loss of 0/0) has no effect. `value`, the loss, is averaged likewise.
 
 **Bad micro-batches**: `skip_nonfinite(accumulate(tx, n))` drops the micro-batch and waits for another in its place;
@@ -27,8 +27,8 @@ a loss of 0/0) has no effect. `value`, the loss, is averaged likewise.
 
 **Costs**: one number per parameter, beside the inner state. Each micro-batch reads and writes it once.
 
-**When**: a batch is larger than the memory, or should grow during the run. It does not give more steps from the same
-examples: n micro-batches make one step.
+**When**: if a batch needs more memory than there is, or should grow during the run. It does not give more steps from
+the same examples: n micro-batches make one step.
 """
 
 from typing import Any, NamedTuple
@@ -70,8 +70,8 @@ def accumulate(tx: GradientTransformation | MultiSteps, every: int | Schedule) -
 
     Two extra arguments are combined: `weight` (examples of the micro-batch, >= 0) and `value` (its mean loss). The
     inner transformation gets the sum of the weights and the mean value. Others, such as `value_fn` and `losses_fn`,
-    are those of the last micro-batch. Instruments inside get its share in the mean, so that they count the examples of
-    the whole step. Each instrument's docstring explains its meaning inside `accumulate`.
+    are those of the last micro-batch. Instruments inside get that batch's share in the mean, so that they count the
+    examples of the whole step. Each instrument's docstring explains what it measures inside `accumulate`.
 
     Args:
         tx: the transformation. Put clippings and instruments of the big batch's gradient inside.
@@ -116,7 +116,7 @@ def accumulate(tx: GradientTransformation | MultiSteps, every: int | Schedule) -
         means = treedef.flatten_up_to(state.accumulated_mean)
         weight = scalar("accumulate", "weight", extra.get("weight", 1))
         total = jnp.where(weight > 0, state.accumulated_weight + weight, state.accumulated_weight)
-        # 0 if there is nothing to add. A product with it would let NaN or inf through; the selection below does not.
+        # 0 if there is nothing to add. 0 times NaN or inf is NaN, so `add` also selects the old mean then.
         share = jnp.where(weight > 0, weight, 0) / jnp.where(total > 0, total, 1)
 
         def add(mean: jax.Array, x: Any) -> jax.Array:
@@ -137,7 +137,7 @@ def accumulate(tx: GradientTransformation | MultiSteps, every: int | Schedule) -
 
         new_means = [_cleared(is_due, m) for m in added]
         micro_count = _cleared(is_due, micro_count)
-        is_due = micro_count == 0  # the same; XLA on GPUs can compute what follows in one kernel with the new count
+        is_due = micro_count == 0  # the same value. From the new count, XLA on GPUs computes the rest in one kernel
         value = state.accumulated_value if extra.get("value") is None else extra["value"]
         return new_updates, AccumulateState(
             accumulating_state=inner_state,

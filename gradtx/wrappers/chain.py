@@ -1,10 +1,10 @@
-"""Transformations one after the other. Neighbours from gradtx make one pass over the parameters.
+"""Applies transformations one after the other. Adjacent gradtx transformations make one pass over the parameters.
 
     u = t_n( ... t_2(t_1(g)))
 
-**Differs from** `optax.chain`: the same states and, for float32 gradients, the same updates to rounding. Neighbours
-that are methods, their blocks or clippings of gradtx become one rule per array: on a CPU no intermediate waits in
-memory, and wrappers (`skip_nonfinite`, `accumulate`, `stored_as`) treat the whole chain as one. Between such neighbours
+**Differs from** `optax.chain`: the same states and, for float32 gradients, the same updates to rounding. Adjacent
+methods, blocks and clippings of gradtx become one rule per array: on a CPU no intermediate result is stored in
+memory, and wrappers (`skip_nonfinite`, `accumulate`, `stored_as`) treat the whole chain as one. Between such parts
 half-precision gradients stay in float32, while `optax.chain` rounds them after each transformation.
 
 **Costs**: none beside those of its parts. A clipping needs all incoming updates first, so it begins a separate pass.

@@ -5,11 +5,11 @@
 | letter | argument        | shape, dtype                                                          |
 |--------|-----------------|-----------------------------------------------------------------------|
 | g, u   | updates         | any tree of floating (or complex) arrays                              |
-| w      | `weight`, extra | scalar, the examples of this device's minibatch; equal if absent      |
+| w      | `weight`, extra | scalar, the examples of this device's minibatch; 1 if absent          |
 
 **Source**: chapter §3.2 (minibatches can be computed in parallel).
 
-**When**: inside `shard_map` each device computes the gradient of its own minibatch. Under plain `jit` with sharded
+**When**: inside `shard_map`, if each device computes the gradient of its own minibatch. Under plain `jit` with sharded
 arrays it is not needed: the compiler sees the whole batch. There is a trap: inside `shard_map` JAX returns the gradient
 with respect to *replicated* parameters already summed (not averaged) over the devices. Either average the loss
 (`jax.lax.pmean(loss, axis)`), and the gradient is right without this stage. Or make the parameters differ per device

@@ -1,4 +1,4 @@
-"""Many small leaves as a few vectors: one kernel and one traced operation instead of a thousand.
+"""Packs many small leaves into a few vectors: one kernel and one traced operation instead of a thousand.
 
     u = unpack(inner(pack(g)))
 
@@ -12,7 +12,7 @@ the second is faster:
 
 Leaves of more than `max_leaf_size` entries and sharded leaves stay as they are. Leaves of different dtypes are in
 different vectors. A vector of 4,096 entries or more gets an even length, by leaving out an odd leaf, because XLA on the
-CPU is several times slower with an odd length.
+CPU is several times slower if the length is odd.
 
 **Differs from** `optax.flatten`: that puts all leaves in one vector of one dtype, also large and sharded ones. It
 silently accepts transformations that treat each leaf by itself. Here `init` tries the transformation on a tiny tree.
@@ -21,7 +21,7 @@ silently accepts transformations that treat each leaf by itself. Here `init` tri
 a vector into a thousand leaves takes longer to compile than the thousand updates: use `pack` there
 (`tests/benchmarks/leaves.py`).
 
-**The state**: `readings` and `nesterov_eval_params` work as usual. `state.restored()` is the state that `tx` itself
+**The state**: `readings` and `nesterov_eval_params` work as usual. `state.restored()` is the state that `tx` alone
 would have, over the user's tree, and `state.replaced(tree_state)` puts such a state back. Save the restored state in
 checkpoints if a later run may not use packing. `optax.tree.map_params` sees the vectors, so map a tree of shardings
 over `state.restored()`.

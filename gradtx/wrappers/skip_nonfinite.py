@@ -1,4 +1,4 @@
-"""A guard around a transformation: a step that is not finite has no effect.
+"""A guard around a transformation: a step with a NaN or an inf has no effect.
 
     u, s' = inner(g, s)        if g and u are finite
     0, s                       otherwise
@@ -10,7 +10,7 @@ gradients (an overflow of a square).
 **Costs**: three int32 and two booleans, and one more read of the gradients and the state, to find out whether the
 update is finite. A method, a clipping or a `gradtx.chain` of them is computed twice, to judge the update and to
 apply it. On a CPU that takes about 1.7 times as long, and a byte per entry. Any other transformation is computed once,
-and its results wait in memory until they are judged.
+and its results are stored until they are judged.
 
 **Across devices**: inside `shard_map` over sharded parameters give `axis_name`, so that all shards skip the same steps.
 """
@@ -46,7 +46,7 @@ class SkipNonfiniteState(NamedTuple):
     skipped_count: jax.Array  # [] int32: how many steps were skipped
     consecutive_skipped_count: jax.Array  # [] int32: how many in a row up to now
     guarded_count: jax.Array  # [] int32: how many steps were seen
-    gave_up: jax.Array  # [] bool: `give_up_after` in a row were reached; stays true
+    gave_up: jax.Array  # [] bool: whether `give_up_after` skips in a row have occurred; stays true
 
 
 def skip_nonfinite(

@@ -22,8 +22,8 @@ of warm-up). ZClip shortens such a gradient. This skips it, as Chowdhery et al. 
 
 **Costs**: one read of the gradients; seven numbers.
 
-**When**: single minibatches throw a run back. A run that skips more than one step in a hundred has
-another problem: too high a rate, or a threshold that is too low.
+**When**: if single minibatches throw a run back. If it skips more than one step in a hundred, the cause is another one:
+too high a rate, or too low a threshold.
 """
 
 from typing import Any, NamedTuple
@@ -76,7 +76,7 @@ def skip_spikes(
     Args:
         tx: the transformation to guard. Put the guard around clipping too.
         threshold: z_max, in (0, inf), in standard deviations of the norm.
-        decay: of μ and σ, in [0, 1).
+        decay: the weight of the past in μ and σ, in [0, 1).
         warm_up: n, at least 1: the first steps are taken whatever their norm, if it is finite.
         axis_name: inside `shard_map`, the mesh axis or axes that gradients are sharded over.
 

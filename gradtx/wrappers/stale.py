@@ -16,16 +16,16 @@ where E ∇J(θ) = ∇J(E θ). Then d_k = -ε (1 - μ) Σ_i μ^i E g_{k-i}. Subt
 
     d_k = μ d_{k-1} - ε (1 - μ) E g_k
 
-This is heavy-ball momentum μ with the rate ε (1 - μ). If the time that a gradient takes has no memory, each of M
-workers writes next with probability 1/M. So P(τ = i) = (1/M) (1 - 1/M)^i and μ = 1 - 1/M. Staleness already supplies
-this much momentum, so more workers need less explicit momentum.
+This is heavy-ball momentum μ with the rate ε (1 - μ). If the time that a gradient takes is memoryless (exponential),
+each of M workers writes next with probability 1/M. So P(τ = i) = (1/M) (1 - 1/M)^i and μ = 1 - 1/M. Staleness already
+supplies this much momentum, so more workers need less explicit momentum.
 
 **Differs from** real asynchrony: parameters are read whole, never half-written. If delays are drawn, a gradient may be
 used twice and another never. Optax and torch have nothing like it.
 
 **Costs**: D numbers per parameter, beside the inner state. Each step moves them on by one place (D reads and writes).
 
-**When**: to test how a method, its rate and its momentum would cope with asynchronous workers, before there are any. Do
+**When**: to test how a method, its rate and its momentum would cope with asynchronous workers, before you use any. Do
 not train with it: late gradients have no advantage by themselves.
 """
 

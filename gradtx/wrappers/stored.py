@@ -12,14 +12,14 @@ many small contributions keeps its mean. The random numbers follow from a seed i
 
 **Source**: Dettmers et al. 2022 (8 bits in blocks, a dynamic exponent); Croci et al. 2022 (stochastic rounding).
 
-**Differs from** Optax, which rounds first moments to the nearest bfloat16 (`mu_dtype`) and has nothing for second ones.
+**Differs from** Optax, which rounds first moments to the nearest bfloat16 (`mu_dtype`) but cannot shrink second ones.
 
-**Costs**: more arithmetic for less memory. On a CPU a step with bfloat16 takes 1.3 to 3 times as long, with 8 bits 1.3
-to 2.5. The step is computed once each for the scales, the codes and the updates (on GPUs once for the scales and once
-for the rest). The new state is never written in float32, except on TPUs. The old state is copied in its small form,
-which takes longer if the system provides new memory at every step (`tests/benchmarks/state.py`). A step with loops,
-products of matrices or collectives is computed once, and its new state exists in float32. XLA's flag that joins loops
-(`_core/copies.py`) speeds up only float32. Derivatives do not pass through the stored state.
+**Costs**: more arithmetic for less memory. On a CPU a step takes 1.3 to 3 times as long with bfloat16, and 1.3 to 2.5
+times with 8 bits. The step is computed once each for the scales, the codes and the updates (on GPUs once for the scales
+and once for the rest). The new state is never written in float32, except on TPUs. The old state is copied in its stored
+form, which takes longer if the system provides new memory at every step (`tests/benchmarks/state.py`). A step with
+loops, products of matrices or collectives is computed once, and its new state exists in float32. XLA's flag that joins
+loops (`_core/copies.py`) speeds up only float32. Derivatives do not pass through the stored state.
 
 **Limits**: a NaN or inf spoils its block of 256; equal entries of a block are rounded alike. Leaves of the state with
 fewer than `min_leaf_size` entries, leaves of float64 or a complex dtype and, for `"8bit"`, leaves with an explicit
@@ -47,7 +47,7 @@ from gradtx._core.types import (
     Updates,
 )
 
-GOLDEN = 0x9E3779B9  # odd, so that the seed walks through all of uint32
+GOLDEN = 0x9E3779B9  # odd, so that adding it again and again visits every uint32
 
 
 class StoredState(NamedTuple):
@@ -97,7 +97,7 @@ def stored_as(
 
     def init(params: Params) -> StoredState:
         check_params("stored_as", params)
-        # Without the barrier the compiler would take seconds to compute the codes of a million zeros itself.
+        # Without the barrier the compiler itself would compute the codes of a million zeros, which takes seconds.
         inner_state = jax.lax.optimization_barrier(inner.init(params))
         forms = [_form(x, bits, min_leaf_size) for x in jax.tree.leaves(inner_state)]
         scales = _scales(inner_state, forms)

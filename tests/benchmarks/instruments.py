@@ -188,8 +188,8 @@ def main(shapes: tuple[str, ...] = tuple(SHAPES)) -> str:
         "instruments.py",
         "what does an instrument cost?",
         "Each figure is the time of a jitted training step with the instrument divided by that of the plain step. Both "
-        "are lower quartiles of runs in turns. The panel shares its passes among norms, alignment, curvature ratio, "
-        f"gradient tests and noise scale. With `every={EVERY}` the figure is the mean over {EVERY} steps.",
+        "are lower quartiles over interleaved runs. The panel shares its passes among norms, alignment, curvature "
+        f"ratio, gradient tests and noise scale. With `every={EVERY}` the figure is the mean over {EVERY} steps.",
         table(["ratio to the plain step", *columns], rows),
     )
 

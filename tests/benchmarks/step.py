@@ -138,14 +138,15 @@ def main(size: int = 50_000_000, repeats: int = 5, tree: bool = True, joined_tre
     parts = [
         "Each figure is a median over interleaved runs of one donated step with given gradients and `apply_updates` "
         "inside. If one of the first two ratios is above 1, gradtx is faster. The limit is the time to move the "
-        "necessary bytes at the speed of an in-place copy in the same turns. Temporaries are exact figures of the "
-        "compiler, in units of the gradients. torch uses its fused version if it has one, and otherwise foreach.",
+        "necessary bytes at the speed of an in-place copy, which is measured in the same turns. Temporaries are exact "
+        "figures from the compiler, in units of the gradients. torch uses its fused version if it has one, and "
+        "otherwise foreach.",
         *tables(size, repeats, tree),
     ]
     if jax.default_backend() == "cpu":
         parts += [
-            f"With `XLA_FLAGS={JOIN_LOOPS}`, without which XLA for CPUs does not write several arrays in one loop. "
-            "Optax runs with it too:",
+            f"The next two tables were measured with `XLA_FLAGS={JOIN_LOOPS}`, for Optax too. Without "
+            "this flag XLA on CPUs does not write several arrays in one loop.",
             *tables_with_joined_loops(size, repeats, joined_tree),
         ]
     return section("step.py", "how long does a step take?", *parts)

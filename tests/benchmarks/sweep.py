@@ -171,8 +171,8 @@ def main(members: int = 64, steps: int = 500, part: int = 2, repeats: int = 5) -
         "sweep.py",
         f"what do {members} learning rates of one small network cost?",
         f"A 64-32-10 net is trained on the digits with momentum SGD, batches of {BATCH} and {steps} steps, on "
-        f"{jax.local_device_count()} host devices. The times are those of all {members} trainings without compilation. "
-        "Of the loops only some trainings are timed, and the others are assumed to take as long.",
+        f"{jax.local_device_count()} host devices. The times are for all {members} trainings, without compilation. "
+        "For the loops only some trainings are timed, and the others are assumed to take as long.",
         table(header, rows),
     )
 

@@ -60,8 +60,8 @@ def main(count: int = 1000, repeats: int = 5) -> str:
         "trace.py",
         "how long does it take until the first step?",
         f"The program is the update without `apply_updates`, on {count:,} leaves of 64 shapes. Times to trace and to "
-        f"lower are medians over {repeats} turns, and the time to compile is that of one turn. The ratio is Optax's "
-        "time to trace divided by that of the row.",
+        f"lower are medians over {repeats} turns, and the time to compile was measured once. The last column is "
+        "Optax's time to trace divided by that of the row.",
         table(["update", "s to trace", "s to lower", "s to compile", "Optax / this"], rows),
     )
 

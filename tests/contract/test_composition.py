@@ -31,12 +31,12 @@ COMPOSITIONS = {
 }
 
 
-# A composition can fail in how it keeps a state or hands on arguments. That depends on the kind of transformation. One
-# row of each kind meets all compositions in the first tier. The others meet two, in turn; the second tier has the rest.
+# A composition may keep a state or pass on arguments wrongly. That depends on the kind of transformation. So in the
+# first tier one row of each kind meets all compositions, and each other row meets two. The second tier has the rest.
 ONE_OF_EACH_KIND = (
     "adam", "newton", "clip_by_global_norm", "accumulate", "stale", "packed", "skip_nonfinite", "stored_as", "chain"
 )  # fmt: skip
-# An instrument passes its updates through, so fewer of the compositions can fail for it.
+# An instrument does not change its updates, so fewer of the compositions can fail for it.
 FOR_INSTRUMENTS = ("named_chain", "masked nested", "partition", "MultiSteps")
 
 

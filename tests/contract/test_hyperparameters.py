@@ -21,7 +21,7 @@ KINDS = (np.float64, np.asarray, jnp.float32)
 
 @with_hyperparameters
 def test_hyperparameters_accept_every_kind_of_number(row, made):
-    """Gives each hyper-parameter another kind of number. One function converts all kinds, so one kind each suffices.
+    """Gives each hyper-parameter another kind of number. One function converts them all, so one kind each is enough.
 
     `made.path` covers Python numbers, and `made.run` covers tracers.
     """
@@ -80,7 +80,7 @@ def test_float32_gradients_stay_float32_under_x64(row, made, x64):
     assert all(x.dtype == jnp.float32 for x in jax.tree.leaves(updates))
 
 
-def test_a_value_out_of_range_or_of_a_wrong_type_is_refused_by_name(row):
+def test_a_value_out_of_range_or_of_a_wrong_type_raises_an_error_that_names_its_argument(row):
     name = row.checked_by or row.factory.__name__
     for argument, values in row.out_of_range.items():
         for bad in values:

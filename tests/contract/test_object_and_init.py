@@ -98,7 +98,7 @@ def test_init_takes_shapes_python_numbers_and_numpy_arrays(row, made):
 
 
 def states_of(state):
-    """All named tuples of a state, those inside others too. Packed trees and masks are not states."""
+    """Returns all named tuples of a state, nested ones included. Packed trees and masks are not states."""
     if isinstance(state, optax.MaskedNode | Packed):
         return []
     inner = state.values() if isinstance(state, dict) else state if isinstance(state, tuple | list) else ()
@@ -147,7 +147,7 @@ def test_map_params_sees_every_param_shaped_field(row, made):
     assert all(x.ndim <= 1 for x in seen if not is_pair(x)), "a param-shaped field was not recognised"
 
 
-def test_state_leaves_are_strongly_typed_own_their_buffers_and_count_in_int32(made):
+def test_state_leaves_are_strongly_typed_and_share_no_buffers_and_counts_are_int32(made):
     state = made.tx.init(made.params)
     leaves = jax.tree.leaves(state)
     assert [x for x in leaves if not isinstance(x, jax.Array) or x.weak_type] == [], "give these an explicit dtype"

@@ -16,11 +16,11 @@ from tests.zoo import ROWS
 
 CLOSE = {"rtol": 2e-4, "atol": 1e-5}  # conjugate gradients stop by their residual
 HALF = (jnp.bfloat16, jnp.float16)
-SMALL = {"eps", "initial_accumulator"}  # so small in the zoo that a change of them has no visible effect
+SMALL = {"eps", "initial_accumulator"}  # their values in the zoo are so small that a change has no visible effect
 
 
 def only(condition):
-    """Selects the rows for which a promise can fail."""
+    """Runs a test only for the rows for which its promise can fail."""
     rows = [row for row in ROWS if condition(row)]
     return pytest.mark.parametrize("row", rows, ids=str, indirect=True, scope="session")
 
@@ -69,7 +69,7 @@ def test_accumulators_are_float32_for_half_precision_parameters(made):
 
 
 @only(lambda row: row.takes("accumulator_dtype"))
-def test_accumulators_have_the_dtype_of_the_parameters_if_asked(row):
+def test_accumulators_have_the_asked_dtype_or_with_none_that_of_the_parameters(row):
     params = tree(jnp.bfloat16)
     for dtype, expected in ((None, jnp.bfloat16), (jnp.float32, jnp.float32)):
         state = jax.eval_shape(row.make(accumulator_dtype=dtype).init, params)
@@ -279,18 +279,18 @@ def test_complex_updates_turn_with_the_phase_of_the_gradients(row, made):
 
 
 @only(lambda row: not row.allows_complex)
-def test_complex_leaves_are_refused_by_name(row):
+def test_complex_leaves_raise_an_error_that_names_the_transformation(row):
     with pytest.raises(ValueError, match=rf"{row.name.split('_cg')[0].split('_saddle')[0]}.*complex"):
         row.make().init([np.ones(3, np.complex64)])
 
 
-def test_integer_leaves_are_refused_at_init_by_name(made):
+def test_integer_leaves_raise_an_error_at_init_that_names_the_leaf(made):
     for dtype in (np.int32, np.bool_):
         with pytest.raises(TypeError, match=r"params\['steps'\] must be of a floating dtype"):
             made.tx.init({"w": np.ones(3, np.float32), "steps": np.zeros(3, dtype)})
 
 
-def test_integer_and_float0_gradients_are_refused_by_name(row, made):
+def test_integer_and_float0_gradients_raise_an_error_that_names_the_leaf(row, made):
     params = {"w": ones(3), "a": ones(3)}
     for bad in (np.zeros(3, jax.dtypes.float0), np.ones(3, np.int32)):
         with pytest.raises(TypeError, match=r"\['a'\].*floating dtype"):
