@@ -42,7 +42,7 @@ def main(count: int = 1000, repeats: int = 5) -> str:
             params,
         ),
         "gradtx, clip + rmsprop + nesterov": (
-            optax.chain(gradtx.clip_by_global_norm(1.0), gradtx.rmsprop(1e-3, momentum=0.9, nesterov=True)),
+            gradtx.chain(gradtx.clip_by_global_norm(1.0), gradtx.rmsprop(1e-3, momentum=0.9, nesterov=True)),
             params,
         ),
     }
