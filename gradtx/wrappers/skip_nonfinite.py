@@ -9,7 +9,7 @@ gradients (an overflow of a square).
 
 **Costs**: three int32 and two booleans, and one more read of the gradients and the state, to find out whether the
 update is finite. A method, a clipping or a `gradtx.chain` of them is computed twice, to judge the update and to
-apply it. On a CPU that takes about 1.7 times as long, and a byte per entry. Any other transformation is computed once,
+apply it. On a CPU that takes about twice as long, and a byte per entry. Any other transformation is computed once,
 and its results are stored until they are judged.
 
 **Across devices**: inside `shard_map` over sharded parameters give `axis_name`, so that all shards skip the same steps.
