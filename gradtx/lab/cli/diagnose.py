@@ -23,8 +23,8 @@ def add(commands: Any) -> None:
     """Adds the parser of the command."""
     parser: Command = commands.add_parser(
         "diagnose",
-        help="train once with every instrument and say which of the chapter's challenges show",
-        description="Trains one problem, or descends one landscape, and reads every instrument at every step. Prints "
+        help="train once with the instruments and say which of the chapter's challenges show",
+        description="Trains one problem, or descends one landscape, and reads the instruments at every step. Prints "
         "the diagnosis; writes diagnosis.json, history.npz (lab.History.load reads it) and diagnosis.png, one page; "
         "--report run.html writes a page to click through.",
     )

@@ -23,7 +23,7 @@ def breast_cancer(l2: float = 0.001) -> Problem:
     for a model that knows nothing. The loss of every example contains the penalty. Without it there is no minimum,
     because a plane separates the two classes. **Metric**: accuracy, 0.63 if every answer is "benign".
 
-    **Shows** chapter §4.1 and §4.2.3: in a convex problem the excess error over `optimum`, which is computed with
+    **Shows** chapter §4.1 and §4.2: in a convex problem the excess error over `optimum`, which is computed with
     Newton's method in float64, falls with k at a rate that depends on the method.
 
     Args:
