@@ -10,7 +10,8 @@ import numpy as np
 from gradtx.instruments.diagnosis.logs import Log, read_log
 
 from ..history import scalar_columns
-from ..plots.readings import PANELS, Panel, curves_of, floor_of, has_steps, panels_of, scale_of
+from ..plots.panel_list import PANELS, Panel
+from ..plots.readings import curves_of, floor_of, has_steps, panels_of, scale_of
 from .runs import ShownRun
 
 MOST_POINTS = 2000  # per curve
