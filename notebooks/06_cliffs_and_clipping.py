@@ -303,7 +303,7 @@ figure
 # ## What clipping repairs
 #
 # We train the same network from a start at which gradients explode ($\rho = 1.3$) and from one at which they vanish
-# ($\rho = 0.3$), each with several limits, from a tight clip to none. `lab.sweep` trains all of them.
+# ($\rho = 0.3$), each from five keys and with several limits, from a tight clip to none. `lab.sweep` trains all of them.
 
 
 # %% slideshow={"slide_type": "skip"}
@@ -316,7 +316,7 @@ def network(rho):
 
 
 explodes, vanishes = network(1.3), network(0.3)
-settings = {"steps": 600, "keys": jax.random.split(jax.random.key(1), 3), "batch_size": 50}
+settings = {"steps": 600, "keys": jax.random.split(jax.random.key(1), 5), "batch_size": 50}
 clips = {"learning_rate": [0.05], "max_norm": [0.03, 0.1, 1.0, 1e6]}
 exploding = lab.sweep(explodes, make_tx, clips, **settings)
 vanishing = lab.sweep(vanishes, make_tx, clips, **settings)
@@ -325,19 +325,19 @@ vanishing = lab.sweep(vanishes, make_tx, clips, **settings)
 # ## What clipping cannot repair
 #
 # Could one scale a vanishing gradient up instead? We train the network from $\rho = 0.3$ again, at rates that are up to a
-# thousand times higher, from five keys each.
+# thousand times higher, from the same five keys.
 
 # %% slideshow={"slide_type": "subslide"}
 rates = {"learning_rate": [0.05, 0.5, 5.0, 50.0], "max_norm": [0.1]}
-louder = lab.sweep(vanishes, make_tx, rates, **(settings | {"keys": jax.random.split(jax.random.key(1), 5)}))
+louder = lab.sweep(vanishes, make_tx, rates, **settings)
 
 # %% slideshow={"slide_type": "skip"}
 for name, sweep in (("ρ = 1.3", exploding), ("ρ = 0.3", vanishing)):
     for limit, values in zip(clips["max_norm"], sweep.final("train_loss")[0], strict=True):
         print(f"{name}, limit {limit:g}: final training loss", values.round(3))
 _, (left, right) = plt.subplots(1, 2, sharey=True)
-left.loglog(clips["max_norm"], exploding.final("train_loss")[0].mean(-1), "o-", label="ρ = 1.3")
-left.loglog(clips["max_norm"], vanishing.final("train_loss")[0].mean(-1), "s-", label="ρ = 0.3")
+left.loglog(clips["max_norm"], np.median(exploding.final("train_loss")[0], -1), "o-", label="ρ = 1.3")
+left.loglog(clips["max_norm"], np.median(vanishing.final("train_loss")[0], -1), "s-", label="ρ = 0.3")
 left.set(xlabel="max_norm of the clip", ylabel="final training loss")
 finals = louder.final("train_loss")[:, 0]  # [rate, key]
 right.loglog(rates["learning_rate"], np.median(finals, axis=-1), "s-", color="C1", label="ρ = 0.3, median")
@@ -353,7 +353,7 @@ plt.close()
 figure
 
 # %% [markdown] slideshow={"slide_type": "subslide"}
-# Left: a network that always answers 1 has a loss of about 0.087. From $\rho = 1.3$ a clip makes the difference between a
+# Left, medians of five keys: a network that always answers 1 has a loss of about 0.087. From $\rho = 1.3$ a clip makes the difference between a
 # network that learns and one that diverges (the blue line ends there); a limit of 0.1 is best. From $\rho = 0.3$ the limit
 # does not matter, because there is nothing to clip. Right: no learning rate helps either. The dots are the five keys.
 # At rate 0.5 a run may get a little below the line by chance, but at no rate do half of the runs get there.
@@ -476,7 +476,7 @@ assert np.mean(np.abs(different) < 2) > 0.9  # 2.5.2b: different matrices avoid 
 assert different.std() < 0.5 * shared.std()  # 2.5.2b: different matrices avoid it
 assert np.mean(np.abs(shared) < 2) < 0.8  # 2.5.2a: one matrix, 50 times, does not
 assert (exploding.diverged_at[0, -1] >= 0).all()  # 2.5.1c: unclipped, the exploding network diverges
-assert exploding.final("train_loss")[0, 1].max() < 0.08  # 2.5.3a: clipped at 0.1, it learns from each of three keys
+assert np.median(exploding.final("train_loss")[0, 1]) < 0.08  # 2.5.3a: clipped at 0.1, it learns from most keys
 assert vanishing.final("train_loss").min() > 0.08  # 2.5.1d: no limit repairs the network whose gradients vanish
 assert np.median(finals, axis=-1).min() > 0.08  # 2.5.3c: and no higher rate
 assert jnp.isclose(jax.grad(chain)(far)[0], jax.grad(chain)(near)[0], rtol=0.02)  # 2.5.3b: equal gradients

@@ -148,7 +148,9 @@ def comparison_to_dict(comparison: Comparison) -> dict[str, Any]:
 
 def _finite(values: np.ndarray) -> list[Any]:
     """Nested lists, with None for numbers that are not finite: JSON has neither NaN nor inf."""
-    return np.where(np.isfinite(values), values, None).tolist()  # pyright: ignore[reportCallIssue, reportArgumentType]
+    objects = values.astype(object)
+    objects[~np.isfinite(values)] = None
+    return objects.tolist()
 
 
 def save_comparison(comparison: Comparison, path: str | Path) -> None:

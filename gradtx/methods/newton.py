@@ -29,7 +29,7 @@ minibatches with it: H needs far larger batches than g (chapter §3.1), and inve
 
 from collections.abc import Callable
 from functools import partial
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, cast
 
 import jax
 import jax.numpy as jnp
@@ -160,7 +160,8 @@ def _solve_cg(cost: Cost, point: Leaves, g: Leaves, λ: jax.Array) -> Leaves:
         return [hv + λ * x for hv, x in zip(product(v), v, strict=True)]
 
     unit, scale = _scaled(g)
-    solution, _ = cg(damped, unit, tol=4 * float(jnp.finfo(λ.dtype).eps))
+    # Pyright reads JAX 0.12's cg as a function that never returns.
+    solution, _ = cast(Any, cg)(damped, unit, tol=4 * float(jnp.finfo(λ.dtype).eps))
     return [scale * x for x in solution]
 
 
