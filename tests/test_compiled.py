@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax import export
 
 from .benchmarks import compiled
 from .zoo import ROWS
@@ -69,6 +70,6 @@ def test_a_step_exported_for_every_platform_gives_the_same_numbers(row):
     def flat(*leaves):
         return jax.tree.leaves(step(*treedef.unflatten(leaves)))
 
-    exported = jax.export.export(jax.jit(flat), platforms=("cpu", "cuda", "tpu"))(*leaves)
+    exported = export.export(jax.jit(flat), platforms=("cpu", "cuda", "tpu"))(*leaves)
     for got, expected in zip(exported.call(*leaves), jax.jit(flat)(*leaves), strict=True):
         np.testing.assert_allclose(got, expected, rtol=1e-5, atol=1e-6)
