@@ -9,6 +9,7 @@ import subprocess
 import sys
 from collections import Counter
 from pathlib import Path
+from unittest import mock
 
 # A worker inherits the environment of the process that starts it, so the user's own flags are kept beside the others.
 os.environ.setdefault("XLA_FLAGS_OF_USER", os.environ.get("XLA_FLAGS", ""))
@@ -107,13 +108,8 @@ def pytest_runtest_protocol(item):
     """Lets a notebook in Jupyter use the programs that the first tier compiled when it ran the notebook as a script."""
     if item.path.suffix != ".ipynb":
         return (yield)
-    before = dict(os.environ)
-    os.environ.update(notebook_environment())
-    try:
+    with mock.patch.dict(os.environ, notebook_environment()):
         return (yield)
-    finally:
-        os.environ.clear()
-        os.environ.update(before)
 
 
 def share(directories):

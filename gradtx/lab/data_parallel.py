@@ -46,6 +46,7 @@ def train_side_by_side(
     mesh = Mesh(mesh.devices.reshape(-1), (AXIS,))
     whole = NamedSharding(mesh, PartitionSpec())
     objective = _split_over(objective, mesh)
+    first = jax.tree.map(lambda x: np.asarray(x)[members[1], None], shared.first)
     (rates, keys), shared = jax.tree.map(partial(put, whole), (members, shared))
 
     def begin(rates: Any, keys: jax.Array, shared: Shared) -> Carry:
@@ -66,7 +67,6 @@ def train_side_by_side(
     found = None if saved is None else saved.load(carry)
     state: tuple[int, Any, list[Any], list[Any]]  # chunks done, carry, and the curves and evaluations so far
     if found is None:
-        first = jax.tree.map(lambda x: local(x)[local(keys), None], shared.first)
         state = 0, carry, [], [first]
     else:
         loss, readings, evaluation, _ = found.outcome

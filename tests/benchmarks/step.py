@@ -140,7 +140,7 @@ def main(size: int = 50_000_000, repeats: int = 5, tree: bool = True, joined_tre
         "inside. If one of the first two ratios is above 1, gradtx is faster. The limit is the time to move the "
         "necessary bytes at the speed of an in-place copy, which is measured in the same turns. Temporaries are exact "
         "figures from the compiler, in units of the gradients. torch uses its fused version if it has one, and "
-        "otherwise foreach.",
+        "otherwise foreach. Clips of gradtx stand in `gradtx.chain` except in one row, and Optax's in `optax.chain`.",
         *tables(size, repeats, tree),
     ]
     if jax.default_backend() == "cpu":

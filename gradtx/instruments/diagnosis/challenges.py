@@ -30,7 +30,6 @@ CLIP_AND_DECAY = (
 DECAY = "tx = optax.chain(tx, optax.scale_by_schedule(gradtx.linear_decay(1.0, 0.01, steps={steps})))"
 BACK = "tx = optax.chain(tx, optax.scale_by_schedule(optax.piecewise_constant_schedule(1.0, {{{fell_at}: {factor}}})))"
 MOMENTUM = "tx = optax.chain(tx, gradtx.heavy_ball({momentum}))"
-RANGE_TEST = "print(gradtx.lr_range_test(value_fn, params, tx=lambda rate: optax.chain(tx, optax.scale(rate))))"
 
 CHALLENGES: dict[str, Challenge] = {
     "nonfinite": Challenge(
