@@ -23,9 +23,11 @@ import pytest
 from xdist.scheduler import LoadScopeScheduling
 
 from tests.comparing import enable_x64
+from tests.contexts import share_context
 from tests.zoo import ROWS
 
 matplotlib.use("agg")
+share_context()
 
 # XLA still simplifies and fuses a program. Its newer code generator and most of LLVM's optimisation of the machine code
 # are switched off, so a program is compiled in a quarter of the time.

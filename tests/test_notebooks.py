@@ -25,7 +25,7 @@ for_each = pytest.mark.parametrize("source", SOURCES, ids=lambda path: path.stem
 
 @pytest.mark.parametrize("notebook", SOURCES, ids=lambda path: path.stem)
 def test_every_notebook_runs_as_a_script(notebook, environment_of_notebook):
-    script = [sys.executable, "-W", "error", notebook.name]
+    script = [sys.executable, "-W", "error", ROOT / "tests" / "contexts.py", notebook.name]
     environment = environment_of_notebook | {"MPLBACKEND": "agg"}
     run = subprocess.run(script, cwd=notebook.parent, env=environment, capture_output=True, text=True, check=False)
     assert run.returncode == 0, run.stderr

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from .arithmetic import sqrt
 from .collectives import AxisName, each_over_shards, total_over_shards
 from .copies import hidden_zero
-from .tracing import is_traced
+from .tracing import either, is_traced
 from .trees import compute_dtype
 
 
@@ -75,7 +75,7 @@ def _read_again(combine: Combine, *leaves: jax.Array) -> tuple[jax.Array, jax.Ar
         squares = [_square_sum(x, dtype, f) for x, f in zip(leaves, factors, strict=True)]
         return factor, _root(combine(squares))
 
-    return jax.lax.cond(jnp.all(is_exact), lambda: (jnp.ones_like(total), sqrt(total)), rescaled)
+    return either(jnp.all(is_exact), lambda: (jnp.ones_like(total), sqrt(total)), rescaled)
 
 
 def _read_once(combine: Combine, *leaves: jax.Array) -> tuple[jax.Array, jax.Array]:

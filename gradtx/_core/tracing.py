@@ -1,15 +1,24 @@
-"""Whether a tree is being traced, and the equations of a trace."""
+"""Whether a tree is being traced, a choice that needs no trace, and the equations of a trace."""
 
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Callable, Iterator
+from typing import Any, TypeVar
 
 import jax
 from jax.core import Tracer
+
+Result = TypeVar("Result")
 
 
 def is_traced(tree: Any) -> bool:
     """Whether any leaf is known only when the program runs."""
     return any(isinstance(leaf, Tracer) for leaf in jax.tree.leaves(tree))
+
+
+def either(is_true: jax.Array, if_true: Callable[[], Result], if_false: Callable[[], Result]) -> Result:
+    """`lax.cond`, but outside jit a Python `if`. There `lax.cond` would trace and compile its branches at each call."""
+    if isinstance(is_true, Tracer) or not is_true.is_fully_addressable:
+        return jax.lax.cond(is_true, if_true, if_false)
+    return if_true() if is_true else if_false()
 
 
 def equations(jaxpr: Any) -> Iterator[Any]:

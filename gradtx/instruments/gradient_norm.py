@@ -33,6 +33,7 @@ import jax.numpy as jnp
 from gradtx._core.collectives import AxisName, total_over_shards
 from gradtx._core.hyperparameters import BELOW_ONE, first_count, hyperparameter
 from gradtx._core.norms import scaled_norms
+from gradtx._core.tracing import either
 from gradtx._core.types import GradientTransformationExtraArgs, Params, ScalarOrSchedule
 
 from .averages import no_trend, slope_of, trend_with
@@ -103,7 +104,7 @@ def norm_measurement(per_leaf: bool = False, decay: ScalarOrSchedule = 0.95) -> 
         # An entry that is not finite makes the norm NaN. The entries are counted only in that case.
         relative = observation.relative_norm[1]
         none = jnp.zeros_like(relative, jnp.int32)
-        bad = jax.lax.cond(jnp.isnan(relative), lambda: none + _nonfinite(observation), lambda: none)
+        bad = either(jnp.isnan(relative), lambda: none + _nonfinite(observation), lambda: none)
         room = jnp.iinfo(jnp.int32).max - state.nonfinite_count
         return state._replace(
             gradient_norm=observation.norm,

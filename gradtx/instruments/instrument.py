@@ -30,7 +30,7 @@ from gradtx._core.copies import once_known
 from gradtx._core.debugging import unknown
 from gradtx._core.foreign import check_state
 from gradtx._core.hyperparameters import next_count
-from gradtx._core.tracing import is_traced
+from gradtx._core.tracing import either, is_traced
 from gradtx._core.trees import check_params, selected
 from gradtx._core.types import GradientTransformationExtraArgs, Params, Updates
 
@@ -201,7 +201,7 @@ def _looked_or_remembered(
         # The values that an `observation` computes belong to one branch, so each branch makes its own.
         return lambda: choice(measurement, state, observe())._replace(**dict.fromkeys(measurement.kept))
 
-    new = jax.lax.cond(is_look, without_kept(_looked), without_kept(_remembered))
+    new = either(is_look, without_kept(_looked), without_kept(_remembered))
     remembered = _remembered(measurement, state, observe())
     kept = {field: getattr(remembered, field) for field in measurement.kept}
     return new._replace(**once_known(getattr(new, f"{measurement.name}_measured_at"), kept))

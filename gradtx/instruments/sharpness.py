@@ -47,6 +47,7 @@ from gradtx._core.hvp import hvp, power_step
 from gradtx._core.hyperparameters import BELOW_ONE, NON_NEGATIVE, first_count, hyperparameter
 from gradtx._core.norms import tree_inner
 from gradtx._core.ritz import combined, ritz
+from gradtx._core.tracing import either
 from gradtx._core.trees import accumulators, widen
 from gradtx._core.types import FLOAT32, GradientTransformationExtraArgs, Params, ScalarOrSchedule, Updates
 
@@ -123,7 +124,7 @@ def sharpness(
         # This is outside the `cond`, because XLA on CPUs runs convolutions inside one slowly. Only the first
         # measurement pays for that.
         followed = _followed(product, state.sharpness_vector, state.sharpness_shift)
-        vector, shift, largest = jax.lax.cond(state.sharpness_measured_at < 0, first, lambda: followed)
+        vector, shift, largest = either(state.sharpness_measured_at < 0, first, lambda: followed)
         a = alpha(observation.count)
         limit = (2 + 2 * a) / (1 + 2 * a) if nesterov else 2 + 2 * a
         stability = jnp.full_like(largest, unknown()) if rate is None else rate(observation.count) * largest / limit
