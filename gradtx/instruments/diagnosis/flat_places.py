@@ -130,13 +130,11 @@ def _order(signal: np.ndarray, curvature: np.ndarray, k: int, top: int) -> float
 
 def _dips(signal: np.ndarray) -> list[int]:
     """The segments after which the gradient becomes more than four times as large, deepest first."""
-    largest, found = float(np.nanmax(signal)), []
-    for k in range(len(signal) - 1):
-        after = finite(signal[k + 1 :])
-        # A smaller gradient is only rounding error.
-        if len(after) and after.max() > 1e-5 * largest and signal[k] < _SMALL * after.max():
-            found.append((signal[k] / after.max(), k))
-    return [k for _, k in sorted(found)]
+    largest = float(np.nanmax(signal))
+    after = np.maximum.accumulate(np.where(np.isfinite(signal), signal, -np.inf)[:0:-1])[::-1]  # the largest one
+    # A smaller gradient is only rounding error.
+    found = np.flatnonzero((after > 1e-5 * largest) & (signal[:-1] < _SMALL * after))
+    return sorted((int(k) for k in found), key=lambda k: (signal[k] / after[k], k))
 
 
 def _flat_from_the_start(e: Evidence, s: StepsTaken) -> list[Finding]:

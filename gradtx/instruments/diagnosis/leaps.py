@@ -64,10 +64,10 @@ def leaps_of(e: Evidence, s: StepsTaken) -> list[Leap]:
         return []
     floor = 3 * np.percentile(known, 95) if len(known) >= 40 else 0.0
     found = []
-    for k in range(1, len(norm)):
+    for k in 1 + np.flatnonzero((np.isfinite(norm) & (norm >= floor))[1:]):
         before = norm[max(0, k - 20) : k]
         before = finite(before[before > 0])
-        if not len(before) or not np.isfinite(norm[k]) or norm[k] < floor:
+        if not len(before):
             continue
         first = norm[: max(3, k // 2)]
         if before[-1] > 100 * median_of(first[first > 0]):

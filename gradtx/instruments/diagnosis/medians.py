@@ -18,7 +18,11 @@ def segments_of(steps: int, count: int = SEGMENTS) -> list[slice]:
 
 def medians(curve: np.ndarray, keep_inf: bool = False, count: int = SEGMENTS) -> np.ndarray:
     """Medians over the segments; NaN if a segment has no finite value (or, with `keep_inf`, no number)."""
-    return np.array([median_of(curve[part], keep_inf) for part in segments_of(len(curve), count)])
+    parts = segments_of(len(curve), count)
+    rows = np.full((len(parts), max(part.stop - part.start for part in parts) + 1), np.nan)
+    for row, part in zip(rows, parts, strict=True):
+        row[: part.stop - part.start] = curve[part]
+    return _row_medians(rows, keep_inf)
 
 
 def finite(values: np.ndarray) -> np.ndarray:
@@ -28,11 +32,16 @@ def finite(values: np.ndarray) -> np.ndarray:
 
 def median_of(values: np.ndarray, keep_inf: bool = False) -> float:
     """Median of the finite values (or, with `keep_inf`, of all numbers); NaN if there is none."""
-    known = np.sort(values[~np.isnan(values)] if keep_inf else finite(values))
-    if not len(known):
-        return float("nan")
-    low, high = known[(len(known) - 1) // 2], known[len(known) // 2]
-    return float(low if np.isinf(high) else (low + high) / 2)  # the mean of a number and inf is not useful
+    return float(_row_medians(np.append(values, np.nan)[None], keep_inf)[0])
+
+
+def _row_medians(rows: np.ndarray, keep_inf: bool) -> np.ndarray:
+    """The median of each row. Each has a NaN at its end, so that none is empty."""
+    known = np.sort(rows if keep_inf else np.where(np.isfinite(rows), rows, np.nan))  # NaN comes last
+    count = np.count_nonzero(~np.isnan(known), axis=1)
+    middle = np.maximum(count - 1, 0) // 2, count // 2
+    low, high = (known[np.arange(len(rows)), at] for at in middle)
+    return np.where(np.isinf(high), low, (low + high) / 2)  # the mean of a number and inf is not useful
 
 
 def mean_of(values: np.ndarray) -> float:
