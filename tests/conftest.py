@@ -100,11 +100,6 @@ def notebook_environment():
     return os.environ | changed
 
 
-@pytest.fixture
-def environment_of_notebook():
-    return notebook_environment()
-
-
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_protocol(item):
     """Lets a notebook in Jupyter use the programs that the first tier compiled when it ran the notebook as a script."""

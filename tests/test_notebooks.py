@@ -5,10 +5,12 @@ These tests run each source as a script, with its assertions. In the second tier
 """
 
 import ast
+import multiprocessing
+import os
 import re
-import subprocess
-import sys
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
+from unittest import mock
 
 import jupytext
 import nbformat
@@ -16,6 +18,8 @@ import pytest
 
 import gradtx
 from gradtx import lab
+from tests import scripts
+from tests.conftest import notebook_environment
 
 ROOT = Path(__file__).parents[1]
 SOURCES = sorted((ROOT / "notebooks").glob("[0-9]*.py"))
@@ -23,12 +27,19 @@ SOURCES = sorted((ROOT / "notebooks").glob("[0-9]*.py"))
 for_each = pytest.mark.parametrize("source", SOURCES, ids=lambda path: path.stem)
 
 
+@pytest.fixture(scope="module")
+def script():
+    """Runs a script. All scripts of a worker run in one process, which imports and traces once what they share."""
+    notebooks, context = ROOT / "notebooks", multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(1, context, scripts.start, (notebooks,)) as process:
+        with mock.patch.dict(os.environ, notebook_environment() | {"MPLBACKEND": "agg"}):
+            process.submit(os.getpid).result()  # the process starts now, and has this environment
+        yield lambda name: process.submit(scripts.run, name).result()
+
+
 @pytest.mark.parametrize("notebook", SOURCES, ids=lambda path: path.stem)
-def test_every_notebook_runs_as_a_script(notebook, environment_of_notebook):
-    script = [sys.executable, "-W", "error", ROOT / "tests" / "contexts.py", notebook.name]
-    environment = environment_of_notebook | {"MPLBACKEND": "agg"}
-    run = subprocess.run(script, cwd=notebook.parent, env=environment, capture_output=True, text=True, check=False)
-    assert run.returncode == 0, run.stderr
+def test_every_notebook_runs_as_a_script(notebook, script):
+    script(notebook.name)
 
 
 def executed(source):

@@ -64,7 +64,7 @@ def leaps_of(e: Evidence, s: StepsTaken) -> list[Leap]:
         return []
     floor = 3 * np.percentile(known, 95) if len(known) >= 40 else 0.0
     found = []
-    for k in 1 + np.flatnonzero((np.isfinite(norm) & (norm >= floor))[1:]):
+    for k in map(int, 1 + np.flatnonzero((np.isfinite(norm) & (norm >= floor))[1:])):
         before = norm[max(0, k - 20) : k]
         before = finite(before[before > 0])
         if not len(before):
