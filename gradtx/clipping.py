@@ -44,7 +44,7 @@ import jax.numpy as jnp
 from ._core.collectives import AxisName, check_axis_name, largest_everywhere, largest_over_shards
 from ._core.hyperparameters import NON_NEGATIVE_OR_INF, count_for, first_count, hyperparameter, next_count
 from ._core.lift import Scalars, lift
-from ._core.norms import factored_norm
+from ._core.norms import factored_norm, factored_norms
 from ._core.types import GradientTransformationExtraArgs, Params, ScalarOrSchedule
 
 
@@ -179,22 +179,20 @@ def clip_by_norm(max_norm: ScalarOrSchedule, *, axis_name: AxisName = None) -> G
                 f"clip_by_norm: the gradients have {len(gradients)} leaves, but init saw {leaves}: "
                 "call init with the same tree."
             )
-        c = limit(state.leaf_count)
-        values, norms, present = [], [], []
-        for g in gradients:
-            factors: Scalars = {}
-            if g is not None:
-                factors, norm, _ = _shrink_to(c, [g], axis_name)
-                norms.append(norm)
-                present.append(True)
-            elif leaves == len(gradients):  # otherwise the parameter is None too, and the state has no entry for it
-                norms.append(state.leaf_norms[len(norms)])
-                present.append(False)
-            values.append(factors)
-        stacked = jnp.stack(norms) if norms else state.leaf_norms
-        hit = (stacked > c) & jnp.array(present, bool)  # one comparison takes one kernel on a GPU
+        c, present = limit(state.leaf_count), [g for g in gradients if g is not None]
+        norms, hit = state.leaf_norms, jnp.zeros(leaves, bool)
+        values: list[Scalars] = [{}] * len(gradients)
+        if present:
+            factors, measured = _shrink_to(c, *factored_norms(present, axis_name))
+            each = iter(range(len(present)))
+            values = [_factors(factors[:, next(each)]) if g is not None else {} for g in gradients]
+            if len(present) == leaves:
+                norms, hit = measured, measured > c
+            else:  # a parameter without a gradient keeps its norm
+                at = [number for number, g in enumerate(gradients) if g is not None]
+                norms, hit = norms.at[jnp.array(at)].set(measured), hit.at[jnp.array(at)].set(measured > c)
         return values, {
-            "leaf_norms": stacked,
+            "leaf_norms": norms,
             "leaf_clipped": hit,
             "leaf_clip_counts": _count_if(hit, state.leaf_clip_counts),
             "leaf_count": next_count(state.leaf_count),
@@ -229,8 +227,10 @@ def clip_by_global_norm(max_norm: ScalarOrSchedule, *, axis_name: AxisName = Non
 
     def scalars(state: ClipByGlobalNormState, gradients: list[Any]) -> tuple[Scalars, Scalars]:
         present = [g for g in gradients if g is not None]
-        factors, norm, clipped = _shrink_to(limit(state.global_count), present, axis_name)
-        return factors, {
+        c = limit(state.global_count)
+        factors, norm = _shrink_to(c, *factored_norm(present, axis_name))
+        clipped = norm > c
+        return _factors(factors), {
             "global_norm": norm,
             "global_clipped": clipped,
             "global_clip_count": _count_if(clipped, state.global_clip_count),
@@ -240,17 +240,19 @@ def clip_by_global_norm(max_norm: ScalarOrSchedule, *, axis_name: AxisName = Non
     return lift("clip_by_global_norm", init, scalars, _shrink, reduces=True)
 
 
-def _shrink_to(c: jax.Array, leaves: list[jax.Array], axis_name: AxisName) -> tuple[Scalars, jax.Array, jax.Array]:
-    """Returns the two factors that shrink the leaves by their common norm, that norm, and whether it exceeds c."""
-    factor, length = factored_norm(leaves, axis_name)
+def _shrink_to(c: jax.Array, factor: jax.Array, length: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Returns the two factors [2, ...] that shrink norms to c, and the norms, given them as `factored_norm` does."""
     norm = (length / factor).astype(c.dtype)
     is_within = norm <= c
     # There are two factors because c / norm itself may underflow. Within the limit both are 1, which changes no bit.
     # The compiler can multiply by them again in each loop that reads the clipped gradient, instead of storing it.
     # The factors are computed as one array, so that they take one kernel on a GPU.
     share = c.astype(length.dtype) / jnp.where(length == 0, 1, length)
-    first, second = jnp.where(is_within, 1, jnp.stack([factor, share]))
-    return {"first": first, "second": second}, norm, norm > c
+    return jnp.where(is_within, 1, jnp.stack([factor, share])), norm
+
+
+def _factors(both: jax.Array) -> Scalars:
+    return {"first": both[0], "second": both[1]}
 
 
 def _shrink(store: Any, g: jax.Array, *, first: jax.Array, second: jax.Array) -> jax.Array:

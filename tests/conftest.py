@@ -184,31 +184,17 @@ def mark_unsampled(items):
                 item.add_marker("slow")
 
 
-class Memory:
-    """How much this process may use before JAX's compiled programs are dropped."""
-
-    most_maps = 40_000  # Linux allows 65,530 for one process, and each program takes a few
-    limit = 0.2 * os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+MOST_MAPS = 40_000  # Linux allows 65,530 for one process, and each program takes a few
 
 
 def pytest_runtest_teardown():
-    """Drops JAX's compiled programs when they take much memory, and before Linux refuses to map more of them.
-
-    The allocator keeps much of the freed memory, so the programs are dropped again after another gigabyte.
-    """
-    if next(TESTS_RUN) % 20 == 0 and (memory_in_use() > Memory.limit or maps_in_use() > Memory.most_maps):
+    """Drops JAX's compiled programs before Linux refuses to map more of them into memory."""
+    if next(TESTS_RUN) % 20 == 0 and maps_in_use() > MOST_MAPS:
         jax.clear_caches()
         chex.clear_trace_counter()  # dropped programs have to be traced again
         gc.unfreeze()
         gc.collect()
         gc.freeze()
-        Memory.limit = max(Memory.limit, memory_in_use() + 1e9)
-
-
-def memory_in_use():
-    """Returns the bytes of this process that are in memory, or 0 if the system does not provide them."""
-    pages = Path("/proc/self/statm")
-    return int(pages.read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") if pages.exists() else 0
 
 
 def maps_in_use():

@@ -150,7 +150,7 @@ CHECKED = {  # all-reduces at every step, and in the branch for squares that ove
     "adadelta": (lambda: gradtx.adadelta(), 0, 0),
     "adam": (lambda: gradtx.adam(0.1), 0, 0),
     "clip_by_value": (lambda: gradtx.clip_by_value(1.0), 1, 0),
-    "clip_by_norm": (lambda: gradtx.clip_by_norm(1.0), 1, 2),
+    "clip_by_norm": (lambda: gradtx.clip_by_norm(1.0), 1, 1),
     "clip_by_global_norm": (lambda: gradtx.clip_by_global_norm(1.0), 1, 1),
     "clip_by_global_norm, adam": (lambda: optax.chain(gradtx.clip_by_global_norm(1.0), gradtx.adam(0.1)), 1, 1),
     "skip_nonfinite": (lambda: gradtx.skip_nonfinite(gradtx.adam(0.1)), 1, 0),

@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 from jax.core import Tracer
 
+from .copies import once_known
 from .hyperparameters import next_count
 from .lift import row_of
 from .trees import selected
@@ -51,6 +52,7 @@ def update_if(
 
 def skip_counts(is_taken: jax.Array, skipped: Any, consecutive: Any, seen: Any) -> tuple[Any, Any, Any]:
     """The next counts of the steps that were skipped, of those skipped in a row up to now, and of all steps."""
-    # One count is computed from another, so that XLA on GPUs can compute them in one kernel.
     in_a_row = jnp.where(is_taken, 0, next_count(consecutive))
-    return jnp.where(in_a_row > 0, next_count(skipped), skipped), in_a_row, next_count(seen)
+    skipped = jnp.where(in_a_row > 0, next_count(skipped), skipped)
+    # Each is computed from another one, so that XLA on GPUs can compute them in one kernel.
+    return skipped, in_a_row, once_known(skipped, next_count(seen))

@@ -25,11 +25,8 @@ def scaled_norm(leaves: Sequence[jax.Array], axis_name: AxisName = None) -> tupl
 
 
 def scaled_norms(leaves: Sequence[jax.Array], axis_name: AxisName = None) -> tuple[jax.Array, jax.Array]:
-    """`scaled_norm` of each leaf by itself, as two vectors [leaves]. All leaves share one conditional.
-
-    With a conditional for each leaf, the time to compile would grow as the square of their number.
-    """
-    return _with_inverse_scale(*_factored(lambda sums: each_over_shards(sums, axis_name), leaves))
+    """`scaled_norm` of each leaf by itself, as two vectors [leaves]."""
+    return _with_inverse_scale(*factored_norms(leaves, axis_name))
 
 
 def _with_inverse_scale(factor: jax.Array, length: jax.Array) -> tuple[jax.Array, jax.Array]:
@@ -47,6 +44,14 @@ def factored_norm(leaves: Sequence[jax.Array], axis_name: AxisName = None) -> tu
     """
     dtype = compute_dtype(*(x.dtype for x in leaves))
     return _factored(lambda sums: total_over_shards(sums, axis_name, dtype), leaves)
+
+
+def factored_norms(leaves: Sequence[jax.Array], axis_name: AxisName = None) -> tuple[jax.Array, jax.Array]:
+    """`factored_norm` of each leaf by itself, as two vectors [leaves]. All leaves share one conditional.
+
+    With a conditional for each leaf, the time to compile would grow as the square of their number.
+    """
+    return _factored(lambda sums: each_over_shards(sums, axis_name), leaves)
 
 
 Combine = Callable[[list[jax.Array]], jax.Array]  # from the leaves' sums to their total, or to a vector of them
