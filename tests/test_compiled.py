@@ -52,6 +52,15 @@ def test_a_compiled_8_bit_step_reads_twice_on_gpus_and_moves_no_blocks_on_tpus(d
     assert found["conditionals"] == 0
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("device", ["H100"], indirect=True)
+def test_norms_and_guards_of_many_leaves_take_no_more_kernels_than_in_optax(device):
+    names = ["clip, sgd", "clip by leaf norm, sgd", "guarded rmsprop"]
+    found = compiled.measured(device, names, "12 leaves")
+    for name in names:
+        assert found[name]["gradtx"]["kernels"] <= found[name]["Optax"]["kernels"], name
+
+
 TREE = {"w": jnp.linspace(-1.0, 1.0, 6).reshape(2, 3), "b": jnp.ones(3)}
 
 
