@@ -5,8 +5,8 @@
     beale        (1.5 - x + xy)² + (2.25 - x + xy²)² + (2.625 - x + xy³)²
 
 >>> from gradtx import landscapes
->>> print(landscapes.quadratic(condition_number=10.0, dim=3).hessian_eigenvalues)
-[ 1.    3.16 10.  ]
+>>> print(landscapes.rosenbrock.minimisers, f"{landscapes.rosenbrock.condition_number:.0f}")
+[[1. 1.]] 2508
 """
 
 import math
@@ -19,9 +19,6 @@ from gradtx._core.arguments import checked_count, checked_number
 from gradtx._core.hyperparameters import Range
 
 from .landscape import Landscape
-
-_AT_LEAST_ONE = Range("[1, inf)", 1.0, math.inf)
-_FINITE = Range("(-inf, inf)", -math.inf, math.inf)
 
 
 def quadratic(condition_number: float = 100.0, dim: int = 2, rotation: float = 0.0) -> Landscape:
@@ -39,12 +36,12 @@ def quadratic(condition_number: float = 100.0, dim: int = 2, rotation: float = 0
     **Source**: chapter §2.1; Goodfellow et al. 2016, §8.2.1.
 
     >>> from gradtx import landscapes
-    >>> f = landscapes.quadratic(condition_number=4.0)
-    >>> print(f([1.0, 1.0]), f.minimum, f.condition_number)
-    2.5 0.0 4.0
+    >>> f = landscapes.quadratic(condition_number=10.0, dim=3)
+    >>> print(f([0.0, 0.0, 1.0]), f.minimum, f.condition_number, f.hessian_eigenvalues)
+    5.0 0.0 10.0 [ 1.    3.16 10.  ]
     """
-    κ = checked_number("quadratic", "condition_number", condition_number, _AT_LEAST_ONE)
-    angle = checked_number("quadratic", "rotation", rotation, _FINITE)
+    κ = checked_number("quadratic", "condition_number", condition_number, Range("[1, inf)", 1.0, math.inf))
+    angle = checked_number("quadratic", "rotation", rotation, Range("(-inf, inf)", -math.inf, math.inf))
     dim = checked_count("quadratic", "dim", dim)
     eigenvalues = np.geomspace(1.0, κ, dim)
     axes = _rotation_matrix(dim, angle)  # columns: the eigenvectors

@@ -15,7 +15,8 @@ its minimisers fill two curves, along which the Hessian has a zero eigenvalue. O
 """
 
 import itertools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -83,16 +84,17 @@ def styblinski_tang(dim: int = 2) -> Landscape:
     dim = checked_count("styblinski_tang", "dim", dim)
     best, hump, worse = np.sort(np.roots([4.0, 0.0, -32.0, 5.0]).real)  # of the derivative, all real
     return _separable(
+        dim,
+        lambda x: (x**4 - 16 * x**2 + 5 * x) / 2,
+        valleys=[best, worse],
+        hump=hump,
+        reach=5.0,
         name="styblinski_tang",
         description="a good and a bad valley in every coordinate: descent ends in the one downhill of the start",
         source="Styblinski & Tang 1990",
-        term=lambda x: (x**4 - 16 * x**2 + 5 * x) / 2,
-        minimum=float(dim * (best**4 - 16 * best**2 + 5 * best) / 2),
-        valleys=[best, worse],
-        hump=hump,
         start=np.resize([1.0, -0.5], dim),
         learning_rate=0.01,
-        reach=5.0,
+        minimum=float(dim * (best**4 - 16 * best**2 + 5 * best) / 2),
     )
 
 
@@ -114,16 +116,17 @@ def rastrigin(dim: int = 2) -> Landscape:
     """
     dim = checked_count("rastrigin", "dim", dim)
     return _separable(
+        dim,
+        lambda x: 10 + x**2 - 10 * jnp.cos(2 * jnp.pi * x),
+        valleys=[0.0, _rastrigin_root(1.0)],
+        hump=_rastrigin_root(0.5),
+        reach=5.12,
         name="rastrigin",
         description="a bowl covered with local minima: descent stops in the nearest one, but noise may carry it on",
         source="Rastrigin 1974; Mühlenbein, Schomisch & Born 1991",
-        term=lambda x: 10 + x**2 - 10 * jnp.cos(2 * jnp.pi * x),
-        minimum=0.0,
-        valleys=[0.0, _rastrigin_root(1.0)],
-        hump=_rastrigin_root(0.5),
         start=np.resize([2.7, -1.6], dim),
         learning_rate=0.001,
-        reach=5.12,
+        minimum=0.0,
     )
 
 
@@ -135,19 +138,9 @@ def _rastrigin_root(x: float) -> float:
 
 
 def _separable(
-    name: str,
-    description: str,
-    source: str,
-    term: Callable[[jax.Array], jax.Array],
-    minimum: float,
-    valleys: Sequence[float],
-    hump: float,
-    start: np.ndarray,
-    learning_rate: float,
-    reach: float,
+    dim: int, term: Callable[[jax.Array], jax.Array], valleys: list[float], hump: float, reach: float, **facts: Any
 ) -> Landscape:
     """Σ term(x_i). Its critical points are all combinations of those of one coordinate. The first valley is best."""
-    dim = start.size
     best = np.full(dim, valleys[0])
     if dim <= 3:
         points = [np.array(point) for point in itertools.product([*valleys, hump], repeat=dim)]
@@ -159,18 +152,13 @@ def _separable(
         return "minimum-like" if humps == 0 else "maximum-like" if humps == dim else "saddle"
 
     return Landscape(
-        name=name,
-        description=description,
         section="§2.2",
-        source=source,
         function=lambda x: jnp.sum(term(x)),
-        start=start,
-        learning_rate=learning_rate,
-        minimum=minimum,
         minimisers=[best],
         critical_points=[(point, kind(point)) for point in points],
         view=((-reach, reach), (-reach, reach)),
         condition_number=1.0,  # at the minimiser every coordinate has the same curvature
+        **facts,
     )
 
 

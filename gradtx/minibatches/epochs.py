@@ -82,12 +82,11 @@ def online_pass(
 
     If the examples are independent draws from p_data, each minibatch is too, and the parameters have not seen it
     before. Its gradient is then an unbiased estimate of the gradient of the *generalisation* error. From the second
-    pass on (`shuffled_epochs`) it is unbiased for the training error only. Use it if there is more data than time.
+    pass on (`shuffled_epochs`) it is unbiased for the training error only.
 
     Args:
         key: a JAX random key for the shuffle, which is needed because stored data may be sorted.
-        num_examples: size of the training set, >= 1.
-        batch_size: examples per minibatch, from 1 to `num_examples`.
+        num_examples, batch_size: as in `shuffled_epochs`.
         remainder: "drop" leaves out the last `num_examples % batch_size`; "pad" adds a minibatch with them and -1.
 
     Returns:

@@ -10,7 +10,7 @@ minibatches.
 **Differs from** torch's `DataLoader` with a `DistributedSampler`, which must be told the epoch, and which repeats or
 drops examples to make the parts even. Here an uneven minibatch has uneven parts. Nothing is read ahead.
 
-**Costs**: per step, each process reads its own examples on the host, when the minibatch is requested.
+**Costs**: per step, each process reads its own examples on the host.
 
 **When**: for data that does not fit on a device, or that many processes share. If the data fits, put it on the device,
 and use `jax.tree.map(lambda x: x[batch], data)` inside the compiled loop.
@@ -34,7 +34,7 @@ def minibatch_feed(
     processes: int | None = None,
     sharding: jax.sharding.Sharding | None = None,
 ) -> Iterator[Any]:
-    """The minibatches from step `start` on, each a tree like `data`.
+    """The minibatches from step `start` on, each a tree like `data` that is read when it is requested.
 
     Without `sharding`, each minibatch is split into n parts, and process i of n gets the i-th as NumPy arrays. If it
     does not divide evenly, the first processes get one more example. With `sharding`, each minibatch is one global
@@ -47,9 +47,6 @@ def minibatch_feed(
         process: the index of this process, from 0; default `jax.process_index()`.
         processes: the number of processes; default `jax.process_count()`.
         sharding: the sharding of the minibatches, with the examples as their first axis.
-
-    Returns:
-        an iterator. A minibatch is read when it is requested.
 
     Raises:
         ValueError: `start` or `process` is out of range, or `sharding` is given with `process` or `processes`.

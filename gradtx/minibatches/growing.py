@@ -1,13 +1,6 @@
 """Minibatches that grow during training. The noise falls as σ / √n, and the learning rate can stay the same.
 
-    n_k = min(n_final, round(n_0 γ^⌊k / p⌋))
-
-| letter       | argument           | range                  |
-|--------------|--------------------|------------------------|
-| k            | the step           | from 0                 |
-| n_0, n_final | `initial`, `final` | 1 <= n_0 <= n_final    |
-| γ            | `factor`           | above 1                |
-| p            | `every`            | steps of a stage, >= 1 |
+    n_k = min(n_final, round(n_0 γ^⌊k / p⌋))    at step k, from 0
 
 **When**: late in a run, if noise and not curvature keeps the loss from falling. Growing the batch acts like lowering
 the learning rate, but takes fewer and larger steps, which devices can run in parallel. It does not help if the gradient
@@ -54,12 +47,9 @@ def growing_batch_sizes(initial: int, final: int, *, every: int, factor: float =
 
     Args:
         initial: n_0, the size of the first stage, >= 1.
-        final: n_final, the largest size.
-        every: p, steps per stage.
+        final: n_final, the largest size, >= n_0.
+        every: p, steps per stage, >= 1.
         factor: γ, the ratio of the sizes of successive stages, above 1.
-
-    Returns:
-        The schedule. A number gives an int; an array or a traced count gives int32. `sizes` holds all stages' sizes.
 
     Raises:
         ValueError: an argument is out of range. TypeError: an argument that must be an integer is not.

@@ -29,16 +29,11 @@ class Frames(Picture):
         fname.write(with_few_colours(full))
 
 
-# Matplotlib draws its buttons with an icon font from the network. Without a network the buttons would be blank.
+# In place of the icon font that matplotlib loads from the network. Without a network its buttons would be blank.
 ICONS = {
     "minus": "−", "fast-backward": "⏮", "step-backward": "⏴", "play fa-flip-horizontal": "◀", "pause": "⏸", "play": "▶",
     "step-forward": "⏵", "fast-forward": "⏭", "plus": "+",
 }  # fmt: skip
-
-
-def _without_icon_font(html: str) -> str:
-    html = re.sub(r'<link[^>]*href="https?:[^>]*>', "", html, flags=re.DOTALL)
-    return re.sub(r'<i class="fa fa-([^"]*)"></i>', lambda icon: ICONS.get(icon[1], icon[1]), html)
 
 
 class Animation:
@@ -54,7 +49,8 @@ class Animation:
         # and Chromium then keeps the empty image's size. If scripts are disabled, nothing would show at all.
         last = re.findall(r'frames\[\d+\] = "(data:[^"]*)"', html)[-1].replace("\\\n", "")
         html = html.replace("<img id=", f'<img src="{last}" alt="the last frame" id=', 1)
-        return _without_icon_font(html)
+        html = re.sub(r'<link[^>]*href="https?:[^>]*>', "", html, flags=re.DOTALL)
+        return re.sub(r'<i class="fa fa-([^"]*)"></i>', lambda icon: ICONS.get(icon[1], icon[1]), html)
 
     def save(self, path: str | Path) -> None:
         """Writes `.html` (with controls) or `.gif`."""
@@ -92,7 +88,6 @@ def animate_trajectories(
         axes = figure.subplots()
         draw_contours(axes, landscape)
         draw_critical_points(axes, landscape)
-        axes.set(xlim=landscape.view[0], ylim=landscape.view[1], xlabel="θ₁ (parameter)", ylabel="θ₂ (parameter)")
         lines = [
             axes.plot([], [], color=look(i)["color"], lw=1.6, label=in_legend(name))[0] for i, name in enumerate(named)
         ]

@@ -9,7 +9,6 @@ from ..arguments import check_kind
 from ..compare import first_step_reaching
 from ..sweep_result import Measure, Sweep, check_sweeps
 from .style import COLOURS, Picture, headline, light_grid, new_picture, styled
-from .sweeps import label_of
 
 
 @styled
@@ -44,22 +43,16 @@ def plot_batch_sizes(sweeps: Mapping[int, Sweep], target: float, *, by: Measure 
     check_sweeps("plot_batch_sizes", sweeps.values())
     sizes = np.array(sorted(sweeps))
     steps = np.stack([_steps_to(sweeps[size], target, by) for size in sizes])  # [sizes, keys]
+    goal = f"{by.replace('_', ' ')} {target:.3g}"
     figure = new_picture(9.5, 4.4)
     left, right = figure.subplots(1, 2)
-    for axes, values, label in (
-        (left, steps, "optimizer steps"),
-        (right, steps * sizes[:, None], "examples seen"),
-    ):
+    for axes, values, label in ((left, steps, "optimizer steps"), (right, steps * sizes[:, None], "examples seen")):
         reached = np.isfinite(values).all(axis=1)
         shown = sizes[reached]
         axes.fill_between(shown, values[reached].min(1), values[reached].max(1), color=COLOURS[0], alpha=0.2, lw=0)
         axes.plot(shown, np.median(values[reached], axis=1), "o-", color=COLOURS[0], label="median and range over keys")
-        axes.set(
-            xscale="log",
-            yscale="log" if reached.any() else "linear",  # a logarithmic axis needs a value
-            xlabel="batch size (examples)",
-            ylabel=f"{label} to {label_of(by)} {target:.3g}",
-        )
+        scale = "log" if reached.any() else "linear"  # a logarithmic axis needs a value
+        axes.set(xscale="log", yscale=scale, xlabel="batch size (examples)", ylabel=f"{label} to {goal}")
         axes.set_xticks(sizes, [str(size) for size in sizes])
         axes.minorticks_off()
         if reached.any():
@@ -70,7 +63,7 @@ def plot_batch_sizes(sweeps: Mapping[int, Sweep], target: float, *, by: Measure 
     if np.isfinite(medians[0]):
         left.plot(sizes, medians[0] * sizes[0] / sizes, "--", color="#888888", label="1/B: no example wasted")
     left.legend()
-    headline(figure, _batch_conclusion(sizes, medians, target, by), 11)
+    headline(figure, _batch_conclusion(sizes, medians, goal), 11)
     return figure
 
 
@@ -82,10 +75,10 @@ def _steps_to(sweep: Sweep, target: float, by: Measure) -> np.ndarray:
     return steps[np.argmin(np.median(steps, axis=1))]
 
 
-def _batch_conclusion(sizes: np.ndarray, medians: np.ndarray, target: float, by: Measure) -> str:
+def _batch_conclusion(sizes: np.ndarray, medians: np.ndarray, goal: str) -> str:
     reached = np.isfinite(medians) & (medians > 0)
     if not reached.any():
-        return f"No batch size reached {label_of(by)} {target:.3g}."
+        return f"No batch size reached {goal}."
     examples = np.where(reached, medians * sizes, np.inf)
     fewest, quickest = int(np.argmin(examples)), int(np.argmin(np.where(reached, medians, np.inf)))
     text = f"Batch size {sizes[fewest]} needs the fewest examples"

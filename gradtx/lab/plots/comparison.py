@@ -84,7 +84,7 @@ def _several_problems(comparison: Comparison) -> Picture:
     for panel in panels[len(profile.problems) :]:
         panel.set_visible(False)
     for panel, name in zip(panels, profile.problems, strict=False):
-        _steps_to_target(panel, comparison, name, name)
+        _steps_to_target(panel, comparison, name)
     left, right = figure.add_subfigure(grid[1]).subplots(1, 2, width_ratios=[1.5, 1])
     _profile(left, profile, comparison)
     _scores(right, profile, comparison)
@@ -111,7 +111,7 @@ def _curves(panel: Axes, result: MethodResult, colour: str, is_rate: bool) -> No
     panel.tick_params(labelsize=8)
 
 
-def _steps_to_target(panel: Axes, comparison: Comparison, problem: str, title: str | None = None) -> None:
+def _steps_to_target(panel: Axes, comparison: Comparison, problem: str) -> None:
     target = comparison.target(problem)
     results = sorted(comparison.of(problem), key=lambda r: (np.median(r.steps_to(target)), r.method), reverse=True)
     taken = np.array([result.steps_to(target) for result in results])  # [methods, seeds]
@@ -128,12 +128,11 @@ def _steps_to_target(panel: Axes, comparison: Comparison, problem: str, title: s
             panel.annotate(text, (1.05 * last, y), va="center", fontsize=8, color=colour)
     metric, shown = results[0].sweep.metric_name, f"{target:.0%}" if _is_rate(results[0]) else f"{target:.3g}"
     panel.set_yticks(range(len(results)), [r.method for r in results], fontsize=9)
-    panel.set_ylim(-0.6, len(results) - 0.4)
-    panel.set_xlim(0, last * (1.02 if all_reach else 1.4))
-    panel.set_xlabel("optimizer steps (dot: one seed, bar: median)")
-    panel.set_title(
-        f"{title}: {metric} {shown}" if title else f"Steps to {shown} validation {metric} (left is quicker)"
-    )
+    title = f"{problem}: {metric} {shown}"
+    if len(comparison.problems) == 1:
+        title = f"Steps to {shown} validation {metric} (left is quicker)"
+    panel.set(ylim=(-0.6, len(results) - 0.4), xlim=(0, last * (1.02 if all_reach else 1.4)))
+    panel.set(xlabel="optimizer steps (dot: one seed, bar: median)", title=title)
     light_grid(panel, "x")
 
 
@@ -145,11 +144,10 @@ def _sensitivity(panel: Axes, comparison: Comparison) -> None:
         finals = np.where(np.isfinite(finals), finals, np.nan)
         panel.plot(rates, finals, **look(i), ms=5, lw=1.2, label=in_legend(result.method))
     panel.axvline(1, color=GREY, zorder=0)
-    panel.set_xscale("log")
     if _is_rate(comparison.results[0]):
         panel.set_ylim(0, 1.02)
         panel.yaxis.set_major_formatter(PercentFormatter(1))
-    panel.set_xlabel("learning rate / best learning rate of the method")
+    panel.set(xscale="log", xlabel="learning rate / best learning rate of the method")
     panel.set_ylabel(f"final validation {first.metric_name}")
     panel.set_title("Results at other learning rates (flat is good; a line ends if the runs diverged)")
     panel.legend(fontsize=8, ncols=2, loc="lower left" if first.higher_is_better else "upper left")
@@ -166,20 +164,18 @@ def _profile(panel: Axes, profile: PerformanceProfile, comparison: Comparison) -
     ticks = [t for t in (1, 1.5, 2, 3, 4, 6, 8) if t <= profile.max_ratio]
     panel.set_xticks(ticks, [f"{t:g}" for t in ticks])
     panel.minorticks_off()
-    panel.set(
-        ylim=(-0.06, 1.08), xlabel="τ: steps relative to the quickest method", ylabel="problems within τ (fraction)"
-    )
+    panel.set(ylim=(-0.06, 1.08), xlabel="τ: steps relative to the quickest method")
+    panel.set_ylabel("problems within τ (fraction)")
     panel.set_title(f"Performance profile over {len(profile.problems)} problems (up and left is better)")
     panel.legend(fontsize=8, ncols=5, loc="upper left", bbox_to_anchor=(0, -0.14), borderaxespad=0)
     light_grid(panel)
 
 
 def _scores(panel: Axes, profile: PerformanceProfile, comparison: Comparison) -> None:
-    order = sorted(profile.scores, key=lambda method: profile.scores[method])
-    for y, method in enumerate(order):
-        score = profile.scores[method]
+    order = sorted(profile.scores.items(), key=lambda item: item[1])
+    for y, (method, score) in enumerate(order):
         panel.barh(y, score, color=look(comparison.methods.index(method))["color"], alpha=0.85)
         panel.annotate(f"{score:.2f}", (score, y), xytext=(4, 0), textcoords="offset points", va="center", fontsize=8)
-    panel.set_yticks(range(len(order)), order, fontsize=9)
+    panel.set_yticks(range(len(order)), [method for method, _ in order], fontsize=9)
     panel.set(xlim=(0, 1.12), xlabel=f"area under the profile up to τ = {profile.max_ratio:g}")
     panel.set_title("Score (1: quickest on every problem)")

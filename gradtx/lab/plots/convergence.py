@@ -42,7 +42,7 @@ def plot_convergence(runs: Runs | Mapping[str, Runs], minimum: float = 0.0, *, w
     for i, (name, (steps, values)) in enumerate(_lines(named, what)):
         is_shown = (steps > 0) & np.isfinite(values).all(axis=0)
         steps, excess = steps[is_shown], values[:, is_shown] - minimum
-        middle, style = (excess.mean(axis=0) if len(steps) else np.zeros(0)), look(i)
+        middle, style = excess.mean(axis=0), look(i)
         if (middle > 0).sum() < 2:  # interrupted, diverged, or already at the minimum
             orders[name] = np.nan
             axes.plot([], [], **style, ms=5, label=in_legend(f"{name}: too short" if name else "too short"))

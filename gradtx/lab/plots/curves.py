@@ -45,19 +45,15 @@ def plot_curves(runs: Runs | Mapping[str, Runs], what: str = "loss", *, smooth: 
     figure = new_picture(8, 4.6)
     axes = figure.subplots()
     first = _list(next(iter(named.values())))[0]
-    names = {
-        "loss": "minibatch loss",
-        "train_loss": "training loss",
-        "metric": f"validation {getattr(first, 'metric_name', 'metric')}",
-    }
+    metric = getattr(first, "metric_name", "metric")
+    names = {"loss": "minibatch loss", "train_loss": "training loss", "metric": f"validation {metric}"}
     label = names.get(what, _reading_in_words(what))
     ends, positive = {}, True
     for i, (name, given) in enumerate(named.items()):
         steps, values = curve_of("plot_curves", given, what)
         low = high = values
-        if what not in EVALUATED:
-            window = max(1, values.shape[1] // 50) if smooth is None else smooth
-            steps, values, low, high = _smoothed(steps, values, window)
+        if what not in EVALUATED and len(steps):
+            steps, values, low, high = _smoothed(steps, values, smooth or max(1, len(steps) // 50))
         colour = look(i)["color"]
         known = np.isfinite(values).any(axis=0)  # leaves out steps at which every run has diverged
         steps, values, low, high = steps[known], values[:, known], low[:, known], high[:, known]
@@ -140,16 +136,14 @@ def _runs_of_best(sweep: Sweep) -> list[dict[str, np.ndarray]]:
 
 def _smoothed(steps: np.ndarray, values: np.ndarray, window: int) -> tuple[np.ndarray, ...]:
     """The mean step, medians, lowest and highest values of blocks of `window` steps; the last block may be longer."""
-    count = values.shape[1]
-    starts = np.arange(0, count, min(window, max(1, count)))
-    if len(starts) > 1 and count - starts[-1] < window:  # the rest joins the block before it
-        starts = starts[:-1]
-    blocks = np.split(values, starts[1:], axis=1) if len(starts) else []
+    window = min(window, len(steps))
+    ends = np.arange(window, len(steps) - window + 1, window)  # of all blocks but the last
+    centres = np.array([part.mean() for part in np.split(steps, ends)])
+    blocks = np.split(values, ends, axis=1)
     middle, low, high = (
-        np.stack([_of_finite(statistic, block) for block in blocks], axis=1) if blocks else values
+        np.stack([_of_finite(statistic, block) for block in blocks], axis=1)
         for statistic in (np.median, np.min, np.max)
     )
-    centres = np.array([part.mean() for part in np.split(steps, starts[1:])]) if blocks else steps
     return centres, middle, low, high
 
 

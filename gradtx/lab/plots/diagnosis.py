@@ -69,9 +69,7 @@ def _text(diagnosis: gradtx.Diagnosis) -> str:
     for finding in diagnosis.findings:
         lines.append(f"{finding.title.upper()}  (chapter {finding.section}, {finding.confidence} confidence)")
         lines += [f"   {line}" for line in textwrap.wrap(finding.evidence, 82)]
-        lines += [
-            f"   → {line}" if i == 0 else f"      {line}" for i, line in enumerate(textwrap.wrap(finding.advice, 80))
-        ]
+        lines.append("   → " + "\n      ".join(textwrap.wrap(finding.advice, 80)))
         if finding.consequences:
             lines.append(f"   It explains: {', '.join(name.replace('_', ' ') for name in finding.consequences)}.")
         lines.append("")

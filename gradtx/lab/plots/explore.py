@@ -10,7 +10,6 @@ def explore(draw: Callable[..., Any], **choices: Sequence[Any]) -> None:
     """Shows `draw` at each argument's middle choice. In a notebook with ipywidgets it adds a slider for each argument.
 
     A saved notebook (on a web page, for example) shows that one picture. The sliders work once the notebook runs.
-    Without ipywidgets, or outside a notebook, only the picture is shown.
 
     Args:
         draw: function of one choice for each argument. It returns an object that a notebook can show, such as a

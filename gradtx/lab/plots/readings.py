@@ -16,8 +16,6 @@ from .panel_list import PANELS, Panel
 from .style import COLOURS, GREY, Picture, headline, light_grid, new_picture, styled
 
 Run = History | Mapping[str, Any]
-
-
 NO_STEP = "No step was recorded, so there is nothing to show."
 
 

@@ -82,11 +82,7 @@ def styled(plot: Callable[P, Picture]) -> Callable[P, Picture]:
 
 
 def in_legend(name: str) -> str | None:
-    """The label of a line with this name, or None if the name is empty.
-
-    Matplotlib leaves names that begin with "_" out of the legend. They get a prefix here, which `names_as_they_are`
-    removes.
-    """
+    """The label of a line, which is None if the name is empty. `names_as_they_are` removes the prefix again."""
     return f"{_VISIBLE}{name}" if name.startswith("_") else name or None
 
 

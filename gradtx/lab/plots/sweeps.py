@@ -36,8 +36,7 @@ def plot_sweep(sweep: Sweep, x: str = "learning_rate", y: str | None = None, *, 
     quadratic: best at learning rate 0.1, momentum 0.5
     """
     check_sweeps("plot_sweep", [sweep])
-    others = [name for name in sweep.axes if name != x]
-    y = y or (others[0] if others else None)
+    y = y or next((name for name in sweep.axes if name != x), None)
     if sweep.is_random or y is None or x not in sweep.axes or y not in sweep.axes or x == y:
         raise ValueError(
             f"plot_sweep: x and y must be two of the sweep's axes {list(sweep.axes)}, got {x!r} and {y!r}."
@@ -136,12 +135,11 @@ def plot_sensitivity(
         axes.set_yscale("log")
     if all((sweep.axes[x] > 0).all() for sweep in named.values()):
         axes.set_xscale("log")
-    excess = "excess " if minimum else ""
-    axes.set(xlabel=x.replace("_", " "), ylabel=f"final {excess}{_label(first, by)}")
+    measure = f"final {'excess ' if minimum else ''}{_label(first, by)}"
+    axes.set(xlabel=x.replace("_", " "), ylabel=measure)
     light_grid(axes)
     if any(named):
         axes.legend()
-    measure = f"final {excess}{_label(first, by)}"
     best = f"{sweep_in_words(first, by)} " if len(named) == 1 and not minimum else ""
     headline(figure, f"{best}Best {measure} by {x.replace('_', ' ')}. {'; '.join(bests.values())}.", 11)
     return figure
@@ -156,10 +154,5 @@ def _best_in_words(name: str, values: np.ndarray, middle: np.ndarray, higher: bo
     return f"{start}{middle[place]:.3g} at {values[place]:.3g}{edge}"
 
 
-def label_of(by: Measure) -> str:
-    """The name of a measure in words."""
-    return by.replace("_", " ")
-
-
 def _label(sweep: Sweep, by: Measure) -> str:
-    return sweep.metric_name if by == "metric" else label_of(by)
+    return sweep.metric_name if by == "metric" else by.replace("_", " ")

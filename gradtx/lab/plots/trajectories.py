@@ -60,13 +60,11 @@ def plot_trajectories(landscape: Landscape, paths: Paths, *, arrows: int = 12) -
         draw_contours(axes, landscape)
         for i, (name, path) in enumerate(named.items()):
             every = -(-len(path) // 60)  # about 60 markers at most: more would hide the path
-            axes.plot(path[:, 0], path[:, 1], **look(i), ms=3.5, markevery=every, label=in_legend(name), zorder=3)
-        for i, line in enumerate(axes.lines):  # later paths are thinner, so that they do not hide earlier ones
-            line.set_linewidth(1.4 + 2.2 * (1 - (i + 1) / len(named)))
+            width = 1.4 + 2.2 * (1 - (i + 1) / len(named))  # later paths are thinner: they do not hide earlier ones
+            axes.plot(*path[:, :2].T, **look(i), lw=width, ms=3.5, markevery=every, label=in_legend(name), zorder=3)
         _draw_arrows(axes, landscape, named, arrows)
         draw_critical_points(axes, landscape)
         axes.plot(*named[next(iter(named))][0, :2], "o", ms=12, mfc="none", mec="k", mew=1.5, label="start", zorder=5)
-        axes.set(xlim=landscape.view[0], ylim=landscape.view[1], xlabel="θ₁ (parameter)", ylabel="θ₂ (parameter)")
     axes.set_title(_description(landscape), fontsize=9)
     figure.legend(loc="outside lower center", ncols=min(4, len(figure.axes[0].get_legend_handles_labels()[1])))
     headline(figure, _conclusion(landscape, named), 11)
@@ -146,11 +144,12 @@ def _heights(landscape: Landscape, points: int) -> tuple[np.ndarray, np.ndarray,
 
 def draw_contours(axes: Axes, landscape: Landscape) -> None:
     """Draws the landscape's heights in its view, from white to grey."""
+    axes.set(xlim=landscape.view[0], ylim=landscape.view[1], xlabel="θ₁ (parameter)", ylabel="θ₂ (parameter)")
     x, y, z = _heights(landscape, 240)
     levels = np.unique(np.quantile(z, np.linspace(0, 1, 26) ** 1.5).astype(np.float32))
     if len(levels) > 2:
-        rank = np.interp(z, levels, np.arange(len(levels)))  # colours by rank of the level: equal shares
         ranks = np.arange(len(levels))
+        rank = np.interp(z, levels, ranks)  # colours by rank of the level: equal shares
         axes.contourf(x, y, rank, levels=ranks, cmap="Greys", alpha=0.35)
         axes.contour(x, y, rank, levels=ranks, colors="#8a8a8a", linewidths=0.5)
 
@@ -185,8 +184,7 @@ def draw_critical_points(axes: Axes, landscape: Landscape) -> None:
     seen = set()
     for point, kind in landscape.critical_points:
         marker, label = CRITICAL[kind]
-        height = _values(landscape, np.asarray(point)[None])[0]
-        place = np.asarray(point)[:2] if landscape.dim > 1 else (*point, height)
+        place = point[:2] if landscape.dim > 1 else (*point, *_values(landscape, point[None]))
         axes.plot(
             *place, marker, ms=13 if marker == "*" else 8, mfc="w", mec="k", ls="none", zorder=4.5,
             label=None if kind in seen else label,

@@ -6,9 +6,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from .layers import Weights
 from .problem import Batch, Problem
-from .supervised import regression, split
+from .supervised import Weights, regression, split
 
 
 def breast_cancer(l2: float = 0.001) -> Problem:

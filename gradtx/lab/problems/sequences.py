@@ -6,9 +6,8 @@ import numpy as np
 
 from gradtx._core.arguments import checked_count
 
-from .layers import Weights, weights
 from .problem import Batch, Problem
-from .supervised import classification, regression
+from .supervised import Weights, classification, regression, weights
 
 
 def adding(length: int = 30, hidden: int = 32, examples: int = 2000) -> Problem:

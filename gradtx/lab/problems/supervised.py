@@ -1,4 +1,7 @@
-"""Problems from a model and its data: softmax cross-entropy with accuracy, or squared error with its root mean."""
+"""Problems from a model and its data: softmax cross-entropy with accuracy, or squared error with its root mean.
+
+The end of the file holds what the ready-made problems share.
+"""
 
 from collections.abc import Callable
 from typing import Any
@@ -11,6 +14,7 @@ from .problem import Batch, Problem, check_examples
 
 Init = Callable[[jax.Array], Any]  # random key -> parameters
 Model = Callable[[Any, Any], jax.Array]  # parameters, inputs -> outputs
+Weights = dict[str, jax.Array]
 
 
 def classification(
@@ -93,16 +97,12 @@ def regression(
     With several outputs, the loss of an example is the sum over them, and the metric's mean includes them.
 
     Args:
-        name: short name of the problem.
-        init: random key -> parameters, a tree of arrays.
+        name, init, validation, description, section: as in `classification`.
         predict: parameters, inputs -> predictions in the shape of the targets, [n] or [n, outputs].
         train: (inputs, targets): a tree of arrays [n, ...] and real numbers [n], or [n, outputs]. NumPy arrays are put
             on the device here, once.
-        validation: other examples in the same form.
-        description: one line about the data and the model; defaults to the name.
         target: the validation root mean squared error that steps-to-target are counted to.
         optimum: the least training loss, if it is known.
-        section: section of the chapter.
 
     Raises:
         ValueError: if there are no examples, leading axes differ, or predictions and targets have different shapes,
@@ -135,34 +135,9 @@ def regression(
         return jnp.sqrt(jnp.mean((predict(params, inputs) - targets) ** 2))
 
     return Problem(
-        name,
-        description or name,
-        init,
-        losses,
-        metric,
-        train,
-        validation,
-        metric_name="root mean squared error",
-        higher_is_better=False,
-        target=target,
-        optimum=optimum,
-        section=section,
-    )
-
-
-def split(inputs: Any, targets: Any, validation_examples: int, stratify: Any = None) -> tuple[Batch, Batch]:
-    """(train, validation), the same in every call. With `stratify`, both have the same share of each of its values."""
-    from sklearn.model_selection import train_test_split
-
-    parts = train_test_split(inputs, targets, test_size=validation_examples, stratify=stratify, random_state=0)
-    x, x_valid, y, y_valid = map(np.asarray, parts)
-    return (x, y), (x_valid, y_valid)
-
-
-def cross_entropy(scores: jax.Array, labels: jax.Array) -> jax.Array:
-    """Softmax cross-entropy [n] in nats of scores [n, ..., classes] and labels [n, ...], averaged over inner axes."""
-    log_likelihood = jnp.take_along_axis(jax.nn.log_softmax(scores), labels[..., None], axis=-1)[..., 0]
-    return -log_likelihood if labels.ndim == 1 else -jnp.mean(log_likelihood, axis=tuple(range(1, labels.ndim)))
+        name, description or name, init, losses, metric, train, validation,
+        metric_name="root mean squared error", higher_is_better=False, target=target, optimum=optimum, section=section,
+    )  # fmt: skip
 
 
 def _labelled(argument: str, batch: Batch) -> tuple[Any, jax.Array]:
@@ -193,3 +168,23 @@ def _pair(function: str, argument: str, batch: Batch) -> tuple[Any, jax.Array]:
 def _output_shape(init: Init, model: Model, inputs: Any) -> tuple[int, ...]:
     """Shape of the model's outputs. The model is traced but not computed."""
     return jax.eval_shape(lambda key: model(init(key), inputs), jax.random.key(0)).shape
+
+
+def split(inputs: Any, targets: Any, validation_examples: int, stratify: Any = None) -> tuple[Batch, Batch]:
+    """(train, validation), the same in every call. With `stratify`, both have the same share of each of its values."""
+    from sklearn.model_selection import train_test_split
+
+    parts = train_test_split(inputs, targets, test_size=validation_examples, stratify=stratify, random_state=0)
+    x, x_valid, y, y_valid = map(np.asarray, parts)
+    return (x, y), (x_valid, y_valid)
+
+
+def cross_entropy(scores: jax.Array, labels: jax.Array) -> jax.Array:
+    """Softmax cross-entropy [n] in nats of scores [n, ..., classes] and labels [n, ...], averaged over inner axes."""
+    log_likelihood = jnp.take_along_axis(jax.nn.log_softmax(scores), labels[..., None], axis=-1)[..., 0]
+    return -log_likelihood if labels.ndim == 1 else -jnp.mean(log_likelihood, axis=tuple(range(1, labels.ndim)))
+
+
+def weights(key: jax.Array, inputs: int, outputs: int) -> jax.Array:
+    """[inputs, outputs] normal numbers of variance 1 / inputs, so that outputs are as large as inputs at any width."""
+    return jax.random.normal(key, (inputs, outputs)) / jnp.sqrt(float(inputs))

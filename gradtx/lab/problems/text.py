@@ -11,9 +11,8 @@ import numpy as np
 from gradtx._core.arguments import checked_count
 
 from ..extra import imported
-from .layers import weights
 from .problem import Batch, Problem
-from .supervised import cross_entropy
+from .supervised import cross_entropy, weights
 
 ALPHABET = "\n" + "".join(map(chr, range(32, 127)))  # 96 characters; any other becomes a question mark
 _CHARACTERS = 150_000  # length of the text; nine tenths of it train
