@@ -108,17 +108,8 @@ class Evidence(LossCourse):
             found.append(np.sqrt(max(0.0, total - taken)) if np.isfinite(taken) else np.sqrt(total))
         return np.array(found)
 
-    @cached_property
-    def early_signal(self) -> float:
-        """‖G‖ over the first tenth."""
-        return self._signal(slice(0, max(1, self.steps // 10)))
-
-    @cached_property
-    def late_signal(self) -> float:
-        """‖G‖ over the last quarter."""
-        return self._signal(slice(self.steps - max(1, self.steps // 4), self.steps))
-
-    def _signal(self, part: slice) -> float:
+    def signal(self, part: slice) -> float:
+        """‖G‖ over some steps, or ‖g‖ if its noise is unknown."""
         if self.norm is None:
             return float("nan")
         share = self.signal_share(part)
