@@ -103,7 +103,8 @@ def measurement_of_tests(num_probes: int = 1, seed: int = 0) -> Measurement:
     check_seed("gradient_tests", seed)
 
     def init(_: Params) -> GradientTestsState:
-        return GradientTestsState(*(unmeasured() for _ in range(4)), first_count(), never())
+        unseen = unmeasured(), unmeasured(), unmeasured(), unmeasured()
+        return GradientTestsState(*unseen, first_count(), never())
 
     def measure(state: GradientTestsState, observation: Observation) -> GradientTestsState:
         slopes = observation.along.slopes.astype(jnp.result_type(float))
