@@ -94,8 +94,8 @@ def sweep(
     unknown = jnp.zeros((), rates.dtype)
     waiting = _Waiting(accumulators(params, FLOAT32), jnp.zeros((), rates.dtype), jnp.ones((), bool))
     start = (params, make_tx(rates[0]).init(params), first, _first_probe(params, rates.dtype), waiting)
-    _, (loss, fall, sharpness, moved, slope, diverged, taken) = jax.lax.scan(guarded, (jnp.zeros((), bool), start), xs)
-    return Run(first, loss, fall, sharpness, moved, slope, diverged, taken)
+    _, numbers = jax.lax.scan(guarded, (jnp.zeros((), bool), start), xs)
+    return Run(first, *numbers)
 
 
 def _judged(rate: jax.Array, g: Any, updates: Any, waiting: _Waiting) -> tuple[jax.Array, Any, _Waiting]:

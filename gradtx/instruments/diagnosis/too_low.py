@@ -7,7 +7,7 @@ is the number of such ways. If it is below 1, the whole run is less than one goo
 import numpy as np
 
 from .evidence import Evidence
-from .medians import early_median, finite, late_median, median_of, medians, shrinkage
+from .medians import early_median, finite, late_median, mean_of, median_of, medians, shrinkage
 from .report import Finding, Verdict, finding, number
 from .steps_taken import StepsTaken
 
@@ -29,7 +29,7 @@ def learning_rate_too_low(e: Evidence, s: StepsTaken, verdict: Verdict) -> list[
         verdict.needs("learning_rate_too_low", "gradtx.gradient_norm()")
         return []
     is_noise = e.is_lost_in_noise if s.ratio is None or e.has_late_signal is None else not e.has_late_signal
-    early, late = e.signal(slice(e.steps // 10)), e.signal(slice(e.steps - e.steps // 4, e.steps))
+    early, late = (_signal(e, norm, part) for part in (slice(e.steps // 10), slice(e.steps - e.steps // 4, e.steps)))
     if not early > 0 or is_noise:
         return []
     kept = late / early
@@ -50,6 +50,13 @@ def learning_rate_too_low(e: Evidence, s: StepsTaken, verdict: Verdict) -> list[
         reason = f"the steps cover {number(way)} times the predicted way to the minimum."
         verdict.rules_out("learning_rate_too_low", reason)
     return []
+
+
+def _signal(e: Evidence, norm: np.ndarray, part: slice) -> float:
+    """‖G‖ over some steps, or ‖g‖ if its noise is unknown."""
+    share = e.signal_share(part)
+    size = np.sqrt(mean_of(norm[part] ** 2))
+    return float(size * np.sqrt(max(0.0, share))) if np.isfinite(share) else median_of(norm[part])
 
 
 def _factor(e: Evidence, s: StepsTaken) -> float:
@@ -88,12 +95,9 @@ def _fell_at(e: Evidence, s: StepsTaken, norm: np.ndarray, late_signal: float) -
         if e.curvature is not None and shrinkage(np.abs(e.curvature)) > 0.1 * shrinkage(sizes):
             return None  # the curvature fell by as much, so the steps did not become shorter
         rates = sizes if rates is None else rates
-    elif not (s.shrank > 30 and e.late_cosine > 0.2):
+    elif rates is None or not (s.shrank > 30 and e.late_cosine > 0.2):
         return None
-    if rates is None:
-        return None
-    high = early_median(rates, 0.04)
-    below = np.flatnonzero(rates < 0.1 * high)
+    below = np.flatnonzero(rates < 0.1 * early_median(rates, 0.04))
     if not len(below) or below[0] > 0.6 * e.steps or s.shrank < 30:
         return None
     at = int(below[0])
