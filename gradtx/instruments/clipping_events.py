@@ -9,7 +9,6 @@
 | g      | updates     | any tree of floating (or complex) arrays                                      |
 | c      | `max_norm`  | [0, inf] or schedule; None: nothing is clipped, `fraction` and `shrink` NaN   |
 | z_max  | `threshold` | scalar or schedule, (0, inf), default 2.5                                     |
-|        | `decay`     | scalar or schedule, [0, 1), of μ and σ, default 0.97                          |
 
 A spike enters μ and σ as if its z were z_max, so that one cliff does not hide the next, and a lasting change of level
 is learnt. σ is taken as at least 1 % of μ. Spikes are counted after the first 25 measurements.
@@ -114,8 +113,7 @@ def clipping_measurement(
     highest = hyperparameter(name, "threshold", threshold, POSITIVE)
     d = hyperparameter(name, "decay", decay, BELOW_ONE)
 
-    def init(params: Params) -> ClippingEventsState:
-        del params
+    def init(_: Params) -> ClippingEventsState:
         counts = first_count(), first_count(), never()
         return ClippingEventsState(unmeasured(), unmeasured(), first_count(), no_average(2), *counts)
 

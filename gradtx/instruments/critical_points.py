@@ -49,9 +49,15 @@ from gradtx._core.norms import tree_norm
 from gradtx._core.ritz import ritz
 from gradtx._core.types import Params
 
-from .point import cost_at, linearised, normal_like
+from .point import linearised, normal_like
 
-KINDS = ("descending", "minimum-like", "maximum-like", "saddle", "plateau")
+KINDS = {  # each with the end of its sentence
+    "descending": "",
+    "minimum-like": "; no way down was found, to within the residual",
+    "maximum-like": "; no way up was found, to within the residual",
+    "saddle": "",
+    "plateau": "; both gradient and curvature are too small to tell more",
+}
 
 
 @jax.tree_util.register_dataclass
@@ -81,7 +87,7 @@ class CriticalPoint:
                 f"gradient norm {self.gradient_norm:.6g}, curvature {self.lambda_min:.6g} to {self.lambda_max:.6g}. "
                 "Call it where they are, such as at the last good parameters of the run."
             )
-        return KINDS[int(self.kind_index)]
+        return list(KINDS)[int(self.kind_index)]
 
     def __repr__(self) -> str:
         if isinstance(self.kind_index, Tracer) or np.ndim(self.kind_index) or self.kind_index < 0:
@@ -93,14 +99,7 @@ class CriticalPoint:
             f"gradient norm {self.gradient_norm:.3g}; curvature from {self.lambda_min:.3g} (residual "
             f"{self.residual_min:.1g}) to {self.lambda_max:.3g} (residual {self.residual_max:.1g})"
         )
-        return f"{self.kind}: {found}{_REMARKS.get(self.kind, '')}"
-
-
-_REMARKS = {
-    "minimum-like": "; no way down was found, to within the residual",
-    "maximum-like": "; no way up was found, to within the residual",
-    "plateau": "; both gradient and curvature are too small to tell more",
-}
+        return f"{self.kind}: {found}{KINDS[self.kind]}"
 
 
 def critical_point(
@@ -142,8 +141,7 @@ def critical_point(
     checked_count("critical_point", "num_iterations", num_iterations)
     checked_number("critical_point", "gradient_tolerance", gradient_tolerance, NON_NEGATIVE)
     checked_number("critical_point", "curvature_tolerance", curvature_tolerance, NON_NEGATIVE)
-    cost, point = cost_at("critical_point", value_fn, params)
-    value, gradient, product = linearised(cost, point)
+    point, value, gradient, product = linearised("critical_point", value_fn, params)
     size = sum(x.size for x in point)
     found = ritz(min(num_iterations, size))(product, normal_like(key, point))
     classify = jax.jit(partial(_classified, gradient_tolerance, curvature_tolerance))

@@ -88,8 +88,7 @@ def curvature_measurement(learning_rate: ScalarOrSchedule) -> Measurement:
     """The measurement that `curvature_ratio` makes."""
     rate = hyperparameter("curvature_ratio", "learning_rate", learning_rate, NON_NEGATIVE)
 
-    def init(params: Params) -> CurvatureRatioState:
-        del params
+    def init(_: Params) -> CurvatureRatioState:
         return CurvatureRatioState(unmeasured(), unmeasured(), unmeasured(), first_count(), never())
 
     def measure(state: CurvatureRatioState, observation: Observation) -> CurvatureRatioState:

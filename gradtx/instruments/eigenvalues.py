@@ -31,7 +31,7 @@ from gradtx._core.arguments import check_key, checked_count
 from gradtx._core.ritz import Eigenpairs, largest_eigenpairs
 from gradtx._core.types import Params
 
-from .point import checked_finite, cost_at, linearised, normal_like
+from .point import checked_finite, linearised, normal_like
 
 
 def top_eigenvalues(
@@ -77,14 +77,13 @@ def top_eigenvalues(
     name = "top_eigenvalues"
     check_key(name, key)
     checked_count(name, "k", k)
-    cost, point = cost_at(name, value_fn, params)
+    point, value, gradient, product = linearised(name, value_fn, params)
     size = sum(x.size for x in point)
     if k > size:
         raise ValueError(f"{name}: k must be at most the number of parameters, {size}, got {k}.")
     if num_iterations is not None:
         checked_count(name, "num_iterations", num_iterations, k)
     steps = min(size, 4 * k + 20 if num_iterations is None else num_iterations)
-    value, gradient, product = linearised(cost, point)
     start_key, restart_key = jax.random.split(key)
 
     def draw(key: jax.Array) -> list[jax.Array]:

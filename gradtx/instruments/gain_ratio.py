@@ -81,8 +81,7 @@ def gain_ratio(*, order: int = 2, every: int = 1) -> GradientTransformationExtra
     if order not in (1, 2):
         raise ValueError(f"gain_ratio: order must be 1 or 2, got {order!r}.")
 
-    def init(params: Params) -> GainRatioState:
-        del params
+    def init(_: Params) -> GainRatioState:
         return GainRatioState(unmeasured(), unmeasured(), first_count(), never())
 
     def measure(state: GainRatioState, observation: Observation) -> GainRatioState:

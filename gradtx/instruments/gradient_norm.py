@@ -7,8 +7,6 @@
 | letter | argument | shape, dtype                                          |
 |--------|----------|-------------------------------------------------------|
 | g      | updates  | any tree of floating (or complex) arrays              |
-|        | `decay`  | scalar or schedule, [0, 1): how slowly the slope      |
-|        |          | forgets, default 0.95                                 |
 
 **Reads**: if the norm of the gradient of *all* examples never becomes small, the cause is not a critical point: not a
 minimum, a saddle or any other (chapter §2.2). The norm of a minibatch gradient does not show this, because noise keeps

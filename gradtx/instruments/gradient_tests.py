@@ -64,9 +64,6 @@ class GradientTestsState(NamedTuple):
         }
 
 
-_TESTS = ("standard_error", "inner_product_test", "norm_test", "orthogonality_test")
-
-
 def gradient_tests(*, num_probes: int = 1, seed: int = 0, every: int = 1) -> GradientTransformationExtraArgs:
     """Standard error of the batch's gradient, and the norm, inner-product and orthogonality tests.
 
@@ -76,9 +73,9 @@ def gradient_tests(*, num_probes: int = 1, seed: int = 0, every: int = 1) -> Gra
         seed: seed of the probes; each step has its own.
         every: steps from one measurement to the next.
 
-    Batch statistics in `losses_fn` (BatchNorm in training mode, contrastive losses) make the loss of one example depend
-    on the others. Then Σ is not a covariance of single examples, and the readings are meaningless. `update` warns if
-    it finds this in the program of `losses_fn`. Let `losses_fn` use the running averages, as in evaluation.
+    If the loss of one example depends on the others (BatchNorm in training mode, contrastive losses), Σ is not a
+    covariance of single examples, and the readings are meaningless. `update` warns if it finds this in `losses_fn`. Let
+    `losses_fn` use the running averages, as in evaluation.
 
     Inside `accumulate` and `optax.MultiSteps` B is the number of examples of the whole step: those of the last
     micro-batch, divided by its share in the mean. Σ and the slopes are estimated from the last micro-batch.
@@ -105,15 +102,14 @@ def measurement_of_tests(num_probes: int = 1, seed: int = 0) -> Measurement:
     checked_count("gradient_tests", "num_probes", num_probes)
     check_seed("gradient_tests", seed)
 
-    def init(params: Params) -> GradientTestsState:
-        del params
+    def init(_: Params) -> GradientTestsState:
         unseen = unmeasured(), unmeasured(), unmeasured(), unmeasured()
         return GradientTestsState(*unseen, first_count(), never())
 
     def measure(state: GradientTestsState, observation: Observation) -> GradientTestsState:
         slopes = observation.along.slopes.astype(jnp.result_type(float))
         if len(slopes) == 1:
-            return state._replace(**dict.fromkeys(_TESTS, unmeasured()))
+            return state._replace(**dict.fromkeys(state._fields[:4], unmeasured()))
         count = observation.examples(len(slopes))
         parallel = jnp.var(slopes, ddof=1)  # of the part along g, in units of the gradient
         total = observation.trace_covariance(num_probes, seed)[0].astype(slopes.dtype)

@@ -9,9 +9,8 @@ A measurement consists of three small functions. `instrument` decides when to me
 
 **When**: with `every=1` at every step, with `every=N` at steps 0, N, 2N, ... The device decides this, at almost no cost
 to the other steps (see `periodic.py`). If `vmap` runs over the count, every step measures. A derivative treats such
-readings as constants. The host can decide instead: pass `update(..., measure=True)`, False, or "remember" for the step
-before a measured one, as a static argument of the jitted step. A step without a measurement is then compiled without
-it, and each of the choices is compiled once. A measurement with `sees_every_step` is made even with `measure=False`.
+readings as constants. The host can decide instead, by the argument `measure` of `update` (see `panel.py`). A
+measurement with `sees_every_step` is made even with `measure=False`.
 
 Several measurements can be made `together`. They share one `observation`, so that each pass over the model is made only
 once.
@@ -134,10 +133,7 @@ def looking(measurement: Measurement, every: int, axis_name: AxisName = None) ->
                 f"got {measure!r}."
             )
 
-        def observation(
-            count: jax.Array, updates: Updates, params: Params | None, taken: Updates | None
-        ) -> Observation:
-            return Observation(name, updates, params, count, extra, axis_name, taken)
+        observation = partial(Observation, name, axis_name, extra)
 
         def looked(state: Any, now: tuple[Any, ...]) -> Any:
             return _looked(measurement, state, observation(*now))

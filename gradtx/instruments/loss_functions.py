@@ -23,10 +23,11 @@ def checked_loss(name: str, argument: str, function: Any) -> Callable[[Params], 
             result = function(params)
         except Exception as error:
             check_takes_params(name, argument, function)
-            is_masked = [_is_masked(x) for x in jax.tree.leaves(params, is_leaf=_is_masked)]
-            if any(is_masked):
+            leaves = jax.tree.leaves(params, is_leaf=lambda x: isinstance(x, MaskedNode))
+            masked = sum(isinstance(x, MaskedNode) for x in leaves)
+            if masked:
                 raise ValueError(
-                    f"{name}: {argument} failed while {sum(is_masked)} of {len(is_masked)} parameters are masked: "
+                    f"{name}: {argument} failed while {masked} of {len(leaves)} parameters are masked: "
                     "chain the instrument outside optax.masked and optax.partition."
                 ) from error
             raise
@@ -57,7 +58,3 @@ def _check_shape(name: str, argument: str, shape: tuple[int, ...]) -> None:
             f"{name}: losses_fn must return an array [batch], got shape {shape}: return the loss of each example, "
             f"{cure}."
         )
-
-
-def _is_masked(x: Any) -> bool:
-    return isinstance(x, MaskedNode)

@@ -89,23 +89,34 @@ def lr_range_test(
     >>> print(gradtx.lr_range_test(loss, jnp.ones(2)).divergence)  # 2/20
     0.100
     """
-    check_function("lr_range_test", "value_fn", value_fn, "the parameters")
+    name = "lr_range_test"
+    check_function(name, "value_fn", value_fn, "the parameters")
     if make_tx is not None:
         example = "make_tx=lambda learning_rate: gradtx.sgd(learning_rate)"
-        check_function("lr_range_test", "make_tx", make_tx, "the learning rate", example)
-    _check(lowest, highest, steps, smooth, diverge, batches)
+        check_function(name, "make_tx", make_tx, "the learning rate", example)
+    checked_number(name, "lowest", lowest, POSITIVE)
+    checked_number(name, "highest", highest, POSITIVE)
+    if not lowest < highest:
+        raise ValueError(f"{name}: lowest must be below highest, got {lowest} and {highest}.")
+    checked_count(name, "steps", steps, 2)
+    checked_number(name, "smooth", smooth, BELOW_ONE)
+    checked_number(name, "diverge", diverge, ABOVE_ONE)
+    lengths = {x.shape[0] if getattr(x, "ndim", 0) else None for x in jax.tree.leaves(batches)}
+    if batches is not None and lengths != {steps}:
+        found = ", ".join(map(str, sorted(lengths, key=str))) or "no array"
+        raise ValueError(f"{name}: batches must be arrays with a leading axis of steps = {steps}, got {found}.")
     first, last = _skipped(steps, skip_first, skip_last)
-    check_leaves("lr_range_test", params)
+    check_leaves(name, params)
     params = jax.tree.map(jnp.asarray, params)
     rates = np.geomspace(lowest, highest, steps)
     first_batch = () if batches is None else (jax.tree.map(lambda x: x[0], batches),)
-    loss_shape("lr_range_test", value_fn, params, *first_batch)
+    loss_shape(name, value_fn, params, *first_batch)
     if make_tx is not None:
         _check_states(make_tx, params, rates)
     run_all = jax.jit(lambda *arguments: sweep(value_fn, make_tx, diverge, *arguments))
     run = jax.tree.map(np.asarray, run_all(params, jnp.asarray(rates, jnp.result_type(float)), batches))
     if not np.isfinite(run.first):
-        raise ValueError(f"lr_range_test: the loss must be finite at the start, got {run.first}.")
+        raise ValueError(f"{name}: the loss must be finite at the start, got {run.first}.")
     return concluded(rates, run, smooth, first, last)
 
 
@@ -138,18 +149,3 @@ def _check_states(make_tx: Callable[[Any], Any], params: Params, rates: np.ndarr
                 "lr_range_test: the learning rate must not be kept in the state of make_tx's transformation, got one "
                 f"that depends on it at state{jax.tree_util.keystr(path)}."
             )
-
-
-def _check(lowest: float, highest: float, steps: int, smooth: float, diverge: float, batches: Any) -> None:
-    name = "lr_range_test"
-    checked_number(name, "lowest", lowest, POSITIVE)
-    checked_number(name, "highest", highest, POSITIVE)
-    if not lowest < highest:
-        raise ValueError(f"{name}: lowest must be below highest, got {lowest} and {highest}.")
-    checked_count(name, "steps", steps, 2)
-    checked_number(name, "smooth", smooth, BELOW_ONE)
-    checked_number(name, "diverge", diverge, ABOVE_ONE)
-    lengths = {x.shape[0] if getattr(x, "ndim", 0) else None for x in jax.tree.leaves(batches)}
-    if batches is not None and lengths != {steps}:
-        found = ", ".join(map(str, sorted(lengths, key=str))) or "no array"
-        raise ValueError(f"{name}: batches must be arrays with a leading axis of steps = {steps}, got {found}.")

@@ -55,7 +55,9 @@ def sweep(
     """One step for each rate, until the loss is over best + (diverge - 1) max(|best|, first - best)."""
     # This function is long because the body of the loop needs its arguments.
     make_tx = make_tx or _descent
-    sees_curvature = _is_twice_differentiable(value_fn, params, batches)
+    xs = (rates,) if batches is None else (rates, batches)
+    first_batch = jax.tree.map(lambda x: x[0], xs[1:])
+    sees_curvature = _is_twice_differentiable(value_fn, params, first_batch)
 
     def step(carry: Any, x: Any) -> tuple[Any, tuple[Any, ...]]:
         params, state, best, probe, waiting = carry
@@ -88,13 +90,12 @@ def sweep(
         rest, out = jax.lax.cond(ended, lambda: (rest, nothing), lambda: step(rest, x))
         return (ended | out[-1], rest), (*out, ~ended)
 
-    xs = (rates,) if batches is None else (rates, batches)
-    first = jnp.asarray(value_fn(params, *jax.tree.map(lambda x: x[0], xs[1:]))).astype(rates.dtype)
+    first = jnp.asarray(value_fn(params, *first_batch)).astype(rates.dtype)
     unknown = jnp.zeros((), rates.dtype)
     waiting = _Waiting(accumulators(params, FLOAT32), jnp.zeros((), rates.dtype), jnp.ones((), bool))
     start = (params, make_tx(rates[0]).init(params), first, _first_probe(params, rates.dtype), waiting)
-    _, (loss, fall, sharpness, moved, slope, diverged, taken) = jax.lax.scan(guarded, (jnp.zeros((), bool), start), xs)
-    return Run(first, loss, fall, sharpness, moved, slope, diverged, taken)
+    _, numbers = jax.lax.scan(guarded, (jnp.zeros((), bool), start), xs)
+    return Run(first, *numbers)
 
 
 def _judged(rate: jax.Array, g: Any, updates: Any, waiting: _Waiting) -> tuple[jax.Array, Any, _Waiting]:
@@ -125,9 +126,8 @@ def _descent(learning_rate: Any) -> GradientTransformation:
     return GradientTransformation(lambda params: (), update)
 
 
-def _is_twice_differentiable(value_fn: Callable[..., Any], params: Params, batches: Any) -> bool:
+def _is_twice_differentiable(value_fn: Callable[..., Any], params: Params, batch: tuple[Any, ...]) -> bool:
     """Whether forward mode works on the gradient. A kernel or a callback in a `custom_vjp` may prevent it."""
-    batch = () if batches is None else (jax.tree.map(lambda x: x[0], batches),)
     try:
         jax.eval_shape(lambda p: hvp(lambda q: value_fn(q, *batch), p, p), params)
     except (TypeError, ValueError, NotImplementedError):

@@ -9,8 +9,6 @@
 | g      | updates                 | as the parameters: the gradient of a batch of B examples                      |
 | G      |                         | the gradient of the expected loss                                             |
 | Σ      | `losses_fn` of `update` | params -> [B]; covariance of the gradients of single examples                 |
-|        | `decay`                 | scalar or schedule, [0, 1), of the means; None: they look back over about the |
-|        |                         | last fifth of the run                                                         |
 
 **Reads**: if B is far below the noise scale, twice the batch gives twice the progress per step. If B is far above it,
 more examples are wasted (chapter §3.1). The noise scale grows as the loss falls.
@@ -40,7 +38,7 @@ from gradtx._core.arguments import check_seed, checked_count
 from gradtx._core.collectives import AxisName, check_axis_name, shard_axes
 from gradtx._core.debugging import unbounded, unknown
 from gradtx._core.hyperparameters import BELOW_ONE, first_count, hyperparameter
-from gradtx._core.norms import scaled_norm
+from gradtx._core.norms import tree_norm
 from gradtx._core.trees import compute_dtype, widen
 from gradtx._core.types import GradientTransformationExtraArgs, Params, ScalarOrSchedule
 
@@ -92,9 +90,9 @@ def gradient_noise_scale(
         batch_size: with `axis_name`, the number of examples on each device in one step; inside `accumulate(..., n)`
             these are the examples of n micro-batches.
 
-    Batch statistics in `losses_fn` (BatchNorm in training mode, contrastive losses) make the loss of one example depend
-    on the others. Then Σ is not a covariance of single examples, and the readings are meaningless. `update` warns if
-    it finds this in the program of `losses_fn`. Let `losses_fn` use the running averages, as in evaluation.
+    If the loss of one example depends on the others (BatchNorm in training mode, contrastive losses), Σ is not a
+    covariance of single examples, and the readings are meaningless. `update` warns if it finds this in `losses_fn`. Let
+    `losses_fn` use the running averages, as in evaluation.
 
     Inside `accumulate` and `optax.MultiSteps` B is the number of examples of the whole step: those of the last
     micro-batch, divided by its share in the mean. Σ is estimated from the last micro-batch.
@@ -113,8 +111,7 @@ def gradient_noise_scale(
     >>> print({name.split("/")[1]: round(float(value), 3) for name, value in gradtx.readings(state).items()})
     {'noise_scale': 2.857, 'trace_covariance': 6.667, 'gradient_norm_squared': 2.333}
     """
-    measurement = noise_measurement(decay, num_probes, seed, axis_name, batch_size)
-    return instrument(measurement, every)
+    return instrument(noise_measurement(decay, num_probes, seed, axis_name, batch_size), every)
 
 
 def noise_measurement(
@@ -138,8 +135,7 @@ def noise_measurement(
         checked_count(name, "batch_size", batch_size)
     d = None if decay is None else hyperparameter(name, "decay", decay, BELOW_ONE)
 
-    def init(params: Params) -> GradientNoiseScaleState:
-        del params
+    def init(_: Params) -> GradientNoiseScaleState:
         return GradientNoiseScaleState(no_average(2), first_count(), never())
 
     def measure(state: GradientNoiseScaleState, observation: Observation) -> GradientNoiseScaleState:
@@ -172,8 +168,7 @@ def _by_devices(observation: Observation, axis_name: AxisName, batch_size: int) 
     devices = jax.lax.psum(1, axis_name)
     means = [jax.lax.pmean(widen(g, compute_dtype(g.dtype)), axis_name) for g in observation.gradients]
     small = jax.lax.pmean(observation.norm**2, axis_name)
-    inverse_scale, relative = scaled_norm(means)
-    big = (relative / inverse_scale).astype(small.dtype) ** 2
+    big = tree_norm(means).astype(small.dtype) ** 2
     if devices == 1:
         return None
     trace = batch_size * (small - big) * devices / (devices - 1)  # (‖g_s‖² - ‖g_b‖²) / (1/B - 1/(n B))

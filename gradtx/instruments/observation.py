@@ -5,6 +5,7 @@ Each quantity is computed once, when it is first needed. Instruments that share 
 
 import warnings
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
@@ -21,8 +22,7 @@ from gradtx._core.trees import compute_dtype, widen
 from gradtx._core.types import Params, Updates
 
 from .batch_statistics import mixes_examples
-from .covariance import trace_covariance
-from .directional import Along, along
+from .directional import Along, along, trace_covariance
 from .loss_functions import checked_loss
 
 _WHAT = {
@@ -34,23 +34,18 @@ _WHAT = {
 _CALL = {"value": "value=value", "value_fn": "value_fn=loss", "losses_fn": "losses_fn=losses"}
 
 
+@dataclass(eq=False)
 class Observation:
     """One step as an instrument sees it. Errors name the instrument and the missing argument."""
 
-    def __init__(
-        self,
-        name: str,
-        updates: Updates,
-        params: Params | None,
-        count: jax.Array,
-        extra: dict[str, Any],
-        axis_name: AxisName = None,
-        taken: Updates | None = None,
-    ):
-        self.name, self.updates, self.count, self.axis_name = name, updates, count, axis_name
-        self._taken = taken
-        self._params, self._extra = params, extra
-        self._traces: dict[tuple[int, int], tuple[jax.Array, int]] = {}
+    name: str
+    axis_name: AxisName
+    _extra: dict[str, Any]  # the other arguments of `update`
+    count: jax.Array
+    updates: Updates
+    _params: Params | None
+    _taken: Updates | None = None  # the update that the optimizer made from the gradient
+    _traces: dict[tuple[int, int], tuple[jax.Array, int]] = field(default_factory=dict)
 
     @cached_property
     def gradients(self) -> list[jax.Array]:
@@ -60,7 +55,7 @@ class Observation:
     @cached_property
     def step(self) -> "Observation":
         """The same, with the update that the optimizer made from the gradient in place of the gradient."""
-        return Observation(self.name, self._taken, self._params, self.count, self._extra, self.axis_name)
+        return Observation(self.name, self.axis_name, self._extra, self.count, self._taken, self._params)
 
     @property
     def params(self) -> Params:
@@ -159,7 +154,7 @@ class Observation:
         return along(lambda params: self.value_fn(params)[None], self.params, self.direction)
 
     def trace_covariance(self, num_probes: int, seed: int) -> tuple[jax.Array, int]:
-        """tr Σ and B, as in `covariance.py`; the probes are those of this step."""
+        """tr Σ and B, as in `directional.py`; the probes are those of this step."""
         if (num_probes, seed) not in self._traces:
             params = jax.tree.map(jnp.asarray, self.params)
             if mixes_examples(self.losses_fn, params):

@@ -2,9 +2,7 @@
 
     curvature_ratio/ratio    r = -u'Hu / (2 g'u)
     update_ratio/global      ‖u‖ / ‖θ‖
-    all other readings       as in `panel`: gradient_norm/*, gradient_alignment/*, clipping_events/*,
-                             curvature_ratio/gHg, curvature_ratio/critical_learning_rate, gradient_tests/*,
-                             gradient_noise_scale/*
+    all other readings       as in `panel`
 
 | letter | argument           | shape, dtype                                                        |
 |--------|--------------------|---------------------------------------------------------------------|
@@ -47,10 +45,9 @@ from gradtx._core.types import GradientTransformation, GradientTransformationExt
 
 from .curvature_ratio import CurvatureRatioState, curvature_measurement
 from .instrument import Measurement, looking, never, together, unmeasured
-from .last_update import LastUpdateRatioState
 from .observation import Observation
 from .panel import PanelState, joined, measurements, split
-from .update_ratio import ratio
+from .update_ratio import LastUpdateRatioState, ratio
 
 
 class ObservedReadings(NamedTuple):
@@ -146,9 +143,10 @@ def _measurements(num_probes: int, seed: int) -> tuple[Measurement, Measurement]
     """
     of_update = {"last_update": _update_measurement(), "curvature_ratio": _curvature_measurement()}
     full = tuple(of_update.get(m.name, m) for m in measurements("observed", 1.0, None, num_probes, seed))
+    kept = ("observed_last_gradient",)
     of_the_mean = tuple(m._replace(measure=lambda state, seen: state, needs=()) if "losses_fn" in m.needs else m
                         for m in full)  # fmt: skip
-    first, second = (together("observed", parts, _joined, _split, ("observed_last_gradient",))
+    first, second = (together("observed", parts, _joined, lambda state: split(_as_panel(state)), kept)
                      for parts in (full, of_the_mean))  # fmt: skip
     return first, second
 
@@ -163,15 +161,10 @@ def _as_panel(state: ObservedReadings) -> PanelState:
     return PanelState(numbers, whole_numbers, None, last_gradient, count, measured_at)
 
 
-def _split(state: ObservedReadings) -> tuple[Any, ...]:
-    return split(_as_panel(state))
-
-
 def _update_measurement() -> Measurement:
     """‖u‖ / ‖θ‖ in the state of the panel's ratio, which has to keep the last parameters because it sees no updates."""
 
-    def init(params: Params) -> LastUpdateRatioState:
-        del params
+    def init(_: Params) -> LastUpdateRatioState:
         return LastUpdateRatioState(None, never(), unmeasured(), first_count(), never())
 
     def measure(state: LastUpdateRatioState, seen: Observation) -> LastUpdateRatioState:

@@ -1,13 +1,8 @@
 """The default panel: the other instruments' readings in one transformation, with each pass over the model made once.
 
-    gradient_norm/*         clipping_events/*        gradient_alignment/*      update_ratio/global
-    curvature_ratio/*       gradient_tests/*         gradient_noise_scale/*
-
-Each reading is as in its own instrument, except for update_ratio. The panel stands first in the chain, so it sees the
-gradient but not the updates. Its update_ratio is that of the previous step, ‖θ_k - θ_{k-1}‖ / ‖θ_{k-1}‖, which is right
-for every chain behind it.
-
-**Stands** first in the chain.
+**Stands** first in the chain, so it sees the gradient but not the updates. Each reading is as in its own instrument,
+except for update_ratio. That is the ratio of the previous step, ‖θ_k - θ_{k-1}‖ / ‖θ_{k-1}‖, which is right for every
+chain behind it.
 
 **Costs**: two and a half gradients per measured step (one nested forward pass, one plain one), so less with `every=16`;
 two numbers per parameter, the last gradient and the last parameters. **How often to measure**:
@@ -41,8 +36,8 @@ from .curvature_ratio import curvature_measurement
 from .gradient_norm import norm_measurement
 from .gradient_tests import measurement_of_tests
 from .instrument import Measurement, instrument, together
-from .last_update import last_update_measurement
 from .noise_scale import noise_measurement
+from .update_ratio import last_update_measurement
 
 
 class PanelState(NamedTuple):
@@ -84,9 +79,8 @@ def panel(
     Batch statistics in `losses_fn` (BatchNorm in training mode) make the noise scale and the tests meaningless.
     `update` warns if it finds them. Let `losses_fn` use the running averages, as in evaluation.
 
-    Inside `accumulate` and `optax.MultiSteps` each reading is as in its own instrument. Gradients and updates are those
-    of the whole step, and the noise scale and the tests count all its examples. Losses and curvature are those of its
-    last micro-batch.
+    Inside `accumulate` and `optax.MultiSteps` gradients and updates are those of the whole step, and the noise scale
+    and the tests count all its examples. Losses and curvature are those of its last micro-batch.
 
     Readings:
         `gradient_norm/global`, `gradient_norm/slope`, `gradient_norm/nonfinite`, `update_ratio/global`,

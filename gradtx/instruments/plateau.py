@@ -6,8 +6,6 @@
 | letter | argument            | shape, dtype                                                 |
 |--------|---------------------|--------------------------------------------------------------|
 | L_k    | `value` of `update` | scalar: the loss of the step's batch                         |
-|        | `decay`             | scalar or schedule, [0, 1), default 0.98: looks back over    |
-|        |                     | about 100 measurements                                       |
 
 **Reads**: if the slope is within two standard errors of 0, the loss has stopped falling, as far as its noise shows. If
 the gradient norm is large, the cause is noise or oscillation. If the norm is small and there is no curvature, the
@@ -52,7 +50,7 @@ def plateau(*, decay: ScalarOrSchedule = 0.98, every: int = 1) -> GradientTransf
     """The slope of the loss and its standard error.
 
     Args:
-        decay: decay of the weights, in [0, 1).
+        decay: decay of the weights, in [0, 1); 0.98 looks back over about 100 measurements.
         every: steps from one measurement to the next.
 
     Inside `accumulate` it reads the mean loss of the whole step; inside `optax.MultiSteps`, that of the last
@@ -72,8 +70,7 @@ def plateau(*, decay: ScalarOrSchedule = 0.98, every: int = 1) -> GradientTransf
     """
     d = hyperparameter("plateau", "decay", decay, BELOW_ONE)
 
-    def init(params: Params) -> PlateauState:
-        del params
+    def init(_: Params) -> PlateauState:
         return PlateauState(no_trend(), first_count(), never())
 
     def measure(state: PlateauState, observation: Observation) -> PlateauState:

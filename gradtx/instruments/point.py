@@ -20,11 +20,10 @@ from gradtx._core.trees import compute_dtype, leaf_dtype, named_leaves
 from gradtx._core.types import Params
 
 Point = list[jax.Array]
-Cost = Callable[[Point], jax.Array]
 
 
-def cost_at(name: str, value_fn: Callable[..., Any], params: Params, *batch: Any) -> tuple[Callable[..., Any], Point]:
-    """The cost as a function of the widened leaves (and of the other arguments of `value_fn`), and those leaves.
+def cost_at(name: str, value_fn: Callable[..., Any], params: Params) -> tuple[Callable[[Point], jax.Array], Point]:
+    """The cost as a function of the widened leaves, and those leaves.
 
     Raises:
         TypeError: `value_fn` is not a function, or does not return an array; a leaf is not a floating array.
@@ -36,12 +35,8 @@ def cost_at(name: str, value_fn: Callable[..., Any], params: Params, *batch: Any
     # Without x64, JAX treats a NumPy float64 array as float32.
     dtype = jax.dtypes.canonicalize_dtype(compute_dtype(*(leaf_dtype(x) for x in leaves)))
     point = [jnp.asarray(x, dtype) for x in leaves]
-    loss_shape(name, lambda at, *more: value_fn(treedef.unflatten(at), *more), point, *batch)
-
-    def cost(at: Point, *more: Any) -> jax.Array:
-        return jnp.asarray(value_fn(treedef.unflatten(at), *more)).astype(dtype)
-
-    return cost, point
+    loss_shape(name, lambda at: value_fn(treedef.unflatten(at)), point)
+    return lambda at: jnp.asarray(value_fn(treedef.unflatten(at))).astype(dtype), point
 
 
 def check_leaves(name: str, params: Params, argument: str = "params") -> None:
@@ -59,9 +54,10 @@ def check_leaves(name: str, params: Params, argument: str = "params") -> None:
         raise ValueError(f"{name}: {argument} must hold at least one number, got a tree without any.")
 
 
-def linearised(cost: Cost, point: Point) -> tuple[jax.Array, Point, Partial]:
-    """`linear_hvp`, compiled."""
-    return jax.jit(lambda at: linear_hvp(cost, at))(point)
+def linearised(name: str, value_fn: Callable[..., Any], params: Params) -> tuple[Point, jax.Array, Point, Partial]:
+    """The point, and there the cost, its gradient and the product with its Hessian (`linear_hvp`), compiled."""
+    cost, point = cost_at(name, value_fn, params)
+    return point, *jax.jit(lambda at: linear_hvp(cost, at))(point)
 
 
 def checked_finite(name: str, value: jax.Array, gradient: Point, *found: jax.Array) -> tuple[jax.Array, ...]:

@@ -31,7 +31,7 @@ from gradtx._core.debugging import unknown
 from gradtx._core.ritz import ritz
 from gradtx._core.types import Params
 
-from .point import checked_finite, cost_at, linearised, over, signs_like
+from .point import checked_finite, linearised, over, signs_like
 
 
 def spectral_density(
@@ -79,10 +79,8 @@ def spectral_density(
     check_key("spectral_density", key)
     checked_count("spectral_density", "num_probes", num_probes)
     checked_count("spectral_density", "num_iterations", num_iterations)
-    cost, point = cost_at("spectral_density", value_fn, params)
-    value, gradient, product = linearised(cost, point)
+    point, value, gradient, product = linearised("spectral_density", value_fn, params)
     steps = min(num_iterations, sum(x.size for x in point))
-
     solve = ritz(steps)
 
     def density(product: Partial, probe_key: jax.Array) -> tuple[jax.Array, jax.Array]:
@@ -139,8 +137,7 @@ def hessian_trace(
     """
     check_key("hessian_trace", key)
     checked_count("hessian_trace", "num_probes", num_probes)
-    cost, point = cost_at("hessian_trace", value_fn, params)
-    value, gradient, product = linearised(cost, point)
+    point, value, gradient, product = linearised("hessian_trace", value_fn, params)
 
     def one(product: Partial, probe_key: jax.Array) -> jax.Array:
         v = signs_like(probe_key, point)

@@ -8,8 +8,7 @@
 | θ      | params          | before the step                                                                     |
 | ε      | `learning_rate` | scalar or schedule, [0, inf)                                                        |
 | α, v   | `momentum`      | scalar or schedule, [0, 1); v ← α v - ε g, as of `heavy_ball`                       |
-| ⟨ ⟩    | `decay`         | scalar or schedule, [0, 1), of the means over steps; None: they look back over      |
-|        |                 | about the last fifth of the run                                                     |
+| ⟨ ⟩    | `decay`         | scalar or schedule, [0, 1), or None: means over steps, see `averages.py`            |
 
 **Why**: if ‖θ‖² no longer changes on average, E‖θ + v'‖² = E‖θ‖², so 2 E[θ·v'] + E‖v‖² = 0. With v' = α v - ε g and
 E[θ·v] = E[θ·v'] + E‖v‖² this becomes E[θ·g] = (1 + α) / (2 ε) E‖v‖², for any loss, any noise and any step.
@@ -21,9 +20,8 @@ further (chapter §4.1).
 **Source**: Yaida 2019, "Fluctuation-dissipation relations for stochastic gradient descent"; the form above is derived
 here.
 
-**Differs from** Yaida's averages over the second half of the run, which need all values of the run. Here the weights
-grow with the step, so the averages cover about its last fifth (see `averages.py`). Optax and torch have nothing like
-it.
+**Differs from** Yaida's averages over the second half of the run, which need all values of the run. Optax and torch
+have nothing like it.
 
 **Stands** first in the chain, where the updates are still the gradient. The chain must be SGD, with or without
 momentum.
@@ -115,9 +113,8 @@ def stationarity(
         means = averaged(state.stationarity_means, None if d is None else d(observation.count), left, right)
         return state._replace(stationarity_velocity=velocity, stationarity_means=means)
 
-    measurement = Measurement(
-        "stationarity", init, measure, needs=("params",), allow_complex=False, sees_every_step=True
-    )
+    needs = ("params",)
+    measurement = Measurement("stationarity", init, measure, needs=needs, allow_complex=False, sees_every_step=True)
     return instrument(measurement, 1, axis_name)
 
 

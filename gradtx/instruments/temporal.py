@@ -68,7 +68,8 @@ def temporal_gradients(
     leaves = jax.tree.leaves(probes)
     for x in leaves:
         if not (hasattr(x, "dtype") and jnp.issubdtype(x.dtype, jnp.floating)):
-            raise TypeError(f"temporal_gradients: probes must be real floating arrays, got {_described(x)}.")
+            got = f"dtype {x.dtype}" if hasattr(x, "dtype") else f"{x!r} ({type(x).__name__})"
+            raise TypeError(f"temporal_gradients: probes must be real floating arrays, got {got}.")
     is_one_array = len(leaves) == 1 and not isinstance(probes, list | tuple)
     if not leaves or (is_one_array and (leaves[0].ndim == 0 or len(leaves[0]) == 0)):
         raise ValueError("temporal_gradients: probes must hold at least one step, as an array [time, ...] or a list.")
@@ -81,10 +82,6 @@ def temporal_gradients(
         return norms, _log_slope(norms)
 
     return read(params, probes)
-
-
-def _described(x: Any) -> str:
-    return f"dtype {x.dtype}" if hasattr(x, "dtype") else f"{x!r} ({type(x).__name__})"
 
 
 def _log_slope(norms: jax.Array) -> jax.Array:

@@ -99,7 +99,8 @@ def trajectory(*, every: int = 1, axis_name: AxisName = None) -> GradientTransfo
         before, last = observation.params, None
         if state.trajectory_last is not None:
             before = jax.tree.map(kept, state.trajectory_last, observation.params)
-            last = _moved(observation, state.trajectory_last)
+            moved = [p + u for p, u, _ in _rows(observation, state.trajectory_last)]
+            last = jax.tree.unflatten(jax.tree.structure(before), moved)
         path = jnp.where(is_first, 0, state.path_length)
         return state._replace(
             trajectory_start=start,
@@ -110,12 +111,6 @@ def trajectory(*, every: int = 1, axis_name: AxisName = None) -> GradientTransfo
 
     measurement = Measurement("trajectory", init, measure, needs=("params",), sees_every_step=every == 1)
     return instrument(measurement, every, axis_name)
-
-
-def _moved(observation: Observation, like: Params) -> Params:
-    """θ_{k+1}, in the dtypes of `like`."""
-    moved = [p + u for p, u, _ in _rows(observation, like)]
-    return jax.tree.unflatten(jax.tree.structure(like), moved)
 
 
 def _way(observation: Observation, since: Updates) -> jax.Array:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import gradtx
-from gradtx.instruments.covariance import EXACT_UP_TO
+from gradtx.instruments.directional import EXACT_UP_TO
 
 from .runs import mean, net, opaque
 

@@ -11,9 +11,8 @@ import numpy as np
 
 from .evidence import Evidence
 from .medians import SEGMENTS, finite, late_median, mean_of, median_of, medians
-from .report import Finding, finding, number
+from .report import Finding, Verdict, finding, number
 from .steps_taken import StepsTaken
-from .verdict import Verdict
 
 
 def batch_size(e: Evidence, s: StepsTaken, verdict: Verdict) -> list[Finding]:

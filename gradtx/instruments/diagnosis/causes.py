@@ -10,7 +10,6 @@ from dataclasses import replace
 from .report import Finding
 
 _ANYWHERE = "The run was thrown to a far place, and readings from there do not describe the descent."
-_NO_MOVE = "The parameters hardly moved, so all readings describe the start."
 _OVERSHOOT = "Each step goes past the minimum, so the gradient turns around every time."
 _HOVER = "Steps that are too long keep the loss up, even without noise."
 
@@ -54,7 +53,7 @@ EXPLAINS: dict[str, dict[str, str]] = {
     "learning_rate_too_low": dict.fromkeys(
         ("ill_conditioning", "wandering", "batch_too_large", "batch_too_small", "gradient_noise", "stationary",
          "saddle"),
-        _NO_MOVE,
+        "The parameters hardly moved, so all readings describe the start.",
     ),
     "edge_of_stability": {
         "oscillation": _OVERSHOOT,

@@ -9,37 +9,26 @@ import numpy as np
 
 from .batch_size import batch_size
 from .causes import CERTAINTY, causes_first
-from .curvature import ill_conditioning
 from .evidence import Evidence
 from .flat_places import shelf
 from .leaps import leaps
 from .noise import gradient_noise, stationary
 from .nonfinite import nonfinite
-from .report import Diagnosis, Finding
+from .report import Diagnosis, Finding, Verdict
+from .slow_descent import ill_conditioning, wandering
 from .steps_taken import StepsTaken
 from .too_high import edge_of_stability, learning_rate_too_high, oscillation
 from .too_low import learning_rate_too_low
 from .vanishing import vanishing
-from .verdict import Verdict
-from .wandering import wandering
+
+Rule = Callable[[Evidence, StepsTaken, Verdict], list[Finding]]
 
 # The order does not matter: no rule reads the findings of another. `causes.py` holds which finding explains which. If
-# two rules find the same challenge, `_surer` chooses.
-RULES: tuple[Callable[[Evidence, StepsTaken, Verdict], list[Finding]], ...] = (
-    nonfinite,
-    leaps,
-    learning_rate_too_high,
-    learning_rate_too_low,
-    oscillation,
-    edge_of_stability,
-    ill_conditioning,
-    shelf,
-    vanishing,
-    gradient_noise,
-    stationary,
-    batch_size,
-    wandering,
-)
+# two rules find the same challenge, the surest finding counts.
+RULES: tuple[Rule, ...] = (
+    nonfinite, leaps, learning_rate_too_high, learning_rate_too_low, oscillation, edge_of_stability, ill_conditioning,
+    shelf, vanishing, gradient_noise, stationary, batch_size, wandering,
+)  # fmt: skip
 
 
 def diagnose(history: Any) -> Diagnosis:
@@ -71,32 +60,28 @@ def diagnose(history: Any) -> Diagnosis:
     return judged(history, RULES)
 
 
-def judged(history: Any, rules: tuple[Callable[[Evidence, StepsTaken, Verdict], list[Finding]], ...]) -> Diagnosis:
+def judged(history: Any, rules: tuple[Rule, ...]) -> Diagnosis:
     """The diagnosis by these rules."""
     evidence, verdict = Evidence(history), Verdict()
-    found: dict[str, Finding] = {}
     with np.errstate(all="ignore"), warnings.catch_warnings():
         # A number that is unknown becomes NaN, which no rule takes for evidence. NumPy would warn about it.
         warnings.simplefilter("ignore", RuntimeWarning)
         steps = StepsTaken(evidence)
-        for rule in rules if evidence.steps else (nonfinite,):
-            for one in rule(evidence, steps, verdict):
-                found[one.challenge] = _surer(found.get(one.challenge, one), one)
-    findings = [_named(one, evidence) for one in _without_cure(causes_first(found.values()))]
-    told = found.keys()
-    ruled_out = {name: why for name, why in sorted(verdict.ruled_out.items()) if name not in told}
-    unjudged = {name: why for name, why in sorted(verdict.unjudged.items()) if name not in told | ruled_out.keys()}
-    return Diagnosis(tuple(findings), ruled_out, unjudged | evidence.log.ignored, len(evidence.log.loss))
+        told = [one for rule in (rules if evidence.steps else (nonfinite,)) for one in rule(evidence, steps, verdict)]
+    found: dict[str, Finding] = {}
+    for one in sorted(told, key=_surest_first):
+        found.setdefault(one.challenge, one)
+    findings = _without_cure(causes_first(found.values()))
+    in_count_of_log = tuple(replace(one, steps=tuple(map(evidence.name, one.steps))) for one in findings)
+    ruled_out = {name: why for name, why in sorted(verdict.ruled_out.items()) if name not in found}
+    unjudged = {name: why for name, why in sorted(verdict.unjudged.items()) if name not in found | ruled_out}
+    return Diagnosis(in_count_of_log, ruled_out, unjudged | evidence.log.ignored, len(evidence.log.loss))
 
 
-def _surer(a: Finding, b: Finding) -> Finding:
-    """Of two findings of one challenge, the one of higher confidence, or else the one that names fewer steps."""
-
-    def rank(finding: Finding) -> tuple[int, int, str]:
-        first, last = finding.steps
-        return CERTAINTY[finding.confidence], last - first, finding.evidence
-
-    return min(a, b, key=rank)
+def _surest_first(finding: Finding) -> tuple[int, int, str]:
+    """Sorts by confidence, and then by the number of steps that a finding names, the fewest first."""
+    first, last = finding.steps
+    return CERTAINTY[finding.confidence], last - first, finding.evidence
 
 
 def _without_cure(findings: list[Finding]) -> list[Finding]:
@@ -108,9 +93,3 @@ def _without_cure(findings: list[Finding]) -> list[Finding]:
         else f
         for f in findings
     ]
-
-
-def _named(finding: Finding, evidence: Evidence) -> Finding:
-    """The finding with its steps in the log's own count."""
-    first, last = finding.steps
-    return replace(finding, steps=(evidence.name(first), evidence.name(last)))

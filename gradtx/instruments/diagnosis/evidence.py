@@ -1,7 +1,4 @@
-"""The gradients of a run and the noise in them: the other half of the evidence that the rules judge.
-
-As for the loss, nothing here depends on the unit.
-"""
+"""The gradients of a run and the noise in them. As for the loss (`loss_course.py`), nothing depends on the unit."""
 
 from functools import cached_property
 
@@ -107,23 +104,6 @@ class Evidence(LossCourse):
             total, taken = mean_of(self.norm[part] ** 2), mean_of(noise[part])
             found.append(np.sqrt(max(0.0, total - taken)) if np.isfinite(taken) else np.sqrt(total))
         return np.array(found)
-
-    @cached_property
-    def early_signal(self) -> float:
-        """‖G‖ over the first tenth."""
-        return self._signal(slice(0, max(1, self.steps // 10)))
-
-    @cached_property
-    def late_signal(self) -> float:
-        """‖G‖ over the last quarter."""
-        return self._signal(slice(self.steps - max(1, self.steps // 4), self.steps))
-
-    def _signal(self, part: slice) -> float:
-        if self.norm is None:
-            return float("nan")
-        share = self.signal_share(part)
-        size = np.sqrt(mean_of(self.norm[part] ** 2))
-        return float(size * np.sqrt(max(0.0, share))) if np.isfinite(share) else median_of(self.norm[part])
 
     @cached_property
     def has_late_signal(self) -> bool | None:

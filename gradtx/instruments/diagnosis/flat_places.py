@@ -10,9 +10,8 @@ import numpy as np
 
 from .evidence import Evidence
 from .medians import SEGMENTS, finite, median_of, medians, segments_of
-from .report import Finding, finding, number
+from .report import Finding, Verdict, finding, number
 from .steps_taken import StepsTaken
-from .verdict import Verdict
 
 _SMALL, _NEGATIVE, _FLAT = 0.25, -0.005, 0.02  # relative to the largest norm, and to the largest curvature
 _CRITICAL = 0.5  # the `_order` of saddles, up to degenerate ones of m = 3
@@ -25,7 +24,7 @@ def shelf(e: Evidence, s: StepsTaken, verdict: Verdict) -> list[Finding]:
     gradient.
     """
     signal = e.signal_norms
-    if signal is None:
+    if e.norm is None or signal is None:
         for challenge in ("saddle", "plateau"):
             verdict.needs(challenge, "gradtx.gradient_norm()")
         return []
@@ -36,9 +35,9 @@ def shelf(e: Evidence, s: StepsTaken, verdict: Verdict) -> list[Finding]:
         for challenge in ("saddle", "plateau"):
             verdict.needs(challenge, "gradtx.observed(tx) or gradtx.curvature_ratio(learning_rate)")
         return []
-    if found := _passed(e, signal, verdict):
+    if found := _passed(e, signal, e.curvature, verdict):
         return [found]
-    return _flat_from_the_start(e, s)
+    return _flat_from_the_start(e, s, medians(e.norm), medians(e.curvature))
 
 
 def _rule_out(e: Evidence, signal: np.ndarray, verdict: Verdict) -> None:
@@ -53,11 +52,10 @@ def _rule_out(e: Evidence, signal: np.ndarray, verdict: Verdict) -> None:
         )
 
 
-def _passed(e: Evidence, signal: np.ndarray, verdict: Verdict) -> Finding | None:
+def _passed(e: Evidence, signal: np.ndarray, curvature: np.ndarray, verdict: Verdict) -> Finding | None:
     """Finds a dip of ‖G‖, or a small ‖G‖ from the start, after which the loss falls further."""
-    assert e.curvature is not None
     count = len(signal)
-    curvature, level = medians(e.curvature, count=count), medians(e.loss, count=count)
+    curvature, level = medians(curvature, count=count), medians(e.loss, count=count)
     edges, steepest = segments_of(e.steps, count), float(np.nanmax(np.abs(curvature)))
     if not steepest > 0:
         return None
@@ -137,17 +135,12 @@ def _dips(signal: np.ndarray) -> list[int]:
     return sorted((int(k) for k in found), key=lambda k: (signal[k] / after[k], k))
 
 
-def _flat_from_the_start(e: Evidence, s: StepsTaken) -> list[Finding]:
+def _flat_from_the_start(e: Evidence, s: StepsTaken, norms: np.ndarray, curvature: np.ndarray) -> list[Finding]:
     """Finds a run that started on a flat place and has not left it: its gradient grows, along negative curvature."""
-    assert e.norm is not None
-    assert e.curvature is not None
-    if e.noise_squared is not None:
-        return []
-    norms, curvature = medians(e.norm), medians(e.curvature)
     grew = norms[-1] / max(norms[0], 1e-300)
     bends_away = np.nanmax(curvature) < 0
     smooth = np.mean(np.diff(norms) > 0) > 0.9
-    if not (bends_away and smooth and grew > 1.2 and not s.way < 0.1 and e.is_falling):
+    if not (bends_away and smooth and grew > 1.2 and not s.way() < 0.1 and e.is_falling) or e.noise_squared is not None:
         return []
     text = (
         f"The gradient norm grows from {number(norms[0])} to {number(norms[-1])}, and the curvature along the gradient "

@@ -19,9 +19,8 @@ import numpy as np
 
 from .evidence import Evidence
 from .medians import finite, median_of, medians, scatter_of, segments_of
-from .report import Finding, finding, number
+from .report import Finding, Verdict, finding, number
 from .steps_taken import StepsTaken
-from .verdict import Verdict
 
 _POWER = 4.5  # power of the parameters' length above which many factors multiply; squares and quartics have 1 to 3
 _WALL = 20  # power above which the length of the step does not explain the leap
@@ -140,26 +139,26 @@ def leaps(e: Evidence, s: StepsTaken, verdict: Verdict) -> list[Finding]:
     Source: Pascanu, Mikolov & Bengio 2013, §2.3. Wrong if the norm leaps because of one example's value: then the
     noise scale leaps with it. A leap that is clipped before it moves the parameters does not count.
     """
-    if e.norm is None:
+    norm = e.norm
+    if norm is None:
         verdict.needs("cliff", "gradtx.gradient_norm()")
         verdict.needs("exploding_gradients", "gradtx.gradient_norm()")
         return []
     found = leaps_of(e, s)
     if not found:
-        largest = float(np.nanmax(e.norm)) / max(float(np.nanmedian(e.norm)), 1e-300)
+        largest = float(np.nanmax(norm)) / max(float(np.nanmedian(norm)), 1e-300)
         if largest < 5:
             verdict.rules_out("cliff", f"the largest gradient is {largest:.2g} times the usual one.")
-        return _growth(e, s)
+        return _growth(e, s, norm)
     if found[0].kind == "learning_rate_too_high":
         return []  # leaps after a step that was far too long are its consequences
     told = [leap for leap in found if leap.kind != "learning_rate_too_high"]
-    return [_cliff(e, told) if told[0].kind == "cliff" else _explosion(e, told[0])]
+    return [_cliff(e, norm, told) if told[0].kind == "cliff" else _explosion(e, told[0])]
 
 
-def _cliff(e: Evidence, told: list[Leap]) -> Finding:
-    assert e.norm is not None
+def _cliff(e: Evidence, norm: np.ndarray, told: list[Leap]) -> Finding:
     first, last = told[0], told[-1]
-    usual = median_of(e.norm[: first.at])
+    usual = median_of(norm[: first.at])
     highest = max(leap.norm for leap in told)
     text = (
         f"At step {e.name(first.at)} the gradient norm leaps to {number(highest)}, {number(highest / first.before)} "
@@ -186,10 +185,9 @@ def _explosion(e: Evidence, leap: Leap) -> Finding:
     return finding("exploding_gradients", text, numbers, (leap.at, e.steps - 1), "high")
 
 
-def _growth(e: Evidence, s: StepsTaken) -> list[Finding]:
+def _growth(e: Evidence, s: StepsTaken, norm: np.ndarray) -> list[Finding]:
     """A finding if the norm grows a hundred times and the loss rises with it, although no step was too long."""
-    assert e.norm is not None
-    parts = medians(e.norm)
+    parts = medians(norm)
     lowest, highest = int(np.nanargmin(parts)), int(np.nanargmax(parts))
     grew = parts[highest] / max(parts[lowest], 1e-300)
     rises = float(np.nanmax(medians(e.loss)[highest:])) > e.start and e.rose
@@ -201,6 +199,6 @@ def _growth(e: Evidence, s: StepsTaken) -> list[Finding]:
         f"{number(parts[highest])}, and the loss rose with it."
     )
     edges = segments_of(e.steps)
-    limit = median_of(e.norm[: edges[lowest].stop])
+    limit = median_of(norm[: edges[lowest].stop])
     numbers = {"growth": grew, "usual_norm": limit, "limit": limit}
     return [finding("exploding_gradients", text, numbers, (edges[lowest].start, edges[highest].stop - 1), "high")]

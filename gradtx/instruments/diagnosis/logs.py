@@ -81,9 +81,8 @@ def read_log(history: Any) -> Log:
         curves[name] = np.broadcast_to(curve, (len(loss), *curve.shape[1:])).astype(float)
     step = curves.pop("step", np.arange(len(loss)))
     for name, curve in curves.items():
-        if name.startswith("clipping_events/"):
-            continue  # NaN if no limit was given
-        if curve.size and not np.isfinite(curve).any() and not np.isposinf(curve).any():
+        may_be_unknown = name.startswith("clipping_events/")  # NaN if no limit was given
+        if curve.size and not may_be_unknown and not (np.isfinite(curve) | np.isposinf(curve)).any():
             ignored[name] = "is in the log, but none of its values is finite."
     iterates = given.get("iterates")
     is_gap = gaps | (np.isnan(loss) & _is_regular(loss))

@@ -32,9 +32,7 @@ class LossCourse:
         return int(self.log.step[min(step, len(self.log.step) - 1)])
 
     def curve(self, name: str, keep_inf: bool = False) -> np.ndarray | None:
-        """The reading over the steps of the run; None if it is absent or was never finite (or, with `keep_inf`, a
-        number).
-        """
+        """The reading over the steps of the run; None if it was never finite (with `keep_inf`: never a number)."""
         found = self.whole(name)
         if found is None:
             return None

@@ -12,9 +12,8 @@ import numpy as np
 
 from .evidence import Evidence
 from .medians import finite, late, late_median, mean_of, median_of
-from .report import Finding, finding, number, percent
+from .report import Finding, Verdict, finding, number, percent
 from .steps_taken import StepsTaken
-from .verdict import Verdict
 
 
 def gradient_noise(e: Evidence, s: StepsTaken, verdict: Verdict) -> list[Finding]:
@@ -29,9 +28,7 @@ def gradient_noise(e: Evidence, s: StepsTaken, verdict: Verdict) -> list[Finding
         return []
     if e.late_share > 0.8 and not e.gradients_agree:
         verdict.rules_out("gradient_noise", f"noise is {percent(1 - e.late_share)} of the squared gradient.")
-    if not hovers(e) or not (e.late_share < 0.5 or _looks_random(e)):
-        return []
-    if not costs(e, s):
+    if not (hovers(e) and (e.late_share < 0.5 or _looks_random(e)) and costs(e, s)):
         return []
     height = height_of(e, s)
     said = (

@@ -3,9 +3,8 @@
 import numpy as np
 
 from .evidence import Evidence
-from .report import Finding, finding
+from .report import Finding, Verdict, finding
 from .steps_taken import StepsTaken
-from .verdict import Verdict
 
 
 def nonfinite(e: Evidence, s: StepsTaken, verdict: Verdict) -> list[Finding]:

@@ -20,9 +20,7 @@ class Finding:
     evidence: str  # a sentence with numbers
     numbers: dict[str, float]
     steps: tuple[int, int]  # first and last step at which it shows
-    confidence: (
-        Confidence  # high: right in at least 95 % of the labelled runs; medium: a reading is missing; low: a guess
-    )
+    confidence: Confidence  # high: right in at least 95 % of labelled runs; medium: a reading is missing; low: a guess
     section: str  # section of the chapter
     source: str
     advice: str
@@ -110,6 +108,22 @@ class Diagnosis:
         return f"{self.steps} steps: {names}."
 
 
+class Verdict:
+    """The suspects ruled out, with the reasons, and the challenges not judged, with the missing readings."""
+
+    def __init__(self) -> None:
+        self.ruled_out: dict[str, str] = {}
+        self.unjudged: dict[str, str] = {}
+
+    def rules_out(self, suspect: str, reason: str) -> None:
+        """Records that `suspect` is not the cause, for this reason."""
+        self.ruled_out[suspect] = reason
+
+    def needs(self, challenge: str, instrument: str) -> None:
+        """Records that the log cannot show `challenge`, and which instrument would."""
+        self.unjudged.setdefault(challenge, f"needs the readings of {instrument}.")
+
+
 def finding(
     challenge: str,
     evidence: str,
@@ -121,15 +135,11 @@ def finding(
 ) -> Finding:
     """Makes a finding with the section, source and advice of its challenge. `remedy` and `advice` replace the usual."""
     known = CHALLENGES[challenge]
-    plain = {name: float(value) for name, value in numbers.items()}
-    usual = {"factor": 0.1, "limit": 1.0, "times": 4.0, "fewer": 32.0, "steps": 100, "fell_at": 0, "momentum": 0.9}
-    fields = usual | numbers
-    shown = {name: int(value) if name in ("steps", "fell_at") else value for name, value in fields.items()}
-    shown |= {name: in_code(fields[name]) for name in ("factor", "limit", "momentum")}
+    shown = numbers | {name: in_code(x) for name, x in numbers.items() if name in ("factor", "limit", "momentum")}
     return Finding(
         challenge,
         evidence,
-        plain,
+        {name: float(value) for name, value in numbers.items()},
         (int(steps[0]), int(steps[1])),
         confidence,
         known.section,
@@ -142,8 +152,6 @@ def finding(
 
 def number(value: float) -> str:
     """A number with three digits. Powers of ten are used only if it is very large or small."""
-    if not math.isfinite(value):
-        return str(value)
     return f"{value:,.0f}" if 1000 <= abs(value) < 1e6 else f"{value:.3g}"
 
 

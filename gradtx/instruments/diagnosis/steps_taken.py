@@ -99,20 +99,11 @@ class StepsTaken:
         """Median r over the last half; NaN if unknown."""
         return late_median(self.ratio)
 
-    @cached_property
-    def way(self) -> float:
-        """Σ 2|r|: the length of all steps, each in units of the predicted distance to the minimum along it."""
-        return self._way(slice(None))
-
-    @cached_property
-    def late_way(self) -> float:
-        """`way` over the last half."""
-        return self._way(slice(self.e.steps // 2, None))
-
-    def _way(self, part: slice) -> float:
+    def way(self, first: int = 0) -> float:
+        """Σ 2|r| from step `first` on: the steps, each in units of the predicted distance to the minimum along it."""
         if self.ratio is None:
             return float("nan")
-        sizes = np.abs(self.ratio[part])
+        sizes = np.abs(self.ratio[first:])
         return 2 * mean_of(np.minimum(finite(sizes), 5)) * len(sizes)
 
     @cached_property

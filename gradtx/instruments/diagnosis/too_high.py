@@ -5,9 +5,8 @@ import numpy as np
 from .evidence import Evidence
 from .leaps import leaps_of
 from .medians import finite, late_median, median_of, medians
-from .report import Finding, finding, number
+from .report import Finding, Verdict, finding, number
 from .steps_taken import StepsTaken
-from .verdict import Verdict
 
 _SAFE = 0.2  # the ratio r that a remedy aims at: two fifths of the best step along its direction
 _UNKNOWN = 0.05  # the factor of a remedy if no ratio tells it
@@ -31,7 +30,11 @@ def learning_rate_too_high(e: Evidence, s: StepsTaken, verdict: Verdict) -> list
         return [_ended_high(e, s)]
     if _hovers(e, s):
         return [_hovering(e, s)]
-    _rule_out(e, s, verdict)
+    if s.ratio is not None and s.typical < 0.5 and _share_past(s.ratio) == 0:
+        reason = f"no step was expected to raise the loss (r at most {float(np.nanmax(np.abs(s.ratio))):.2g})."
+        verdict.rules_out("learning_rate_too_high", reason)
+    elif s.ratio is None and np.isnan(e.late_share):
+        verdict.needs("learning_rate_too_high", "gradtx.observed(tx), for the ratio of the steps taken")
     return []
 
 
@@ -107,16 +110,6 @@ def _factor(e: Evidence, s: StepsTaken) -> float:
     is_surprise = sizes[0] < 1 and bool((e.known[1:8] > e.start).all())
     most = _UNKNOWN if e.late_share < 0.5 or is_surprise else 0.3
     return float(np.clip(_SAFE / max(largest, _SAFE), 1e-4, most))
-
-
-def _rule_out(e: Evidence, s: StepsTaken, verdict: Verdict) -> None:
-    if s.ratio is not None and s.typical < 0.5 and _share_past(s.ratio) == 0:
-        largest = float(np.nanmax(np.abs(s.ratio)))
-        verdict.rules_out(
-            "learning_rate_too_high", f"no step was expected to raise the loss (r at most {largest:.2g})."
-        )
-    elif s.ratio is None and np.isnan(e.late_share):
-        verdict.needs("learning_rate_too_high", "gradtx.observed(tx), for the ratio of the steps taken")
 
 
 def oscillation(e: Evidence, s: StepsTaken, verdict: Verdict) -> list[Finding]:

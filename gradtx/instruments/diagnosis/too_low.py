@@ -6,16 +6,15 @@ is the number of such ways. If it is below 1, the whole run is less than one goo
 
 import numpy as np
 
-from .challenges import BACK
 from .evidence import Evidence
-from .medians import early_median, finite, late_median, median_of, medians, shrinkage
-from .report import Finding, finding, number
+from .medians import early_median, finite, late_median, mean_of, median_of, medians, shrinkage
+from .report import Finding, Verdict, finding, number
 from .steps_taken import StepsTaken
-from .verdict import Verdict
 
 # The ratio r that a remedy aims at. It is half of that in `too_high.py`: the steps become longer than any that the run
 # has taken, and the curvature ahead may be larger than the largest met.
 _SAFE = 0.1
+_BACK = "tx = optax.chain(tx, optax.scale_by_schedule(optax.piecewise_constant_schedule(1.0, {{{fell_at}: {factor}}})))"
 _USUAL_UPDATE = 3e-3  # ‖Δθ‖ / ‖θ‖ per step if nothing better is known: about 1e-3 (Karpathy, CS231n notes)
 
 
@@ -25,30 +24,39 @@ def learning_rate_too_low(e: Evidence, s: StepsTaken, verdict: Verdict) -> list[
 
     Source: Goodfellow et al. 2016, §8.3.1, and the quadratic model of eq. 8.10. Wrong if longer steps end no lower.
     """
-    if e.norm is None or e.steps < 20:
+    norm = e.norm
+    if norm is None or e.steps < 20:
         verdict.needs("learning_rate_too_low", "gradtx.gradient_norm()")
         return []
     is_noise = e.is_lost_in_noise if s.ratio is None or e.has_late_signal is None else not e.has_late_signal
-    if not e.early_signal > 0 or is_noise:
+    early, late = (_signal(e, norm, part) for part in (slice(e.steps // 10), slice(e.steps - e.steps // 4, e.steps)))
+    if not early > 0 or is_noise:
         return []
-    kept = e.late_signal / e.early_signal
-    if (at := _fell_at(e, s)) is not None:
+    kept = late / early
+    if (at := _fell_at(e, s, norm, late)) is not None:
         return [_decayed(e, s, at)]
     if s.ratio is None:
-        return _without_ratio(e, verdict, kept)
-    is_short = s.way < 0.3 or (s.way < 1 and e.is_falling)
+        return _without_ratio(e, norm, verdict, kept)
+    way = s.way()
+    is_short = way < 0.3 or (way < 1 and e.is_falling)
     if is_short and kept > 0.5 and 2 * _steepest(e, s) < _SAFE:
         text = (
-            f"All {e.steps} steps together cover {s.way:.2g} of the way to the minimum that slope and curvature "
+            f"All {e.steps} steps together cover {way:.2g} of the way to the minimum that slope and curvature "
             f"predict. The gradient kept {min(kept, 9.99):.0%} of its size."
         )
-        numbers = {"way": s.way, "norm_kept": kept, "typical_ratio": s.typical, "factor": _factor(e, s)}
+        numbers = {"way": way, "norm_kept": kept, "typical_ratio": s.typical, "factor": _factor(e, s)}
         return [finding("learning_rate_too_low", text, numbers, (0, e.steps - 1), "high")]
-    if s.way > 5:
-        verdict.rules_out(
-            "learning_rate_too_low", f"the steps cover {number(s.way)} times the predicted way to the minimum."
-        )
+    if way > 5:
+        reason = f"the steps cover {number(way)} times the predicted way to the minimum."
+        verdict.rules_out("learning_rate_too_low", reason)
     return []
+
+
+def _signal(e: Evidence, norm: np.ndarray, part: slice) -> float:
+    """‖G‖ over some steps, or ‖g‖ if its noise is unknown."""
+    share = e.signal_share(part)
+    size = np.sqrt(mean_of(norm[part] ** 2))
+    return float(size * np.sqrt(max(0.0, share))) if np.isfinite(share) else median_of(norm[part])
 
 
 def _factor(e: Evidence, s: StepsTaken) -> float:
@@ -77,29 +85,26 @@ def _steepest(e: Evidence, s: StepsTaken) -> float:
     return float(np.nanmax([largest, reached]))
 
 
-def _fell_at(e: Evidence, s: StepsTaken) -> int | None:
+def _fell_at(e: Evidence, s: StepsTaken, norm: np.ndarray, late_signal: float) -> int | None:
     """The step from which on the steps are far shorter although curvature and gradient are the same, or None."""
     rates = s.learning_rates
     if s.ratio is not None:
         sizes = np.abs(s.ratio)
-        if not (s.late_way < 0.1 and shrinkage(sizes) > 30):
+        if not (s.way(e.steps // 2) < 0.1 and shrinkage(sizes) > 30):
             return None
         if e.curvature is not None and shrinkage(np.abs(e.curvature)) > 0.1 * shrinkage(sizes):
             return None  # the curvature fell by as much, so the steps did not become shorter
         rates = sizes if rates is None else rates
-    elif not (s.shrank > 30 and e.late_cosine > 0.2):
+    elif rates is None or not (s.shrank > 30 and e.late_cosine > 0.2):
         return None
-    if rates is None:
-        return None
-    high = early_median(rates, 0.04)
-    below = np.flatnonzero(rates < 0.1 * high)
+    below = np.flatnonzero(rates < 0.1 * early_median(rates, 0.04))
     if not len(below) or below[0] > 0.6 * e.steps or s.shrank < 30:
         return None
     at = int(below[0])
     middle = slice(at, min(e.steps, at + max(3, e.steps // 10)))
-    before, share = median_of(e.norm[middle]), e.signal_share(middle)  # pyright: ignore[reportOptionalSubscript]
+    before, share = median_of(norm[middle]), e.signal_share(middle)
     signal = before * np.sqrt(max(share, 0.0)) if np.isfinite(share) else before
-    return at if e.late_signal > 0.5 * signal > 0 else None
+    return at if late_signal > 0.5 * signal > 0 else None
 
 
 def _decayed(e: Evidence, s: StepsTaken, at: int) -> Finding:
@@ -109,17 +114,16 @@ def _decayed(e: Evidence, s: StepsTaken, at: int) -> Finding:
     )
     numbers = {"fell_at": at, "shrank": s.shrank, "factor": min(s.shrank, 1e6)}
     advice = "Let the learning rate decay later. Until you change the schedule, this line cancels its decay."
-    return finding("learning_rate_too_low", text, numbers, (at, e.steps - 1), "high", remedy=BACK, advice=advice)
+    return finding("learning_rate_too_low", text, numbers, (at, e.steps - 1), "high", remedy=_BACK, advice=advice)
 
 
-def _without_ratio(e: Evidence, verdict: Verdict, kept: float) -> list[Finding]:
+def _without_ratio(e: Evidence, norm: np.ndarray, verdict: Verdict, kept: float) -> list[Finding]:
     """A finding if no reading changed from the first steps to the last, because the parameters hardly moved."""
     verdict.needs("learning_rate_too_low", "gradtx.observed(tx), for the ratio of the steps taken")
-    assert e.norm is not None
-    parts = medians(e.norm, count=20)
+    parts = medians(norm, count=20)
     middle = median_of(parts)
     same_norm = 0.8 < kept < 1.25 and 0.6 * middle < np.nanmin(parts) and np.nanmax(parts) < 1.6 * middle
-    same_norm = same_norm and float(np.nanmax(e.norm)) < 4 * middle
+    same_norm = same_norm and float(np.nanmax(norm)) < 4 * middle
     curvature, same_curvature = e.curvature, True
     if curvature is not None:
         first, last = early_median(curvature), late_median(curvature, 0.25)

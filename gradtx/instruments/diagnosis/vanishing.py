@@ -4,9 +4,8 @@ import numpy as np
 
 from .evidence import Evidence
 from .medians import finite, late, late_median, median_of
-from .report import Finding, finding, number
+from .report import Finding, Verdict, finding, number
 from .steps_taken import StepsTaken
-from .verdict import Verdict
 
 
 def vanishing(e: Evidence, s: StepsTaken, verdict: Verdict) -> list[Finding]:
@@ -20,32 +19,32 @@ def vanishing(e: Evidence, s: StepsTaken, verdict: Verdict) -> list[Finding]:
     found = _through_time(e, verdict)
     if found:
         return found
-    if e.norm is None:
+    norm = e.norm
+    if norm is None:
         verdict.needs("vanishing_gradients", "gradtx.gradient_norm()")
         return []
-    dead = _is_dead(e)
+    dead = _is_dead(e, norm)
     if not dead and not _is_deaf(e, s):
         if e.has_layers:
             verdict.needs("vanishing_gradients", "gradtx.temporal_gradients(value_fn, params, probes)")
         return []
     if dead:
         text = f"The gradient is exactly 0 and the loss stays at {number(e.end)}, so the run no longer moves."
-        first, confidence = int(np.max(np.flatnonzero(e.norm > 0), initial=-1)) + 1, "medium"
+        first, confidence = int(np.max(np.flatnonzero(norm > 0), initial=-1)) + 1, "medium"
     else:
         text = (
             f"The loss stays at {number(e.end)} and the gradient is noise. The curvature along it is the same in every "
             f"batch ({number(late_median(e.curvature))}), as if no input reached the output."
         )
         first, confidence = 0, "high"
-    numbers = {"loss": e.end, "norm": late_median(e.norm)}
+    numbers = {"loss": e.end, "norm": late_median(norm)}
     kinds = ("vanishing_gradients", "plateau") if e.has_layers else ("plateau",)
     return [finding(kind, text, numbers, (first, e.steps - 1), confidence) for kind in kinds]
 
 
-def _is_dead(e: Evidence) -> bool:
+def _is_dead(e: Evidence, norm: np.ndarray) -> bool:
     """Whether the gradient is 0 over the last fifth of the run, and the run is not at its lowest loss."""
-    assert e.norm is not None
-    last = finite(late(e.norm, 0.2))
+    last = finite(late(norm, 0.2))
     if not len(last) or last.max() > 0 or e.steps < 5:
         return False
     return not (e.drop > 0 and e.end <= e.lowest + 1e-6 * e.drop and not e.was_thrown)
@@ -54,9 +53,7 @@ def _is_dead(e: Evidence) -> bool:
 def _is_deaf(e: Evidence, s: StepsTaken) -> bool:
     """Whether the gradient is noise, the loss has not moved, and all batches have the same curvature along it."""
     curvature = e.curvature
-    if not e.has_layers or curvature is None or e.steps < 40 or e.is_falling or e.is_quiet:
-        return False
-    if not e.late_share < 0.35:
+    if not e.has_layers or curvature is None or e.steps < 40 or e.is_falling or e.is_quiet or not e.late_share < 0.35:
         return False
     seen = finite(late(curvature))
     if len(seen) < 10 or median_of(seen) <= 0:
