@@ -17,9 +17,9 @@ from ..plots.sweeps import plot_sensitivity, plot_sweep
 from ..problems import PROBLEMS
 from ..sweep import sweep
 from ..sweep_result import Sweep
+from ..tables import print_table
 from .arguments import Command, axis, batch_size_of, make_problem
 from .results import Results
-from .table import print_table
 
 
 def add(commands: Any) -> None:
