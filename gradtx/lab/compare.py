@@ -89,11 +89,7 @@ class Comparison:
         return float(np.median([r.metric[:, -1].mean() for r in self.of(problem)])) if target is None else target
 
 
-def compare(
-    problems: Problem | Iterable[Problem],
-    methods: Methods = tuple(METHODS),
-    **settings: Any,
-) -> Comparison:
+def compare(problems: Problem | Iterable[Problem], methods: Methods = tuple(METHODS), **settings: Any) -> Comparison:
     """Trains and judges all methods on all problems. `comparisons` describes the settings; this returns its last item.
 
     Ctrl-C returns the finished methods. If none is finished, it raises `KeyboardInterrupt`.

@@ -102,7 +102,6 @@ def train_side_by_side(
 
 
 def _split_over(objective: Objective, mesh: Mesh) -> Objective:
-    """The objective with its minibatches split over the devices."""
     split = NamedSharding(mesh, PartitionSpec(AXIS))
 
     def losses(params: Any, data: Any, examples: jax.Array) -> jax.Array:
