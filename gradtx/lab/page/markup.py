@@ -107,9 +107,12 @@ def _findings(i: int, run: ShownRun, several: bool) -> str:
     items = "".join(_finding(f"finding-{i}-{k}", finding, k) for k, finding in enumerate(found))
     said = f"<p>{escape(run.name)}: {escape(run.headline)}</p>" if several else ""
     hint = '<p class="hint">Click a finding to mark its steps in every curve.</p>' if found else ""
-    return (
-        f'<div class="of-run" data-run="{i}"{" hidden" * (i > 0)}><h2>Findings</h2>{said}{hint}<ol>{items}</ol></div>'
-    )
+    return _of_run("div", i, f"<h2>Findings</h2>{said}{hint}<ol>{items}</ol>")
+
+
+def _of_run(tag: str, i: int, content: str) -> str:
+    """A part of the page that the script shows if the run with this number is chosen."""
+    return f'<{tag} class="of-run" data-run="{i}"{" hidden" * (i > 0)}>{content}</{tag}>'
 
 
 def _finding(key: str, finding: gradtx.Finding, k: int) -> str:
@@ -144,11 +147,7 @@ def _code(code: str) -> str:
 
 def _verdicts(i: int, diagnosis: gradtx.Diagnosis) -> str:
     lists = (("Ruled out", diagnosis.ruled_out), ("Not judged", diagnosis.unjudged))
-    return (
-        f'<div class="of-run" data-run="{i}"{" hidden" * (i > 0)}>'
-        + "".join(_verdict(heading, items) for heading, items in lists if items)
-        + "</div>"
-    )
+    return _of_run("div", i, "".join(_verdict(heading, items) for heading, items in lists if items))
 
 
 def _verdict(heading: str, items: Mapping[str, str]) -> str:
@@ -157,15 +156,12 @@ def _verdict(heading: str, items: Mapping[str, str]) -> str:
 
 
 def _panels(pages: list[PagePanel], runs: list[ShownRun]) -> str:
-    main = "".join(_panel(i, page, runs) for i, page in enumerate(pages) if page.kind == "main")
-    more = "".join(_panel(i, page, runs) for i, page in enumerate(pages) if page.kind == "more")
-    count = sum(page.kind == "more" for page in pages)
-    details = f"<details><summary>More readings ({count})</summary>{_grid(more)}</details>" if more else ""
-    return _grid(main) + details
-
-
-def _grid(panels: str) -> str:
-    return f'<div class="grid">{panels}</div>'
+    drawn: dict[str, list[str]] = {"main": [], "more": []}
+    for i, page in enumerate(pages):
+        drawn[page.kind].append(_panel(i, page, runs))
+    main, more = (f'<div class="grid">{"".join(panels)}</div>' for panels in drawn.values())
+    count = len(drawn["more"])
+    return main + (f"<details><summary>More readings ({count})</summary>{more}</details>" if count else "")
 
 
 def _panel(i: int, page: PagePanel, runs: list[ShownRun]) -> str:
@@ -178,8 +174,7 @@ def _panel(i: int, page: PagePanel, runs: list[ShownRun]) -> str:
         for slot, label in sorted(labels.items())
     )
     captions = "".join(
-        f'<p class="of-run" data-run="{run}"{" hidden" * (run > 0)}>'
-        f"{escape(said if len(runs) == 1 or not said else f'{runs[run].name}: {said}')}</p>"
+        _of_run("p", run, escape(said if len(runs) == 1 or not said else f"{runs[run].name}: {said}"))
         for run, said in page.captions.items()
     )
     return (
@@ -190,7 +185,6 @@ def _panel(i: int, page: PagePanel, runs: list[ShownRun]) -> str:
 
 
 def _table(table: Table) -> str:
-    """A printed table as HTML."""
     head = _row("th", (str(column.header) for column in table.columns))
     cells = zip(*(column.cells for column in table.columns), strict=True)
     rows = "".join(_row("td", (Text.from_markup(str(cell)).plain for cell in row)) for row in cells)
