@@ -87,13 +87,12 @@ def run(
     every = min(every, steps)
     key_init, key_batches = jax.random.split(checked_keys("run", "key", key, ndim=0))
     objective = objective_of("run", problem)
-    stopping = in_direction_of(objective, stopping)
+    patience = Patience(stopping, objective)
     sizes = _batch_sizes(objective, steps, batch_size, batch_size_schedule)
     saved = None if checkpoint is None else Checkpoint("run", checkpoint)
     recording = Recording(objective, key_batches, sizes, saved)
     start = first_carry(objective.init(key_init), tx)
     recording.begin(start, evaluate(problem, judged_params(start), objective.examples))
-    patience = Patience(stopping)
     for metric in recording.evaluations()["metric"]:
         patience.after(metric)
     ended = "stopped early" if patience.is_over else "finished"
@@ -136,20 +135,6 @@ def _check(tx: Any, stopping: Any, callbacks: Any) -> None:
         raise TypeError(f"run: callbacks must be a list of functions, got {callbacks!r}.")
 
 
-def in_direction_of(objective: Objective, stopping: EarlyStopping | None) -> EarlyStopping | None:
-    """The same early stopping, with the direction of the problem's metric. Raises if its mode is the opposite."""
-    if stopping is None:
-        return None
-    mode = "max" if objective.higher_is_better else "min"
-    if stopping.mode not in (None, mode):
-        better = "higher" if objective.higher_is_better else "lower"
-        raise ValueError(
-            f"run: stopping has mode {stopping.mode!r}, but a {better} {objective.metric_name} of "
-            f"{objective.subject.name} is better: leave mode out, or give mode={mode!r}."
-        )
-    return replace(stopping, mode=mode)
-
-
 @partial(jax.jit, static_argnames=("problem", "tx"))
 def _train_chunk(
     problem: Subject, tx: optax.GradientTransformation, carry: Carry, data: Any, inputs: Any, active: jax.Array
@@ -190,10 +175,17 @@ def _chunks(
 
 
 class Patience:
-    """The state of early stopping."""
+    """The state of early stopping, in the direction of the problem's metric. Raises if its mode is the opposite."""
 
-    def __init__(self, stopping: EarlyStopping | None) -> None:
-        self._stopping, self._state, self.is_over = stopping, stopping and stopping.init(), False
+    def __init__(self, stopping: EarlyStopping | None, objective: Objective) -> None:
+        mode, better = ("max", "higher") if objective.higher_is_better else ("min", "lower")
+        if stopping is not None and stopping.mode not in (None, mode):
+            raise ValueError(
+                f"run: stopping has mode {stopping.mode!r}, but a {better} {objective.metric_name} of "
+                f"{objective.subject.name} is better: leave mode out, or give mode={mode!r}."
+            )
+        self._stopping = stopping and replace(stopping, mode=mode)
+        self._state, self.is_over = self._stopping and self._stopping.init(), False
 
     def after(self, metric: Any) -> bool:
         """Whether to stop, after one more evaluation."""

@@ -82,9 +82,6 @@ def _of_problem(problem: Problem) -> Objective:
         epochs = -(-steps // (problem.num_examples // batch_size))
         return shuffled_epochs(key, problem.num_examples, batch_size, epochs)[:steps]
 
-    def losses(params: Any, data: Any, indices: jax.Array) -> jax.Array:
-        return problem.losses(params, jax.tree.map(lambda x: x[indices], data))
-
     def evaluate(params: Any, examples: Any) -> Evaluation:
         train, validation = examples
         return Evaluation(
@@ -95,7 +92,7 @@ def _of_problem(problem: Problem) -> Objective:
         subject=problem,
         init=problem.init,
         inputs=inputs,
-        losses=losses,
+        losses=lambda params, data, indices: problem.losses(params, jax.tree.map(lambda x: x[indices], data)),
         evaluate=evaluate,
         data=problem.train,
         examples=jax.tree.map(lambda x: x[:EVALUATION_EXAMPLES], (problem.train, problem.validation)),
@@ -107,12 +104,6 @@ def _of_problem(problem: Problem) -> Objective:
 
 
 def _of_landscape(landscape: Landscape) -> Objective:
-    def inputs(key: jax.Array, steps: int, batch_size: int) -> jax.Array:
-        return jax.random.split(key, (steps, batch_size))
-
-    def losses(params: jax.Array, data: None, keys: jax.Array) -> jax.Array:
-        return jax.vmap(landscape.sample, in_axes=(None, 0))(params, keys)
-
     def evaluate(params: jax.Array, examples: None) -> Evaluation:
         value = landscape(params)
         return Evaluation(value, value, value)
@@ -120,8 +111,8 @@ def _of_landscape(landscape: Landscape) -> Objective:
     return Objective(
         subject=landscape,
         init=lambda key: jnp.asarray(landscape.start, jnp.result_type(float)),
-        inputs=inputs,
-        losses=losses,
+        inputs=lambda key, steps, batch_size: jax.random.split(key, (steps, batch_size)),
+        losses=lambda params, data, keys: jax.vmap(landscape.sample, in_axes=(None, 0))(params, keys),
         evaluate=evaluate,
         data=None,
         examples=None,

@@ -122,7 +122,11 @@ def _supervise(arguments: Sequence[str], name: str, log: Path) -> int:
     lines: list[str] = []
     relay = threading.Thread(target=_relay, args=(child.stderr, lines), name="relay", daemon=True)
     relay.start()
-    status = _wait(child)
+    ENDING.hand_on(child.terminate)
+    status = None
+    while status is None:
+        with suppress(KeyboardInterrupt):  # a terminal sends Ctrl-C to the child as well
+            status = child.wait()
     relay.join()
     os.close(writing)
     withheld = "".join(lines)
@@ -152,16 +156,6 @@ def _relay(stream: Any, withheld: list[str]) -> None:
             with suppress(OSError):
                 sys.stderr.write(line)
                 sys.stderr.flush()
-
-
-def _wait(child: subprocess.Popen[bytes]) -> int:
-    """Waits for the child's status. A terminal sends Ctrl-C to the child as well; SIGTERM is handed on to it."""
-    ENDING.hand_on(child.terminate)
-    while True:
-        try:
-            return child.wait()
-        except KeyboardInterrupt:
-            continue
 
 
 def _end_with_parent() -> None:

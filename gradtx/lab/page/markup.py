@@ -1,7 +1,7 @@
 """The page as HTML. Every text is escaped; styles and scripts are inside the page."""
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from html import escape
 from importlib.resources import files
 from typing import Any
@@ -146,13 +146,12 @@ def _code(code: str) -> str:
 
 
 def _verdicts(i: int, diagnosis: gradtx.Diagnosis) -> str:
-    lists = (("Ruled out", diagnosis.ruled_out), ("Not judged", diagnosis.unjudged))
-    return _of_run("div", i, "".join(_verdict(heading, items) for heading, items in lists if items))
-
-
-def _verdict(heading: str, items: Mapping[str, str]) -> str:
-    rows = "".join(f"<li><b>{escape(k.replace('_', ' '))}</b>: {escape(why)}</li>" for k, why in items.items())
-    return f"<details open><summary>{heading} ({len(items)})</summary><ul>{rows}</ul></details>"
+    lists = ""
+    for heading, items in (("Ruled out", diagnosis.ruled_out), ("Not judged", diagnosis.unjudged)):
+        rows = "".join(f"<li><b>{escape(k.replace('_', ' '))}</b>: {escape(why)}</li>" for k, why in items.items())
+        if rows:
+            lists += f"<details open><summary>{heading} ({len(items)})</summary><ul>{rows}</ul></details>"
+    return _of_run("div", i, lists)
 
 
 def _panels(pages: list[PagePanel], runs: list[ShownRun]) -> str:
