@@ -17,8 +17,6 @@ HEADINGS = (
     "batch", "learning\nrate", "steps to\ntarget", "area", "final\nloss", "validation\nmetric", "early\nstop",
     "diverged", "time\n(s)",
 )  # fmt: skip
-
-
 # On a narrow screen these columns are left out, in this order.
 LEAVE_OUT = ("time\n(s)", "area", "batch", "early\nstop", "diverged", "final\nloss", "learning\nrate")
 

@@ -1,8 +1,7 @@
 """Trains all members of a sweep side by side, with each minibatch split over the devices of a mesh.
 
 The compiler adds the all-reduce of the gradients. One device gives the same numbers, to the rounding of the sums.
-Between chunks of steps parameters and optimizer state are sharded, each leaf along an axis that the devices divide. So
-each process writes its own part of a checkpoint, and any number of devices can read it.
+Between chunks of steps parameters and optimizer state are sharded, each leaf along an axis that the devices divide.
 """
 
 from collections.abc import Callable

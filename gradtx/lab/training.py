@@ -1,7 +1,6 @@
 """The training step of every experiment: `run` repeats it, `sweep` maps it over many members.
 
-It trains a `Problem` (data, minibatches) or a `Landscape` (a vector, noise samples instead of minibatches). An
-`Objective` is their common form: the inputs of each step, the losses of its examples, and an evaluation.
+It trains a `Problem` (data, minibatches) or a `Landscape` (a vector, noise samples instead of minibatches).
 """
 
 from collections.abc import Callable
@@ -49,7 +48,7 @@ class Evaluation(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class Objective:
-    """The common form of `Problem` and `Landscape`, for `train` and `evaluate`."""
+    """The common form of `Problem` and `Landscape`: each step's inputs, the losses of its examples, an evaluation."""
 
     subject: Subject
     init: Callable[[jax.Array], Any]  # key -> parameters
