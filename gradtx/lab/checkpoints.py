@@ -30,11 +30,7 @@ class CheckpointError(ValueError):
 
 
 class Checkpoint:
-    """The only checkpoint in a folder: a header, curves and a state. Orbax writes either all of it or nothing.
-
-    Raises:
-        CheckpointError: `path` is not a folder, or cannot be written to. ModuleNotFoundError: Orbax is missing.
-    """
+    """The only checkpoint in a folder: a header, curves and a state. Orbax writes either all of it or nothing."""
 
     def __init__(self, caller: str, path: str | Path) -> None:
         ocp = imported("orbax.checkpoint", f"{caller}: checkpoint needs Orbax: {install('checkpoints')}.")
@@ -69,10 +65,8 @@ class Checkpoint:
         except Exception as error:  # any class, because the files are not written by Python code
             if jax.process_count() > 1:  # the others wait for this process
                 raise
-            tell(
-                f"{self.caller}: the checkpoint of step {step} in {self.path} could not be written, the run goes on: "
-                f"{error}"
-            )
+            said = f"the checkpoint of step {step} in {self.path} could not be written, the run goes on"
+            tell(f"{self.caller}: {said}: {error}")
 
     def read_header(self) -> dict[str, Any] | None:
         """The header of the last save, or None if nothing was saved. Raises if the folder holds something else."""

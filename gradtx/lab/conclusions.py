@@ -27,9 +27,7 @@ def comparison_in_words(comparison: Comparison) -> str:
     target = comparison.target(problem)
     quickest = min(results, key=lambda r: np.median(r.steps_to(target)))
     steps, goal = np.median(quickest.steps_to(target)), form.format(target)
-    text += (
-        f"Quickest to {goal}: {quickest.method}, {steps:.0f} steps." if np.isfinite(steps) else f"None reached {goal}."
-    )
+    text += f"Quickest to {goal}: {quickest.method}, {steps:.0f} steps." if steps < np.inf else f"None reached {goal}."
     gone = [result.method for result in comparison.results if result.has_diverged]
     return text + (f" Diverged at every learning rate: {', '.join(gone)}." if gone else "")
 
@@ -64,9 +62,7 @@ def profile_in_words(profile: PerformanceProfile) -> str:
     most = max(quickest.values())
     names = ", ".join(method for method, times in quickest.items() if times == most)
     text += f". Most often the quickest: {names} ({most} of {count})." if most > 1 else ". None is often the quickest."
-    unreached = [
-        n for i, n in enumerate(profile.problems) if not any(np.isfinite(r[i]) for r in profile.ratios.values())
-    ]
+    unreached = [n for i, n in enumerate(profile.problems) if min(r[i] for r in profile.ratios.values()) == np.inf]
     text += f" No method reached the target of {', '.join(unreached)}." if unreached else ""
     return text + (_how_sure_of_profile(profile, best) if len(order) > 1 else "")
 

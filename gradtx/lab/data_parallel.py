@@ -33,11 +33,7 @@ def train_side_by_side(
     saved: SweepCheckpoint | None,
     progress: bool | None,
 ) -> Outcome:
-    """Trains `members`, which are their hyper-parameters and the indices of their keys.
-
-    Raises:
-        KeyboardInterrupt: Ctrl-C, or a process of the run was asked to end. The steps done are saved.
-    """
+    """Trains `members`, given as their hyper-parameters and the indices of their keys. An interrupt saves the steps."""
     # This function is long because what follows an interrupt of its loop needs nearly all of its variables.
     chunks = len(shared.active)
     if saved is not None and saved.step == chunks and (found := saved.load(None)) is not None:

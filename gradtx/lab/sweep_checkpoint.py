@@ -21,11 +21,7 @@ class Progress(NamedTuple):
 
 
 class SweepCheckpoint(Checkpoint):
-    """The progress of a sweep. `described` is JSON and says which sweep it is.
-
-    Raises:
-        CheckpointError: the folder holds another sweep, or the processes that share it have different arguments.
-    """
+    """The progress of a sweep, which `described` (JSON) identifies. Raises if the folder holds another sweep."""
 
     def __init__(self, path: str | Path, described: dict[str, Any]) -> None:
         super().__init__("sweep", path)

@@ -154,9 +154,8 @@ def train(
         is_alive = is_active & (carry.diverged_at < 0)
         is_good = is_alive & _is_finite(params)
         loss, measured = jax.tree.map(lambda x: jnp.where(is_alive, x, jnp.nan), (value, readings(opt_state)))
-        params, opt_state = jax.tree.map(
-            lambda new, old: jnp.where(is_good, new, old), (params, opt_state), (carry.params, carry.opt_state)
-        )
+        now, before = (params, opt_state), (carry.params, carry.opt_state)
+        params, opt_state = jax.tree.map(lambda new, old: jnp.where(is_good, new, old), now, before)
         diverged_at = jnp.where(is_alive & ~is_good, carry.step, carry.diverged_at)
         iterate = params if isinstance(objective.subject, Landscape) else None
         return Carry(params, opt_state, carry.step + is_active, diverged_at), Record(loss, measured, iterate)

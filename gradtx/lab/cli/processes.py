@@ -45,14 +45,12 @@ def add_processes(parser: argparse.ArgumentParser) -> None:
         "start the command once in every process; each trains on its part of each minibatch, and the first one prints "
         "and writes",
     )
-    group.add_argument(
-        "--coordinator", metavar="HOST:PORT", type=address, help="where the first process listens; the same for all"
-    )
+    listens = "where the first process listens; the same for all"
+    group.add_argument("--coordinator", metavar="HOST:PORT", type=address, help=listens)
     group.add_argument("--processes", metavar="N", type=integer(), help="how many there are")
     group.add_argument("--process-id", metavar="I", type=integer(0), help="which one this is, from 0")
-    group.add_argument(
-        "--distributed", action="store_true", help="take all three from the environment: Slurm, Kubernetes, TPU, ..."
-    )
+    environment = "take all three from the environment: Slurm, Kubernetes, TPU, ..."
+    group.add_argument("--distributed", action="store_true", help=environment)
 
 
 def is_distributed(parser: argparse.ArgumentParser, arguments: argparse.Namespace) -> bool:
@@ -92,13 +90,12 @@ def run_processes(parser: argparse.ArgumentParser, arguments: argparse.Namespace
         text = str(error.__cause__ or "") if is_clear else str(error)
         lost = ("Gloo", "coordination", "UNAVAILABLE", "DEADLINE_EXCEEDED", "Connection reset")
         is_lost = any(word in text for word in lost)
+        status = LOST_ANOTHER if is_lost else 2 if isinstance(error, CheckpointError) else 1
+        if is_lost:
+            print(GONE, file=sys.stderr)
         if is_clear and not is_lost:  # the user gets a sentence, not a traceback
             print(f"{parser.prog}: error: {error}", file=sys.stderr)
-            status = 2 if isinstance(error, CheckpointError) else 1
         else:
-            if is_lost:
-                print(GONE, file=sys.stderr)
-            status = LOST_ANOTHER if is_lost else 1
             traceback.print_exc()
     if status == 130 and ENDING.is_wanted:
         status = STATUS
