@@ -39,17 +39,10 @@ def whole_file(path: str | Path) -> Iterator[Path]:
 def write_archive(path: str | Path, kind: str, plain: dict[str, Any], arrays: dict[str, Any]) -> None:
     """Writes an .npz with a mark of its kind, plain values and arrays by name. It writes the whole file or none.
 
-    A dict of arrays is written as "name/key" for each of its keys; `grouped` makes it a dict again. An .npz stores
-    bfloat16 as two untyped bytes, so the names of the dtypes are written too.
-
-    Raises:
-        TypeError: an array of Python objects.
+    Dicts of arrays are `flattened`. Raises if an array holds Python objects.
     """
-    flat: dict[str, Any] = {}
-    for name, value in arrays.items():
-        flat |= {f"{name}/{key}": array for key, array in value.items()} if isinstance(value, dict) else {name: value}
-    held, dtypes = {}, {}
-    for name, array in flat.items():
+    held, dtypes = {}, {}  # an .npz stores bfloat16 as two untyped bytes, so the names of the dtypes are written too
+    for name, array in flattened(arrays).items():
         is_key = isinstance(array, jax.Array) and jnp.issubdtype(array.dtype, jax.dtypes.prng_key)
         held[name] = np.asarray(jax.random.key_data(array) if is_key else array)
         dtypes[name] = f"key:{jax.random.key_impl(array)}" if is_key else held[name].dtype.name
@@ -62,11 +55,7 @@ def write_archive(path: str | Path, kind: str, plain: dict[str, Any], arrays: di
 
 
 def read_archive(path: str | Path, kind: str) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
-    """Reads the plain values and arrays that `write_archive` wrote.
-
-    Raises:
-        ValueError: the file is damaged, or is of another kind or format. The message says which.
-    """
+    """The plain values and arrays that `write_archive` wrote. Raises if the file is damaged, or of another kind."""
     who = f"{kind}.load: {path}"
     if Path(path).is_dir():
         raise ValueError(f"{who} is a folder. A checkpoint is read by lab.run(..., checkpoint=folder).")
@@ -92,8 +81,16 @@ def read_archive(path: str | Path, kind: str) -> tuple[dict[str, Any], dict[str,
     return header["plain"], {n: _of_dtype(found[f"array/{n}"], dtype) for n, dtype in header["dtypes"].items()}
 
 
+def flattened(arrays: dict[str, Any]) -> dict[str, Any]:
+    """Arrays by name. The arrays of a dict are called "name/key" for each of its keys."""
+    flat: dict[str, Any] = {}
+    for name, value in arrays.items():
+        flat |= {f"{name}/{key}": array for key, array in value.items()} if isinstance(value, dict) else {name: value}
+    return flat
+
+
 def grouped(arrays: dict[str, Any], *groups: str) -> dict[str, Any]:
-    """Arrays by name, and those of each group "group/key" in a dict."""
+    """The inverse of `flattened`, if the dicts have the names `groups`."""
     found: dict[str, Any] = {group: {} for group in groups}
     for name, array in arrays.items():
         group, _, key = name.partition("/")

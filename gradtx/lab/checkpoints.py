@@ -18,12 +18,11 @@ import numpy as np
 
 from gradtx._core.installing import install
 
+from .archive import flattened, grouped
 from .extra import imported
 from .terminating import STATUS, Terminated, ends_program, saving_at_sigterm
 
 SAVES = 5  # scheduled saves of a run
-Arrays = dict[str, Any]  # name -> NumPy array
-READINGS = "readings/"  # begins the names of readings in a header
 
 
 class CheckpointError(ValueError):
@@ -31,11 +30,7 @@ class CheckpointError(ValueError):
 
 
 class Checkpoint:
-    """The only checkpoint in a folder: a header, curves and a state. Orbax writes either all of it or nothing.
-
-    Raises:
-        CheckpointError: `path` is not a folder, or cannot be written to. ModuleNotFoundError: Orbax is missing.
-    """
+    """The only checkpoint in a folder: a header, curves and a state. Orbax writes either all of it or nothing."""
 
     def __init__(self, caller: str, path: str | Path) -> None:
         ocp = imported("orbax.checkpoint", f"{caller}: checkpoint needs Orbax: {install('checkpoints')}.")
@@ -47,17 +42,18 @@ class Checkpoint:
         self._manager = ocp.CheckpointManager(self.path, options=options)
         self.step = self._manager.latest_step()  # step of the last successful save
 
-    def write(self, step: int, header: Any, curves: Arrays, readings: Arrays, state: dict[str, list[Any]]) -> None:
+    def write(self, step: int, header: Any, curves: dict[str, Any], state: dict[str, list[Any]]) -> None:
         """Saves, then removes the older checkpoint. If the disk is full, a warning says so and the run goes on.
 
-        A step that is already saved is not saved again. `header` is JSON that says which run this is. Every process has
-        curves and readings in full, and holds parts of the arrays in `state`.
+        A step that is already saved is not saved again. `header` is JSON that says which run this is. `curves` holds
+        NumPy arrays and a dict of "readings", all of which every process has in full. A process holds parts of the
+        arrays in `state`.
         """
         if step == self.step:
             return
         # Orbax would take slashes in names for folders, so the header has the names. Orbax refuses arrays without
         # elements, so the header has the shapes.
-        curves = curves | {f"{READINGS}{name}": reading for name, reading in readings.items()}
+        curves = flattened(curves)
         kinds = [[name, list(x.shape), str(x.dtype)] for name, x in curves.items()]
         items = {"curves": list(curves.values())} | state
         saves = {name: self._args.StandardSave(found) for name, x in items.items() if (found := _numbered(x))}
@@ -69,17 +65,11 @@ class Checkpoint:
         except Exception as error:  # any class, because the files are not written by Python code
             if jax.process_count() > 1:  # the others wait for this process
                 raise
-            tell(
-                f"{self.caller}: the checkpoint of step {step} in {self.path} could not be written, the run goes on: "
-                f"{error}"
-            )
+            said = f"the checkpoint of step {step} in {self.path} could not be written, the run goes on"
+            tell(f"{self.caller}: {said}: {error}")
 
     def read_header(self) -> dict[str, Any] | None:
-        """The header of the last save, or None if nothing was saved.
-
-        Raises:
-            CheckpointError: the folder holds something else.
-        """
+        """The header of the last save, or None if nothing was saved. Raises if the folder holds something else."""
         if self.step is None:
             return None
         header = self._read("header", self._args.JsonRestore())
@@ -87,15 +77,15 @@ class Checkpoint:
             raise self.refused(f"lab.{header['caller']} made it")
         return header
 
-    def read_curves(self, header: dict[str, Any]) -> tuple[Arrays, Arrays]:
-        """The curves and the readings of the last save."""
+    def read_curves(self, header: dict[str, Any]) -> dict[str, Any]:
+        """The curves of the last save."""
         has_elements = any(np.prod(shape) for _, shape, _ in header["curves"])
         found = self._read("curves", self._args.StandardRestore()) if has_elements else {}
-        curves, readings = {}, {}
-        for i, (name, shape, dtype) in enumerate(header["curves"]):
-            kind = readings if name.startswith(READINGS) else curves
-            kind[name.removeprefix(READINGS)] = np.asarray(found.get(str(i), np.zeros(shape, jnp.dtype(dtype))))
-        return curves, readings
+        curves = {
+            name: np.asarray(found.get(str(i), np.zeros(shape, jnp.dtype(dtype))))
+            for i, (name, shape, dtype) in enumerate(header["curves"])
+        }
+        return grouped(curves, "readings")
 
     def read_leaves(self, name: str, like: list[Any]) -> list[Any]:
         """The list of arrays with this name in the state of the last save, split over devices as those in `like`."""
@@ -165,11 +155,7 @@ def is_save_due(before: int, after: int, total: int) -> bool:
 
 
 def check_folder(argument: str, path: Path) -> None:
-    """Makes the folder and tests that it can be written to, before the long work starts.
-
-    Raises:
-        CheckpointError: `path` is a file, or cannot be written to.
-    """
+    """Makes the folder. Raises before the long work starts if `path` is a file, or cannot be written to."""
     try:
         path.mkdir(parents=True, exist_ok=True)
         tempfile.TemporaryFile(dir=path).close()

@@ -89,11 +89,7 @@ class Comparison:
         return float(np.median([r.metric[:, -1].mean() for r in self.of(problem)])) if target is None else target
 
 
-def compare(
-    problems: Problem | Iterable[Problem],
-    methods: Methods = tuple(METHODS),
-    **settings: Any,
-) -> Comparison:
+def compare(problems: Problem | Iterable[Problem], methods: Methods = tuple(METHODS), **settings: Any) -> Comparison:
     """Trains and judges all methods on all problems. `comparisons` describes the settings; this returns its last item.
 
     Ctrl-C returns the finished methods. If none is finished, it raises `KeyboardInterrupt`.
@@ -157,6 +153,7 @@ def comparisons(
     settings |= {"problems": {name: problem.description for name, problem in tried.items()}}
     settings |= {"jax": jax.__version__, "optax": optax.__version__, "device": jax.devices()[0].device_kind}
     keys = jax.random.split(jax.random.key(0), seeds)
+    training: dict[str, Any] = {"steps": steps, "keys": keys, "eval_every": every, "progress": False}
     results: tuple[MethodResult, ...] = ()
     for problem in tried.values():
         for method in rows:
@@ -168,11 +165,8 @@ def comparisons(
                 problem,
                 lambda learning_rate, make_tx=method.make_tx: make_tx(learning_rate),
                 {"learning_rate": grid},
-                steps=steps,
-                keys=keys,
                 batch_size="all" if whole else batch_size,
-                eval_every=every,
-                progress=False,
+                **training,
             )
             if not result.finished.all():
                 raise KeyboardInterrupt  # a method is not judged on part of its members

@@ -17,8 +17,6 @@ HEADINGS = (
     "batch", "learning\nrate", "steps to\ntarget", "area", "final\nloss", "validation\nmetric", "early\nstop",
     "diverged", "time\n(s)",
 )  # fmt: skip
-
-
 # On a narrow screen these columns are left out, in this order.
 LEAVE_OUT = ("time\n(s)", "area", "batch", "early\nstop", "diverged", "final\nloss", "learning\nrate")
 
@@ -29,14 +27,11 @@ def comparison_table(comparison: Comparison) -> Table:
     Spreads are standard deviations over the seeds. On a narrow screen some columns are left out; method, steps to the
     target, metric and score stay. With more than one problem a last block holds the scores of the performance profile.
 
-    Args:
-        comparison: the result of `compare`, or one that `comparisons` yields.
-
     Returns:
         A rich table: `rich.print` shows it.
 
     Raises:
-        TypeError: if `comparison` is not a comparison.
+        TypeError: if `comparison` is not the result of `compare`, or one that `comparisons` yields.
     """
     check_comparison("comparison_table", comparison)
     settings = comparison.settings
@@ -112,11 +107,8 @@ def comparison_to_dict(comparison: Comparison) -> dict[str, Any]:
 
     Numbers that are not finite (steps to a target that was not reached, a loss that diverged) become None for JSON.
 
-    Args:
-        comparison: the result of `compare`, or one that `comparisons` yields.
-
     Raises:
-        TypeError: if `comparison` is not a comparison.
+        TypeError: if `comparison` is not the result of `compare`, or one that `comparisons` yields.
     """
     check_comparison("comparison_to_dict", comparison)
     profile = performance_profile(comparison)
@@ -154,14 +146,10 @@ def _finite(values: np.ndarray) -> list[Any]:
 
 
 def save_comparison(comparison: Comparison, path: str | Path) -> None:
-    """Writes `comparison_to_dict` as JSON. If the write is interrupted, the old file stays as it was.
-
-    Args:
-        comparison: the result of `compare`, or one that `comparisons` yields.
-        path: the file. Its old content is replaced.
+    """Writes `comparison_to_dict` as JSON. It replaces an old file, which stays if the write is interrupted.
 
     Raises:
-        TypeError: if `comparison` is not a comparison.
+        TypeError: if `comparison` is not the result of `compare`, or one that `comparisons` yields.
     """
     check_comparison("save_comparison", comparison)
     with whole_file(path) as partial:

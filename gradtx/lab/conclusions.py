@@ -8,17 +8,28 @@ from .sweep_result import Measure, Sweep
 
 
 def comparison_in_words(comparison: Comparison) -> str:
-    """Tells which method is best, and how certain that is.
-
-    One problem is judged by its metric, several problems by the performance profile.
-
-    Raises:
-        TypeError: if `comparison` is not a comparison.
-    """
+    """Tells which method is best, and how sure that is. Several problems are judged by their performance profile."""
     check_comparison("comparison_in_words", comparison)
     if len(comparison.problems) > 1:
         return profile_in_words(performance_profile(comparison))
-    return _one_problem(comparison, comparison.results[0].problem)
+    problem = comparison.results[0].problem
+    results = [result for result in comparison.results if not result.has_diverged]
+    if not results:
+        return f"{problem}: every method diverged at every learning rate, so none is best."
+    higher, name = results[0].sweep.higher_is_better, results[0].sweep.metric_name
+    sign = 1 if higher else -1
+    best = max(results, key=lambda result: sign * result.metric[:, -1].mean())
+    finals = best.metric[:, -1]
+    form = "{:.1%}" if name == "accuracy" else "{:.3g}"
+    shown = f"{form.format(finals.mean())} ± {form.format(finals.std())}"
+    text = f"{problem}: {best.method} ends {'highest' if higher else 'lowest'}, validation {name} {shown}. "
+    text += _how_sure(best, [result for result in results if result is not best], sign)
+    target = comparison.target(problem)
+    quickest = min(results, key=lambda r: np.median(r.steps_to(target)))
+    steps, goal = np.median(quickest.steps_to(target)), form.format(target)
+    text += f"Quickest to {goal}: {quickest.method}, {steps:.0f} steps." if steps < np.inf else f"None reached {goal}."
+    gone = [result.method for result in comparison.results if result.has_diverged]
+    return text + (f" Diverged at every learning rate: {', '.join(gone)}." if gone else "")
 
 
 def sweep_in_words(sweep: Sweep, by: Measure = "loss") -> str:
@@ -51,9 +62,7 @@ def profile_in_words(profile: PerformanceProfile) -> str:
     most = max(quickest.values())
     names = ", ".join(method for method, times in quickest.items() if times == most)
     text += f". Most often the quickest: {names} ({most} of {count})." if most > 1 else ". None is often the quickest."
-    unreached = [
-        n for i, n in enumerate(profile.problems) if not any(np.isfinite(r[i]) for r in profile.ratios.values())
-    ]
+    unreached = [n for i, n in enumerate(profile.problems) if min(r[i] for r in profile.ratios.values()) == np.inf]
     text += f" No method reached the target of {', '.join(unreached)}." if unreached else ""
     return text + (_how_sure_of_profile(profile, best) if len(order) > 1 else "")
 
@@ -67,28 +76,6 @@ def _how_sure_of_profile(profile: PerformanceProfile, best: str) -> str:
         if scores[first] > scores[best]:
             return f" How sure: not very. Without {problem}, {first} would score higher."
     return f" How sure: {best} stays first whichever problem is left out."
-
-
-def _one_problem(comparison: Comparison, problem: str) -> str:
-    results = [result for result in comparison.of(problem) if not result.has_diverged]
-    if not results:
-        return f"{problem}: every method diverged at every learning rate, so none is best."
-    higher, name = results[0].sweep.higher_is_better, results[0].sweep.metric_name
-    sign = 1 if higher else -1
-    best = max(results, key=lambda result: sign * result.metric[:, -1].mean())
-    finals = best.metric[:, -1]
-    form = "{:.1%}" if name == "accuracy" else "{:.3g}"
-    shown = f"{form.format(finals.mean())} ± {form.format(finals.std())}"
-    text = f"{problem}: {best.method} ends {'highest' if higher else 'lowest'}, validation {name} {shown}. "
-    text += _how_sure(best, [result for result in results if result is not best], sign)
-    target = comparison.target(problem)
-    quickest = min(results, key=lambda r: np.median(r.steps_to(target)))
-    steps, goal = np.median(quickest.steps_to(target)), form.format(target)
-    text += (
-        f"Quickest to {goal}: {quickest.method}, {steps:.0f} steps." if np.isfinite(steps) else f"None reached {goal}."
-    )
-    gone = [result.method for result in comparison.of(problem) if result.has_diverged]
-    return text + (f" Diverged at every learning rate: {', '.join(gone)}." if gone else "")
 
 
 def _how_sure(best: MethodResult, others: list[MethodResult], sign: int) -> str:

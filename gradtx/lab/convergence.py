@@ -32,18 +32,10 @@ def convergence_order(steps: np.ndarray, excess: np.ndarray, *, last: float = 10
         raise ValueError(f"convergence_order: steps [n] and excess [n] or [runs, n] must go together, got {shapes}.")
     if not 1 < last < np.inf:
         raise ValueError(f"convergence_order: last must be in (1, inf), got {last}.")
-    x, y = _binned(steps, mean, last)
-    if len(x) < 2:
-        raise ValueError(f"convergence_order: needs two steps or more with an excess above 0, got {len(x)}.")
-    return float(-np.polyfit(x, y, 1)[0])
-
-
-def _binned(steps: np.ndarray, excess: np.ndarray, last: float) -> tuple[np.ndarray, np.ndarray]:
-    """Means of log k and of log excess in a dozen bins of equal width in log k."""
-    is_used = (steps > 0) & (steps >= steps[-1] / last) & np.isfinite(excess) & (excess > 0)
-    x, y = np.log(steps[is_used]), np.log(excess[is_used])
-    if not len(x):
-        return x, y
-    bin_number = np.floor(12 * (x - x[0]) / np.log(last) + 1e-9)
+    is_used = (steps > 0) & (steps >= steps[-1] / last) & np.isfinite(mean) & (mean > 0)
+    x, y = np.log(steps[is_used]), np.log(mean[is_used])
+    bin_number = np.floor(12 * (x - x[:1]) / np.log(last) + 1e-9)  # a dozen bins of equal width in log k
     bins = [bin_number == number for number in np.unique(bin_number)]
-    return np.array([x[is_in].mean() for is_in in bins]), np.array([y[is_in].mean() for is_in in bins])
+    if len(bins) < 2:
+        raise ValueError(f"convergence_order: needs two steps or more with an excess above 0, got {len(bins)}.")
+    return float(-np.polyfit([x[is_in].mean() for is_in in bins], [y[is_in].mean() for is_in in bins], 1)[0])

@@ -1,8 +1,7 @@
 """Trains all members of a sweep side by side, with each minibatch split over the devices of a mesh.
 
 The compiler adds the all-reduce of the gradients. One device gives the same numbers, to the rounding of the sums.
-Between chunks of steps parameters and optimizer state are sharded, each leaf along an axis that the devices divide. So
-each process writes its own part of a checkpoint, and any number of devices can read it.
+Between chunks of steps parameters and optimizer state are sharded, each leaf along an axis that the devices divide.
 """
 
 from collections.abc import Callable
@@ -34,11 +33,7 @@ def train_side_by_side(
     saved: SweepCheckpoint | None,
     progress: bool | None,
 ) -> Outcome:
-    """Trains `members`, which are their hyper-parameters and the indices of their keys.
-
-    Raises:
-        KeyboardInterrupt: Ctrl-C, or a process of the run was asked to end. The steps done are saved.
-    """
+    """Trains `members`, given as their hyper-parameters and the indices of their keys. An interrupt saves the steps."""
     # This function is long because what follows an interrupt of its loop needs nearly all of its variables.
     chunks = len(shared.active)
     if saved is not None and saved.step == chunks and (found := saved.load(None)) is not None:
@@ -102,7 +97,6 @@ def train_side_by_side(
 
 
 def _split_over(objective: Objective, mesh: Mesh) -> Objective:
-    """The objective with its minibatches split over the devices."""
     split = NamedSharding(mesh, PartitionSpec(AXIS))
 
     def losses(params: Any, data: Any, examples: jax.Array) -> jax.Array:

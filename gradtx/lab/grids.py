@@ -96,10 +96,8 @@ def points(axes: dict[str, np.ndarray], is_random: bool) -> dict[str, np.ndarray
 def check_values(caller: str, make_tx: Callable[..., Any], axes: dict[str, np.ndarray]) -> None:
     """Lets the method check the values before the sweep, where traced values would pass unchecked.
 
-    Ranges are intervals, so it is enough to check the smallest and the largest values: two calls.
-
-    Raises:
-        ValueError: the method's own error, or an error for a value that is NaN or too large for the dtype of training.
+    Ranges are intervals, so it is enough to check the smallest and the largest values: two calls. Also raises if a
+    value is NaN, or too large for the dtype of training.
     """
     largest = float(jnp.finfo(jnp.result_type(float)).max)
     for name, axis in axes.items():

@@ -10,8 +10,6 @@ import numpy as np
 from .archive import grouped, read_archive, tree_from_plain, tree_to_plain, write_archive
 from .extra import imported
 
-PARAMETERS = ("params", "opt_state", "best_params")
-
 
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True, eq=False)
@@ -69,7 +67,8 @@ class History:
 
     def to_dict(self) -> dict[str, Any]:
         """Everything but parameters and optimizer state, as NumPy arrays and plain values."""
-        return {f.name: getattr(self, f.name) for f in fields(self) if f.name not in PARAMETERS}
+        parameters = ("params", "opt_state", "best_params")
+        return {f.name: getattr(self, f.name) for f in fields(self) if f.name not in parameters}
 
     def to_dataframe(self) -> Any:
         """A pandas DataFrame with one row per step: loss, batch size, readings, and evaluations at their steps.

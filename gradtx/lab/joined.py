@@ -17,8 +17,10 @@ class JoinedSweeps:
 
     def order(self, by: Measure = "loss") -> list[tuple[str, int]]:
         """Every point as (name of its sweep, flat index in it), best first."""
+        sweeps = list(self.sweeps.values())
         points = [(name, index) for name, sweep in self.sweeps.items() for index in range(sweep.num_points)]
-        return [points[i] for i in ranking([sweep.final(by) for sweep in self.sweeps.values()], self._higher(by))]
+        higher = by == "metric" and sweeps[0].higher_is_better
+        return [points[i] for i in ranking([sweep.final(by) for sweep in sweeps], higher)]
 
     def best(self, by: Measure = "loss") -> dict[str, Any]:
         """The name of the sweep that holds the best point, as "sweep", and the hyper-parameters of the point.
@@ -36,15 +38,11 @@ class JoinedSweeps:
         chosen = [(name, self.sweeps[name], index) for name, index in order[:rows]]
         return sweep_table(chosen, len(order), by, named=True)
 
-    def _higher(self, by: Measure) -> bool:
-        return by == "metric" and next(iter(self.sweeps.values())).higher_is_better
-
 
 def join(sweeps: Mapping[str, Sweep] | Iterable[Sweep]) -> JoinedSweeps:
     """Gives one table and one `best()` over several sweeps of one problem.
 
     A hyper-parameter that decides a branch or a shape cannot be traced, so each of its values needs its own sweep.
-    `join` ranks the points of these sweeps together.
 
     Args:
         sweeps: {name: sweep}, or several sweeps, which are then called "0", "1", ... Their grids may differ.

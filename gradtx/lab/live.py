@@ -1,8 +1,4 @@
-"""A live view of a run: a few curves and the current diagnosis, in a notebook or a terminal.
-
-A separate thread draws them at most once per second and uses at most a tenth of the time, so that the loop does not
-wait for them.
-"""
+"""A live view of a run: a few curves and the current diagnosis, in a notebook or a terminal."""
 
 import atexit
 import threading
@@ -72,7 +68,7 @@ class LiveView:
         while not self._is_over.wait(pause):
             started = time.monotonic()
             self._draw()
-            pause = max(PAUSE, 9 * (time.monotonic() - started))
+            pause = max(PAUSE, 9 * (time.monotonic() - started))  # draws for at most a tenth of the time
 
     def _draw(self) -> None:
         calls = self._recorder.calls

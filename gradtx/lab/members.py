@@ -55,36 +55,28 @@ def train_chunk(objective: Objective, tx: Any, shared: Shared, carry: Carry, ste
 
 
 def labelled(
-    outcome: Outcome,
-    objective: Objective,
-    axes: dict[str, np.ndarray],
-    is_random: bool,
-    num_keys: int,
-    steps: int,
-    every: int,
-    method: str,
+    outcome: Outcome, objective: Objective, axes: dict[str, np.ndarray], is_random: bool, shared: Shared, method: str
 ) -> Sweep:
     """The sweep, with members as [*grid, keys]. Those that an interrupt left out are NaN, -1 and not finished."""
-    grid = (len(next(iter(axes.values()))),) if is_random else tuple(len(axis) for axis in axes.values())
+    lengths = tuple(len(axis) for axis in axes.values())
+    grid, num_keys = lengths[:1] if is_random else lengths, len(shared.first.metric)
     members = int(np.prod(grid)) * num_keys
+    (chunks, every), steps = shared.active.shape, int(shared.active.sum())
 
     def spread(x: Any, missing: Any = np.nan) -> np.ndarray:
         rest = np.full((members - len(x), *x.shape[1:]), missing, x.dtype)
         return np.concatenate([x, rest]).reshape(*grid, num_keys, *x.shape[1:])
 
-    subject = objective.subject
     return Sweep(
         axes=axes,
         is_random=is_random,
         loss=spread(outcome.loss[:, :steps]),
         readings={name: spread(reading[:, :steps]) for name, reading in outcome.readings.items()},
-        eval_steps=np.minimum(every * np.arange(-(-steps // every) + 1), steps),
-        train_loss=spread(outcome.evaluation.train_loss),
-        validation_loss=spread(outcome.evaluation.validation_loss),
-        metric=spread(outcome.evaluation.metric),
+        eval_steps=np.minimum(every * np.arange(chunks + 1), steps),
+        **jax.tree.map(spread, outcome.evaluation)._asdict(),
         diverged_at=spread(outcome.diverged_at, -1),
         finished=spread(np.ones(len(outcome.loss), bool), False),
-        problem=subject.name,
+        problem=objective.subject.name,
         metric_name=objective.metric_name,
         higher_is_better=objective.higher_is_better,
         method=method,

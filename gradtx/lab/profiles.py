@@ -49,11 +49,10 @@ def performance_profile(comparison: Comparison, max_ratio: float = 4.0) -> Perfo
     """
     if not 1 < max_ratio < np.inf:
         raise ValueError(f"performance_profile: max_ratio must be in (1, inf), got {max_ratio}.")
-    names = tuple(dict.fromkeys(result.problem for result in comparison.results))
+    results = comparison.results
+    names = tuple(dict.fromkeys(result.problem for result in results))
     targets = {name: comparison.target(name) for name in names}
-    steps = {
-        (r.problem, r.method): max(1.0, float(np.median(r.steps_to(targets[r.problem])))) for r in comparison.results
-    }
+    steps = {(r.problem, r.method): max(1.0, float(np.median(r.steps_to(targets[r.problem])))) for r in results}
     quickest = {name: min(s for (problem, _), s in steps.items() if problem == name) for name in names}
 
     def ratio(problem: str, method: str) -> float:

@@ -11,13 +11,9 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 def progress_bar(
     total: int, label: str, show: bool | None = None, console: Console | None = None
 ) -> Iterator[Callable[[int, str], None]]:
-    """Yields `advance(done, text)`, which adds `done` to the progress and shows `text`.
+    """Yields `advance(done, text)`, which adds `done` to the progress, up to `total`, and shows `text`.
 
-    Args:
-        total: the count at 100 %.
-        label: name of the work.
-        show: whether to show the bar; None shows it if `console` is a terminal.
-        console: where the bar is shown; None is standard error.
+    If `show` is None, the bar is shown if `console` is a terminal. If `console` is None, it is standard error.
     """
     console = console or Console(stderr=True)
     if not (console.is_terminal if show is None else show):

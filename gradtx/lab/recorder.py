@@ -289,7 +289,6 @@ def _in_one_vector(values: Mapping[str, Any], shapes: Mapping[str, tuple[int, ..
 
 
 def _joined(entries: list[Entry]) -> Entry:
-    """Joins entries with the same names and shapes into one."""
     parts = entries[0].split(np.stack([entry.values for entry in entries]))
     shapes = {name: (len(entries) * n, *rest) for name, (n, *rest) in entries[0].shapes.items()}
     steps = np.concatenate([entry.steps for entry in entries])

@@ -15,24 +15,12 @@ from gradtx._core.arguments import check_function, checked_count
 from gradtx.stopping import EarlyStopping
 
 from .arguments import MOST, checked_batch_size, checked_keys
-from .checkpoints import is_save_due, saved_at_end
+from .checkpoints import Checkpoint, is_save_due, saved_at_end
 from .history import History
 from .progress import progress_bar
 from .recording import Recording
-from .run_checkpoint import RunCheckpoint
 from .terminating import ends_program, wait_for
-from .training import (
-    Carry,
-    Evaluation,
-    Objective,
-    Record,
-    Subject,
-    evaluate,
-    first_carry,
-    judged_params,
-    objective_of,
-    train,
-)
+from .training import Carry, Objective, Record, Subject, evaluate, first_carry, judged_params, objective_of, train
 
 Callback = Callable[[int, Any, dict[str, float]], bool | None]  # step, parameters, evaluation -> True ends the run
 
@@ -99,41 +87,40 @@ def run(
     every = min(every, steps)
     key_init, key_batches = jax.random.split(checked_keys("run", "key", key, ndim=0))
     objective = objective_of("run", problem)
-    stopping = in_direction_of(objective, stopping)
+    patience = Patience(stopping, objective)
     sizes = _batch_sizes(objective, steps, batch_size, batch_size_schedule)
-    saved = None if checkpoint is None else RunCheckpoint(checkpoint, problem)
+    saved = None if checkpoint is None else Checkpoint("run", checkpoint)
+    recording = Recording(objective, key_batches, sizes, saved)
     start = first_carry(objective.init(key_init), tx)
-    recording = Recording(objective, key_batches, sizes)
-    first = evaluate(problem, judged_params(start), objective.examples)
-    if saved is not None:
-        recording.restore(saved, start, first)
-    if not recording.chunks:
-        recording.add(start, None, 0, first)
-
-    patience = Patience(stopping, [chunk.evaluation for chunk in recording.chunks])
+    recording.begin(start, evaluate(problem, judged_params(start), objective.examples))
+    for metric in recording.evaluations()["metric"]:
+        patience.after(metric)
     ended = "stopped early" if patience.is_over else "finished"
     interrupt = None
     with saved_at_end(saved), progress_bar(steps, "training", progress) as advance:
-        advance(recording.last.step, "")
+        advance(recording.step, "")
         try:
-            left = () if patience.is_over else _chunks(objective, key_batches, sizes, every, recording.last.step)
+            left = () if patience.is_over else _chunks(objective, key_batches, sizes, every, recording.step)
             for inputs, active in left:
                 carry, record = _train_chunk(problem, tx, recording.carry, objective.data, inputs, active)
-                before, done = recording.last.step, int(active.sum())
+                before, done = recording.step, int(active.sum())
                 evaluation = evaluate(problem, judged_params(carry), objective.examples)
                 wait_for((record, evaluation))
                 recording.add(carry, record, done, evaluation)
-                advance(done, f"loss {recording.last.evaluation.train_loss:.4g}")
-                if saved is not None and is_save_due(before, recording.last.step, steps):
-                    recording.save(saved)
-                wanted = _call_back(recording, callbacks)
-                ended = "stopped" if wanted else "stopped early" if patience.after(recording.last.evaluation) else ended
-                if ended != "finished":
+                numbers = {name: float(value) for name, value in evaluation._asdict().items()}
+                advance(done, f"loss {numbers['train_loss']:.4g}")
+                if is_save_due(before, recording.step, steps):
+                    recording.save()
+                answers = [callback(recording.step, carry.params, numbers) for callback in callbacks]
+                if any(answers):
+                    ended = "stopped"
+                    break
+                if patience.after(evaluation.metric):
+                    ended = "stopped early"
                     break
         except KeyboardInterrupt as error:
             ended, interrupt = "interrupted", error
-        if saved is not None:
-            recording.save(saved)
+        recording.save()
         if interrupt is not None and ends_program(interrupt):
             raise interrupt
     return recording.history(ended)
@@ -146,24 +133,6 @@ def _check(tx: Any, stopping: Any, callbacks: Any) -> None:
         raise TypeError(f"run: stopping must be a gradtx.early_stopping(...) or None, got {stopping!r}.")
     if not isinstance(callbacks, Sequence) or not all(map(callable, callbacks)):
         raise TypeError(f"run: callbacks must be a list of functions, got {callbacks!r}.")
-
-
-def in_direction_of(objective: Objective, stopping: EarlyStopping | None) -> EarlyStopping | None:
-    """The same early stopping, with the direction (higher or lower) of the problem's metric.
-
-    Raises:
-        ValueError: if its mode is the opposite direction.
-    """
-    if stopping is None:
-        return None
-    mode = "max" if objective.higher_is_better else "min"
-    if stopping.mode not in (None, mode):
-        better = "higher" if objective.higher_is_better else "lower"
-        raise ValueError(
-            f"run: stopping has mode {stopping.mode!r}, but a {better} {objective.metric_name} of "
-            f"{objective.subject.name} is better: leave mode out, or give mode={mode!r}."
-        )
-    return replace(stopping, mode=mode)
 
 
 @partial(jax.jit, static_argnames=("problem", "tx"))
@@ -205,25 +174,22 @@ def _chunks(
             yield inputs[np.minimum(steps, end - 1) - first], steps < end
 
 
-def _call_back(recording: Recording, callbacks: Sequence[Callback]) -> bool:
-    """Calls all callbacks. Returns whether one of them ends the run."""
-    step, evaluation = recording.last.step, recording.last.evaluation
-    numbers = {name: float(value) for name, value in evaluation._asdict().items()}
-    answers = [callback(step, recording.carry.params, numbers) for callback in callbacks]
-    return any(answers)
-
-
 class Patience:
-    """The state of early stopping. `seen` holds the earlier evaluations of a resumed run."""
+    """The state of early stopping, in the direction of the problem's metric. Raises if its mode is the opposite."""
 
-    def __init__(self, stopping: EarlyStopping | None, seen: Sequence[Evaluation]) -> None:
-        self._stopping, self._state, self.is_over = stopping, stopping and stopping.init(), False
-        for evaluation in seen:
-            self.after(evaluation)
+    def __init__(self, stopping: EarlyStopping | None, objective: Objective) -> None:
+        mode, better = ("max", "higher") if objective.higher_is_better else ("min", "lower")
+        if stopping is not None and stopping.mode not in (None, mode):
+            raise ValueError(
+                f"run: stopping has mode {stopping.mode!r}, but a {better} {objective.metric_name} of "
+                f"{objective.subject.name} is better: leave mode out, or give mode={mode!r}."
+            )
+        self._stopping = stopping and replace(stopping, mode=mode)
+        self._state, self.is_over = self._stopping and self._stopping.init(), False
 
-    def after(self, evaluation: Evaluation) -> bool:
+    def after(self, metric: Any) -> bool:
         """Whether to stop, after one more evaluation."""
         if self._stopping is not None and self._state is not None:
-            self._state = self._stopping.update(evaluation.metric, self._state)
+            self._state = self._stopping.update(metric, self._state)
             self.is_over = bool(self._state.should_stop)
         return self.is_over

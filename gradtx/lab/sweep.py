@@ -99,10 +99,8 @@ def sweep(
     is_random = isinstance(grid, RandomGrid)
     columns = points(axes, is_random)
     shared = shared_by_members(objective, keys, steps, every, size)
-    num_keys = len(keys)
-    members = num_keys * len(next(iter(columns.values())))
-    member = np.arange(members)
-    trained = {name: column[member // num_keys] for name, column in columns.items()}, member % num_keys
+    point, key = (places.ravel() for places in np.indices((len(next(iter(columns.values()))), len(keys))))
+    trained = {name: column[point] for name, column in columns.items()}, key
     try:
         saved = None
         if checkpoint is not None:
@@ -125,7 +123,7 @@ def sweep(
             f"sweep: make_tx cannot take a traced {untraceable} (it decides shapes or Python branches): close over "
             "it, and run one sweep per value."
         ) from error
-    return labelled(outcome, objective, axes, is_random, num_keys, steps, every, _name_of(make_tx))
+    return labelled(outcome, objective, axes, is_random, shared, _name_of(make_tx))
 
 
 def _check_devices(mesh: Any, checkpoint: Any, at_once: int | None) -> None:

@@ -21,11 +21,7 @@ class Progress(NamedTuple):
 
 
 class SweepCheckpoint(Checkpoint):
-    """The progress of a sweep. `described` is JSON and says which sweep it is.
-
-    Raises:
-        CheckpointError: the folder holds another sweep, or the processes that share it have different arguments.
-    """
+    """The progress of a sweep, which `described` (JSON) identifies. Raises if the folder holds another sweep."""
 
     def __init__(self, path: str | Path, described: dict[str, Any]) -> None:
         super().__init__("sweep", path)
@@ -42,19 +38,19 @@ class SweepCheckpoint(Checkpoint):
     def save(self, progress: Progress) -> None:
         """Saves the progress."""
         outcome = progress.outcome
-        curves = {"loss": outcome.loss, "diverged_at": outcome.diverged_at} | outcome.evaluation._asdict()
+        curves = {"loss": outcome.loss, "readings": outcome.readings, "diverged_at": outcome.diverged_at}
         state = {"carry": jax.tree.leaves(progress.carry)}
-        self.write(progress.done, self._described, curves, outcome.readings, state)
+        self.write(progress.done, self._described, curves | outcome.evaluation._asdict(), state)
 
     def load(self, carry: Carry | None) -> Progress | None:
         """The progress that was found at the start, or None. The carry is split over devices like `carry`."""
         if self._header is None or self.step is None:
             return None
-        curves, readings = self.read_curves(self._header)
-        evaluation = Evaluation(*(curves[name] for name in Evaluation._fields))
+        curves = self.read_curves(self._header)
+        evaluation = Evaluation(*(curves.pop(name) for name in Evaluation._fields))
         leaves, structure = jax.tree.flatten(carry)
         carry = structure.unflatten(self.read_leaves("carry", leaves))
-        return Progress(self.step, Outcome(curves["loss"], readings, evaluation, curves["diverged_at"]), carry)
+        return Progress(self.step, Outcome(**curves, evaluation=evaluation), carry)
 
 
 def _difference(saved: dict[str, Any], now: dict[str, Any]) -> str | None:

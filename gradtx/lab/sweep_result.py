@@ -101,11 +101,10 @@ class Sweep:
 
     def save(self, path: str | Path) -> None:
         """Writes an .npz file. A failed save leaves an older file of this name unchanged."""
-        flat = self.to_dict()
-        groups = {name: flat.pop(name) for name in ("axes", "readings")}
-        arrays = {name: value for name, value in flat.items() if isinstance(value, np.ndarray | jax.Array)}
-        plain = {name: value for name, value in flat.items() if name not in arrays}
-        write_archive(path, "Sweep", plain, arrays | groups)
+        values = self.to_dict()
+        arrays = {name: value for name, value in values.items() if isinstance(value, dict | np.ndarray | jax.Array)}
+        plain = {name: value for name, value in values.items() if name not in arrays}
+        write_archive(path, "Sweep", plain, arrays)
 
     @classmethod
     def load(cls, path: str | Path) -> "Sweep":

@@ -1,6 +1,8 @@
 """Tables that fit the width of the screen."""
 
 import copy
+import os
+import textwrap
 from collections.abc import Sequence
 from typing import Any
 
@@ -10,12 +12,7 @@ from rich.table import Table
 
 
 class FittingTable(Table):
-    """A rich table that leaves out its least important columns on a narrow screen, and names them in its caption.
-
-    Args:
-        leave_out: headings, in the order in which their columns are left out.
-        **settings: arguments of a rich `Table`.
-    """
+    """A rich table that leaves out columns on a narrow screen, in the order of `leave_out`, and names them below it."""
 
     def __init__(self, *, leave_out: Sequence[str], **settings: Any) -> None:
         super().__init__(caption_justify="left", **settings)
@@ -33,3 +30,18 @@ class FittingTable(Table):
         if gone:
             narrow.caption = f"{self.caption} The screen is too narrow for: {', '.join(gone)}."
         return Table.__rich_console__(narrow, console, options)
+
+
+def print_table(table: Table, words: str) -> None:
+    """Prints a table and the conclusion in words. Raises `BrokenPipeError` if the output pipe is closed.
+
+    The width is that of the terminal or of the variable COLUMNS, or 132 characters if the output is redirected.
+    """
+    console = Console()
+    if not (console.is_terminal or os.environ.get("COLUMNS", "").isdecimal()):
+        console = Console(width=132)
+    try:
+        console.print(table)
+    except SystemExit:  # rich turns a broken pipe into an exit with another status
+        raise BrokenPipeError from None
+    print(textwrap.fill(words, console.width))

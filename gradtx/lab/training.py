@@ -1,7 +1,6 @@
 """The training step of every experiment: `run` repeats it, `sweep` maps it over many members.
 
-It trains a `Problem` (data, minibatches) or a `Landscape` (a vector, noise samples instead of minibatches). An
-`Objective` is their common form: the inputs of each step, the losses of its examples, and an evaluation.
+It trains a `Problem` (data, minibatches) or a `Landscape` (a vector, noise samples instead of minibatches).
 """
 
 from collections.abc import Callable
@@ -49,7 +48,7 @@ class Evaluation(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class Objective:
-    """The common form of `Problem` and `Landscape`, for `train` and `evaluate`."""
+    """The common form of `Problem` and `Landscape`: each step's inputs, the losses of its examples, an evaluation."""
 
     subject: Subject
     init: Callable[[jax.Array], Any]  # key -> parameters
@@ -82,9 +81,6 @@ def _of_problem(problem: Problem) -> Objective:
         epochs = -(-steps // (problem.num_examples // batch_size))
         return shuffled_epochs(key, problem.num_examples, batch_size, epochs)[:steps]
 
-    def losses(params: Any, data: Any, indices: jax.Array) -> jax.Array:
-        return problem.losses(params, jax.tree.map(lambda x: x[indices], data))
-
     def evaluate(params: Any, examples: Any) -> Evaluation:
         train, validation = examples
         return Evaluation(
@@ -95,7 +91,7 @@ def _of_problem(problem: Problem) -> Objective:
         subject=problem,
         init=problem.init,
         inputs=inputs,
-        losses=losses,
+        losses=lambda params, data, indices: problem.losses(params, jax.tree.map(lambda x: x[indices], data)),
         evaluate=evaluate,
         data=problem.train,
         examples=jax.tree.map(lambda x: x[:EVALUATION_EXAMPLES], (problem.train, problem.validation)),
@@ -107,12 +103,6 @@ def _of_problem(problem: Problem) -> Objective:
 
 
 def _of_landscape(landscape: Landscape) -> Objective:
-    def inputs(key: jax.Array, steps: int, batch_size: int) -> jax.Array:
-        return jax.random.split(key, (steps, batch_size))
-
-    def losses(params: jax.Array, data: None, keys: jax.Array) -> jax.Array:
-        return jax.vmap(landscape.sample, in_axes=(None, 0))(params, keys)
-
     def evaluate(params: jax.Array, examples: None) -> Evaluation:
         value = landscape(params)
         return Evaluation(value, value, value)
@@ -120,8 +110,8 @@ def _of_landscape(landscape: Landscape) -> Objective:
     return Objective(
         subject=landscape,
         init=lambda key: jnp.asarray(landscape.start, jnp.result_type(float)),
-        inputs=inputs,
-        losses=losses,
+        inputs=lambda key, steps, batch_size: jax.random.split(key, (steps, batch_size)),
+        losses=lambda params, data, keys: jax.vmap(landscape.sample, in_axes=(None, 0))(params, keys),
         evaluate=evaluate,
         data=None,
         examples=None,
@@ -164,9 +154,8 @@ def train(
         is_alive = is_active & (carry.diverged_at < 0)
         is_good = is_alive & _is_finite(params)
         loss, measured = jax.tree.map(lambda x: jnp.where(is_alive, x, jnp.nan), (value, readings(opt_state)))
-        params, opt_state = jax.tree.map(
-            lambda new, old: jnp.where(is_good, new, old), (params, opt_state), (carry.params, carry.opt_state)
-        )
+        now, before = (params, opt_state), (carry.params, carry.opt_state)
+        params, opt_state = jax.tree.map(lambda new, old: jnp.where(is_good, new, old), now, before)
         diverged_at = jnp.where(is_alive & ~is_good, carry.step, carry.diverged_at)
         iterate = params if isinstance(objective.subject, Landscape) else None
         return Carry(params, opt_state, carry.step + is_active, diverged_at), Record(loss, measured, iterate)

@@ -39,8 +39,13 @@ class Command(argparse.ArgumentParser):
         self.add_argument(argument, metavar=kind.upper(), type=check, help=listed, **settings)
 
     def add_methods(self, default: str, help: str) -> None:
-        """Adds the option `--methods`, which takes several names."""
-        self.add_argument("--methods", metavar="A,B,...", default=default, type=some_of("method", METHODS), help=help)
+        """Adds the option `--methods`, which takes names separated by commas. Repeated names count once."""
+        check = one_of("method", METHODS)
+
+        def names(text: str) -> list[str]:
+            return list(dict.fromkeys(check(name.strip()) for name in text.split(",")))
+
+        self.add_argument("--methods", metavar="A,B,...", default=default, type=names, help=help)
 
     def add_integer(self, option: str, help: str, default: int | None = None, low: int = 1, high: int = MOST) -> None:
         """Adds an option that takes an integer from `low` to `high`."""
@@ -70,12 +75,6 @@ def one_of(kind: str, names: Iterable[str]) -> Callable[[str], str]:
         return name
 
     return check
-
-
-def some_of(kind: str, names: Iterable[str]) -> Callable[[str], list[str]]:
-    """A parser of names from a list, separated by commas. Repeated names count once."""
-    check = one_of(kind, names)
-    return lambda text: list(dict.fromkeys(check(name.strip()) for name in text.split(",")))
 
 
 def integer(low: int = 1, high: int = MOST) -> Callable[[str], int]:
@@ -150,10 +149,8 @@ def make_problem(parser: argparse.ArgumentParser, name: str) -> Problem:
     try:
         return PROBLEMS[name]()
     except ImportError as error:
-        says_how = "pip install" in str(error)
-        parser.error(
-            f"argument PROBLEM: {error}" if says_how else f"argument PROBLEM: {name}: {error}; {install('lab')}"
-        )
+        said = f"{error}" if "pip install" in str(error) else f"{name}: {error}; {install('lab')}"
+        parser.error(f"argument PROBLEM: {said}")
 
 
 def check_batch_size(parser: argparse.ArgumentParser, batch_size: int, problem: Problem) -> None:

@@ -4,7 +4,6 @@ import argparse
 import sys
 from collections.abc import Iterator
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 from rich.console import Console
@@ -18,12 +17,11 @@ from ..page.report import report
 from ..plots.comparison import plot_comparison
 from ..problems import PROBLEMS
 from ..progress import progress_bar
-from ..supervisor import AGAIN
 from ..sweep import sweep
+from ..tables import print_table
 from .arguments import Command, check_batch_size, make_problem
-from .processes import add_processes, is_distributed, run_processes
+from .processes import AGAIN, add_processes, is_distributed, run_processes
 from .results import Results
-from .table import print_table
 
 
 def add(commands: Any) -> None:
@@ -62,18 +60,18 @@ def _train(parser: argparse.ArgumentParser, arguments: argparse.Namespace, is_fi
         check_batch_size(parser, arguments.batch_size, problems[0])
     results = Results(parser, arguments.out, "comparison.json", "comparison.png", page=arguments.report)
     json_path, figure_path, *pages = results.paths
-    console = Console()
+    checkpoints = arguments.out / "checkpoints"  # one for each method, if the devices of several processes train it
     finished, status = None, 0
     try:
-        trainer = None if is_alone else _trainer(arguments.out / "checkpoints")
-        for finished in _with_progress(problems, arguments, console, trainer):
+        trainer = None if is_alone else lambda name: partial(sweep, mesh=whole_mesh(), checkpoint=checkpoints / name)
+        for finished in _with_progress(problems, arguments, trainer):
             if is_first:
                 results.write(json_path, partial(save_comparison, finished))
     except KeyboardInterrupt:
         count, total = 0 if finished is None else len(finished.results), len(problems) * len(arguments.methods)
         print(f"interrupted: {count} of {total} methods were finished and are kept.", file=sys.stderr)
         if not is_alone:
-            print(f"The one under way is saved in {arguments.out / 'checkpoints'}. {AGAIN}", file=sys.stderr)
+            print(f"The one under way is saved in {checkpoints}. {AGAIN}", file=sys.stderr)
         status = 130
     if finished is None or not is_first:
         return status
@@ -85,16 +83,9 @@ def _train(parser: argparse.ArgumentParser, arguments: argparse.Namespace, is_fi
     return results.report() or status
 
 
-def _trainer(folder: Path) -> Any:
-    """Trains with `lab.sweep` on the devices of all processes, with a checkpoint for each method."""
-    mesh = whole_mesh()
-    return lambda name: partial(sweep, mesh=mesh, checkpoint=folder / name)
-
-
-def _with_progress(
-    problems: list[Any], arguments: argparse.Namespace, console: Console, trainer: Any
-) -> Iterator[Comparison]:
+def _with_progress(problems: list[Any], arguments: argparse.Namespace, trainer: Any) -> Iterator[Comparison]:
     """Yields the comparison so far after each method. Shows a bar on a terminal, one line per method elsewhere."""
+    console = Console()
     tasks = [f"{method} on {problem.name}" for problem in problems for method in arguments.methods]
     settings = {name: getattr(arguments, name) for name in ("steps", "seeds", "learning_rates", "batch_size")}
     found = comparisons(problems, arguments.methods, **settings, trainer=trainer)

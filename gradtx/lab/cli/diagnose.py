@@ -30,9 +30,8 @@ def add(commands: Any) -> None:
     )
     parser.add_name("problem", "problem", [*PROBLEMS, *LANDSCAPES])
     parser.add_name("--method", "method", METHODS, default="sgd")
-    parser.add_argument(
-        "--learning-rate", metavar="RATE", type=positive_float, help="default: the middle of the method's grid"
-    )
+    middle = "default: the middle of the method's grid"
+    parser.add_argument("--learning-rate", metavar="RATE", type=positive_float, help=middle)
     parser.add_integer("--steps", "optimizer steps", 300)
     sizes = "examples per step, default: 64, or all for a full-batch method; for a landscape: noise samples per step, "
     parser.add_integer("--batch-size", f"{sizes}default: 1")

@@ -22,7 +22,13 @@ class Results:
     """
 
     def __init__(self, parser: argparse.ArgumentParser, out: Path, *names: str, page: Path | None = None) -> None:
-        _check_folder(parser, out)
+        try:
+            out.mkdir(parents=True, exist_ok=True)
+            tempfile.TemporaryFile(dir=out).close()
+        except FileExistsError:
+            parser.error(f"argument --out: must be a folder, {out} is a file")
+        except OSError as error:
+            parser.error(f"argument --out: cannot write to {out}: {error.strerror}")
         self.paths = [out / name for name in names]
         if page is not None:
             _check_page(parser, page, self.paths)
@@ -77,13 +83,3 @@ def _check_page(parser: argparse.ArgumentParser, page: Path, others: list[Path])
         parser.error(f"argument --report: {str(error).removeprefix('report: path ')}")
     except ModuleNotFoundError as error:
         parser.exit(1, f"{parser.prog}: error: argument --report: {error}\n")
-
-
-def _check_folder(parser: argparse.ArgumentParser, out: Path) -> None:
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-        tempfile.TemporaryFile(dir=out).close()
-    except FileExistsError:
-        parser.error(f"argument --out: must be a folder, {out} is a file")
-    except OSError as error:
-        parser.error(f"argument --out: cannot write to {out}: {error.strerror}")

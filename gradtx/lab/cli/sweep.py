@@ -17,9 +17,9 @@ from ..plots.sweeps import plot_sensitivity, plot_sweep
 from ..problems import PROBLEMS
 from ..sweep import sweep
 from ..sweep_result import Sweep
+from ..tables import print_table
 from .arguments import Command, axis, batch_size_of, make_problem
 from .results import Results
-from .table import print_table
 
 
 def add(commands: Any) -> None:
@@ -79,9 +79,8 @@ def _checked_grid(
 ) -> dict[str, np.ndarray]:
     """The values of each hyper-parameter, including the learning rate. Exits if the method does not take one."""
     grid = {}
-    known = [
-        name for name in inspect.signature(method.make_tx).parameters if name not in ("nesterov", "accumulator_dtype")
-    ]
+    taken = inspect.signature(method.make_tx).parameters
+    known = [name for name in taken if name not in ("nesterov", "accumulator_dtype")]
     for name, values in axes or [("learning_rate", method.middle * np.geomspace(1e-3, 1e3, 13))]:
         if name not in known:
             parser.error(f"argument --grid: {method.name} has no {name}; it has {', '.join(known)}")

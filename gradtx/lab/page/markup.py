@@ -1,7 +1,7 @@
 """The page as HTML. Every text is escaped; styles and scripts are inside the page."""
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from html import escape
 from importlib.resources import files
 from typing import Any
@@ -107,9 +107,12 @@ def _findings(i: int, run: ShownRun, several: bool) -> str:
     items = "".join(_finding(f"finding-{i}-{k}", finding, k) for k, finding in enumerate(found))
     said = f"<p>{escape(run.name)}: {escape(run.headline)}</p>" if several else ""
     hint = '<p class="hint">Click a finding to mark its steps in every curve.</p>' if found else ""
-    return (
-        f'<div class="of-run" data-run="{i}"{" hidden" * (i > 0)}><h2>Findings</h2>{said}{hint}<ol>{items}</ol></div>'
-    )
+    return _of_run("div", i, f"<h2>Findings</h2>{said}{hint}<ol>{items}</ol>")
+
+
+def _of_run(tag: str, i: int, content: str) -> str:
+    """A part of the page that the script shows if the run with this number is chosen."""
+    return f'<{tag} class="of-run" data-run="{i}"{" hidden" * (i > 0)}>{content}</{tag}>'
 
 
 def _finding(key: str, finding: gradtx.Finding, k: int) -> str:
@@ -143,29 +146,21 @@ def _code(code: str) -> str:
 
 
 def _verdicts(i: int, diagnosis: gradtx.Diagnosis) -> str:
-    lists = (("Ruled out", diagnosis.ruled_out), ("Not judged", diagnosis.unjudged))
-    return (
-        f'<div class="of-run" data-run="{i}"{" hidden" * (i > 0)}>'
-        + "".join(_verdict(heading, items) for heading, items in lists if items)
-        + "</div>"
-    )
-
-
-def _verdict(heading: str, items: Mapping[str, str]) -> str:
-    rows = "".join(f"<li><b>{escape(k.replace('_', ' '))}</b>: {escape(why)}</li>" for k, why in items.items())
-    return f"<details open><summary>{heading} ({len(items)})</summary><ul>{rows}</ul></details>"
+    lists = ""
+    for heading, items in (("Ruled out", diagnosis.ruled_out), ("Not judged", diagnosis.unjudged)):
+        rows = "".join(f"<li><b>{escape(k.replace('_', ' '))}</b>: {escape(why)}</li>" for k, why in items.items())
+        if rows:
+            lists += f"<details open><summary>{heading} ({len(items)})</summary><ul>{rows}</ul></details>"
+    return _of_run("div", i, lists)
 
 
 def _panels(pages: list[PagePanel], runs: list[ShownRun]) -> str:
-    main = "".join(_panel(i, page, runs) for i, page in enumerate(pages) if page.kind == "main")
-    more = "".join(_panel(i, page, runs) for i, page in enumerate(pages) if page.kind == "more")
-    count = sum(page.kind == "more" for page in pages)
-    details = f"<details><summary>More readings ({count})</summary>{_grid(more)}</details>" if more else ""
-    return _grid(main) + details
-
-
-def _grid(panels: str) -> str:
-    return f'<div class="grid">{panels}</div>'
+    drawn: dict[str, list[str]] = {"main": [], "more": []}
+    for i, page in enumerate(pages):
+        drawn[page.kind].append(_panel(i, page, runs))
+    main, more = (f'<div class="grid">{"".join(panels)}</div>' for panels in drawn.values())
+    count = len(drawn["more"])
+    return main + (f"<details><summary>More readings ({count})</summary>{more}</details>" if count else "")
 
 
 def _panel(i: int, page: PagePanel, runs: list[ShownRun]) -> str:
@@ -178,8 +173,7 @@ def _panel(i: int, page: PagePanel, runs: list[ShownRun]) -> str:
         for slot, label in sorted(labels.items())
     )
     captions = "".join(
-        f'<p class="of-run" data-run="{run}"{" hidden" * (run > 0)}>'
-        f"{escape(said if len(runs) == 1 or not said else f'{runs[run].name}: {said}')}</p>"
+        _of_run("p", run, escape(said if len(runs) == 1 or not said else f"{runs[run].name}: {said}"))
         for run, said in page.captions.items()
     )
     return (
@@ -190,7 +184,6 @@ def _panel(i: int, page: PagePanel, runs: list[ShownRun]) -> str:
 
 
 def _table(table: Table) -> str:
-    """A printed table as HTML."""
     head = _row("th", (str(column.header) for column in table.columns))
     cells = zip(*(column.cells for column in table.columns), strict=True)
     rows = "".join(_row("td", (Text.from_markup(str(cell)).plain for cell in row)) for row in cells)

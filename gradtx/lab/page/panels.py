@@ -57,7 +57,7 @@ def page_panels(runs: list[ShownRun]) -> list[PagePanel]:
             for slot, (name, label) in enumerate(panel.curves.items()):
                 if name in curves:
                     group.curves.append(Curve(i, label, slot, curves["step"], curves[name]))
-        for kind, title, label, steps, values in [*_evaluated(shown), *_others(log)]:
+        for kind, title, label, steps, values in _others(shown, log):
             other = others.setdefault((kind, title), PagePanel(Panel(title, {}, lambda _: ""), kind))
             other.panel.curves.setdefault(label, label)
             slot = list(other.panel.curves).index(label)
@@ -66,14 +66,11 @@ def page_panels(runs: list[ShownRun]) -> list[PagePanel]:
     return [page for page in [*groups.values(), *own] if page.curves]
 
 
-def _evaluated(shown: ShownRun) -> Iterable[tuple[str, str, str, np.ndarray, np.ndarray]]:
+def _others(shown: ShownRun, log: Log) -> Iterable[tuple[str, str, str, np.ndarray, np.ndarray]]:
+    """The evaluations, the readings that no panel of `plot_readings` shows, and the user's own curves."""
     for label, values in shown.evaluations.items():
         title = EVALUATED_LOSS if label.endswith(" loss") else label.capitalize()
         yield "main", title, label, shown.eval_steps, values
-
-
-def _others(log: Log) -> Iterable[tuple[str, str, str, np.ndarray, np.ndarray]]:
-    """The readings that no panel of `plot_readings` shows, and the user's own curves."""
     in_panels = {name for panel in PANELS for name in panel.curves} | {"step"}
     for name, values in log.curves.items():
         if name not in in_panels:

@@ -56,7 +56,7 @@ def report(runs: Any, path: str | Path = "run.html") -> Path:
 
 
 def checked_path(path: Any) -> Path:
-    """The path, if a file can be written there."""
+    """The path. Raises if no file can be written there."""
     if not isinstance(path, str | os.PathLike):
         raise TypeError(f"report: path must be a str or a Path, such as 'run.html', got {path!r}.")
     target = Path(path)
@@ -70,10 +70,6 @@ def checked_path(path: Any) -> Path:
 
 
 def plotly_js() -> str:
-    """The source of plotly.js, as one script.
-
-    Raises:
-        ModuleNotFoundError: plotly is not installed.
-    """
+    """The source of plotly.js, as one script. Raises if plotly is not installed."""
     plotly = imported("plotly.offline", f"report draws with plotly: {install('report')}.")
     return plotly.get_plotlyjs().replace("</script", "<\\/script")

@@ -35,11 +35,7 @@ class ShownRun:
 
 
 def runs_of(given: Any, name: str = "") -> list[ShownRun]:
-    """A list of one or more runs.
-
-    Raises:
-        TypeError, ValueError: `given` holds something that is not a run, as in `gradtx.diagnose`.
-    """
+    """A list of one or more runs. Raises if `given` holds something that is not a run, as `gradtx.diagnose` does."""
     if isinstance(given, Comparison):
         several = len(given.problems) > 1
         return [run for result in given.results for run in _of_method(result, name, several)]
