@@ -106,7 +106,7 @@ def test_shard_map_gives_the_same_numbers(row, made):
 
 def test_parameters_stay_finite_on_the_partial_means_of_multisteps(row, made):
     """Promise 28: every other micro-batch has a zero gradient."""
-    gradients = [zeros_like(made.params) if k % 2 else tree(seed=k) for k in range(7)]
-    params, state, _ = loop(row, optax.MultiSteps(made.tx, every_k_schedule=3), made.params, gradients)[-1]
+    gradients = [zeros_like(made.params) if k % 2 else tree(seed=k) for k in range(5)]
+    params, state, _ = loop(row, optax.MultiSteps(made.tx, every_k_schedule=2), made.params, gradients)[-1]
     assert is_finite(params)
     assert row.is_instrument or is_finite(state)  # a cosine with a zero gradient is undefined
