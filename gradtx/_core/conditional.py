@@ -5,11 +5,11 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jax.core import Tracer
 
 from .copies import once_known
 from .hyperparameters import next_count
 from .lift import row_of
+from .tracing import is_known
 from .trees import selected
 from .types import GradientTransformationExtraArgs, Params, Updates
 
@@ -39,7 +39,7 @@ def update_if(
         cast = [u.astype(dtype) for u, dtype in zip(leaves, dtypes, strict=True)]
         return treedef.unflatten(cast), jax.tree.map(partial(selected, None), new_state, state)
 
-    if isinstance(is_due, Tracer) or not is_due.is_fully_addressable:
+    if not is_known(is_due):
         # The zeros need the types that `move` returns, sharding included. They can differ from those of the gradients:
         # inside `shard_map` a mean over devices has another type than its terms.
         like, _ = jax.eval_shape(move)

@@ -11,9 +11,9 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.core import Tracer
 
 from .copies import unmerged
+from .tracing import is_known
 from .types import ScalarOrSchedule
 
 
@@ -120,8 +120,7 @@ def concrete_number(transformation: str, argument: str, value: Any) -> float | N
         what_to_do = " Give each part of the parameters its own transformation with optax.partition." if is_tree else ""
         rule = "must be a number, a 0-d array or a function of the step"
         raise TypeError(f"{transformation}: {argument} {rule}, got {got}.{what_to_do}")
-    is_known = not isinstance(value, Tracer) and (not isinstance(value, jax.Array) or value.is_fully_addressable)
-    return float(value) if is_known else None
+    return float(value) if is_known(value) else None
 
 
 def first_count() -> jax.Array:

@@ -14,11 +14,16 @@ def is_traced(tree: Any) -> bool:
     return any(isinstance(leaf, Tracer) for leaf in jax.tree.leaves(tree))
 
 
+def is_known(value: Any) -> bool:
+    """Whether a number can be read now: it is not traced, and no part of it is in another process."""
+    return not isinstance(value, Tracer) and (not isinstance(value, jax.Array) or value.is_fully_addressable)
+
+
 def either(is_true: jax.Array, if_true: Callable[[], Result], if_false: Callable[[], Result]) -> Result:
     """`lax.cond`, but outside jit a Python `if`. There `lax.cond` would trace and compile its branches at each call."""
-    if isinstance(is_true, Tracer) or not is_true.is_fully_addressable:
-        return jax.lax.cond(is_true, if_true, if_false)
-    return if_true() if is_true else if_false()
+    if is_known(is_true):
+        return if_true() if is_true else if_false()
+    return jax.lax.cond(is_true, if_true, if_false)
 
 
 def equations(jaxpr: Any) -> Iterator[Any]:
