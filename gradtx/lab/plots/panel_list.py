@@ -5,6 +5,8 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from gradtx.instruments.diagnosis.medians import late_median
+
 
 @dataclass(frozen=True)
 class Panel:
@@ -16,15 +18,6 @@ class Panel:
     lines: dict[float, str] = field(default_factory=dict)  # height of a reference line -> its label
     log: bool = False
     limits: tuple[float, float] | None = None
-
-
-def _late(curve: np.ndarray | None, share: float = 0.5) -> float:
-    """Median of the finite values in the last `share` of the curve; NaN if there are none."""
-    if curve is None:
-        return float("nan")
-    part = curve[len(curve) - max(1, round(share * len(curve))) :]
-    part = part[np.isfinite(part)]
-    return float(np.median(part)) if len(part) else float("nan")
 
 
 def _describe_loss(curves: Mapping[str, np.ndarray]) -> str:
@@ -43,9 +36,9 @@ def _describe_loss(curves: Mapping[str, np.ndarray]) -> str:
 def _describe_norm(curves: Mapping[str, np.ndarray]) -> str:
     norm = curves["gradient_norm/global"]
     known = norm[np.isfinite(norm)]
-    usual, largest, last = float(np.median(known)), float(known.max()), _late(norm, 0.1)
+    usual, largest, last = float(np.median(known)), float(known.max()), late_median(norm, 0.1)
     said = f"The norm is usually {usual:.2g}, at most {largest:.2g}, and {last:.2g} at the end."
-    theta = _late(curves.get("gradient_tests/norm"))
+    theta = late_median(curves.get("gradient_tests/norm"))
     if theta > 0.7:
         return f"{said} Most of it is noise, so it cannot show a critical point (§2.2)."
     if np.isnan(theta):
@@ -57,7 +50,7 @@ def _describe_norm(curves: Mapping[str, np.ndarray]) -> str:
 def _describe_step(curves: Mapping[str, np.ndarray]) -> str:
     ratio = curves.get("curvature_ratio/ratio")
     if ratio is None:
-        last = _late(curves["sharpness/stability"])
+        last = late_median(curves["sharpness/stability"])
         return f"The sharpness is {last:.2g} times the limit for this learning rate (§2.1)."
     known = ratio[np.isfinite(ratio)]
     past = int(np.sum(np.abs(known) >= 1))
@@ -67,7 +60,7 @@ def _describe_step(curves: Mapping[str, np.ndarray]) -> str:
 
 
 def _describe_turning(curves: Mapping[str, np.ndarray]) -> str:
-    cosine = _late(curves["gradient_alignment/cosine"])
+    cosine = late_median(curves["gradient_alignment/cosine"])
     meaning = (
         "Each gradient points against the one before (§4.1)" if cosine < -0.5
         else "Consecutive gradients have little in common" if cosine < 0.3
@@ -78,22 +71,23 @@ def _describe_turning(curves: Mapping[str, np.ndarray]) -> str:
 
 
 def _describe_update(curves: Mapping[str, np.ndarray]) -> str:
-    size = _late(curves["update_ratio/global"])
+    size = late_median(curves["update_ratio/global"])
     place = "below" if size < 1e-4 else "above" if size > 1e-2 else "within"
     text = f"The length of the late steps is {size:.1e} times that of the parameters"
     return f"{text}. This is {place} the usual range, 1e-4 to 1e-2."
 
 
 def _describe_noise(curves: Mapping[str, np.ndarray]) -> str:
-    theta = _late(curves.get("gradient_tests/norm"))
+    theta = late_median(curves.get("gradient_tests/norm"))
     if np.isnan(theta):
-        inner = _late(curves.get("gradient_tests/inner_product"))
+        inner = late_median(curves.get("gradient_tests/inner_product"))
         return f"The slope along the gradient has an error of {inner:.0%} (§3)."
     return f"In the last half noise is {min(theta**2, 1):.0%} of the squared gradient (§2.6, §3)."
 
 
 def _describe_batch(curves: Mapping[str, np.ndarray]) -> str:
-    scale, batch = _late(curves.get("gradient_noise_scale/noise_scale"), 1.0), _late(curves.get("batch_size"), 1.0)
+    scale = late_median(curves.get("gradient_noise_scale/noise_scale"), 1.0)
+    batch = late_median(curves.get("batch_size"), 1.0)
     if np.isnan(scale):
         return "No signal is left to compare the noise with."
     said = f"Noise and signal are equal in batches of about {scale:.3g} examples"
@@ -101,7 +95,7 @@ def _describe_batch(curves: Mapping[str, np.ndarray]) -> str:
 
 
 def _describe_clipping(curves: Mapping[str, np.ndarray]) -> str:
-    fraction = _late(curves.get("clipping_events/fraction"), 0.1)
+    fraction = late_median(curves.get("clipping_events/fraction"), 0.1)
     if np.isnan(fraction):
         return "No limit was given, so nothing is clipped."
     rest = ", so the limit sets the step length" if fraction > 0.9 else ""
@@ -109,25 +103,26 @@ def _describe_clipping(curves: Mapping[str, np.ndarray]) -> str:
 
 
 def _describe_gain(curves: Mapping[str, np.ndarray]) -> str:
-    gain, alpha = _late(curves.get("gain_ratio/gain_ratio")), _late(curves.get("gain_ratio/alpha"))
+    gain, alpha = late_median(curves.get("gain_ratio/gain_ratio")), late_median(curves.get("gain_ratio/alpha"))
     if np.isnan(gain):
         return f"The late steps end at α = {alpha:.2g}: 0 is the minimum along the step, 1 is as high beyond it."
     return f"The late steps gain {gain:.2g} times as much as the derivatives predict."
 
 
 def _describe_balance(curves: Mapping[str, np.ndarray]) -> str:
-    ratio = _late(curves["stationarity/ratio"], 0.2)
+    ratio = late_median(curves["stationarity/ratio"], 0.2)
     place = "in equilibrium" if 0.77 < ratio < 1.3 else "not in equilibrium yet"
     return f"The late ratio is {ratio:.2g}, so the run is {place} (§4.1)."
 
 
 def _describe_path(curves: Mapping[str, np.ndarray]) -> str:
-    straight = _late(curves["trajectory/straightness"], 0.1)
+    straight = late_median(curves["trajectory/straightness"], 0.1)
     return f"The distance from start to end is {straight:.0%} of the path's length (§2.7)."
 
 
 def _describe_slope(curves: Mapping[str, np.ndarray]) -> str:
-    slope, error = _late(curves.get("plateau/slope"), 0.1), _late(curves.get("plateau/slope_standard_error"), 0.1)
+    slope = late_median(curves.get("plateau/slope"), 0.1)
+    error = late_median(curves.get("plateau/slope_standard_error"), 0.1)
     if np.isnan(error):
         return f"The late slope is {slope:.2g} per step (§2.3)."
     word = "still falls" if slope < -2 * error else "rises" if slope > 2 * error else "has stopped falling"
